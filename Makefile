@@ -1,0 +1,79 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+CXX ?= c++
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := $(shell find ensemw2s cli kernels csrc -type f -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
+PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
+
+.PHONY: help install demo test test-slow lint types imports check tidy sanitize format clean distclean tools
+
+help:
+	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 3 minutes)"
+	@echo "make test       set up .venv and run the test suite"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make check      lint, types, import layers and clang-tidy"
+	@echo "make sanitize   native tests with the address and undefined-behaviour sanitizers"
+	@echo "make install    set up .venv only; then: .venv/bin/ew2s --help"
+
+tools:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python was not found: install Python 3.11 or newer (Debian: apt install python3 python3-venv), or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $(PYTHON) is older: install one, or name it: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing: install it (Debian: apt install python3-venv)" >&2; exit 2; }
+	@command -v $(CXX) >/dev/null 2>&1 || { echo "A C++20 compiler was not found: install one (Debian: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select --install), or name it: make CXX=clang++" >&2; exit 2; }
+
+$(VENV)/.dependencies: constraints.txt pyproject.toml
+	@$(MAKE) --no-print-directory tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the dependencies into $(VENV) (minutes the first time)"
+	@$(PIP) install -q -c constraints.txt torch
+	@$(PIP) install -q -c constraints.txt $$($(BIN)/python .ci/requirements.py)
+	@touch $@
+
+$(STAMP): $(VENV)/.dependencies $(SOURCES)
+	@$(MAKE) --no-print-directory tools
+	@echo "Building and installing EnsemW2S"
+	@$(PIP) install -q --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/ew2s run --preset tiny
+
+test: $(STAMP)
+	$(PYTEST) -n 2 -m "not slow and not gpu"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Types and layers are checked on the installed package, from a folder where the source does not shadow it.
+types: $(STAMP)
+	cd tests && ../$(BIN)/python -P -m mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p ensemw2s
+
+imports: $(STAMP)
+	cd tests && ../$(BIN)/lint-imports --config ../pyproject.toml --no-cache
+
+tidy: $(STAMP)
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DENSEMW2S_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
+	$(BIN)/clang-tidy -p build/tidy --quiet --warnings-as-errors='*' csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+
+check: lint types imports tidy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,67 @@
+"""EnsemW2S: token-level boosting of weak language models, and the strong students that learn from them.
+
+Importing this package loads nothing heavy; names resolve on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Ensemble": "ensemw2s.ensemble",
+    "Example": "ensemw2s.data.example",
+    "RunConfig": "ensemw2s.config",
+    "compose": "ensemw2s.config",
+    "execute": "ensemw2s.pipeline",
+    "execute_seeds": "ensemw2s.pipeline",
+}
+
+__all__ = ["Ensemble", "Example", "RunConfig", "__version__", "compose", "execute", "execute_seeds"]
+
+if TYPE_CHECKING:
+    from ensemw2s.config import RunConfig, compose
+    from ensemw2s.data.example import Example
+    from ensemw2s.ensemble import Ensemble
+    from ensemw2s.pipeline import execute, execute_seeds
+
+
+def _is_built(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, "_native" + suffix)) for suffix in EXTENSION_SUFFIXES)  # noqa: PTH
+
+
+def _leave_source_checkout() -> None:
+    """Make an installed copy win over a source checkout in the current folder.
+
+    Python started in a clone's root finds the source folder first, which has no compiled extension, ``cli`` or
+    ``kernels``. The package path then moves to the installed copy, and the clone's root leaves ``sys.path``, where
+    its folder ``kernels`` would pass for the PyPI package of that name, which ``transformers`` looks for.
+    """
+    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH120, PTH100
+    if _is_built(here):
+        return
+    root = os.path.dirname(here)  # noqa: PTH120
+    for entry in sys.path:
+        home = os.path.join(os.path.abspath(entry), "ensemw2s")  # noqa: PTH118, PTH100
+        if home != here and _is_built(home):
+            __path__[:] = [home]
+            sys.path[:] = [p for p in sys.path if os.path.abspath(p) != root]  # noqa: PTH100
+            return
+
+
+_leave_source_checkout()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'ensemw2s' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

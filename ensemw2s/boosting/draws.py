@@ -1,0 +1,69 @@
+"""How the token weights enter training: the three draws have the same expected loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s import _native
+from ensemw2s.boosting.weights import Floats, Ints, TokenLayout, example_weights
+from ensemw2s.seeds import sub_seed
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A round's training set.
+
+    Attributes:
+        index: int64 [m], examples in the order drawn, with repeats.
+        token_weights: float32 [N], loss weight of every answer token each time its example is used.
+        left_out: bool [n], examples that do not occur in ``index``.
+    """
+
+    index: Ints
+    token_weights: NDArray[np.float32]
+    left_out: NDArray[np.bool_]
+
+
+def draw_training_set(
+    layout: TokenLayout, weights: Floats, draw: Literal["example", "token", "none"], *, seed: int, stream: int
+) -> Draw:
+    """Turn ``D_t`` into what one expert is trained on.
+
+    The expected loss of one pass is ``N·Σ D_t(i,j)·nll(i,j)`` for all three draws.
+
+    Args:
+        layout: tokens of each example.
+        weights: ``D_t``, float64 [N].
+        draw: ``example`` draws ``n`` examples with replacement with probability ``D_t(i)`` and weights token ``j``
+            of a drawn example by ``(N/n)·D_t(i,j)/D_t(i)``; ``token`` draws ``N`` tokens with replacement and weights
+            by counts; ``none`` keeps every example once and weights by ``N·D_t(i,j)``.
+        seed: the run's seed.
+        stream: the round, or another number that tells draws apart.
+    """
+    n, total = layout.examples, layout.tokens
+    everything = np.arange(n, dtype=np.int64)
+    if draw == "none":
+        return Draw(everything, (total * weights).astype(np.float32), np.zeros(n, dtype=np.bool_))
+    key = sub_seed(seed, "boosting", "draw")
+    if draw == "token":
+        tokens = _native.WeightedSampler(weights).sample(total, key, stream)
+        counts = np.bincount(tokens, minlength=total)
+        return Draw(everything, counts.astype(np.float32), np.zeros(n, dtype=np.bool_))
+    mass = example_weights(layout, weights)
+    index = _native.WeightedSampler(mass).sample(n, key, stream)
+    safe = np.where(mass > 0.0, mass, 1.0)  # an example without weight is never drawn
+    token_weights = (total / n) * weights / np.repeat(safe, layout.lengths)
+    left_out = np.bincount(index, minlength=n) == 0
+    return Draw(index, token_weights.astype(np.float32), left_out)
+
+
+def loss_constant(layout: TokenLayout, eos_included: bool) -> float:
+    """The constant that a sequence's summed loss is divided by: the mean number of trained tokens of a sequence.
+
+    Where the end-of-sequence token is no part of ``D`` it is trained on with weight 1 all the same.
+    """
+    return layout.tokens / layout.examples + (0.0 if eos_included else 1.0)

@@ -1,0 +1,272 @@
+"""The round loop of token-level boosting. It owns ``D_t`` and decides; a :class:`Learner` trains and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.boosting.alpha import WeightedError, expert_weight, update_factor, weighted_error
+from ensemw2s.boosting.draws import Draw, draw_training_set
+from ensemw2s.boosting.errors import fold_of_example, out_of_bag_error, smooth_errors
+from ensemw2s.boosting.weights import (
+    Floats,
+    TokenLayout,
+    concentration,
+    example_weights,
+    initial_weights,
+    update_left_out,
+    update_weights,
+)
+from ensemw2s.config.method import BoostingConfig
+from ensemw2s.errors import RunFailedError
+from ensemw2s.seeds import sub_seed
+from ensemw2s.sink import EventSink
+
+Wrong = NDArray[np.floating]
+
+
+class Learner(Protocol):
+    """Trains and scores experts; rounds count from 1. All arrays run over the tokens of ``D``."""
+
+    def fit(self, round_: int, draw: Draw) -> None:
+        """Fine-tune the expert of a round from the pre-trained weak base and score it on every split."""
+
+    def errors(self, round_: int) -> Wrong:
+        """Raw ``s`` of a fitted expert on the whole training set, [N], 0 or 1."""
+
+    def base_errors(self) -> Wrong:
+        """Raw ``s`` of the pre-trained weak base, [N], 0 or 1."""
+
+    def helper_errors(self, round_: int, fold: int, draw: Draw) -> Wrong:
+        """Raw ``s`` of a helper fitted on ``draw`` only (cross-fitting), [N], 0 or 1."""
+
+    def validation_score(self, alphas: list[float]) -> float:
+        """Score of the ensemble of the first ``len(alphas)`` experts on validation; larger is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What a round found.
+
+    Attributes:
+        round: from 1.
+        epsilon: ``ε_t`` after clipping; ``epsilon_raw`` before.
+        epsilon_prior: ``ε_0`` after clipping.
+        alpha: ``α_t``.
+        kept: whether the expert is in the ensemble.
+        errors_from: ``train``, ``out_of_bag`` or ``crossfit``: where ``s`` came from.
+        n_eff: effective sample size ``1/ΣD_t²``.
+        top1_share: share of weight on the heaviest 1 % of tokens.
+        validation: validation score of the ensemble with this expert; None if it was dropped.
+    """
+
+    round: int
+    epsilon: float
+    epsilon_raw: float
+    epsilon_prior: float
+    alpha: float
+    kept: bool
+    errors_from: str
+    n_eff: float
+    top1_share: float
+    validation: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
+@dataclass
+class BoostingResult:
+    """The outcome of boosting.
+
+    Attributes:
+        rounds: one record a round, dropped experts included.
+        alphas: ``α_t`` of the kept experts, in order.
+        selected: how many of them the ensemble uses: best on validation, ties to the smallest.
+        stopped: why the loop ended.
+    """
+
+    rounds: list[RoundRecord] = field(default_factory=list)
+    alphas: list[float] = field(default_factory=list)
+    selected: int = 0
+    stopped: str = ""
+
+
+WeightsHook = Callable[[int, Floats, Floats], None]
+
+
+class Booster:
+    """Token-level boosting (method: phase 1).
+
+    Args:
+        config: the options of boosting.
+        layout: answer tokens of every training example, with end-of-sequence tokens if ``eos: include``.
+        learner: trains and scores.
+        classes: ``K`` of ``alpha: samme``.
+        seed: the run's seed.
+        sink: gets ``round_started``, ``round_finished`` and ``boosting_stopped``.
+        on_weights: called with (round, ``D_t``, ``s_t``) after the errors of a round are known and before the update.
+    """
+
+    def __init__(
+        self,
+        config: BoostingConfig,
+        layout: TokenLayout,
+        learner: Learner,
+        *,
+        classes: int,
+        seed: int,
+        sink: EventSink,
+        on_weights: WeightsHook | None = None,
+    ) -> None:
+        self.config = config
+        self.layout = layout
+        self.learner = learner
+        self.classes = classes
+        self.seed = seed
+        self.sink = sink
+        self.on_weights = on_weights
+        self.weights = initial_weights(layout, config.init)
+        self._base_wrong: Wrong | None = None
+        self._prior_first: WeightedError | None = None
+
+    def fit(self, select: bool = True) -> BoostingResult:
+        """Run all rounds and choose the number of experts on validation.
+
+        Args:
+            select: use the number of rounds that is best on validation; False keeps all.
+        """
+        result = BoostingResult()
+        scores: list[float] = []
+        for round_ in range(1, self.config.rounds + 1):
+            self.sink.event("round_started", round=round_, rounds=self.config.rounds)
+            reason = self._round(round_, result, scores)
+            self.sink.event("round_finished", **result.rounds[-1].to_json())
+            if reason is None and self._patience_over(scores):
+                reason = f"validation has not improved for {self.config.patience} rounds"
+            if reason is not None:
+                result.stopped = reason
+                break
+        result.stopped = result.stopped or f"all {self.config.rounds} rounds done"
+        result.selected = int(np.argmax(scores)) + 1 if select else len(scores)
+        self.sink.event(
+            "boosting_stopped", reason=result.stopped, rounds=len(result.rounds), selected_rounds=result.selected
+        )
+        return result
+
+    def _round(self, round_: int, result: BoostingResult, scores: list[float]) -> str | None:
+        """One round; returns why boosting stops, or None."""
+        config = self.config
+        shape = concentration(self.weights)
+        draw = draw_training_set(self.layout, self.weights, config.draw, seed=self.seed, stream=round_)
+        self.learner.fit(round_, draw)
+        wrong, error, source = self._error(round_, draw)
+        prior = self._prior()
+        alpha = expert_weight(config.alpha, error, prior, self.classes)
+        if not np.isfinite(alpha):
+            raise RunFailedError(
+                f"The weight of expert {round_} is not finite (ε = {error.value}, ε_0 = {prior.value})."
+            )
+        reason = self._stop_reason(round_, alpha, error)
+        kept = not (config.alpha != "uniform" and alpha <= 0.0 and round_ > 1)
+        if kept:
+            # A first expert that does not beat the base stays, alone, with weight 1.
+            result.alphas.append(alpha if alpha > 0.0 else 1.0)
+            scores.append(self.learner.validation_score(list(result.alphas)))
+        result.rounds.append(
+            RoundRecord(
+                round=round_,
+                epsilon=error.clipped,
+                epsilon_raw=error.value,
+                epsilon_prior=prior.clipped,
+                alpha=alpha,
+                kept=kept,
+                errors_from=source,
+                n_eff=shape.n_eff,
+                top1_share=shape.top1_share,
+                validation=scores[-1] if kept else None,
+            )
+        )
+        if self.on_weights is not None:
+            self.on_weights(round_, self.weights, wrong)
+        if reason is None and config.alpha != "uniform":
+            self._update(wrong, alpha, draw, source)
+        return reason
+
+    def _error(self, round_: int, draw: Draw) -> tuple[Floats, WeightedError, str]:
+        """``s`` (smoothed), ``ε_t`` and where they came from."""
+        source: str = self.config.errors
+        if source == "out_of_bag":
+            wrong = self._smooth(self.learner.errors(round_))
+            error = out_of_bag_error(self.layout, self.weights, wrong, draw)
+            if error is not None and error.n_eff >= self.config.min_effective:
+                return wrong, error, source
+            self.sink.event(
+                "message",
+                level="warning",
+                text=f"Round {round_}: the examples left out are worth {0.0 if error is None else error.n_eff:.1f} "
+                f"examples, fewer than {self.config.min_effective:g}; cross-fitting instead.",
+            )
+            source = "crossfit"
+        raw = self._crossfit(round_) if source == "crossfit" else self.learner.errors(round_)
+        wrong = self._smooth(raw)
+        return wrong, weighted_error(self.weights, wrong), source
+
+    def _crossfit(self, round_: int) -> Wrong:
+        """``s`` of helpers on folds that they were not trained on."""
+        fold = fold_of_example(self.layout.examples, self.config.folds, sub_seed(self.seed, "boosting", "folds"))
+        of_token = np.repeat(fold, self.layout.lengths)
+        wrong = np.zeros(self.layout.tokens)
+        for f in range(self.config.folds):
+            held = of_token == f
+            rest = np.where(held, 0.0, self.weights)
+            rest /= rest.sum()
+            stream = (1 + f) * 1_000_003 + round_  # apart from the streams of the rounds themselves
+            draw = draw_training_set(self.layout, rest, self.config.draw, seed=self.seed, stream=stream)
+            inside = example_weights(self.layout, rest) > 0.0
+            draw = Draw(draw.index[inside[draw.index]], draw.token_weights, draw.left_out)
+            wrong[held] = self.learner.helper_errors(round_, f, draw)[held]
+        return wrong
+
+    def _smooth(self, raw: Wrong) -> Floats:
+        if raw.shape != (self.layout.tokens,):
+            raise ValueError(f"errors must have shape ({self.layout.tokens},), not {raw.shape}")
+        return smooth_errors(self.layout, self.weights, raw, level=self.config.level, window=self.config.window)
+
+    def _prior(self) -> WeightedError:
+        """``ε_0``: the base under ``D_1``, or under the current weights with ``alpha: adaptive``."""
+        if self._base_wrong is None:
+            self._base_wrong = self.learner.base_errors()
+        if self.config.alpha == "adaptive":
+            return weighted_error(self.weights, self._smooth(self._base_wrong))
+        if self._prior_first is None:  # asked for in round 1, while the weights are still D_1
+            self._prior_first = weighted_error(self.weights, self._smooth(self._base_wrong))
+        return self._prior_first
+
+    def _stop_reason(self, round_: int, alpha: float, error: WeightedError) -> str | None:
+        if self.config.alpha == "uniform":
+            return None
+        if alpha <= 0.0:
+            fate = "it is the first and stays with weight 1" if round_ == 1 else "it is dropped"
+            return f"expert {round_} has α = {alpha:.4g} ≤ 0: {fate}"
+        if error.value == 0.0:
+            return f"expert {round_} makes no error: nothing is left to boost"
+        return None
+
+    def _update(self, wrong: Floats, alpha: float, draw: Draw, source: str) -> None:
+        exponent = self.config.shrinkage * update_factor(self.config.alpha) * alpha
+        if source == "out_of_bag":
+            left_out = np.repeat(draw.left_out, self.layout.lengths)
+            update_left_out(self.weights, wrong, left_out, exponent, self.config.cap)
+        else:
+            update_weights(self.weights, wrong, exponent, self.config.cap)
+
+    def _patience_over(self, scores: list[float]) -> bool:
+        if self.config.patience is None or not scores:
+            return False
+        return len(scores) - 1 - int(np.argmax(scores)) >= self.config.patience

@@ -1,0 +1,142 @@
+"""What data a run uses, how it is split and how a prompt is written."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ensemw2s.config.base import Section
+
+
+class ColumnMap(Section):
+    """Which columns of a local file hold what; a dotted name reaches into nested objects."""
+
+    prompt: str = "prompt"
+    """Column with the question."""
+    answer: str = "answer"
+    """Column with the answer: its text, or with ``choices`` also its label (A, B, …) or its index from 0."""
+    choices: str | None = None
+    """Column with the list of options; null where there are none."""
+    distractors: list[str] = Field(default_factory=list)
+    """Columns that each hold one wrong option; used instead of ``choices``. The options are then shuffled by seed."""
+    difficulty: str | None = None
+    """Column with a number or a level name."""
+    id: str | None = None
+    """Column with a unique id; null numbers the rows."""
+    group: str | None = None
+    """Column with a skill or subject, kept for tables."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_options(self) -> ColumnMap:
+        if self.choices is not None and self.distractors:
+            raise ValueError("give choices or distractors, not both")
+        return self
+
+
+class SourceConfig(Section):
+    """One place that examples come from."""
+
+    kind: Literal["synthetic", "file", "arc", "sciq", "gsm8k"] = "synthetic"
+    """``synthetic`` is the embedded list puzzles; ``file`` maps columns; the others read the published raw files."""
+    path: str | list[str] | None = None
+    """File or files (JSONL, JSON, CSV, TSV or Parquet), or a folder: then all files in it that the kind knows."""
+    columns: ColumnMap = ColumnMap()
+    """Column mapping for ``kind: file``."""
+    annotations: str | None = None
+    """A JSON file ``{id: {field: value}}`` with difficulty by example id."""
+    annotation_field: str = "difficulty"
+    """Which field of the annotations is the difficulty (a number, or a level name such as ``High``)."""
+    support: bool = False
+    """``sciq``: put the supporting passage, where there is one, before the question."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use at most this many examples, drawn by the data seed."""
+    size: int = Field(default=6000, ge=1)
+    """Number of examples that ``synthetic`` makes before splitting."""
+
+
+class SplitConfig(Section):
+    """How examples are divided into easy and hard, and easy into train, validation and test."""
+
+    by: Literal["difficulty", "random"] = "difficulty"
+    """``difficulty`` needs one of the three rules below, or takes the median; ``random`` ignores difficulty: hard
+    splits are then drawn like the others, from a share of ``1 - hard_quantile`` (half, if that is null)."""
+    hard_quantile: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Examples with difficulty above this quantile (the smallest value that so large a share does not exceed) are
+    hard."""
+    hard_above: float | None = None
+    """Examples with difficulty above this number are hard."""
+    hard_values: list[str] = Field(default_factory=list)
+    """Level names that are hard (for example ``High``), whatever their case; all others with a level are easy."""
+    train: int | float = 0.6
+    """Number (integer) or share (fraction) of the easy examples."""
+    validation: int | float = 0.2
+    """Number or share of the easy examples."""
+    test: int | float = 0.2
+    """Number or share of the easy examples: the in-distribution test."""
+    hard_pool: int | float = 0.7
+    """Number or share of the hard examples that are labelled by the ensemble."""
+    hard_test: int | float = 0.3
+    """Number or share of the hard examples: the out-of-distribution test."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> SplitConfig:
+        rules = [self.hard_quantile is not None, self.hard_above is not None, bool(self.hard_values)]
+        if self.by == "difficulty" and sum(rules) > 1:
+            raise ValueError("give at most one of hard_quantile, hard_above and hard_values")
+        if self.by == "random" and (self.hard_above is not None or self.hard_values):
+            raise ValueError("by: random ignores difficulty; leave out hard_above and hard_values")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes(self) -> SplitConfig:
+        for group in (("train", "validation", "test"), ("hard_pool", "hard_test")):
+            shares = 0.0
+            for name in group:
+                size = getattr(self, name)
+                if not size >= 0:
+                    raise ValueError(f"{name} must not be negative, got {size}")
+                if isinstance(size, float) and size > 1.0:
+                    raise ValueError(f"{name} is a share above 1 ({size}); write a number of examples without a point")
+                shares += size if isinstance(size, float) else 0.0
+            if shares > 1.0 + 1e-9:
+                raise ValueError(f"the shares of {', '.join(group)} add up to {shares:g}, more than 1")
+        return self
+
+
+class TemplateConfig(Section):
+    """How an example becomes text. ``{prompt}``, ``{choices}`` and ``{answer}`` are replaced."""
+
+    prompt: str = "{prompt}"
+    """Text before the answer; ``{choices}`` lists the options, one a line, as ``A. text``."""
+    answer: str = " {answer}"
+    """Text of the answer (and of every option), usually with a leading space."""
+    answer_pattern: str | None = None
+    """Regular expression whose first group is the final answer, for exact match of generated text."""
+
+
+class DataConfig(Section):
+    """Where the examples come from and how they are split."""
+
+    source: SourceConfig = SourceConfig()
+    """Where examples come from."""
+    hard_source: SourceConfig | None = None
+    """A second source for the hard splits (easy from one data set, hard from another); then no difficulty is needed."""
+    split: SplitConfig = SplitConfig()
+    """How the examples are split."""
+    template: TemplateConfig = TemplateConfig()
+    """How an example becomes text."""
+    near_duplicates: Literal["drop", "error", "keep"] = "drop"
+    """What happens to an example whose prompt, after normalising white space and case, was seen before in the data:
+    left out (the first one stays), an error, or kept even if splits then overlap (the overlap is counted)."""
+    seed: int | None = None
+    """Seed of sampling and splitting; null follows the run's seed."""
+
+    @model_validator(mode="after")
+    def _one_idea_of_hard(self) -> DataConfig:
+        split = self.split
+        if self.hard_source is not None and (
+            split.hard_quantile is not None or split.hard_above is not None or split.hard_values
+        ):
+            raise ValueError("hard_source says what is hard; leave out hard_quantile, hard_above and hard_values")
+        return self

@@ -1,0 +1,51 @@
+"""A configuration as YAML that loads again to the same, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ensemw2s.config.schema import RunConfig
+
+
+def config_fingerprint(config: RunConfig) -> str:
+    """16 hexadecimal digits that are the same exactly for equal configurations (all values, defaults included)."""
+    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _scalar(value: Any) -> str:
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=2**30, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _lines(data: Mapping[str, Any], origin: Mapping[str, str], prefix: str, indent: str) -> list[str]:
+    lines = []
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            lines.append(f"{indent}{name}:")
+            lines += _lines(value, origin, f"{prefix}{name}.", indent + "  ")
+            continue
+        remark = origin.get(prefix + name, "default")
+        lines.append(f"{indent}{name}: {_scalar(value)}" + ("" if remark == "default" else f"  # {remark}"))
+    return lines
+
+
+def dump_yaml(config: RunConfig, provenance: Mapping[str, str] | None = None, *, preset: str | None = None) -> str:
+    """The whole resolved configuration as YAML.
+
+    Args:
+        config: the configuration.
+        provenance: dotted key → where its value came from; written as a remark unless it is ``default``.
+        preset: named in the first line.
+    """
+    head = "# EnsemW2S run configuration" + (f", from preset {preset}" if preset else "")
+    head += f", fingerprint {config_fingerprint(config)}."
+    if provenance is not None:
+        head += "\n# Remarks say where a value came from; values without one are defaults."
+    return "\n".join([head, *_lines(config.model_dump(mode="json"), provenance or {}, "", "")]) + "\n"

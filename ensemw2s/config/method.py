@@ -1,0 +1,141 @@
+"""The method itself: boosting, ensemble, labelling, student, evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ensemw2s.config.base import Section
+
+
+class BoostingConfig(Section):
+    """Phase 1: experts by token-level boosting."""
+
+    rounds: int = Field(default=5, ge=1)
+    """Largest number of experts ``T``."""
+    init: Literal["token", "example"] = "token"
+    """``D_1``: uniform over answer tokens, or over examples and then over their tokens."""
+    draw: Literal["example", "token", "none"] = "example"
+    """How ``D_t`` enters training: examples drawn with replacement, tokens drawn, or weights on the loss."""
+    errors: Literal["train", "out_of_bag", "crossfit"] = "train"
+    """Where ``s_t`` comes from: the training pass, the examples not drawn, or cross-fitted helpers."""
+    error_unit: Literal["token", "choice"] = "token"
+    """What "wrong" means: the arg-max token, or (``task: choice``) the chosen option."""
+    level: Literal["token", "example"] = "token"
+    """``example`` gives all tokens of an example its weighted mean of ``s``."""
+    eos: Literal["exclude", "include"] = "exclude"
+    """Whether the end-of-sequence token carries weight and counts as an error."""
+    alpha: Literal["prior", "adaptive", "samme", "binary", "uniform"] = "prior"
+    """The rule for the expert weight ``α_t``."""
+    samme_classes: int | None = Field(default=None, ge=2)
+    """``K`` of ``alpha: samme``; null takes the vocabulary size, or the number of options with ``error_unit: choice``."""
+    shrinkage: float = Field(default=1.0, gt=0.0, le=1.0)
+    """``ν``: scales the update of the token weights, not the vote."""
+    cap: float | None = Field(default=None, ge=1.0)
+    """No token's weight exceeds ``cap / N``; null is no cap."""
+    window: int = Field(default=1, ge=1)
+    """Average ``s`` over this many neighbouring answer tokens; 1 is off."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop when the validation score has not improved for so many rounds; null never."""
+    folds: int = Field(default=2, ge=2)
+    """Folds of ``errors: crossfit``."""
+    min_effective: float = Field(default=30.0, gt=0.0)
+    """Smallest effective sample size with which an out-of-bag error is used; below it the round is cross-fitted."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> BoostingConfig:
+        if self.errors == "out_of_bag" and self.draw != "example":
+            raise ValueError("errors: out_of_bag needs draw: example (other draws leave no example out)")
+        if self.alpha == "adaptive" and (self.cap is None or self.patience is None):
+            raise ValueError("alpha: adaptive needs a cap and patience (it can repeat experts without end)")
+        if self.window > 1 and self.level == "example":
+            raise ValueError("window has no effect with level: example; leave one of them out")
+        return self
+
+
+class EnsembleConfig(Section):
+    """How experts are combined."""
+
+    rule: Literal["mixture", "product", "vote"] = "mixture"
+    """Combination of next-token distributions."""
+    length_norm: Literal["mean", "sum", "byte"] = "mean"
+    """How an option's token log-probabilities become its score; one norm for all arms."""
+    select_rounds: bool = True
+    """Use the number of rounds that is best on validation (ties: the smallest); false uses all."""
+    top_k: int = Field(default=16, ge=1)
+    """Largest next-token candidates kept for every expert and answer token."""
+
+
+class DecodingConfig(Section):
+    """How text is generated from the combined distribution."""
+
+    method: Literal["greedy", "sample"] = "greedy"
+    """Arg-max or sampling."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Divides the log-probabilities of the combined distribution before sampling."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Smallest set of tokens with at least this probability; 1 is off."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Only the most probable tokens; null is off."""
+    max_new_tokens: int = Field(default=64, ge=1)
+    """Longest answer in tokens, end-of-sequence included."""
+
+
+class LabellingConfig(Section):
+    """Phase 2: the ensemble labels the hard pool."""
+
+    decoding: DecodingConfig = DecodingConfig()
+    """Decoding of ``task: generate``."""
+    soft_top_k: int = Field(default=8, ge=1)
+    """Largest next-token candidates kept for every label token when the student's loss is ``soft``."""
+
+
+class StudentConfig(Section):
+    """Phase 3: the student learns from pseudo-labels."""
+
+    loss: Literal["xent", "soft", "logconf"] = "xent"
+    """Hard labels, the ensemble's distribution, or hard labels mixed with the student's own hardened prediction."""
+    logconf_coefficient: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Final weight of the student's own prediction in ``logconf``."""
+    logconf_warmup: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Share of the steps over which that weight grows linearly from 0."""
+    min_confidence: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Drop labels below this confidence (geometric mean token probability)."""
+    min_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Drop labels below this agreement between experts."""
+    keep_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Keep this share of the labels, the most confident first; the same share for every student."""
+
+
+StudentTeacher = Literal["single", "bagging", "seeds", "plain", "ensemble"]
+
+
+class ArmsConfig(Section):
+    """What a run compares. All arms share optimiser steps, batch size, seeds and the validation rule."""
+
+    zero_shot: bool = True
+    """The weak and strong bases before any fine-tuning."""
+    plain: bool = True
+    """One weak model fine-tuned on all training data without drawing."""
+    plain_long: bool = False
+    """The same with ``rounds`` times the steps: the cost of the whole ensemble in one model."""
+    bagging: bool = True
+    """``rounds`` bootstrap resamples with equal weights."""
+    seeds: bool = False
+    """``rounds`` seeds on all data with equal weights: the plain ensemble."""
+    students: list[StudentTeacher] = Field(default_factory=lambda: ["single", "bagging", "ensemble"])
+    """Which teachers get a student."""
+    ceiling: bool = True
+    """The strong base fine-tuned on the true labels of the hard pool."""
+
+
+class EvaluationConfig(Section):
+    """Metrics and their uncertainty."""
+
+    level: float = Field(default=0.95, gt=0.5, lt=1.0)
+    """Confidence level of every interval."""
+    bootstrap: int = Field(default=1000, ge=100)
+    """Resamples of the clustered bootstrap."""
+    match: Literal["exact", "number"] = "exact"
+    """How generated answers are compared: as text after normalising white space, or as numbers."""

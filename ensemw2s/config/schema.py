@@ -1,0 +1,68 @@
+"""``RunConfig``: the one schema of a run, with a section a phase."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ensemw2s.config.base import Section
+from ensemw2s.config.data import DataConfig
+from ensemw2s.config.method import (
+    ArmsConfig,
+    BoostingConfig,
+    EnsembleConfig,
+    EvaluationConfig,
+    LabellingConfig,
+    StudentConfig,
+)
+from ensemw2s.config.training import ComputeConfig, ModelsConfig, TrainingConfig
+
+
+class TrainingRoles(Section):
+    """Fine-tuning settings by role; every expert and weak arm shares one, every student and the ceiling the other."""
+
+    expert: TrainingConfig = TrainingConfig()
+    """Experts, bagging members and plain fine-tunes of the weak base."""
+    student: TrainingConfig = TrainingConfig()
+    """Students and the ceiling."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Short name; part of the run directory's name."""
+    seed: int = Field(default=0, ge=0)
+    """The one seed that fixes everything."""
+    task: Literal["choice", "generate"] = "choice"
+    """Choose among given options, or write an answer."""
+    data: DataConfig = DataConfig()
+    """Where the examples come from and how they are split."""
+    models: ModelsConfig = ModelsConfig()
+    """The weak and the strong base."""
+    training: TrainingRoles = TrainingRoles()
+    """Fine-tuning settings by role."""
+    boosting: BoostingConfig = BoostingConfig()
+    """Phase 1: experts by token-level boosting."""
+    ensemble: EnsembleConfig = EnsembleConfig()
+    """How experts are combined."""
+    labelling: LabellingConfig = LabellingConfig()
+    """Phase 2: the ensemble labels the hard pool."""
+    student: StudentConfig = StudentConfig()
+    """Phase 3: the student learns from pseudo-labels."""
+    arms: ArmsConfig = ArmsConfig()
+    """What the run compares."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Metrics and their uncertainty."""
+    compute: ComputeConfig = ComputeConfig()
+    """Where and how the work runs."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> RunConfig:
+        if self.task == "generate" and self.boosting.error_unit == "choice":
+            raise ValueError("boosting.error_unit: choice needs task: choice")
+        for teacher, needed in (("bagging", self.arms.bagging), ("seeds", self.arms.seeds), ("plain", self.arms.plain)):
+            if teacher in self.arms.students and not needed:
+                raise ValueError(f"arms.students lists {teacher!r}, but arms.{teacher} is off")
+        return self

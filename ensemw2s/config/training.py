@@ -1,0 +1,92 @@
+"""Models and fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ensemw2s.config.base import Section
+
+
+class ModelConfig(Section):
+    """A causal language model."""
+
+    path: str
+    """``embedded:weak`` or ``embedded:strong``, a local Hugging Face model folder, or a hub id."""
+    revision: str | None = None
+    """Hub revision; recorded in the run either way."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Data type of the weights."""
+    attn_implementation: str | None = None
+    """Attention implementation passed to ``transformers``; null lets it choose."""
+    trust_remote_code: bool = False
+    """Run code that comes with a hub model. Off unless you say so here."""
+
+
+class ModelsConfig(Section):
+    """The two base models of a run."""
+
+    weak: ModelConfig = ModelConfig(path="embedded:weak")
+    """The weak base, from which every expert is fine-tuned."""
+    strong: ModelConfig = ModelConfig(path="embedded:strong")
+    """The strong base, from which students and the ceiling are fine-tuned."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (through ``peft``) instead of full fine-tuning."""
+
+    r: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Scale: updates are multiplied by ``alpha / r``."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout on the adapter's input."""
+    target_modules: str | list[str] = "all-linear"
+    """Module names, or ``all-linear``."""
+
+
+class TrainingConfig(Section):
+    """One fine-tuning. The number of optimiser steps is fixed, never the epochs, so that all arms cost the same."""
+
+    steps: int = Field(default=300, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(default=32, ge=1)
+    """Sequences in an optimiser step on one device."""
+    gradient_accumulation: int = Field(default=1, ge=1)
+    """Split a batch into this many forward passes."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """Learning-rate schedule after the warm-up."""
+    warmup: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Share of the steps that warm up linearly."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """AdamW weight decay."""
+    adam_beta2: float = Field(default=0.999, gt=0.0, lt=1.0)
+    """AdamW second-moment decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradient clipping."""
+    lora: LoraConfig | None = None
+    """Adapters instead of full fine-tuning; null trains all weights."""
+    gradient_checkpointing: bool = False
+    """Trade compute for memory."""
+    checkpoint_steps: int | None = Field(default=None, ge=1)
+    """Save a resumable trainer checkpoint every so many steps; null starts an interrupted fine-tuning again."""
+    log_steps: int = Field(default=10, ge=1)
+    """Report the training loss every so many steps."""
+    report_to: list[str] = Field(default_factory=list)
+    """Trackers of ``transformers.Trainer``: ``tensorboard``, ``wandb``, ``trackio``."""
+
+
+class ComputeConfig(Section):
+    """Where and how the work runs. Nothing here changes results except device, dtype and ``threads``."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of torch on the CPU. A number gives the same floating-point results whatever the environment says."""
+    batch_tokens: int = Field(default=16384, ge=64)
+    """Padded tokens in one scoring or decoding batch."""
+    backend: Literal["auto", "native", "triton", "reference"] = "auto"
+    """Which kernel combines the experts' logits."""

@@ -1,0 +1,201 @@
+"""What is in a data file, and everything that is wrong with it, without stopping at the first problem."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ensemw2s.config.data import SourceConfig
+from ensemw2s.data.duplicates import find_duplicates
+from ensemw2s.data.example import Example
+from ensemw2s.data.problems import Collector, Problem
+from ensemw2s.data.sources import Walk
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Task = Literal["choice", "generate"]
+_QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+#: The share of answers at one place from which it is worth a warning, and the fewest examples for it.
+_BIASED_SHARE, _BIASED_COUNT = 0.5, 50
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What :func:`check_source` found.
+
+    Attributes:
+        task: the task that the data was checked for.
+        files: files that were read, in order.
+        rows: rows in them, good or bad.
+        examples: rows that make good examples.
+        prompt_chars, answer_chars: quantiles of lengths in characters (``min``, ``p5``, ``p50``, ``p95``, ``max``).
+        prompt_tokens, answer_tokens: the same in tokens; None without a tokenizer.
+        choice_counts: number of options to number of examples; empty for ``generate``.
+        answer_positions: place of the answer among the options, from 0, to number of examples.
+        difficulty: quantiles of difficulty over the examples that have one; empty if none has.
+        without_difficulty: examples with neither a number nor a level.
+        levels: level name to number of examples.
+        groups: group to number of examples.
+        exact_duplicates: examples that repeat an earlier one's prompt, options and answer.
+        near_duplicates: examples that repeat an earlier prompt after normalising, with the same answer.
+        contradictions: the same with another answer.
+        problems: errors and warnings, in the order in which they were found.
+    """
+
+    task: Task
+    files: list[str]
+    rows: int
+    examples: int
+    prompt_chars: dict[str, float]
+    answer_chars: dict[str, float]
+    prompt_tokens: dict[str, float] | None
+    answer_tokens: dict[str, float] | None
+    choice_counts: dict[int, int]
+    answer_positions: dict[int, int]
+    difficulty: dict[str, float]
+    without_difficulty: int
+    levels: dict[str, int]
+    groups: dict[str, int]
+    exact_duplicates: int
+    near_duplicates: int
+    contradictions: int
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems that make loading fail."""
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """The problems that do not."""
+        return [problem for problem in self.problems if problem.severity == "warning"]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a run would take the data."""
+        return not self.errors
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object of everything."""
+        out: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "problems"}
+        for name in ("choice_counts", "answer_positions"):
+            out[name] = {str(key): count for key, count in out[name].items()}
+        out["ok"] = self.ok
+        out["problems"] = [problem.to_json() for problem in self.problems]
+        return out
+
+
+def check_source(
+    cfg: SourceConfig, *, task: Task, tokenizer: PreTrainedTokenizerBase | None = None, seed: int = 0
+) -> CheckReport:
+    """Read a whole source (``limit`` is ignored) and describe it; problems are collected, not raised.
+
+    Args:
+        cfg: the source.
+        task: ``choice`` reports examples without options as errors.
+        tokenizer: gives lengths in tokens too (of the bare texts, before templates).
+        seed: seed of the embedded puzzles and of the order of options that have none.
+
+    Raises:
+        ConfigError: the source has no path.
+    """
+    collect = Collector()
+    walk = Walk(cfg, seed, collect)
+    examples = list(walk.examples())
+    if not walk.rows and not collect.problems:
+        collect(Problem("empty", "there are no rows", ", ".join(walk.files)))
+    if task == "choice":
+        _without_choices(examples, walk, collect)
+    counts = _duplicates(examples, walk, collect)
+    positions = Counter(example.answer_index for example in examples if task == "choice" and example.choices)
+    _position_bias(examples, positions, walk, collect)
+    known = [example.difficulty for example in examples if example.difficulty is not None]
+    prompts = [example.prompt for example in examples]
+    answers = [example.answer or "" for example in examples]
+    return CheckReport(
+        task=task,
+        files=walk.files,
+        rows=walk.rows,
+        examples=len(examples),
+        prompt_chars=_quantiles([len(text) for text in prompts]),
+        answer_chars=_quantiles([len(text) for text in answers]),
+        prompt_tokens=None if tokenizer is None else _token_quantiles(tokenizer, prompts),
+        answer_tokens=None if tokenizer is None else _token_quantiles(tokenizer, answers),
+        choice_counts=_sorted(Counter(len(e.choices) for e in examples if task == "choice" and e.choices)),
+        answer_positions=_sorted(positions),
+        difficulty=_quantiles(known),
+        without_difficulty=sum(example.difficulty is None and not example.level for example in examples),
+        levels=dict(sorted(Counter(example.level for example in examples if example.level).items())),
+        groups=dict(sorted(Counter(example.group for example in examples if example.group).items())),
+        exact_duplicates=counts["exact"],
+        near_duplicates=counts["near"],
+        contradictions=counts["contradiction"],
+        problems=collect.problems,
+    )
+
+
+def _warning(walk: Walk, example: Example, kind: str, message: str, *, error: bool = False) -> Problem:
+    row = walk.places[example.id]
+    return Problem(kind, message, row.file, row.line, None, "error" if error else "warning", unit=row.unit)
+
+
+def _without_choices(examples: Sequence[Example], walk: Walk, collect: Collector) -> None:
+    without = [example for example in examples if example.choices is None]
+    if not without:
+        return
+    if len(without) == len(examples):
+        message = "no example has options, which task: choice needs"
+        hint = "Name their column in data.source.columns.choices, or set task: generate."
+        collect(Problem("no_choices", message, ", ".join(walk.files), hint=hint))
+        return
+    for example in without:
+        message = f"example {example.id!r} has no options, which task: choice needs"
+        collect(_warning(walk, example, "no_choices", message, error=True))
+
+
+def _duplicates(examples: Sequence[Example], walk: Walk, collect: Collector) -> Counter[str]:
+    _, found = find_duplicates(examples)
+    how = {
+        "exact": "the same example",
+        "near": "the same prompt (white space and case aside) and answer",
+        "contradiction": "the same prompt (white space and case aside) with another answer",
+    }
+    for (first, later), kind in zip(found.of, found.kinds, strict=True):
+        message = f"{how[kind]} as at {walk.places[first.id].place}"
+        collect(_warning(walk, later, "contradiction" if kind == "contradiction" else f"{kind}_duplicate", message))
+    return Counter(found.kinds)
+
+
+def _position_bias(examples: Sequence[Example], positions: Counter[int], walk: Walk, collect: Collector) -> None:
+    """Warn where one place holds most answers although there are three options or more."""
+    total = sum(positions.values())
+    options = max((len(example.choices) for example in examples if example.choices), default=0)
+    if total < _BIASED_COUNT or options < 3:
+        return
+    place, count = positions.most_common(1)[0]
+    if count > _BIASED_SHARE * total:
+        message = f"the answer is option {place + 1} in {count} of {total} examples: its place gives it away"
+        collect(Problem("answer_position", message, ", ".join(walk.files), severity="warning"))
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    found = np.quantile(np.asarray(values, dtype=np.float64), list(_QUANTILES.values()), method="inverted_cdf")
+    return dict(zip(_QUANTILES, found.tolist(), strict=True))
+
+
+def _token_quantiles(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
+    from ensemw2s.data.encode import tokenise
+
+    return _quantiles([len(tokens) for tokens in tokenise(tokenizer, texts)])
+
+
+def _sorted(counts: Counter[int]) -> dict[int, int]:
+    return dict(sorted(counts.items()))

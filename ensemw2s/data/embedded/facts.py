@@ -1,0 +1,59 @@
+"""What the embedded bases are pre-trained on: facts about lists in a terse notation.
+
+A line holds several facts such as ``R4172=2714;``: a skill's symbol, a list, and the result. The questions of
+:mod:`ensemw2s.data.synthetic` ask for the same skills in words, and about lists that never occur here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemw2s.data.embedded.tokenizer import PAD, vocabulary
+from ensemw2s.data.synthetic import SKILLS, draw_digits, is_question_list, solvable
+
+#: Tokens in a line; shorter lines are padded, facts are never cut.
+LINE = 48
+#: Lengths of the lists and how often they occur: short ones are easier and come first in learning.
+LENGTHS: tuple[int, ...] = (2, 3, 4, 5, 6)
+IGNORED = -100
+
+
+def make_line(rng: np.random.Generator) -> str:
+    """Facts that fit into :data:`LINE` characters."""
+    line = ""
+    while True:
+        fact = make_fact(rng)
+        if len(line) + len(fact) > LINE:
+            return line
+        line += fact
+
+
+def make_fact(rng: np.random.Generator) -> str:
+    """One fact: skill and length uniform, the list uniform over those that are not reserved for questions."""
+    skill = SKILLS[int(rng.integers(0, len(SKILLS)))]
+    length = LENGTHS[int(rng.integers(0, len(LENGTHS)))]
+    while True:
+        digits = draw_digits(rng, length)
+        if not is_question_list(digits) and solvable(skill, digits):
+            code = skill.codes[int(rng.integers(0, len(skill.codes)))]
+            call = f"{code}({digits})" if rng.random() < 0.5 else f"{digits}.{code}"
+            return f"{call}={skill.solve(digits)};"
+
+
+def encode_lines(lines: list[str]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+    """Token ids and labels, both ``int16[len(lines), LINE]``.
+
+    Only results and the ``;`` after them are labels: the rest is drawn at random and cannot be learned.
+    """
+    ids_of = vocabulary()
+    ids = np.full((len(lines), LINE), ids_of[PAD], dtype=np.int16)
+    labels = np.full((len(lines), LINE), IGNORED, dtype=np.int16)
+    for row, line in enumerate(lines):
+        ids[row, : len(line)] = [ids_of[c] for c in line]
+        inside = False
+        for j, c in enumerate(line):
+            if inside:
+                labels[row, j] = ids[row, j]
+            inside = c == "=" or (inside and c != ";")
+    return ids, labels

@@ -1,0 +1,54 @@
+"""Difficulty given as a number or as the name of a level."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from ensemw2s.data.problems import RowError
+
+#: Ordered level names in lower case; a name's place, from 0, is its number.
+SCALES: tuple[tuple[str, ...], ...] = (
+    ("low", "medium", "high"),
+    ("easy", "medium", "hard"),
+    ("i", "ii", "iii", "iv", "v"),
+    ("remembering", "understanding", "applying", "analyzing", "evaluating", "creating"),
+)
+_NUMBER = {name: float(place) for scale in SCALES for place, name in enumerate(scale)}
+_GRADE = re.compile(r"grade\s*(\d+)")
+
+
+def level_number(name: str) -> float | None:
+    """The number of a level name: its place in one of :data:`SCALES`, ``Grade 07`` is 7; None for other names."""
+    folded = name.strip().lower()
+    grade = _GRADE.fullmatch(folded)
+    return float(grade.group(1)) if grade else _NUMBER.get(folded)
+
+
+def parse_difficulty(value: Any, column: str) -> tuple[float | None, str]:
+    """``(number, level name)`` of a difficulty; ``(None, "")`` where it is empty.
+
+    A number, or text that is one, has no level name; other text is a level name, with a number if its scale is known.
+
+    Raises:
+        RowError: it is neither a number nor text, or the number is not finite.
+    """
+    if value is None:
+        return None, ""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise RowError("difficulty", f"difficulty must be a number or a level name, got {value!r}", column=column)
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            number = float(text)
+        except ValueError:
+            return level_number(text), text
+    else:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not math.isfinite(number):
+        raise RowError("difficulty", f"difficulty must be a finite number, got {value!r}", column=column)
+    return number, ""

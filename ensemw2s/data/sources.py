@@ -1,0 +1,197 @@
+"""Examples from a configured source: embedded puzzles, files with mapped columns, or known data sets."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemw2s.config.data import SourceConfig
+from ensemw2s.data.adapters import Adapter, adapter_for
+from ensemw2s.data.example import Example
+from ensemw2s.data.fields import RowContext
+from ensemw2s.data.files import Row, decode, find_files, read_bytes, read_rows, unreadable
+from ensemw2s.data.levels import parse_difficulty
+from ensemw2s.data.problems import Problem, Report, RowError, raise_first
+from ensemw2s.data.text import did_you_mean
+from ensemw2s.errors import DataError
+from ensemw2s.seeds import sub_seed
+
+Annotations = dict[str, tuple[float | None, str]]
+
+
+@dataclass(slots=True)
+class Walk:
+    """One pass over a source. Loading and checking walk the same way and differ in what they do with a problem.
+
+    Attributes:
+        cfg: the source.
+        seed: seed of option orders and of the embedded puzzles.
+        report: receives every problem.
+        answers: whether a row without an answer is an error.
+        files: the files that were read, in order.
+        rows: rows seen, good or bad.
+        places: id of every example to its file and line.
+    """
+
+    cfg: SourceConfig
+    seed: int
+    report: Report
+    answers: bool = True
+    files: list[str] = field(default_factory=list)
+    rows: int = 0
+    places: dict[str, Row] = field(default_factory=dict)
+
+    def examples(self) -> Iterator[Example]:
+        """All examples in the order of the files; ids are unique."""
+        if self.cfg.kind == "synthetic":
+            from ensemw2s.data.synthetic import make_synthetic
+
+            for made in make_synthetic(self.cfg.size, self.seed):
+                self.rows += 1
+                self.places[made.id] = Row({}, "synthetic", self.rows, self.rows, "row")
+                yield made
+            return
+        adapter = adapter_for(self.cfg.kind, self.cfg.columns)
+        notes = None
+        if self.cfg.annotations is not None:
+            notes = read_annotations(self.cfg.annotations, self.cfg.annotation_field, self.report)
+        matched = 0
+        for label, row in self._numbered_rows(adapter):
+            example = self._convert(adapter, row, f"{label}-{row.number}")
+            if example is None:
+                continue
+            if notes is not None and example.id in notes:
+                matched += 1
+                difficulty, level = notes[example.id]
+                example = replace(example, difficulty=difficulty, level=level)
+            yield example
+        if notes and self.places and matched == 0:
+            first = next(iter(self.places))
+            message = f"none of its {len(notes)} ids is the id of an example (the first example is {first!r})"
+            self.report(Problem("annotations", message, str(self.cfg.annotations)))
+
+    def _numbered_rows(self, adapter: Adapter) -> Iterator[tuple[str, Row]]:
+        """Rows of all files, each with the first part of the id that its row gets if it has none."""
+        files = _data_files(self.cfg, adapter, self.report)
+        stems = Counter(file.stem for file in files)
+        for order, file in enumerate(files, start=1):
+            self.files.append(str(file))
+            label = file.stem if stems[file.stem] == 1 else f"{file.stem}-{order}"
+            for row in read_rows(file, self.report):
+                self.rows += 1
+                yield label, row
+
+    def _convert(self, adapter: Adapter, row: Row, identifier: str) -> Example | None:
+        def warn(kind: str, message: str, column: str | None = None) -> None:
+            self.report(Problem(kind, message, row.file, row.line, column, "warning", unit=row.unit))
+
+        context = RowContext(identifier, self.seed, self.answers, warn, self.cfg.support)
+        try:
+            example = adapter.convert(row.data, context)
+            if example.id in self.places:
+                message = f"id {example.id!r} was given already at {self.places[example.id].place}"
+                raise RowError("duplicate_id", message, hint="Ids must be unique over all files of a source.")
+        except RowError as error:
+            hint = error.hint
+            if error.kind == "missing_column" and adapter.name == "file":
+                hint = "Map the columns with data.source.columns."
+            problem = Problem(error.kind, error.message, row.file, row.line, error.column, "error", hint, unit=row.unit)
+            self.report(problem)
+            return None
+        self.places[example.id] = replace(row, data={})
+        return example
+
+
+def _data_files(cfg: SourceConfig, adapter: Adapter, report: Report) -> list[Path]:
+    """The files of a source without its annotations, which may lie in the same folder."""
+    files = find_files(cfg.path, adapter.files, adapter.name, report)
+    if cfg.annotations is None:
+        return files
+    aside = Path(cfg.annotations).expanduser().resolve()
+    return [file for file in files if file.resolve() != aside]
+
+
+def source_files(cfg: SourceConfig) -> list[Path]:
+    """The files that a source reads, its annotations last; none for the embedded puzzles.
+
+    Raises:
+        DataError: a file is missing or cannot be opened, or a folder has no file of the kind.
+        ConfigError: the source has no path.
+    """
+    if cfg.kind == "synthetic":
+        return []
+    files = _data_files(cfg, adapter_for(cfg.kind, cfg.columns), raise_first)
+    if cfg.annotations is not None:
+        files.append(Path(cfg.annotations).expanduser())
+    for file in files:
+        try:
+            file.open("rb").close()
+        except OSError as error:
+            raise_first(unreadable(file, error))
+    return files
+
+
+def read_annotations(path: str, name: str, report: Report) -> Annotations:
+    """Difficulty by example id from a JSON file ``{id: {field: value}}``; ids without the field are left out."""
+
+    def problem(message: str, line: int | None = None) -> None:
+        report(Problem("annotations", message, path, line))
+
+    file = Path(path).expanduser()
+    content = read_bytes(file, report)
+    text = None if content is None else decode(content, str(file), report)
+    if text is None:
+        return {}
+    try:
+        value: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        problem(f"broken JSON: {error.msg} (column {error.colno})", error.lineno)
+        return {}
+    except RecursionError:
+        problem("broken JSON: nested too deeply")
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
+        problem("expected a JSON object {id: {field: value}}")
+        return {}
+    found: Annotations = {}
+    for identifier, entry in value.items():
+        try:
+            difficulty = parse_difficulty(entry.get(name), name)
+        except RowError as error:
+            problem(f"id {identifier!r}: {error.message}")
+            continue
+        if difficulty != (None, ""):
+            found[identifier] = difficulty
+    if not found:
+        fields = dict.fromkeys(key for entry in value.values() for key in entry)
+        problem(f"no id has a field {name!r}{did_you_mean(name, fields, 'fields')}")
+    return found
+
+
+def load_source(cfg: SourceConfig, seed: int, *, answers: bool = True) -> list[Example]:
+    """All examples of a source, in the order of its files, with unique ids.
+
+    Args:
+        cfg: the source; ``limit`` keeps that many examples, drawn by the seed, in their order.
+        seed: fixes the draw of ``limit``, the order of options that have none, and the embedded puzzles.
+        answers: False takes rows without an answer too (``answer`` is then None).
+
+    Raises:
+        DataError: the first problem that was found, with its file, line and column.
+        ConfigError: the source has no path.
+    """
+    walk = Walk(cfg, seed, raise_first, answers)
+    examples = list(walk.examples())
+    if not examples:
+        raise DataError(f"No examples in {', '.join(walk.files)}.")
+    if cfg.limit is not None and cfg.limit < len(examples):
+        generator = np.random.default_rng(sub_seed(seed, "limit"))
+        keep = np.sort(generator.permutation(len(examples))[: cfg.limit])
+        examples = [examples[at] for at in keep]
+    return examples

@@ -1,0 +1,73 @@
+"""The exceptions of EnsemW2S and the exit codes that they map to.
+
+Every error that a user can cause is an :class:`Ew2sError`: it carries a title, a message that names the file, line or
+key and what was expected, and a hint that says what to do. The command line prints these three and ends with
+``exit_code``; a traceback appears with ``--debug`` only.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class Ew2sError(Exception):
+    """Base class: something that is explained to the user in one message.
+
+    Args:
+        message: what is wrong, with the file, line or key and what was expected.
+        hint: what to do about it.
+        title: a few words that name the kind of error; the class has a default.
+    """
+
+    exit_code = EXIT_FAILED
+    title = "The command failed"
+
+    def __init__(self, message: str, *, hint: str | None = None, title: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if title is not None:
+            self.title = title
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class InputError(Ew2sError):
+    """Bad input or usage; found before any work was done."""
+
+    exit_code = EXIT_USAGE
+    title = "Bad input"
+
+
+class ConfigError(InputError):
+    """The configuration has an unknown key, a bad value or an impossible combination."""
+
+    title = "Bad configuration"
+
+
+class DataError(InputError):
+    """A data file cannot be read or its content is not what was described."""
+
+    title = "Bad data"
+
+
+class ModelError(InputError):
+    """A model or tokenizer cannot be loaded or does not fit its task."""
+
+    title = "Bad model"
+
+
+class RunBusyError(InputError):
+    """Another process is writing into the run directory."""
+
+    title = "Run directory in use"
+
+
+class RunFailedError(Ew2sError):
+    """A run failed midway: finished stages are kept and the same command continues."""
+
+    title = "The run failed"

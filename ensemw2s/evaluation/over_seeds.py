@@ -1,0 +1,281 @@
+"""Several seeds of the same run: means, spread, paired tests over seeds, and PGR as a ratio of means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ensemw2s.errors import InputError
+from ensemw2s.evaluation.arms import CEILING, CLAIMS, TEST_SPLITS, WEAK, planned_pairs, students
+from ensemw2s.evaluation.comparisons import holm, paired_t, t_critical
+from ensemw2s.evaluation.pgr import PGR, ratio_of_means
+from ensemw2s.evaluation.record import Record
+from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedSummary(Record):
+    """One quantity over seeds.
+
+    Attributes:
+        seeds: the seeds that have it, in order.
+        values: its value for each of them.
+        mean: mean.
+        sd: standard deviation (``n − 1``), or None for a single value.
+    """
+
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    mean: float
+    sd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedComparison(Record):
+    """Accuracy of ``a`` minus accuracy of ``b`` on one split, paired over seeds (Student's t).
+
+    Attributes:
+        a: an arm.
+        b: the arm that it is compared with.
+        split: the split.
+        differences: one a seed, in the order of the seeds.
+        mean: their mean.
+        sd: their standard deviation.
+        low: lower end of the mean's interval; None where the differences do not vary.
+        high: upper end.
+        t: test statistic, or None.
+        p: two-sided p-value, or None.
+        p_holm: adjusted for all planned claims; None for a comparison that is not one of them.
+        claim: whether it is one of the planned claims about methods.
+    """
+
+    a: str
+    b: str
+    split: str
+    differences: tuple[float, ...]
+    mean: float
+    sd: float
+    low: float | None
+    high: float | None
+    t: float | None
+    p: float | None
+    p_holm: float | None = None
+    claim: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateResults(Record):
+    """Results over seeds.
+
+    Attributes:
+        name: the runs' name.
+        task: ``choice`` or ``generate``.
+        seeds: all seeds, in order.
+        level: confidence level of every interval.
+        arms: arm → split → accuracy over seeds.
+        token_accuracy: arm → split → token accuracy over seeds.
+        comparisons: the planned comparisons, the claims about methods first.
+        pgr: student → split → PGR as ratio of means.
+        labels: teacher → accuracy of its pseudo-labels over seeds.
+        selected_rounds: ``boosting``, ``bagging``, ``seeds`` → rounds chosen, one a seed.
+        caution: what this number of seeds can and cannot show, in words.
+        times: seed → total seconds.
+        schema_version: version of this schema.
+    """
+
+    name: str
+    task: Literal["choice", "generate"]
+    seeds: tuple[int, ...]
+    level: float
+    arms: dict[str, dict[str, SeedSummary]]
+    comparisons: list[SeedComparison]
+    pgr: dict[str, dict[str, PGR]]
+    caution: str
+    token_accuracy: dict[str, dict[str, SeedSummary]] = field(default_factory=dict)
+    labels: dict[str, SeedSummary] = field(default_factory=dict)
+    selected_rounds: dict[str, list[int]] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def comparison(self, a: str, b: str, split: str) -> SeedComparison | None:
+        """The comparison "a − b" on one split, or None where it was not made."""
+        for found in self.comparisons:
+            if (found.a, found.b, found.split) == (a, b, split):
+                return found
+        return None
+
+    def write(self, path: Path) -> None:
+        """Write ``aggregate.json`` (atomically)."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> AggregateResults:
+        """Read ``aggregate.json``.
+
+        Raises:
+            DataError: the file is missing, unreadable, or not of this schema.
+        """
+        return read_record(cls, path)
+
+
+def aggregate(results: Sequence[Results], name: str | None = None) -> AggregateResults:
+    """Aggregate the same run over seeds; every seed counts, none is dropped.
+
+    Args:
+        results: one a seed; sorted by seed here.
+        name: name of the aggregate; the first run's by default.
+
+    Raises:
+        InputError: fewer than two seeds, a seed twice, runs of different tasks or levels, or an arm of a planned
+            comparison that only some seeds have.
+    """
+    runs = sorted(results, key=lambda run: run.seed)
+    _check(runs)
+    level = runs[0].level
+    cells = _cells(runs)
+    arms = {arm: {s: _summary(runs, arm, s) for s in splits} for arm, splits in cells.items()}
+    common = [arm for arm in cells if all(arm in run.arms for run in runs)]
+    tokens = {
+        arm: {s: _token_summary(runs, arm, s) for s in splits if _has_tokens(runs, arm, s)}
+        for arm, splits in cells.items()
+    }
+    teachers = [t for t in runs[0].labels if all(t in r.labels and r.labels[t].accuracy is not None for r in runs)]
+    chosen = [key for key in runs[0].selected_rounds if all(key in run.selected_rounds for run in runs)]
+    return AggregateResults(
+        name=name or runs[0].name,
+        task=runs[0].task,
+        seeds=tuple(run.seed for run in runs),
+        level=level,
+        arms=arms,
+        token_accuracy={arm: found for arm, found in tokens.items() if found},
+        comparisons=_comparisons(runs, common, level),
+        pgr=_pgr(runs, common, level),
+        labels={t: _over_seeds([(r.seed, r.labels[t].accuracy or 0.0) for r in runs]) for t in teachers},
+        selected_rounds={key: [run.selected_rounds[key] for run in runs] for key in chosen},
+        caution=caution(len(runs), level),
+        times={str(run.seed): float(sum(run.times.values())) for run in runs},
+    )
+
+
+def caution(seeds: int, level: float = 0.95) -> str:
+    """What ``seeds`` seeds can show, in words.
+
+    The paired t-test finds a mean difference at this level only if it exceeds ``t/√n`` of their standard deviations.
+    """
+    needed = t_critical(seeds, level) / math.sqrt(seeds)
+    count = {2: "Two", 3: "Three", 4: "Four"}.get(seeds, str(seeds))
+    if seeds <= 3:
+        judgement = f"{count} seeds prove little"
+    elif seeds <= 6:
+        judgement = f"{count} seeds are few"
+    else:
+        judgement = f"There are {seeds} seeds"
+    return (
+        f"{judgement}: a paired t-test finds a mean difference (before Holm's adjustment) only where it is larger than "
+        f"{needed:.1f} times the standard deviation of the differences between seeds."
+    )
+
+
+def _check(runs: Sequence[Results]) -> None:
+    """Refuse what cannot be aggregated fairly."""
+    seeds = [run.seed for run in runs]
+    if len(runs) < 2:
+        raise InputError(f"An aggregate needs at least two seeds, got {len(runs)}.", hint="Give more with --seeds.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"A seed is there twice: {seeds}.", hint="Give every seed once; copies would look like agreement."
+        )
+    for what, values in (("tasks", {r.task for r in runs}), ("confidence levels", {r.level for r in runs})):
+        if len(values) > 1:
+            raise InputError(f"The runs have different {what}: {sorted(map(str, values))}.")
+    wanted = {arm for pair in CLAIMS for arm in pair} | {WEAK, CEILING}
+    wanted |= {arm for run in runs for arm in students(run.arms)}
+    for arm in sorted(wanted):
+        missing = [run.seed for run in runs if arm not in run.arms]
+        if 0 < len(missing) < len(runs):
+            raise InputError(
+                f"Seeds {missing} have no arm {arm!r}, the others do.",
+                hint="Run all seeds with the same configuration; a seed must not be left out.",
+            )
+
+
+def _cells(runs: Sequence[Results]) -> dict[str, list[str]]:
+    """Arm → splits, over all seeds, in the order in which they appear."""
+    cells: dict[str, list[str]] = {}
+    for run in runs:
+        for arm, splits in run.arms.items():
+            known = cells.setdefault(arm, [])
+            known += [split for split in splits if split not in known]
+    return cells
+
+
+def _over_seeds(pairs: Sequence[tuple[int, float]]) -> SeedSummary:
+    values = [value for _, value in pairs]
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return SeedSummary(seeds=tuple(seed for seed, _ in pairs), values=tuple(values), mean=float(np.mean(values)), sd=sd)
+
+
+def _summary(runs: Sequence[Results], arm: str, split: str) -> SeedSummary:
+    return _over_seeds([(r.seed, r.arms[arm][split].accuracy) for r in runs if split in r.arms.get(arm, {})])
+
+
+def _has_tokens(runs: Sequence[Results], arm: str, split: str) -> bool:
+    cells = [r.arms[arm][split] for r in runs if split in r.arms.get(arm, {})]
+    return all(cell.token_accuracy is not None for cell in cells)
+
+
+def _token_summary(runs: Sequence[Results], arm: str, split: str) -> SeedSummary:
+    found = [(r.seed, r.arms[arm][split].token_accuracy) for r in runs if split in r.arms.get(arm, {})]
+    return _over_seeds([(seed, tokens.value) for seed, tokens in found if tokens is not None])
+
+
+def _differences(runs: Sequence[Results], a: str, b: str, split: str) -> list[float] | None:
+    """Accuracy of a minus b, one a seed; None where an arm lacks the split."""
+    if not all(split in run.arms[a] and split in run.arms[b] for run in runs):
+        return None
+    return [run.arms[a][split].accuracy - run.arms[b][split].accuracy for run in runs]
+
+
+def _comparisons(runs: Sequence[Results], arms: Sequence[str], level: float) -> list[SeedComparison]:
+    """All planned pairs over seeds; those that are claims about methods are adjusted together and come first."""
+    cells = [(a, b, split) for a, b in planned_pairs(arms) for split in TEST_SPLITS]
+    found = [(cell, d) for cell in cells if (d := _differences(runs, *cell)) is not None]
+    found.sort(key=lambda item: item[0][:2] not in CLAIMS)
+    tests = [paired_t(d, level) for _, d in found]
+    claims = [index for index, (cell, _) in enumerate(found) if cell[:2] in CLAIMS]
+    adjusted = dict(zip(claims, holm([tests[index].p for index in claims]), strict=True))
+    return [
+        SeedComparison(
+            a=cell[0],
+            b=cell[1],
+            split=cell[2],
+            differences=test.differences,
+            mean=test.mean,
+            sd=test.sd,
+            low=test.low,
+            high=test.high,
+            t=test.t,
+            p=test.p,
+            p_holm=adjusted.get(index),
+            claim=index in adjusted,
+        )
+        for index, ((cell, _), test) in enumerate(zip(found, tests, strict=True))
+    ]
+
+
+def _pgr(runs: Sequence[Results], arms: Sequence[str], level: float) -> dict[str, dict[str, PGR]]:
+    """Student → split → ratio of means."""
+    out: dict[str, dict[str, PGR]] = {}
+    if WEAK not in arms or CEILING not in arms:
+        return out
+    for student in students(arms):
+        for split in TEST_SPLITS:
+            gained, gap = _differences(runs, student, WEAK, split), _differences(runs, CEILING, WEAK, split)
+            if gained is not None and gap is not None:
+                out.setdefault(student, {})[split] = ratio_of_means(gained, gap, level)
+    return out

@@ -1,0 +1,221 @@
+"""``results.json``: every number of a run's report, with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ensemw2s.errors import DataError
+from ensemw2s.evaluation.metrics import ArmResult
+from ensemw2s.evaluation.pgr import PGR
+from ensemw2s.evaluation.record import Record
+
+SCHEMA_VERSION = 1
+T = TypeVar("T", bound=Record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo(Record):
+    """A base model: where it came from and how large it is."""
+
+    source: str
+    parameters: int
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundScore(Record):
+    """One expert, and the ensemble of the experts so far, on one split."""
+
+    expert_accuracy: float
+    ensemble_accuracy: float
+    expert_token_accuracy: float | None = None
+    ensemble_token_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult(Record):
+    """One boosting round, or one member of bagging or of the plain ensemble.
+
+    Attributes:
+        round: from 1.
+        splits: scores by split.
+        epsilon: the token error ``ε_t``, clipped as it entered ``α_t``; None where nothing is boosted.
+        epsilon_raw: the same before clipping.
+        epsilon_prior: ``ε_0``, clipped.
+        alpha: the expert weight ``α_t`` (1 for members with equal weights).
+        kept: whether the expert is part of the ensemble.
+        n_eff: ``1/ΣD²`` of the round's token weights.
+        top1_share: share of the weight on the heaviest 1 % of the tokens.
+    """
+
+    round: int
+    splits: dict[str, RoundScore]
+    epsilon: float | None = None
+    epsilon_raw: float | None = None
+    epsilon_prior: float | None = None
+    alpha: float | None = None
+    kept: bool = True
+    n_eff: float | None = None
+    top1_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelResult(Record):
+    """The pseudo-labels of one teacher.
+
+    Attributes:
+        n: prompts labelled.
+        kept: labels left after filtering.
+        accuracy: share of right labels among all ``n``, or None where the truth is unknown.
+        low: lower end of Wilson's interval of that, or None.
+        high: upper end, or None.
+        kept_accuracy: share of right labels among the kept ones, or None.
+        mean_confidence: mean of the labels' geometric mean token probability.
+        mean_agreement: mean share of ``ᾱ`` that would have given the same label.
+        ece: expected calibration error of the confidence, or None.
+    """
+
+    n: int
+    kept: int
+    mean_confidence: float
+    mean_agreement: float
+    accuracy: float | None = None
+    low: float | None = None
+    high: float | None = None
+    kept_accuracy: float | None = None
+    ece: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairResult(Record):
+    """Accuracy of ``a`` minus accuracy of ``b`` on one split, paired over examples, with McNemar's exact test."""
+
+    a: str
+    b: str
+    split: str
+    estimate: float
+    low: float
+    high: float
+    se: float
+    n: int
+    b10: int
+    b01: int
+    mcnemar_p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results(Record):
+    """All results of one run (one seed).
+
+    Attributes:
+        name: the run's name.
+        seed: its seed.
+        task: ``choice`` or ``generate``.
+        config_fingerprint: fingerprint of the resolved configuration.
+        arms: arm → split → accuracy.
+        preset: the preset that the configuration began from, or None.
+        level: confidence level of every interval.
+        versions: package → version.
+        models: ``weak`` and ``strong`` → the base model.
+        split_sizes: split → number of examples.
+        rounds: ``boosting``, ``bagging``, ``seeds`` → one entry a round or member.
+        selected_rounds: the same names → number of rounds chosen on validation.
+        stop_reason: why boosting ended, in words, or None.
+        labels: teacher → its pseudo-labels.
+        differences: the planned comparisons.
+        pgr: student → split → performance gap recovered.
+        times: stage → seconds.
+        notes: remarks for the report, in words.
+        schema_version: version of this schema.
+    """
+
+    name: str
+    seed: int
+    task: Literal["choice", "generate"]
+    config_fingerprint: str
+    arms: dict[str, dict[str, ArmResult]]
+    preset: str | None = None
+    level: float = 0.95
+    versions: dict[str, str] = field(default_factory=dict)
+    models: dict[str, ModelInfo] = field(default_factory=dict)
+    split_sizes: dict[str, int] = field(default_factory=dict)
+    rounds: dict[str, list[RoundResult]] = field(default_factory=dict)
+    selected_rounds: dict[str, int] = field(default_factory=dict)
+    stop_reason: str | None = None
+    labels: dict[str, LabelResult] = field(default_factory=dict)
+    differences: list[PairResult] = field(default_factory=list)
+    pgr: dict[str, dict[str, PGR]] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    schema_version: int = SCHEMA_VERSION
+
+    def difference(self, a: str, b: str, split: str) -> PairResult | None:
+        """The comparison "a − b" on one split, or None where it was not made."""
+        for pair in self.differences:
+            if (pair.a, pair.b, pair.split) == (a, b, split):
+                return pair
+        return None
+
+    def write(self, path: Path) -> None:
+        """Write ``results.json`` (atomically)."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Read ``results.json``.
+
+        Raises:
+            DataError: the file is missing, unreadable, or not of this schema.
+        """
+        return read_record(cls, path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON object through a temporary name in the same folder, so that no reader sees half of it."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_record(kind: type[T], path: Path) -> T:
+    """Read a result type from a JSON file.
+
+    Raises:
+        DataError: the file is missing or unreadable, of another schema version, or lacks a key.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"There is no {path.name} in {path.parent}.",
+            hint="A run writes it at its end; repeat its command to finish it.",
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", hint="Repeat the run's command to write it again."
+        ) from error
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path} has schema version {version}, expected {SCHEMA_VERSION}.",
+            hint="Read it with the version of ensemw2s that wrote it, or repeat the run.",
+        )
+    try:
+        record: T = TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise DataError(
+            f"{path}, key {key}: {first['msg']}.", hint="Repeat the run's command to write the file again."
+        ) from error
+    return record

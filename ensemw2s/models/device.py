@@ -1,0 +1,65 @@
+"""Where the work runs."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ensemw2s.config.training import ComputeConfig
+from ensemw2s.errors import ConfigError
+
+
+def resolve_device(compute: ComputeConfig) -> torch.device:
+    """The device of the configuration, and torch's number of CPU threads set as it says.
+
+    ``auto`` is the first of CUDA, Apple's MPS and the CPU that is there; in a process of ``accelerate launch`` it is
+    the GPU of the process's local rank.
+
+    Raises:
+        ConfigError: the device is not known, or not there.
+    """
+    if compute.threads is not None and torch.get_num_threads() != compute.threads:
+        torch.set_num_threads(compute.threads)
+    if compute.device == "auto":
+        return torch.device(_best())
+    try:
+        device = torch.device(compute.device)
+    except RuntimeError:
+        raise ConfigError(
+            f"compute.device: {compute.device!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps."
+        ) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"compute.device: {compute.device!r}, but torch sees no CUDA device.",
+            hint="Use auto or cpu, or install a torch build for your GPU.",
+        )
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise ConfigError(f"compute.device: {compute.device!r}, but there are {torch.cuda.device_count()} CUDA devices.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"compute.device: {compute.device!r}, but torch sees no MPS device.", hint="Use auto or cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"compute.device: {compute.device!r} is not supported.", hint="Use auto, cpu, cuda or mps.")
+    return device
+
+
+def _best() -> str:
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a failed torch operation ran out of memory, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give cached memory back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

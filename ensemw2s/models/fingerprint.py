@@ -1,0 +1,65 @@
+"""What identifies a model: its files' content, or its commit on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from ensemw2s.config.training import ModelConfig
+from ensemw2s.errors import ModelError
+from ensemw2s.models.source import ModelSource, adapter_base, find_source
+
+#: Files that decide what a model computes: configuration, weights and tokenizer. Remote code (``.py``) counts too.
+_SUFFIXES = frozenset({".json", ".safetensors", ".model", ".txt", ".py", ".jinja"})
+
+
+def model_fingerprint(cfg: ModelConfig) -> str:
+    """A string that changes when the model does.
+
+    For a local folder (an embedded base included) ``sha256:…`` over names, sizes and content of its configuration,
+    weight and tokenizer files, and for an adapter also its base; for a hub id ``id@commit``. Data type and attention
+    implementation are part of it, since they change results.
+
+    Raises:
+        ModelError: there is no such model, or the hub's commit cannot be found out.
+    """
+    source = find_source(cfg.path)
+    options = "" if cfg.attn_implementation is None else f"+{cfg.attn_implementation}"
+    return f"{_identity(source, cfg.revision)}+{cfg.dtype}{options}"
+
+
+def _identity(source: ModelSource, revision: str | None) -> str:
+    if source.folder is None:
+        return f"{source.hub_id}@{_hub_commit(str(source.hub_id), revision)}"
+    digest = hashlib.sha256()
+    for file in sorted(source.folder.iterdir()):
+        if file.is_file() and file.suffix in _SUFFIXES:
+            stat = file.stat()
+            content = _file_hash(file, stat.st_size, stat.st_mtime_ns)
+            digest.update(json.dumps([file.name, stat.st_size, content]).encode())
+    if source.is_adapter:
+        base = adapter_base(source)
+        digest.update(_identity(find_source(base.path), base.revision).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+@lru_cache(maxsize=4096)
+def _file_hash(file: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of a file; ``size`` and ``mtime_ns`` tell the cache when the file has changed."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hub_commit(hub_id: str, revision: str | None) -> str:
+    from transformers.utils.hub import cached_file, extract_commit_hash
+
+    from ensemw2s.models.load import explain_loading
+
+    with explain_loading(ModelSource(hub_id, None, hub_id), "configuration"):
+        file = cached_file(hub_id, "config.json", revision=revision)
+    commit = extract_commit_hash(file, None)
+    if commit is None:
+        raise ModelError(f"The hub names no commit for {hub_id}.", hint="Set revision to a commit of the model.")
+    return str(commit)

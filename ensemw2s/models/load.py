@@ -1,0 +1,261 @@
+"""Loading causal language models and their tokenizers, with errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ensemw2s.config.training import ComputeConfig, ModelConfig
+from ensemw2s.errors import ModelError
+from ensemw2s.models.device import free_memory, is_out_of_memory, resolve_device
+from ensemw2s.models.fingerprint import model_fingerprint
+from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.source import ModelSource, adapter_base, find_source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "LoadedModel",
+    "load_model",
+    "load_tokenizer",
+    "model_fingerprint",
+    "opened_models",
+    "padding_id",
+    "resolve_device",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A causal language model in memory, in evaluation mode."""
+
+    model: PreTrainedModel
+    """The model, or a ``peft.PeftModel`` over its base for an adapter folder."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer; it has an end-of-sequence token, and perhaps no padding token (see :func:`padding_id`)."""
+    source: str
+    """``path`` as configured."""
+    revision: str | None
+    """Commit on the hub; None for a local folder."""
+    parameters: int
+    """Number of parameters, adapters included, tied weights counted once."""
+    dtype: str
+    """Data type of the weights."""
+    attn_implementation: str
+    """The attention implementation in use."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.model.parameters())).device
+
+    @property
+    def eos_id(self) -> int:
+        """The end-of-sequence token."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills masked positions."""
+        return padding_id(self.tokenizer)
+
+
+def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The padding token, or the end-of-sequence token where there is none (padding is always masked)."""
+    pad = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id if pad is None else pad)
+
+
+def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; for an adapter folder without one, its base's.
+
+    Raises:
+        ModelError: it is missing, cannot be loaded, or has no end-of-sequence token.
+    """
+    source = find_source(cfg.path)
+    if not source.has_tokenizer:
+        if source.is_adapter:
+            base = adapter_base(source)
+            return load_tokenizer(cfg.model_copy(update={"path": base.path, "revision": base.revision}))
+        raise ModelError(
+            f"The folder {cfg.path} holds no tokenizer.", hint="Save it beside the model: tokenizer.save_pretrained(folder)."
+        )
+    from transformers import AutoTokenizer
+
+    with quiet_transformers(), explain_loading(source, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.target, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"The tokenizer of {cfg.path} has no end-of-sequence token, so answers would have no end.",
+            hint="Set eos_token in its tokenizer_config.json.",
+        )
+    return tokenizer
+
+
+def load_model(cfg: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel:
+    """Load a model and its tokenizer from an embedded base, a local folder, an adapter folder or the hub.
+
+    Weights are read from safetensors only.
+
+    Raises:
+        ModelError: the model is missing, not a causal language model, incomplete, does not fit its tokenizer, or the
+            hub cannot be reached; the message says which and what to do.
+    """
+    source = find_source(cfg.path)
+    tokenizer = load_tokenizer(cfg)
+    with quiet_transformers():
+        if source.is_adapter:
+            base = adapter_base(source)
+            model = _load_base(cfg.model_copy(update={"path": base.path, "revision": base.revision}))
+            model = _load_adapter(model, source)
+        else:
+            model = _load_base(cfg)
+    _check_vocabulary(model, tokenizer, cfg.path)
+    try:
+        model.to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"{cfg.path} does not fit into the memory of {device}.", hint="Set dtype: bfloat16.") from error
+    return LoadedModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        source=cfg.path,
+        revision=getattr(model.config, "_commit_hash", None) if source.folder is None else None,
+        parameters=sum(p.numel() for p in model.parameters()),
+        dtype=cfg.dtype,
+        attn_implementation=str(getattr(model.config, "_attn_implementation", None) or "default"),
+    )
+
+
+@contextlib.contextmanager
+def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Iterator[list[LoadedModel]]:
+    """Hold several models in memory, for as long as the block lasts.
+
+    Only joint scoring and decoding need this; everything else takes one model at a time.
+    """
+    device = resolve_device(compute)
+    models = [load_model(cfg, device) for cfg in configs]
+    try:
+        yield models
+    finally:
+        models.clear()
+        gc.collect()
+        free_memory(device)
+
+
+def _load_base(cfg: ModelConfig) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = find_source(cfg.path)
+    common = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code}
+    with explain_loading(source, "configuration"):
+        config = AutoConfig.from_pretrained(source.target, **common)
+    _check_causal(config, source)
+    with explain_loading(source, "weights"):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.target,
+            config=config,
+            dtype=getattr(torch, cfg.dtype),
+            attn_implementation=cfg.attn_implementation,
+            use_safetensors=True,
+            output_loading_info=True,
+            **common,
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The weights of {cfg.path} are incomplete: {len(missing)} are missing, for example {missing[0]}.",
+            hint="Fetch or save the model again.",
+        )
+    return model
+
+
+def _load_adapter(base: Any, source: ModelSource) -> Any:
+    from peft import PeftModel
+
+    with explain_loading(source, "adapter"):
+        return PeftModel.from_pretrained(base, source.target)
+
+
+def _check_causal(config: Any, source: ModelSource) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return
+    kinds = list(getattr(config, "architectures", None) or [])
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and (not kinds or any(kind in causal for kind in kinds)):
+        return
+    raise ModelError(
+        f"{source.name} holds {kinds[0] if kinds else config.model_type}, which is not a causal language model.",
+        hint="Choose a decoder model, for example of the Llama, Qwen, Gemma or GPT-2 families.",
+    )
+
+
+def _check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= rows:
+        raise ModelError(
+            f"The tokenizer of {name} has token {largest}, but the model has {rows} embeddings.",
+            hint="Tokenizer and model do not belong together.",
+        )
+
+
+@contextlib.contextmanager
+def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
+    """Turn the errors of ``from_pretrained`` into a :class:`ModelError` that says what to do."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise _explained(source, part, error) from error
+
+
+def _explained(source: ModelSource, part: str, error: BaseException) -> ModelError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{source.name} comes with its own Python code, which is not run unless you allow it.",
+            hint="Set trust_remote_code: true for this model if you trust its authors.",
+        )
+    if source.folder is not None:
+        hint = f"Check the files in {source.folder}."
+        if "safetensors" in str(error) and not list(source.folder.glob("*.safetensors")):
+            hint = "Weights are read from .safetensors files only; save the model again with save_pretrained."
+        return ModelError(f"The {part} of {source.name} cannot be loaded: {first}", hint=hint)
+    names = {type(e).__name__ for e in _chain(error)}
+    fetch = f"Fetch it where there is a network (hf download {source.hub_id}), then set path to that folder."
+    if "GatedRepoError" in names:
+        return ModelError(f"{source.name} is gated on the hub.", hint="Ask for access there and log in: hf auth login.")
+    if names & {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"}:
+        return ModelError(
+            f"{source.name} is neither a local folder nor a model on the hub that you can read: {first}",
+            hint="Check path and revision, or log in for a private model: hf auth login.",
+        )
+    if names & _UNREACHABLE or "connect" in first.lower() or "offline" in first.lower():
+        return ModelError(
+            f"{source.name} is not a local folder, and the hub cannot be reached to fetch its {part}.", hint=fetch
+        )
+    return ModelError(f"The {part} of {source.name} cannot be loaded: {first}", hint=fetch)
+
+
+_UNREACHABLE = frozenset(
+    {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError", "ConnectTimeout", "TimeoutException"}
+)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

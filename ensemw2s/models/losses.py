@@ -1,0 +1,148 @@
+"""The losses of fine-tuning, as functions of the logits at target positions.
+
+Every loss is a weighted sum over tokens, ``Σ_j w_j · ℓ_j``. It is never divided here: the caller divides by a constant, so
+that a token's weight means the same in every batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+#: Labels with this value carry no loss.
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """Which loss a fine-tuning uses."""
+
+    kind: Literal["xent", "soft", "logconf"] = "xent"
+    """``xent`` hard labels, ``soft`` the ensemble's distributions, ``logconf`` hard labels and own predictions."""
+    coefficient: float = 0.0
+    """``logconf``: final weight of the own prediction, in [0, 1]."""
+    warmup_steps: int = 0
+    """``logconf``: optimiser steps over which that weight grows linearly from 0; it is constant afterwards."""
+    binary_tokens: tuple[int, int] | None = None
+    """``logconf``: the two tokens of a two-class task with answers of one token; hardens at a class-balanced threshold."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.coefficient <= 1.0 or self.warmup_steps < 0:
+            raise ValueError("coefficient must lie in [0, 1] and warmup_steps must not be negative")
+
+    def coefficient_at(self, step: int) -> float:
+        """The weight of the own prediction in optimiser step ``step``, counted from 0."""
+        share = 1.0 if step >= self.warmup_steps else step / self.warmup_steps
+        return self.coefficient * share
+
+
+def training_loss(
+    config: LossConfig,
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    *,
+    step: int = 0,
+    soft_ids: Tensor | None = None,
+    soft_logprob: Tensor | None = None,
+) -> Tensor:
+    """``Σ w·ℓ`` of the configured loss, a scalar in at least float32.
+
+    Args:
+        config: which loss.
+        logits: ``[P, V]`` at the positions that predict the labels.
+        labels: int64 ``[P]``.
+        weights: ``[P]``.
+        step: optimiser step from 0, for the warm-up of ``logconf``.
+        soft_ids: int64 ``[P, k]`` for ``soft``.
+        soft_logprob: ``[P, k]`` for ``soft``.
+
+    Raises:
+        ValueError: ``soft`` without distributions.
+    """
+    logits = _at_least_float32(logits)
+    if config.kind == "xent":
+        losses = token_nll(logits, labels)
+    elif config.kind == "soft":
+        if soft_ids is None or soft_logprob is None:
+            raise ValueError("loss: soft needs the ensemble's distributions (soft_ids and soft_logprob)")
+        losses = soft_nll(logits, labels, soft_ids, soft_logprob)
+    else:
+        losses = logconf_nll(logits, labels, config.coefficient_at(step), config.binary_tokens)
+    return (losses * weights.to(losses.dtype)).sum()
+
+
+def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """``−log q(label)`` for each row, ``[P]``; 0 where the label is :data:`IGNORED`."""
+    return F.cross_entropy(_at_least_float32(logits), labels, reduction="none", ignore_index=IGNORED)
+
+
+def soft_nll(logits: Tensor, labels: Tensor, soft_ids: Tensor, soft_logprob: Tensor) -> Tensor:
+    """Cross-entropy to a distribution known by its most probable tokens, ``[P]``.
+
+    ``−Σ_k p_k log q_k − p_rest · log q_rest``: all other tokens are one bucket with ``p_rest = 1 − Σ_k p_k`` and
+    ``q_rest = Σ_{v not among the k} q_v``, which is summed in log space, not as a difference from 1. It is the
+    cross-entropy between the two distributions over the ``k`` tokens and the bucket.
+
+    Args:
+        logits: ``[P, V]``.
+        labels: int64 ``[P]``, used in rows without a distribution; :data:`IGNORED` switches a row off.
+        soft_ids: int64 ``[P, k]``, −1 in unused places.
+        soft_logprob: ``[P, k]``, natural logarithms.
+    """
+    log_q = F.log_softmax(_at_least_float32(logits), dim=-1)
+    used = soft_ids >= 0
+    place = soft_ids.clamp(min=0)
+    p = torch.where(used, soft_logprob.to(log_q.dtype).exp(), 0.0)
+    named = torch.zeros_like(log_q, dtype=torch.int8).scatter_add_(1, place, used.to(torch.int8)) > 0
+    all_named = named.all(dim=1, keepdim=True)
+    p_rest = torch.where(all_named[:, 0], 0.0, (1.0 - p.sum(dim=1)).clamp(min=0.0))
+    # A row that names every token has no rest; its bucket is any finite number there, times 0.
+    log_q_rest = torch.logsumexp(log_q.masked_fill(named & ~all_named, -torch.inf), dim=1)
+    soft = -(p * log_q.gather(1, place)).sum(dim=1) - p_rest * log_q_rest
+    hard = -log_q.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    losses = torch.where(used.any(dim=1), soft, hard)
+    return torch.where(labels == IGNORED, 0.0, losses)
+
+
+def logconf_nll(
+    logits: Tensor, labels: Tensor, coefficient: float, binary_tokens: tuple[int, int] | None = None
+) -> Tensor:
+    """``(1 − c)·(−log q(label)) + c·(−log q(own hardened prediction))``, ``[P]`` (Burns et al. 2023, token by token).
+
+    The own prediction is a constant for the gradient.
+    """
+    losses = token_nll(logits, labels)
+    if coefficient == 0.0:
+        return losses
+    own = torch.where(labels == IGNORED, IGNORED, hardened(logits, labels, binary_tokens))
+    return (1.0 - coefficient) * losses + coefficient * token_nll(logits, own)
+
+
+@torch.no_grad()
+def hardened(logits: Tensor, labels: Tensor, binary_tokens: tuple[int, int] | None = None) -> Tensor:
+    """The model's own prediction as a label, int64 ``[P]``: its arg-max (ties: the lowest id).
+
+    With ``binary_tokens`` the rows whose label is one of these two tokens are hardened at a class-balanced threshold:
+    as many of them are given the first token as carry it as their label, namely those with the largest log-odds for it
+    (ties: the earlier rows). Without such a threshold the model could agree with itself by choosing one class always.
+    """
+    own = logits.argmax(dim=-1)
+    if binary_tokens is None:
+        return own
+    first, second = binary_tokens
+    rows = ((labels == first) | (labels == second)).nonzero()[:, 0]
+    odds = logits[rows, first] - logits[rows, second]
+    order = rows[odds.argsort(descending=True, stable=True)]
+    count = int((labels == first).sum())
+    own[order[:count]] = first
+    own[order[count:]] = second
+    return own
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -1,0 +1,227 @@
+"""What a fine-tuning reads: sequences with a loss weight for every target token, and the order of draws."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ensemw2s.errors import DataError
+
+if TYPE_CHECKING:
+    from ensemw2s.data.encode import EncodedSplit
+
+Tokens = NDArray[np.integer[Any]]
+#: For one sequence: ids ``[m, k]`` and log-probabilities ``[m, k]`` of its ``m`` target rows, end-of-sequence included.
+Soft = tuple[Tokens, NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """Prompts and targets as flat arrays; only target tokens carry loss.
+
+    Sequence ``s`` has prompt ``prompt_ids[prompt_offsets[s]:prompt_offsets[s + 1]]`` and target tokens (the final
+    end-of-sequence token included) ``target_ids[target_offsets[s]:target_offsets[s + 1]]``.
+    """
+
+    prompt_ids: NDArray[np.int32]
+    """``[P]``."""
+    prompt_offsets: NDArray[np.int64]
+    """``[n + 1]``."""
+    target_ids: NDArray[np.int32]
+    """``[T]``."""
+    target_offsets: NDArray[np.int64]
+    """``[n + 1]``."""
+    loss_weights: NDArray[np.float32]
+    """``[T]``: factor of each target token's loss, 0 or more."""
+    index: NDArray[np.int64]
+    """``[m]``: the sequences of one epoch, repeats allowed; the trainer shuffles them."""
+    soft_ids: NDArray[np.int32] | None = None
+    """``[T, k]``: likely tokens by the ensemble, −1 in unused places; a row of −1 has its hard target only."""
+    soft_logprob: NDArray[np.float32] | None = None
+    """``[T, k]``: their log-probabilities, −inf in unused places."""
+
+    def __post_init__(self) -> None:
+        n, targets = len(self), len(self.target_ids)
+        if n < 1 or len(self.index) < 1:
+            raise DataError("There is no sequence to train on.", hint="Loosen the filters or add data.")
+        if len(self.prompt_offsets) != n + 1 or self.loss_weights.shape != (targets,):
+            raise ValueError("offsets or loss_weights do not fit the sequences")
+        for name, offsets, size in (
+            ("prompt", self.prompt_offsets, len(self.prompt_ids)),
+            ("target", self.target_offsets, targets),
+        ):
+            if offsets[0] != 0 or offsets[-1] != size:
+                raise ValueError(f"{name}_offsets must start at 0 and end at {size}")
+            short = np.flatnonzero(np.diff(offsets) < 1)
+            if len(short):
+                raise DataError(f"The {name} of training sequence {short[0]} has no tokens.")
+        if not np.isfinite(self.loss_weights).all() or (self.loss_weights < 0).any():
+            raise ValueError("loss_weights must be finite and not negative")
+        if self.index.min() < 0 or self.index.max() >= n:
+            raise ValueError(f"index must hold sequence numbers in [0, {n})")
+        if (self.soft_ids is None) != (self.soft_logprob is None):
+            raise ValueError("soft_ids and soft_logprob belong together")
+        if self.soft_ids is not None and self.soft_logprob is not None:
+            if self.soft_ids.shape != self.soft_logprob.shape or self.soft_ids.shape[:1] != (targets,):
+                raise ValueError(f"soft_ids and soft_logprob must both be [{targets}, k]")
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.target_offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """``[n]``: tokens of each sequence, prompt and targets, as the model reads them."""
+        return np.diff(self.prompt_offsets) + np.diff(self.target_offsets) - 1
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content."""
+        digest = hashlib.sha256()
+        for name in self.__slots__:
+            array = getattr(self, name)
+            if array is not None:
+                digest.update(f"{name} {array.dtype} {array.shape};".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    @classmethod
+    def from_sequences(
+        cls,
+        prompts: Sequence[Tokens],
+        targets: Sequence[Tokens],
+        *,
+        eos_id: int,
+        weights: ArrayLike | None = None,
+        eos_weights: ArrayLike = 1.0,
+        ends: ArrayLike = True,
+        index: ArrayLike | None = None,
+        soft: Sequence[Soft | None] | None = None,
+    ) -> TrainingSet:
+        """Build a set from token arrays.
+
+        Args:
+            prompts: ``n`` token arrays.
+            targets: ``n`` token arrays without end-of-sequence.
+            eos_id: the token that ends a target.
+            weights: loss weights ``[N]`` of all target tokens, end-of-sequence excluded, in order; default 1.
+            eos_weights: loss weight of the end-of-sequence tokens, a number or ``[n]``.
+            ends: whether a target ends with end-of-sequence (a generation that was cut does not), a bool or ``[n]``.
+            index: the draws of one epoch; default every sequence once.
+            soft: the ensemble's distributions of each sequence, or None for one that has its hard targets only.
+
+        Raises:
+            DataError: a prompt or target has no tokens.
+        """
+        n = len(prompts)
+        if len(targets) != n:
+            raise ValueError(f"{n} prompts, {len(targets)} targets")
+        ended = np.broadcast_to(np.asarray(ends, dtype=bool), (n,))
+        sizes = np.array([len(t) for t in targets], dtype=np.int64)
+        offsets = _offsets(sizes + ended)
+        is_eos = np.zeros(offsets[-1], dtype=bool)
+        is_eos[offsets[1:][ended] - 1] = True
+        ids = np.full(offsets[-1], eos_id, dtype=np.int32)
+        loss_weights = np.ones(offsets[-1], dtype=np.float32)
+        if n:
+            ids[~is_eos] = np.concatenate([np.asarray(t) for t in targets])
+        if weights is not None:
+            loss_weights[~is_eos] = weights
+        loss_weights[is_eos] = np.broadcast_to(np.asarray(eos_weights, dtype=np.float32), (n,))[ended]
+        soft_ids, soft_logprob = _joined_soft(soft, offsets) if soft is not None else (None, None)
+        return cls(
+            prompt_ids=np.concatenate([np.asarray(p, dtype=np.int32) for p in prompts]) if n else np.empty(0, np.int32),
+            prompt_offsets=_offsets(np.array([len(p) for p in prompts], dtype=np.int64)),
+            target_ids=ids,
+            target_offsets=offsets,
+            loss_weights=loss_weights,
+            index=np.arange(n) if index is None else np.asarray(index, dtype=np.int64),
+            soft_ids=soft_ids,
+            soft_logprob=soft_logprob,
+        )
+
+    @classmethod
+    def from_encoded(cls, encoded: EncodedSplit, *, options: ArrayLike | None = None, **keywords: Any) -> TrainingSet:
+        """Build a set from a split and one chosen option for each example.
+
+        Args:
+            encoded: the split.
+            options: int ``[n]``, the option to learn; default the true answers.
+            keywords: as in :meth:`from_sequences`; ``weights`` in the order of
+                ``encoded.answer_rows(include_eos=False)`` for the true answers.
+
+        Raises:
+            DataError: an answer is hidden.
+        """
+        chosen = np.asarray(encoded.answer_index if options is None else options)
+        hidden = np.flatnonzero(chosen < 0)
+        if len(hidden):
+            raise DataError(f"The answer of example {encoded.ids[hidden[0]]} is hidden; it cannot be trained on.")
+        targets = [choices[int(c)] for choices, c in zip(encoded.options, chosen, strict=True)]
+        return cls.from_sequences(encoded.prompts, targets, eos_id=encoded.eos_id, **keywords)
+
+
+def collate(data: TrainingSet, sequences: Tokens, pad_id: int) -> dict[str, Tensor]:
+    """One batch: tokens padded on the right, and flat arrays for the positions that carry loss.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` int64 ``[B, L]``; for the batch's ``P`` target tokens, in order:
+        ``positions`` int64 ``[P]`` (where, in the flattened ``[B·L]``, the logits that predict them are), ``targets``
+        int64 ``[P]``, ``weights`` float32 ``[P]`` and, for a soft set, ``soft_ids`` int64 and ``soft_logprob`` float32
+        ``[P, k]``. Positions outside the targets do not appear: they need no logits and carry no loss.
+    """
+    size = len(sequences)
+    longest = int(data.lengths[sequences].max())
+    ids = np.full((size, longest), pad_id, dtype=np.int64)
+    mask = np.zeros((size, longest), dtype=np.int64)
+    rows, positions = [], []
+    for b, s in enumerate(sequences):
+        prompt = data.prompt_ids[data.prompt_offsets[s] : data.prompt_offsets[s + 1]]
+        first, last = int(data.target_offsets[s]), int(data.target_offsets[s + 1])
+        length = len(prompt) + last - first - 1
+        ids[b, : len(prompt)] = prompt
+        ids[b, len(prompt) : length] = data.target_ids[first : last - 1]
+        mask[b, :length] = 1
+        rows.append(np.arange(first, last))
+        positions.append(np.arange(b * longest + len(prompt) - 1, b * longest + length))
+    row = np.concatenate(rows)
+    batch = {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": torch.from_numpy(mask),
+        "positions": torch.from_numpy(np.concatenate(positions)),
+        "targets": torch.from_numpy(data.target_ids[row].astype(np.int64)),
+        "weights": torch.from_numpy(data.loss_weights[row]),
+    }
+    if data.soft_ids is not None and data.soft_logprob is not None:
+        batch["soft_ids"] = torch.from_numpy(data.soft_ids[row].astype(np.int64))
+        batch["soft_logprob"] = torch.from_numpy(data.soft_logprob[row])
+    return batch
+
+
+def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+def _joined_soft(
+    soft: Sequence[Soft | None], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    if len(soft) != len(offsets) - 1:
+        raise ValueError(f"{len(soft)} soft targets for {len(offsets) - 1} sequences")
+    width = max((part[0].shape[1] for part in soft if part is not None), default=1)
+    ids = np.full((offsets[-1], width), -1, dtype=np.int32)
+    logprob = np.full((offsets[-1], width), -np.inf, dtype=np.float32)
+    for s, part in enumerate(soft):
+        if part is None:
+            continue
+        first, last = int(offsets[s]), int(offsets[s + 1])
+        if part[0].shape != part[1].shape or len(part[0]) != last - first:
+            raise ValueError(f"soft targets of sequence {s} are {part[0].shape}; expected ({last - first}, k)")
+        ids[first:last, : part[0].shape[1]] = part[0]
+        logprob[first:last, : part[1].shape[1]] = part[1]
+    return ids, logprob

@@ -1,0 +1,56 @@
+"""The data stage: sources become five disjoint splits."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from ensemw2s.config.data import SourceConfig
+from ensemw2s.pipeline.context import Context
+from ensemw2s.seeds import sub_seed
+
+
+def prepare_data(ctx: Context) -> None:
+    """Make the splits, or read those of an earlier start, and put them into the context."""
+    from ensemw2s.data.split import make_splits
+    from ensemw2s.data.store import read_splits, splits_fingerprint, write_splits
+
+    config = ctx.config.data
+    seed = sub_seed(ctx.seed if config.seed is None else config.seed, "data")
+    inputs: dict[str, Any] = {
+        "data": config.model_dump(exclude={"template", "seed"}),
+        "task": ctx.config.task,
+        "seed": seed,
+        "files": {name: _files(source) for name, source in _sources(ctx).items()},
+    }
+
+    def work(partial: Path) -> None:
+        write_splits(make_splits(config, seed, ctx.config.task), partial)
+
+    folder = ctx.run.ensure("data", inputs, work, seed=seed, sink=ctx.sink)
+    splits = read_splits(folder)
+    ctx.set_splits(splits, splits_fingerprint(splits))
+    train = ctx.encoded("weak", "train", "answers")
+    ctx.sink.event(
+        "data_ready",
+        counts={name: len(splits[name]) for name in ("train", "validation", "test", "hard_pool", "hard_test")},
+        tokens=int((~train.is_eos).sum()),
+        notes=splits.notes,
+    )
+
+
+def _sources(ctx: Context) -> dict[str, SourceConfig]:
+    data = ctx.config.data
+    return {"source": data.source} | ({} if data.hard_source is None else {"hard_source": data.hard_source})
+
+
+def _files(source: SourceConfig) -> dict[str, str]:
+    """Content hashes of the files that a source reads: changed data is noticed, a moved folder is not."""
+    from ensemw2s.data.sources import source_files
+
+    hashes = {}
+    for path in source_files(source):
+        with path.open("rb") as stream:
+            hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes

@@ -1,0 +1,232 @@
+"""A whole run: the stages in order. Repeating it continues where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ensemw2s.boosting import BoostingResult
+from ensemw2s.config import config_fingerprint
+from ensemw2s.config.schema import RunConfig
+from ensemw2s.ensemble import Ensemble
+from ensemw2s.evaluation import LabelResult, RoundResult
+from ensemw2s.labelling import Labels
+from ensemw2s.pipeline.arms import Arm, Scoreboard, evaluate_arms
+from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.data import prepare_data
+from ensemw2s.pipeline.experts import (
+    BoostingLearner,
+    ExpertSchool,
+    boost,
+    train_bagging,
+    train_plain,
+    train_plain_long,
+    train_seeds,
+    weak_base,
+)
+from ensemw2s.pipeline.members import Member, base_member
+from ensemw2s.pipeline.plan import planned_stages
+from ensemw2s.pipeline.prefixes import PrefixScores
+from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
+from ensemw2s.pipeline.students import train_ceiling, train_student
+from ensemw2s.pipeline.teachers import Teacher, label_pool, label_result, report_labels, require_shared_tokenizer
+from ensemw2s.runs import RunDirectory
+from ensemw2s.runs.stage import versions
+from ensemw2s.sink import EventSink, TeeSink
+from ensemw2s.student import select_labels
+
+Until = Literal["data", "experts", "labels", "student"]
+
+
+@dataclass
+class Progress:
+    """What a run has so far; each phase adds to it."""
+
+    board: Scoreboard = field(default_factory=Scoreboard)
+    boosting: BoostingResult | None = None
+    rounds: dict[str, list[RoundResult]] = field(default_factory=dict)
+    selected: dict[str, int] = field(default_factory=dict)
+    teachers: dict[str, Teacher] = field(default_factory=dict)
+    labels: dict[str, LabelResult] = field(default_factory=dict)
+
+
+def execute(
+    config: RunConfig,
+    run_dir: Path,
+    *,
+    sink: EventSink,
+    until: Until | None = None,
+    provenance: Mapping[str, str] | None = None,
+    preset: str | None = None,
+) -> dict[str, Any]:
+    """Run the stages in order, keeping those that are done with the same inputs.
+
+    Args:
+        config: the resolved configuration.
+        run_dir: the run directory; made where it is missing.
+        sink: gets every event besides the run's own log.
+        until: stop after this phase.
+        provenance: where each configuration value came from, for ``config.yaml``.
+        preset: name of the preset, for the record.
+
+    Returns:
+        The content of ``results.json``, or with ``until`` a summary of what is there.
+
+    Raises:
+        RunBusyError: another process writes into the directory.
+        Ew2sError: bad input, or a stage failed; finished stages are kept.
+    """
+    from ensemw2s.models.device import resolve_device
+
+    run = RunDirectory.create(run_dir)
+    with run.writing() as log:
+        resolve_device(config.compute)  # sets the number of threads before anything is computed
+        resumed = run.config_path.exists()
+        run.save_config(config, provenance, preset)
+        ctx = Context(config, run, TeeSink(log, sink))
+        ctx.sink.event(
+            "run_started",
+            name=config.name,
+            seed=config.seed,
+            task=config.task,
+            preset=preset,
+            config_fingerprint=config_fingerprint(config),
+            resumed=resumed,
+            versions=versions(),
+            host=_host(),
+        )
+        ctx.sink.event("plan", stages=planned_stages(config, until))
+        return _phases(ctx, until, preset)
+
+
+def _host() -> str:
+    import platform
+
+    return platform.node()
+
+
+def _phases(ctx: Context, until: Until | None, preset: str | None) -> dict[str, Any]:
+    import time
+
+    started = time.monotonic()
+    state = Progress()
+    prepare_data(ctx)
+    if ctx.config.student.loss == "soft" and until not in ("data", "experts"):
+        require_shared_tokenizer(ctx)  # before hours of training, not after
+    summary: dict[str, Any] | None = None
+    if until == "data":
+        summary = {name: len(ctx.splits[name]) for name in ("train", "validation", "test", "hard_pool", "hard_test")}
+    else:
+        experts_phase(ctx, state)
+        summary = summary_of_experts(ctx, state) if until == "experts" else None
+    if summary is None:
+        labels = labels_phase(ctx, state)
+        summary = summary_of_labels(ctx, state) if until == "labels" else None
+    if summary is None:
+        student_phase(ctx, state, labels)
+        summary = build_results(ctx, state, preset)
+        if until is None:
+            from ensemw2s.report import build_report
+
+            build_report(ctx.run.path)
+    ctx.sink.event("run_finished", seconds=round(time.monotonic() - started, 3))
+    return summary
+
+
+def experts_phase(ctx: Context, state: Progress) -> None:
+    """Boosted experts and the unboosted weak arms."""
+    arms, school = ctx.config.arms, ExpertSchool(ctx)
+    if arms.zero_shot:
+        strong = base_member(ctx, "baselines/zero-shot-strong", "strong", ["test", "hard_test"])
+        bases = [_arm("weak_zero_shot", weak_base(school)), Arm("strong_zero_shot", "strong", [strong], [1.0])]
+        evaluate_arms(ctx, bases, state.board)
+    result, learner = boost(school)
+    state.boosting = result
+    _add_boosted(ctx, state, result, learner)
+    first = learner.kept[0]
+    plain = train_plain(school) if arms.plain else None
+    if plain is not None:
+        evaluate_arms(ctx, [_arm("plain", plain)], state.board)
+        state.teachers["plain"] = Teacher("plain", [plain], [1.0])
+    if arms.plain_long:
+        evaluate_arms(ctx, [_arm("plain_long", train_plain_long(school))], state.board)
+    if arms.bagging:
+        _add_unboosted(ctx, state, "bagging", train_bagging(school, first, ctx.config.boosting.rounds))
+    if arms.seeds:
+        _add_unboosted(ctx, state, "seeds", train_seeds(school, plain, ctx.config.boosting.rounds))
+
+
+def _arm(name: str, member: Member) -> Arm:
+    return Arm(name, "weak", [member], [1.0])
+
+
+def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner: BoostingLearner) -> None:
+    kept, alphas, t = learner.kept, result.alphas, result.selected
+    scored = iter(learner.scores.by_round)
+    rounds = []
+    for record in result.rounds:
+        fields = record.to_json()
+        for extra in ("errors_from", "validation"):
+            fields.pop(extra)
+        rounds.append(RoundResult(splits=next(scored) if record.kept else {}, **fields))
+    state.rounds["boosting"] = rounds
+    state.selected["boosting"] = t
+    arms = [_arm("single", kept[0])]
+    arms += [_arm(f"expert_{k}", member) for k, member in enumerate(kept[1:], start=2)]
+    arms.append(Arm("ensemble", "weak", kept[:t], alphas[:t]))
+    arms.append(Arm("ensemble_equal", "weak", kept[:t], [1.0] * t))
+    if t < len(kept):
+        arms.append(Arm("ensemble_all", "weak", kept, alphas))
+    evaluate_arms(ctx, arms, state.board)
+    state.teachers["single"] = Teacher("single", kept[:1], [1.0])
+    state.teachers["ensemble"] = Teacher("ensemble", kept[:t], alphas[:t])
+    config = ctx.config
+    Ensemble(
+        experts=[member.folder / "model" for member in kept[:t]],
+        alphas=alphas[:t],
+        task=config.task,
+        config=config.ensemble,
+        template=config.data.template,
+        decoding=config.labelling.decoding,
+        dtype=config.models.weak.dtype,
+    ).save(ctx.run.path)
+
+
+def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Member]) -> None:
+    """An ensemble with equal weights: at its own best number of members, and at the boosted ensemble's."""
+    prefixes = PrefixScores(ctx, name)
+    scores = [prefixes.add(member, [1.0] * k) for k, member in enumerate(members, start=1)]
+    best = int(np.argmax(scores)) + 1 if ctx.config.ensemble.select_rounds else len(members)
+    state.rounds[name] = [
+        RoundResult(round=k, splits=found, alpha=1.0) for k, found in enumerate(prefixes.by_round, start=1)
+    ]
+    state.selected[name] = best
+    equal = min(state.selected["boosting"], len(members))
+    arms = [Arm(name, "weak", members[:best], [1.0] * best)]
+    arms.append(Arm(f"{name}_equal_rounds", "weak", members[:equal], [1.0] * equal))
+    evaluate_arms(ctx, arms, state.board)
+    state.teachers[name] = Teacher(name, members[:best], [1.0] * best)
+
+
+def labels_phase(ctx: Context, state: Progress) -> dict[str, Labels]:
+    """Every teacher that gets a student labels the hard pool."""
+    out = {}
+    for name in ctx.config.arms.students:
+        labels = label_pool(ctx, state.teachers[name])
+        state.labels[name] = label_result(ctx, labels, select_labels(labels, ctx.config.student))
+        report_labels(ctx, labels, state.labels[name])
+        out[name] = labels
+    return out
+
+
+def student_phase(ctx: Context, state: Progress, labels: dict[str, Labels]) -> None:
+    """Students of all teachers, and the ceiling."""
+    for name, found in labels.items():
+        student = train_student(ctx, found, select_labels(found, ctx.config.student))
+        evaluate_arms(ctx, [Arm(f"student_{name}", "strong", [student], [1.0])], state.board)
+    if ctx.config.arms.ceiling:
+        evaluate_arms(ctx, [Arm("ceiling", "strong", [train_ceiling(ctx)], [1.0])], state.board)

@@ -1,0 +1,60 @@
+"""The same run with several seeds, one after the other, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ensemw2s.config.schema import RunConfig
+from ensemw2s.errors import ConfigError
+from ensemw2s.evaluation import Results, aggregate
+from ensemw2s.pipeline.run import execute
+from ensemw2s.sink import EventSink
+
+
+def seed_directory(root: Path, seed: int) -> Path:
+    """Where the run of one seed lies."""
+    return root / f"seed-{seed}"
+
+
+def execute_seeds(
+    config: RunConfig,
+    root: Path,
+    seeds: Sequence[int],
+    *,
+    sink: EventSink,
+    provenance: Mapping[str, str] | None = None,
+    preset: str | None = None,
+) -> dict[str, Any]:
+    """Run every seed in its own directory below ``root`` and aggregate.
+
+    Args:
+        config: the resolved configuration; its seed is replaced.
+        root: gets ``seed-N`` run directories and ``aggregate.json``.
+        seeds: at least two different seeds.
+        sink: gets every event of every run.
+        provenance: where each configuration value came from.
+        preset: name of the preset, for the record.
+
+    Returns:
+        The content of ``aggregate.json``.
+
+    Raises:
+        ConfigError: fewer than two seeds, a seed twice or negative.
+    """
+    if len(seeds) < 2 or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            f"--seeds needs at least two different seeds that are not negative, not {','.join(map(str, seeds))}.",
+            hint="For example: --seeds 0,1,2",
+        )
+    origin = {**(provenance or {}), "seed": "--seeds"}
+    for seed in seeds:
+        one = config.model_copy(update={"seed": seed})
+        execute(one, seed_directory(root, seed), sink=sink, provenance=origin, preset=preset)
+    found = aggregate([Results.read(seed_directory(root, seed) / "results.json") for seed in seeds], config.name)
+    found.write(root / "aggregate.json")
+    from ensemw2s.report import build_report
+
+    build_report(root)
+    return found.to_json()

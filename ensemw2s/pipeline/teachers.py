@@ -1,0 +1,175 @@
+"""Phase 2 in a run: teachers label the hard pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.data.example import Example
+from ensemw2s.errors import ConfigError
+from ensemw2s.evaluation import summarise, text_correct
+from ensemw2s.evaluation.calibration import expected_calibration_error
+from ensemw2s.evaluation.results import LabelResult
+from ensemw2s.labelling import Labels, SoftTargets, label_by_generating, labels_from_choices
+from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.members import Member
+from ensemw2s.pipeline.prefixes import choices_of, joint_scores
+
+_SAMPLES = 50
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who labels: models with their weights."""
+
+    name: str
+    members: list[Member]
+    alphas: list[float]
+
+
+def label_pool(ctx: Context, teacher: Teacher) -> Labels:
+    """Pseudo-labels of the hard pool; the true answers are hidden from everything in here."""
+    soft = ctx.config.student.loss == "soft"
+    if soft:
+        require_shared_tokenizer(ctx)
+    name = f"labels/{teacher.name}"
+    inputs = {
+        "experts": [_fingerprint(ctx, member) for member in teacher.members],
+        "alphas": teacher.alphas,
+        "pool": ctx.encoded("weak", "hard_pool", "hidden").fingerprint(),
+        "ensemble": ctx.config.ensemble.model_dump(include={"rule", "length_norm"}),
+        "labelling": ctx.config.labelling.model_dump(exclude=None if soft else {"soft_top_k"}),
+        "soft": soft,
+        "seed": ctx.seed,
+        "numerics": ctx.numerics,
+    }
+    if ctx.config.task == "choice":
+        inputs.pop("labelling")
+
+    def work(partial: Path) -> None:
+        labels = _choose(ctx, teacher, soft) if ctx.config.task == "choice" else _generate(ctx, teacher, soft)
+        labels.save(partial)
+
+    folder = ctx.run.ensure(name, inputs, work, seed=ctx.seed, sink=ctx.sink)
+    return Labels.load(folder)
+
+
+def _fingerprint(ctx: Context, member: Member) -> str:
+    record = ctx.run.stage_record(member.name)
+    return "" if record is None else record.fingerprint
+
+
+def _hidden_pool(ctx: Context) -> list[Example]:
+    return [example.hide_answer() for example in ctx.splits.hard_pool]
+
+
+def _choose(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
+    found = choices_of(ctx, teacher.members, teacher.alphas, "hard_pool")
+    labels = labels_from_choices(teacher.name, _hidden_pool(ctx), found)
+    if not soft:
+        return labels
+    enc = ctx.encoded("weak", "hard_pool", "hidden")
+    top_k = ctx.config.labelling.soft_top_k
+    joint = joint_scores(ctx, teacher.members, teacher.alphas, enc, found.choices.sequence, top_k=top_k)
+    lengths = np.diff(enc.row_offsets)[found.choices.sequence]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return dataclasses.replace(labels, soft=SoftTargets(offsets, joint.topk_ids, joint.topk_logprob))
+
+
+def _generate(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
+    from ensemw2s.models.device import resolve_device
+    from ensemw2s.models.load import load_model
+
+    device = resolve_device(ctx.config.compute)
+    return label_by_generating(
+        teacher.name,
+        [load_model(member.model, device) for member in teacher.members],
+        teacher.alphas,
+        _hidden_pool(ctx),
+        template=ctx.config.data.template,
+        max_length=ctx.weak.max_length,
+        config=ctx.config.labelling,
+        ensemble=ctx.config.ensemble,
+        keep_soft=soft,
+        seed=ctx.seed,
+        compute=ctx.config.compute,
+        sink=ctx.sink,
+    )
+
+
+def require_shared_tokenizer(ctx: Context) -> None:
+    """Soft labels are distributions over tokens, so teacher and student must have the same.
+
+    Raises:
+        ConfigError: the tokenizers differ.
+    """
+    if ctx.weak.tokenizer.get_vocab() != ctx.strong.tokenizer.get_vocab():
+        raise ConfigError(
+            "student.loss: soft needs the weak and the strong base to have the same tokenizer, and theirs differ.",
+            hint="Use student.loss: xent or logconf; those labels travel as text.",
+        )
+
+
+def label_correct(ctx: Context, labels: Labels) -> NDArray[np.bool_]:
+    """Whether each label is right, bool [n]; the final evaluation's look at the hidden answers."""
+    true = [example.answer or "" for example in ctx.splits.hard_pool]
+    if ctx.config.task == "choice":
+        return np.array([label == answer for label, answer in zip(labels.texts, true, strict=True)], dtype=np.bool_)
+    match, pattern = ctx.config.evaluation.match, ctx.config.data.template.answer_pattern
+    return text_correct(labels.texts, true, match, pattern)
+
+
+def label_result(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> LabelResult:
+    """Quality of a teacher's labels."""
+    right = label_correct(ctx, labels)
+    summary = summarise(right, level=ctx.config.evaluation.level)
+    calibration = expected_calibration_error(np.clip(labels.confidence, 0.0, 1.0), right)
+    return LabelResult(
+        n=len(labels),
+        kept=int(kept.size),
+        mean_confidence=float(labels.confidence.mean()),
+        mean_agreement=float(labels.agreement.mean()),
+        accuracy=summary.accuracy,
+        low=summary.low,
+        high=summary.high,
+        kept_accuracy=float(right[kept].mean()) if kept.size else None,
+        ece=calibration.ece,
+    )
+
+
+def report_labels(ctx: Context, labels: Labels, result: LabelResult) -> None:
+    """Events: how the labels turned out, and a sample of them."""
+    right = label_correct(ctx, labels)
+    for i in np.linspace(0, len(labels) - 1, num=min(_SAMPLES, len(labels))).astype(int):
+        ctx.sink.event(
+            "label_sample",
+            teacher=labels.teacher,
+            prompt=ctx.splits.hard_pool[i].prompt,
+            label=labels.texts[i],
+            confidence=float(labels.confidence[i]),
+            agreement=float(labels.agreement[i]),
+            correct=bool(right[i]),
+        )
+    ctx.sink.event(
+        "labels_done",
+        teacher=labels.teacher,
+        n=result.n,
+        kept=result.kept,
+        mean_confidence=result.mean_confidence,
+        mean_agreement=result.mean_agreement,
+        accuracy=result.accuracy,
+    )
+
+
+def write_label_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write labels as JSON lines, to a temporary name first."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(path)

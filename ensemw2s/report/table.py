@@ -1,0 +1,90 @@
+"""One table, three ways to write it: terminal (Rich), Markdown, HTML (in the template)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its header, and on which side its cells stand."""
+
+    header: str
+    align: Literal["left", "right"] = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row: its cells as text; ``rule`` draws a line above it, ``strong`` sets it in bold."""
+
+    cells: tuple[str, ...]
+    rule: bool = False
+    strong: bool = False
+
+
+@dataclass(slots=True)
+class Table:
+    """A table with a title and notes below it."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *cells: str, rule: bool = False, strong: bool = False) -> None:
+        """Append a row.
+
+        Raises:
+            ValueError: the number of cells is not that of the columns.
+        """
+        if len(cells) != len(self.columns):
+            raise ValueError(f"a row of {len(cells)} cells in a table of {len(self.columns)} columns")
+        self.rows.append(Row(cells, rule, strong))
+
+
+def to_rich(table: Table) -> RichTable:
+    """The table for a terminal. Nothing in it depends on colour."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    # Text, not strings: an interval's brackets are not markup
+    out = RichTable(
+        title=Text(table.title, style="bold"),
+        title_justify="left",
+        caption=Text("\n".join(table.notes)) if table.notes else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
+        show_edge=False,
+        collapse_padding=True,
+    )
+    for column in table.columns:
+        out.add_column(Text(column.header), justify=column.align, overflow="fold")
+    for place, row in enumerate(table.rows):
+        if row.rule and place:
+            out.add_section()
+        out.add_row(*(Text(cell) for cell in row.cells), style="bold" if row.strong else None)
+    return out
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub-flavoured Markdown, with its notes below; ends in a newline."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
+
+    lines = [f"**{table.title}**", "", line([column.header for column in table.columns])]
+    lines.append(line(["---:" if column.align == "right" else ":---" for column in table.columns]))
+    for row in table.rows:
+        # an empty cell stays empty: bold around nothing would show its asterisks
+        lines.append(line([f"**{cell}**" if row.strong and cell else cell for cell in row.cells]))
+    if table.notes:
+        lines += ["", *(f"{note}  " for note in table.notes[:-1]), table.notes[-1]]
+    return "\n".join(lines) + "\n"

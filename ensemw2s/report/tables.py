@@ -1,0 +1,236 @@
+"""The tables of a run's report, from ``results.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, students
+from ensemw2s.evaluation.metrics import ArmResult
+from ensemw2s.evaluation.pgr import PGR
+from ensemw2s.evaluation.results import PairResult, Results
+from ensemw2s.report import wording as w
+from ensemw2s.report.table import Column, Table
+
+#: From this terminal width on the table of arms carries PGR too.
+WIDE = 110
+
+
+def run_tables(results: Results, width: int = WIDE) -> list[Table]:
+    """All tables of a run that have rows, the most important first.
+
+    Args:
+        results: the run.
+        width: characters available; below :data:`WIDE` the table of arms leaves PGR to the table of students, and
+            the table of rounds its effective sample sizes.
+    """
+    tables = [
+        accuracy_table(results, with_pgr=width >= WIDE),
+        student_table(results),
+        difference_table(results),
+        label_table(results),
+        round_table(results, with_size=width >= WIDE),
+        time_table(results),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def accuracy_table(results: Results, *, with_pgr: bool = False) -> Table:
+    """Arms × (ID, OOD) with intervals, token accuracy, and PGR if asked for. Later experts are in the table of rounds."""
+    level = w.level_text(results.level)
+    columns = [
+        Column("arm", "left"),
+        Column(f"ID [{level}]"),
+        Column(f"OOD [{level}]"),
+        Column("tokens ID/OOD"),
+    ]
+    table = Table("Accuracy in %", columns + ([Column("PGR ID"), Column("PGR OOD")] if with_pgr else []))
+    strong_seen = False
+    for arm in w.sorted_arms(results.arms):
+        cells = results.arms[arm]
+        if arm.startswith("expert_") or not any(split in cells for split in TEST_SPLITS):
+            continue
+        rule = w.is_strong(arm) and not strong_seen
+        strong_seen = strong_seen or rule
+        row = [w.arm_label(arm), *(_accuracy(cells.get(split)) for split in TEST_SPLITS)]
+        row.append(_tokens([cells.get(split) for split in TEST_SPLITS]))
+        if with_pgr:
+            row += [pgr_cell(results.pgr.get(arm, {}).get(split)) for split in TEST_SPLITS]
+        table.add(*row, rule=rule, strong=arm in ("ensemble", "student_ensemble"))
+    table.notes = _accuracy_notes(results)
+    return table
+
+
+def _accuracy(cell: ArmResult | None) -> str:
+    return "" if cell is None else w.interval(w.percent(cell.accuracy), cell.low, cell.high)
+
+
+def _tokens(cells: Sequence[ArmResult | None]) -> str:
+    values = [None if cell is None or cell.token_accuracy is None else cell.token_accuracy.value for cell in cells]
+    if all(value is None for value in values):
+        return ""
+    return " / ".join("–" if value is None else w.percent(value) for value in values)
+
+
+def _accuracy_notes(results: Results) -> list[str]:
+    sizes = {
+        split: next((cells[split].n for cells in results.arms.values() if split in cells), None)
+        for split in TEST_SPLITS
+    }
+    parts = [
+        f"{w.split_label(split)}: {w.count(n)} {kind} questions"
+        for (split, n), kind in zip(sizes.items(), ("held-out easy", "held-out hard"), strict=True)
+        if n is not None
+    ]
+    notes = ["; ".join(parts) + ". Wilson intervals."] if parts else []
+    chosen = results.selected_rounds.get("boosting")
+    if chosen is not None:
+        total = len(results.rounds.get("boosting", [])) or chosen
+        notes.append(f"Boosted ensemble: {chosen} of {total} rounds, chosen on validation.")
+    return notes
+
+
+def pgr_cell(pgr: PGR | None) -> str:
+    """``0.52 [0.30, 0.75]`` or ``undefined``."""
+    if pgr is None:
+        return ""
+    if pgr.value is None:
+        return "undefined"
+    return w.interval(w.number(pgr.value), pgr.low, pgr.high, scale=1.0, digits=2)
+
+
+def difference_cell(pair: PairResult | None) -> str:
+    """``+4.3 [0.2, 8.4]``."""
+    return "" if pair is None else w.interval(w.points(pair.estimate), pair.low, pair.high)
+
+
+def student_table(results: Results) -> Table:
+    """Each student against the weak single expert and the ceiling: S − W, C − S, PGR."""
+    columns = [Column("student from", "left"), Column("", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
+    table = Table("Students: performance gap recovered", columns)
+    for split in TEST_SPLITS:
+        first = True
+        for student in students(results.arms):
+            gained, left = results.difference(student, WEAK, split), results.difference(CEILING, student, split)
+            pgr = results.pgr.get(student, {}).get(split)
+            if gained is None and left is None and pgr is None:
+                continue
+            teacher = w.teacher_label(student.removeprefix("student_"))
+            cells = (teacher, w.split_label(split), difference_cell(gained), difference_cell(left), pgr_cell(pgr))
+            table.add(*cells, rule=first, strong=student == "student_ensemble")
+            first = False
+    gaps = {split: results.difference(CEILING, WEAK, split) for split in TEST_SPLITS}
+    shown = [f"{w.split_label(split)} {difference_cell(gap)}" for split, gap in gaps.items() if gap is not None]
+    table.notes = ["Points. S student, W single expert, C ceiling; PGR = (S − W) / (C − W), Fieller's interval."]
+    table.notes += ["C − W: " + ", ".join(shown) + "."] if shown else []
+    return table
+
+
+def difference_table(results: Results) -> Table:
+    """The planned comparisons that are not part of a PGR, with McNemar's exact test."""
+    columns = [
+        Column("comparison", "left"),
+        Column("", "left"),
+        Column("difference"),
+        Column("won : lost"),
+        Column("p"),
+    ]
+    table = Table("Paired differences in points", columns)
+    last = ""
+    for pair in results.differences:
+        if CEILING in (pair.a, pair.b) or (pair.b == WEAK and pair.a.startswith("student_")):
+            continue
+        name = w.pair_label(pair.a, pair.b)
+        cells = (w.split_label(pair.split), difference_cell(pair), f"{pair.b10} : {pair.b01}", w.p_value(pair.mcnemar_p))
+        table.add("" if name == last else name, *cells)
+        last = name
+    table.notes = ["Won: only the first is right; lost: only the second. p: exact McNemar test."] if last else []
+    return table
+
+
+def label_table(results: Results) -> Table:
+    """The pseudo-labels by teacher, beside what the student made of them."""
+    columns = [
+        Column("labels of", "left"),
+        Column("kept"),
+        Column("right"),
+        Column("confidence"),
+        Column("agreement"),
+        Column("student"),
+    ]
+    table = Table("Pseudo-labels of the hard pool", columns)
+    for teacher, labels in results.labels.items():
+        student = results.arms.get(f"student_{teacher}", {}).get("hard_test")
+        table.add(
+            w.teacher_label(teacher),
+            f"{w.count(labels.kept)}/{w.count(labels.n)}",
+            w.interval(w.percent(labels.accuracy), labels.low, labels.high),
+            w.number(labels.mean_confidence),
+            w.number(labels.mean_agreement),
+            "" if student is None else w.percent(student.accuracy),
+            strong=teacher == "ensemble",
+        )
+    table.notes = ["Right: labels that are true, in %; student: its OOD accuracy. The truth is used for this table only."]
+    return table
+
+
+def round_table(results: Results, *, with_size: bool = True) -> Table:
+    """One row a boosting round: error, weight, and the accuracy of the expert and of the ensemble so far.
+
+    ``with_size`` adds the effective sample size of the round's token weights.
+    """
+    columns = [
+        Column("round"),
+        Column("ε"),
+        Column("ε₀"),
+        Column("α"),
+        *([Column("n_eff")] if with_size else []),
+        Column("expert ID/OOD"),
+        Column("ensemble ID/OOD"),
+    ]
+    columns += [Column("bagging ID/OOD")] if results.rounds.get("bagging") else []
+    unit = "accuracy" if results.task == "choice" else "token accuracy"
+    table = Table(f"Boosting by round ({unit} in %)", columns)
+    bagging = {member.round: member for member in results.rounds.get("bagging", [])}
+    chosen = results.selected_rounds.get("boosting")
+    for entry in results.rounds.get("boosting", []):
+        scores = [entry.splits.get(split) for split in TEST_SPLITS]
+        row = [
+            f"{entry.round}{'' if entry.kept else '*'}",
+            w.number(entry.epsilon, 3),
+            w.number(entry.epsilon_prior, 3),
+            w.number(entry.alpha),
+            *([] if not with_size else ["" if entry.n_eff is None else w.count(round(entry.n_eff))]),
+            _pair([None if s is None else s.expert_accuracy for s in scores]),
+            _pair([None if s is None else s.ensemble_accuracy for s in scores]),
+        ]
+        if bagging:
+            other = bagging.get(entry.round)
+            both = [None if other is None else other.splits.get(split) for split in TEST_SPLITS]
+            row.append(_pair([None if s is None else s.ensemble_accuracy for s in both]))
+        table.add(*row, strong=entry.round == chosen)
+    if any(not entry.kept for entry in results.rounds.get("boosting", [])):
+        table.notes.append("*: dropped, not part of the ensemble.")
+    if results.stop_reason:
+        table.notes.append(f"Boosting ended: {results.stop_reason}.")
+    if results.task == "generate":
+        table.notes.append("Teacher-forced; whole answers are decoded for the final arms only.")
+    return table
+
+
+def _pair(values: Sequence[float | None]) -> str:
+    return "" if all(v is None for v in values) else " / ".join("–" if v is None else w.percent(v) for v in values)
+
+
+def time_table(results: Results) -> Table:
+    """Seconds by kind of stage."""
+    groups: dict[str, list[float]] = {}
+    for stage, seconds in results.times.items():
+        groups.setdefault(stage.split("/")[0], []).append(seconds)
+    total = sum(sum(values) for values in groups.values())
+    table = Table("Time", [Column("stages", "left"), Column("number"), Column("time"), Column("share")])
+    for name, values in groups.items():
+        share = "" if total == 0 else f"{100 * sum(values) / total:.0f} %"
+        table.add(name, str(len(values)), w.duration(sum(values)), share)
+    if len(groups) > 1:
+        table.add("total", str(len(results.times)), w.duration(total), "", rule=True)
+    return table

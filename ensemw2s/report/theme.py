@@ -1,0 +1,99 @@
+"""Colours and shapes of the plots: Okabe–Ito colours, and a marker a series, so that nothing hangs on colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["light", "dark"]
+
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Background, text and line colours. Okabe–Ito's blue is too dim on a dark ground; sky blue stands in there."""
+
+    background: str
+    text: str
+    faint: str
+    grid: str
+    blue: str
+    green: str
+
+
+THEMES: dict[Mode, Theme] = {
+    "light": Theme("#ffffff", "#1c1e21", "#6b7178", "#e3e5e8", BLUE, GREEN),
+    "dark": Theme("#16181c", "#e8eaed", "#9aa1a9", "#30343a", SKY, "#2BBF95"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a series is drawn."""
+
+    colour: str
+    marker: str
+    line: str = "-"
+
+
+def series_style(name: str, theme: Theme) -> Style:
+    """Style of a series or an arm; the same arm looks the same in every plot."""
+    styles = {
+        "expert": Style(VERMILLION, "x", (0, (1, 1.6))),  # type: ignore[arg-type]
+        "single": Style(VERMILLION, "x"),
+        "ensemble": Style(theme.blue, "o"),
+        "ensemble_equal": Style(theme.blue, "p"),
+        "bagging": Style(ORANGE, "s", "--"),
+        "bagging_equal_rounds": Style(ORANGE, "s"),
+        "seeds": Style(theme.green, "^", "-."),
+        "seeds_equal_rounds": Style(theme.green, "^"),
+        "student_single": Style(VERMILLION, "D"),
+        "student_bagging": Style(ORANGE, "D"),
+        "student_seeds": Style(theme.green, "D"),
+        "student_ensemble": Style(theme.blue, "D"),
+        "ceiling": Style(PURPLE, "*"),
+    }
+    return styles.get(name, Style(theme.faint, "v" if name.endswith("zero_shot") else "d"))
+
+
+@contextmanager
+def drawing(theme: Theme) -> Iterator[None]:
+    """Matplotlib's settings for our plots, whatever the user's own are."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(
+            {
+                "font.family": "DejaVu Sans",
+                "font.size": 10.0,
+                "axes.titlesize": 11.0,
+                "axes.titleweight": "bold",
+                "axes.titlelocation": "left",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.grid": True,
+                "axes.axisbelow": True,
+                "grid.linewidth": 0.8,
+                "legend.frameon": False,
+                "lines.linewidth": 1.8,
+                "lines.markersize": 6.5,
+                "figure.facecolor": theme.background,
+                "savefig.facecolor": theme.background,
+                "axes.facecolor": theme.background,
+                "text.color": theme.text,
+                "axes.labelcolor": theme.text,
+                "axes.titlecolor": theme.text,
+                "axes.edgecolor": theme.faint,
+                "xtick.color": theme.faint,
+                "ytick.color": theme.faint,
+                "xtick.labelcolor": theme.text,
+                "ytick.labelcolor": theme.text,
+                "grid.color": theme.grid,
+            }
+        )
+        yield

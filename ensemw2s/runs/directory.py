@@ -1,0 +1,227 @@
+"""``RunDirectory``: the folder that holds all state of one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemw2s.errors import Ew2sError, InputError
+from ensemw2s.runs.files import disk_full_error, is_disk_full, read_json, write_json, write_text
+from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
+from ensemw2s.runs.lock import RunLock
+from ensemw2s.runs.log import LogSink
+from ensemw2s.runs.stage import StageRecord, Stages
+from ensemw2s.sink import EventSink
+
+if TYPE_CHECKING:
+    from ensemw2s.config import RunConfig
+
+#: A folder with one of these is a run directory.
+MARKERS = ("config.yaml", "events.jsonl", "results.json")
+_OWN_FILES = frozenset({"run.lock", "heartbeat"})
+
+
+class RunDirectory:
+    """One run's folder. Reading needs no lock; writing happens inside :meth:`writing`.
+
+    Args:
+        path: the folder; use :meth:`create` or :meth:`open`, which check it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stages = Stages(path)
+        self.lock = RunLock(path)
+
+    @classmethod
+    def create(cls, path: Path) -> RunDirectory:
+        """A run directory that may be new: the folder is made where it is missing.
+
+        Raises:
+            InputError: ``path`` is a file, or a folder that holds something other than a run, or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in path.iterdir()}
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full_error(path, "the run directory") from error
+            raise InputError(f"{path} cannot be used as a run directory: {error.strerror}.") from error
+        if names - _OWN_FILES and not names & set(MARKERS):
+            raise InputError(
+                f"{path} is not empty and is no run directory (it has none of {', '.join(MARKERS)}).",
+                hint="Choose a new or empty folder with --out.",
+            )
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """A run directory that exists.
+
+        Raises:
+            InputError: there is no run in ``path``.
+        """
+        if not path.is_dir():
+            raise InputError(f"There is no run directory {path}.", hint="List the runs with: ew2s runs list")
+        if not any((path / marker).exists() for marker in MARKERS):
+            raise InputError(
+                f"{path} is no run directory (it has none of {', '.join(MARKERS)}).",
+                hint="List the runs with: ew2s runs list",
+            )
+        return cls(path)
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration, ``config.yaml``."""
+        return self.path / "config.yaml"
+
+    @property
+    def results_path(self) -> Path:
+        """Every number of the report, ``results.json``."""
+        return self.path / "results.json"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, ``report/report.html``."""
+        return self.path / "report" / "report.html"
+
+    def save_config(
+        self, config: RunConfig, provenance: Mapping[str, str] | None = None, preset: str | None = None
+    ) -> None:
+        """Write ``config.yaml``, each value with a comment that says where it came from; needs the lock."""
+        from ensemw2s.config import dump_yaml
+
+        write_text(self.config_path, dump_yaml(config, provenance, preset=preset))
+
+    def load_config(self) -> RunConfig:
+        """The configuration in ``config.yaml``.
+
+        Raises:
+            ConfigError: it is missing or was edited into something invalid.
+        """
+        from ensemw2s.config import load_config
+
+        return load_config(self.config_path)
+
+    def save_results(self, results: Mapping[str, Any]) -> None:
+        """Write ``results.json`` (strict JSON, atomically)."""
+        write_json(self.results_path, results)
+
+    def load_results(self) -> dict[str, Any] | None:
+        """The content of ``results.json``; None if there is none yet."""
+        value = read_json(self.results_path)
+        return value if isinstance(value, dict) else None
+
+    @contextmanager
+    def writing(self, *, heartbeat_every: float = HEARTBEAT_EVERY, system_metrics: bool = True) -> Iterator[LogSink]:
+        """Be the one writer: takes the lock, beats, and yields the event log.
+
+        The heartbeat ends as ``finished`` if ``run_finished`` was the last milestone, as ``failed`` after an exception
+        (which is logged as ``run_failed``), and as ``incomplete`` otherwise, an interruption included.
+
+        Raises:
+            RunBusyError: another process writes into this directory.
+            RunFailedError: the disk is full.
+        """
+        with self.lock:
+            log = LogSink(self.path)
+            heart = Heartbeat(
+                self.path, every=heartbeat_every, on_beat=_system_sampler(log) if system_metrics else None
+            )
+            heart.start()
+            state: BeatState = "incomplete"
+            try:
+                yield log
+                state = "finished" if log.last_event == "run_finished" else "incomplete"
+            except KeyboardInterrupt:
+                log.event("message", level="warning", text="interrupted; the same command continues")
+                raise
+            except Exception as error:
+                state = "failed"
+                explained = disk_full_error(self.path, "the run") if is_disk_full(error) else error
+                if log.last_event != "run_failed":
+                    text = str(explained) or type(explained).__name__
+                    log.event("run_failed", error=text, stage=self.stages.current)
+                if explained is not error and not isinstance(error, Ew2sError):
+                    raise explained from error
+                raise
+            finally:
+                heart.stop(state)
+                log.close()
+
+    def is_done(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """See :meth:`Stages.is_done`."""
+        return self.stages.is_done(name, inputs)
+
+    def stage_record(self, name: str) -> StageRecord | None:
+        """See :meth:`Stages.record`; its ``fingerprint`` is an input of the stages that build on it."""
+        return self.stages.record(name)
+
+    @contextmanager
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        *,
+        seed: int | None = None,
+        resume: bool = False,
+        sink: EventSink | None = None,
+    ) -> Iterator[Path]:
+        """See :meth:`Stages.stage`."""
+        with self.stages.stage(name, inputs, seed=seed, resume=resume, sink=sink) as partial:
+            yield partial
+
+    def ensure(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], object],
+        *,
+        seed: int | None = None,
+        resume: bool = False,
+        sink: EventSink | None = None,
+    ) -> Path:
+        """See :meth:`Stages.ensure`."""
+        return self.stages.ensure(name, inputs, work, seed=seed, resume=resume, sink=sink)
+
+
+def _system_sampler(log: LogSink) -> Callable[[], None]:
+    """Logs this process's share of one CPU core and its resident memory (bytes) at every beat."""
+    process: Any = None
+
+    def sample() -> None:
+        nonlocal process
+        import psutil
+
+        try:
+            if process is None:
+                process = psutil.Process()
+            log.metric("system", cpu=process.cpu_percent(), rss=process.memory_info().rss)
+        except psutil.Error:
+            return
+
+    return sample
+
+
+def new_run_directory(root: Path, name: str, *, now: float | None = None) -> Path:
+    """Make a new folder ``root/<date>-<time>-<name>`` and return it; a number is added where that name is taken.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    stamp = time.strftime("%Y-%m-%d-%H%M%S", time.localtime(now))
+    for attempt in range(1, 1000):
+        path = root / (f"{stamp}-{name}" if attempt == 1 else f"{stamp}-{name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if is_disk_full(error):
+                raise disk_full_error(root, "the run directory") from error
+            raise InputError(f"The run directory {path} cannot be made: {error.strerror}.") from error
+        return path
+    raise InputError(f"There are too many runs named {stamp}-{name} in {root}.")

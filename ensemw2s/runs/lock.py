@@ -1,0 +1,134 @@
+"""Who writes into a run directory: ``run.lock``, held with ``flock`` and signed with process id and host."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+from ensemw2s.errors import RunBusyError
+from ensemw2s.runs.files import dump_json, read_json
+from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
+
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+class RunLock:
+    """An exclusive lock on a run directory, for the life of the writing process.
+
+    The kernel releases it when the process dies, however it dies, so a lock that a killed process left behind is simply
+    taken over. Forked children give up their copy at once and cannot keep a dead parent's lock. Where the file system
+    has no ``flock``, a fresh heartbeat of another process counts as a lock.
+
+    Args:
+        folder: the run directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "run.lock"
+        self.folder = folder
+        self._descriptor: int | None = None
+        self.taken_over: dict[str, Any] | None = None
+        """The signature of the dead process that held the lock before, if there was one."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            RunBusyError: another process holds it; names its process id and host.
+        """
+        if self.held:
+            return
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _UNSUPPORTED:
+                self._acquire_without_flock()
+                return
+            raise self._busy(read_json(self.path)) from error
+        self._sign(descriptor)
+
+    def _acquire_without_flock(self) -> None:
+        beat = read_heartbeat(self.folder)
+        if beat is not None and beat.state == "running" and beat.age < HEARTBEAT_LOST and beat.pid != os.getpid():
+            raise self._busy({"pid": beat.pid, "host": beat.host})
+        self._sign(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+    def _sign(self, descriptor: int) -> None:
+        previous = _decode(os.pread(descriptor, 4096, 0))
+        signature = {"pid": os.getpid(), "host": platform.node(), "since": time.time()}
+        text = (dump_json(signature) + "\n").encode()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, text, 0)
+        except OSError as error:  # a full disk: the lock itself holds, only its signature is missing
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                os.close(descriptor)
+                raise
+        self.taken_over = previous
+        self._descriptor = descriptor
+        _held.add(self)
+
+    def _busy(self, owner: Any) -> RunBusyError:
+        owner = owner if isinstance(owner, dict) else {}
+        pid, host = owner.get("pid", "unknown"), owner.get("host", "an unknown host")
+        here = host == platform.node()
+        stop = f"Wait for it, or stop it (kill {pid})" if here and pid_alive(pid) else "Wait for it, or stop it there"
+        return RunBusyError(
+            f"{self.folder} is being written by process {pid} on {host}.",
+            hint=f"{stop}; or choose another folder with --out.",
+        )
+
+    def release(self) -> None:
+        """Give the lock back; its file stays, empty."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        _held.discard(self)
+        try:
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _forget_in_child(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> RunLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _decode(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock._forget_in_child()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

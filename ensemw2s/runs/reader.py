@@ -1,0 +1,107 @@
+"""Reading the event log while it is being written: by byte offset, complete lines only, without locks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ensemw2s.runs.schema import EVENTS, METRICS, SCHEMA_VERSION
+
+_KNOWN = frozenset(EVENTS) | frozenset(METRICS)
+
+
+class EventReader:
+    """Follows one log file.
+
+    Only bytes up to the last newline are taken; an incomplete record is the end of the file *without advancing*. Every
+    line is decoded by itself, so a torn line costs itself only. A file that shrank or was replaced is read again from
+    its start (``resets`` counts that). A file that does not exist yet is empty.
+
+    Args:
+        path: the log file.
+        kinds: kinds to return; by default all kinds of the schema. Others, and lines of a newer schema version, are
+            passed over.
+        offset: where to start, a line boundary in bytes.
+    """
+
+    def __init__(self, path: Path, *, kinds: Collection[str] | None = None, offset: int = 0) -> None:
+        self.path = path
+        self.kinds = _KNOWN if kinds is None else frozenset(kinds)
+        self.offset = offset
+        self.skipped = 0
+        self.resets = 0
+        self._identity: tuple[int, int] | None = None
+
+    @classmethod
+    def tail(cls, path: Path, size: int, *, kinds: Collection[str] | None = None) -> EventReader:
+        """A reader that starts at the first whole line within the last ``size`` bytes of the file."""
+        reader = cls(path, kinds=kinds)
+        try:
+            with path.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                if end > size:
+                    file.seek(end - size - 1)
+                    head = file.read(size + 1)
+                    newline = head.find(b"\n")
+                    reader.offset = end if newline < 0 else end - size + newline
+        except OSError:
+            reader.offset = 0
+        return reader
+
+    def poll(self, max_bytes: int = 1 << 24) -> list[dict[str, Any]]:
+        """The records that were completed since the last call, oldest first.
+
+        Args:
+            max_bytes: read about so many bytes at most in one call; call again until the list is empty.
+        """
+        try:
+            with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                identity = (status.st_dev, status.st_ino)
+                if (self._identity not in (None, identity)) or status.st_size < self.offset:
+                    self.offset = 0
+                    self.resets += 1
+                self._identity = identity
+                file.seek(self.offset)
+                data = file.read(max_bytes)
+                if len(data) == max_bytes and b"\n" not in data:
+                    data += file.readline()  # one line longer than the limit
+        except OSError:
+            return []
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        return self._decode(data[:end])
+
+    def read_all(self) -> list[dict[str, Any]]:
+        """Everything from the current offset to the last complete line."""
+        records: list[dict[str, Any]] = []
+        while True:
+            before = self.offset
+            records += self.poll()
+            if self.offset == before:
+                return records
+
+    def _decode(self, data: bytes) -> list[dict[str, Any]]:
+        records = []
+        for line in data.split(b"\n"):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:  # UnicodeDecodeError is one, too
+                self.skipped += 1
+                continue
+            version = record.get("v") if isinstance(record, dict) else None
+            if not isinstance(version, int) or version > SCHEMA_VERSION:
+                self.skipped += 1
+            elif record.get("kind") in self.kinds:
+                records.append(record)
+        return records
+
+
+def read_events(path: Path, *, kinds: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """All complete records of a log file (``[]`` if there is none)."""
+    return EventReader(path, kinds=kinds).read_all()

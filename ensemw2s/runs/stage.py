@@ -1,0 +1,241 @@
+"""Stages: pieces of a run that are done or not, never half.
+
+A stage works in ``<name>.partial``. When its work is finished, ``stage.json`` (what went in, and when) is written and
+the folder is renamed to ``<name>``; only then is the stage done. The next run keeps a stage whose inputs have the same
+fingerprint, and replaces one whose inputs changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ensemw2s.runs.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
+from ensemw2s.sink import EventSink, NullSink
+
+_RECORD = "stage.json"
+_STARTED = "stage.partial.json"
+_PACKAGES = ("torch", "transformers", "numpy")
+_MOST_DIFFERENCES = 5
+
+
+def fingerprint(inputs: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of ``inputs`` as canonical strict JSON: independent of the order of keys."""
+    return hashlib.sha256(_canonical(to_json(inputs)).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{dump_json(k)}:{_canonical(value[k])}" for k in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_canonical(item) for item in value) + "]"
+    return dump_json(value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, EnsemW2S and what its results depend on; nothing is imported for it."""
+    from ensemw2s import __version__
+
+    found = {"ensemw2s": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """The content of ``stage.json``.
+
+    Attributes:
+        name: the stage, for example ``experts/round-01``.
+        fingerprint: of the inputs.
+        inputs: everything that the result depends on, as JSON.
+        versions: of Python and packages, for the reader; not part of the fingerprint.
+        seed: of the stage, or None.
+        seconds: that the work took in the process that finished it.
+        finished: unix seconds.
+    """
+
+    name: str
+    fingerprint: str
+    inputs: dict[str, Any]
+    versions: dict[str, str]
+    seed: int | None
+    seconds: float
+    finished: float
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Which inputs differ, as ``dotted.key: old → new``, in the order of the keys."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in sorted(old.keys() | new.keys()):
+            name = f"{prefix}.{key}" if prefix else str(key)
+            if key not in old:
+                found.append(f"{name}: new")
+            elif key not in new:
+                found.append(f"{name}: gone")
+            else:
+                found += differences(old[key], new[key], name)
+        return found
+    if old == new:
+        return []
+    return [f"{prefix}: {_short(old)} → {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = dump_json(value)
+    return text if len(text) <= 40 else text[:37] + "…"
+
+
+class Stages:
+    """The stages of one run directory.
+
+    Args:
+        root: the run directory.
+        sink: told about starts, ends and re-runs; each call can name another.
+    """
+
+    def __init__(self, root: Path, sink: EventSink | None = None) -> None:
+        self.root = root
+        self.sink: EventSink = sink or NullSink()
+        self.current: str | None = None
+        """The stage that is at work, or that was when an exception left it."""
+
+    def path(self, name: str) -> Path:
+        """Folder of the finished stage ``name``, a relative path with forward slashes."""
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts or name.endswith((".partial", ".stale")):
+            raise ValueError(f"not a stage name: {name!r}")
+        return self.root.joinpath(*parts)
+
+    def record(self, name: str) -> StageRecord | None:
+        """What is known about a finished stage; None if it is not done."""
+        value = read_json(self.path(name) / _RECORD)
+        try:
+            return StageRecord(**value) if isinstance(value, dict) else None
+        except TypeError:
+            return None
+
+    def is_done(self, name: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether the stage is finished, with these inputs."""
+        record = self.record(name)
+        return record is not None and record.fingerprint == fingerprint(inputs)
+
+    def rerun_reason(self, name: str, inputs: Mapping[str, Any]) -> str | None:
+        """Why a finished stage has to run again: the inputs that changed. None if it is current or never finished."""
+        record = self.record(name)
+        if record is None or record.fingerprint == fingerprint(inputs):
+            return None
+        found = differences(record.inputs, to_json(inputs))
+        more = len(found) - _MOST_DIFFERENCES
+        return "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+
+    def _clear(self, name: str) -> None:
+        """Remove a former result and its leftovers; the name disappears in one step, before its files do."""
+        final = self.path(name)
+        stale = final.with_name(final.name + ".stale")
+        if stale.exists():
+            shutil.rmtree(stale)
+        if final.exists():
+            if not (final / _RECORD).exists() and any(final.rglob(_RECORD)):
+                raise ValueError(f"stage {name!r} would replace the folder of other stages: {final}")
+            final.rename(stale)
+            shutil.rmtree(stale)
+
+    def _open_partial(self, name: str, mark: str, resume: bool) -> Path:
+        final = self.path(name)
+        partial = final.with_name(final.name + ".partial")
+        started = read_json(partial / _STARTED)
+        if not (resume and isinstance(started, dict) and started.get("fingerprint") == mark) and partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+        write_json(partial / _STARTED, {"name": name, "fingerprint": mark})
+        return partial
+
+    @contextmanager
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        *,
+        seed: int | None = None,
+        resume: bool = False,
+        sink: EventSink | None = None,
+    ) -> Iterator[Path]:
+        """Do the work of one stage: yields the ``*.partial`` folder and renames it at the end.
+
+        A result with other inputs is removed first and the reason reported (``stage_rerun``). An exception leaves the
+        partial folder for the next start.
+
+        Args:
+            name: the stage, also its folder below the run directory.
+            inputs: everything that the result depends on (JSON values; upstream fingerprints included).
+            seed: noted in ``stage.json``.
+            resume: continue in a partial folder that was left by the same inputs; otherwise it is emptied first.
+            sink: who is told.
+
+        Raises:
+            RunFailedError: the disk is full.
+        """
+        sink = sink or self.sink
+        mark = fingerprint(inputs)
+        reason = self.rerun_reason(name, inputs)
+        self.current = name
+        started = time.monotonic()
+        if reason is not None:
+            sink.event("stage_rerun", stage=name, reason=reason)
+        sink.event("stage_started", stage=name)
+        try:
+            self._clear(name)
+            partial = self._open_partial(name, mark, resume)
+            yield partial
+            seconds = time.monotonic() - started
+            self._finish(partial, StageRecord(name, mark, to_json(inputs), versions(), seed, seconds, time.time()))
+        except Exception as error:
+            if is_disk_full(error):
+                raise disk_full_error(self.root, f"stage {name}") from error
+            raise
+        self.current = None
+        sink.event("stage_finished", stage=name, seconds=round(seconds, 3), cached=False)
+
+    def _finish(self, partial: Path, record: StageRecord) -> None:
+        (partial / _STARTED).unlink()
+        write_json(partial / _RECORD, record)
+        sync_tree(partial)
+        partial.rename(self.path(record.name))
+
+    def ensure(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], object],
+        *,
+        seed: int | None = None,
+        resume: bool = False,
+        sink: EventSink | None = None,
+    ) -> Path:
+        """The finished stage's folder; ``work(partial folder)`` is called only if it is not done with these inputs.
+
+        The other arguments are those of :meth:`stage`. Reports ``stage_finished`` with ``cached: true`` for a stage
+        that is kept.
+        """
+        sink = sink or self.sink
+        if self.is_done(name, inputs):
+            record = self.record(name)
+            sink.event("stage_finished", stage=name, seconds=0.0 if record is None else record.seconds, cached=True)
+            return self.path(name)
+        with self.stage(name, inputs, seed=seed, resume=resume, sink=sink) as partial:
+            work(partial)
+        return self.path(name)

@@ -1,0 +1,86 @@
+"""A student's training set: prompts with pseudo-labels (or, for the ceiling, true answers)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.config.method import StudentConfig
+from ensemw2s.data.encode import EncodedSplit
+from ensemw2s.data.example import Example
+from ensemw2s.errors import RunFailedError
+
+if TYPE_CHECKING:
+    from ensemw2s.models.losses import LossConfig
+    from ensemw2s.models.training_set import Soft, TrainingSet
+
+
+def labelled_examples(examples: Sequence[Example], texts: Sequence[str]) -> list[Example]:
+    """The examples with label texts as their answers; choices are dropped, the answer is all that is trained on."""
+    return [
+        dataclasses.replace(example, answer=text, choices=None) for example, text in zip(examples, texts, strict=True)
+    ]
+
+
+def student_training_set(
+    enc: EncodedSplit, *, ended: NDArray[np.bool_] | None = None, soft: Sequence[Soft] | None = None
+) -> tuple[TrainingSet, float]:
+    """Training set and loss constant of a student: weight 1 on every answer token and its end-of-sequence.
+
+    Args:
+        enc: the labelled prompts as the student tokenises them, answers only.
+        ended: bool [n], whether a label ends by itself; one that was cut at the length limit does not teach to stop.
+        soft: the teacher's distributions over each label's tokens (and its end, where it has one).
+
+    Returns:
+        (training set, mean number of trained tokens of a sequence).
+
+    Raises:
+        RunFailedError: a label is tokenised into another number of tokens than the teacher gave distributions for.
+    """
+    from ensemw2s.models.training_set import TrainingSet
+
+    ends = np.ones(len(enc.ids), dtype=np.bool_) if ended is None else ended
+    if soft is not None:
+        lengths = np.diff(enc.row_offsets) - 1 + ends
+        for name, length, (ids, _) in zip(enc.ids, lengths, soft, strict=True):
+            if len(ids) != length:
+                raise RunFailedError(
+                    f"Label {name!r} has {length} tokens for the student and {len(ids)} distributions of the teacher.",
+                    hint="Use student.loss: xent; the answer template may merge tokens differently.",
+                )
+    data = TrainingSet.from_encoded(enc, ends=ends, soft=soft)
+    return data, len(data.target_ids) / len(data)
+
+
+def student_loss(config: StudentConfig, steps: int, binary_tokens: tuple[int, int] | None) -> LossConfig:
+    """The student's loss.
+
+    Args:
+        config: which loss, and the settings of ``logconf``.
+        steps: optimiser steps, for the warm-up of ``logconf``.
+        binary_tokens: the two possible answer tokens of a two-class task, or None.
+    """
+    from ensemw2s.models.losses import LossConfig
+
+    if config.loss != "logconf":
+        return LossConfig(kind=config.loss)
+    return LossConfig(
+        kind="logconf",
+        coefficient=config.logconf_coefficient,
+        warmup_steps=round(config.logconf_warmup * steps),
+        binary_tokens=binary_tokens,
+    )
+
+
+def binary_answer_tokens(enc: EncodedSplit) -> tuple[int, int] | None:
+    """The two answer tokens of a task whose options are the same two single tokens everywhere; otherwise None."""
+    lengths = np.diff(enc.row_offsets) - 1
+    if lengths.size == 0 or np.any(lengths != 1):
+        return None
+    tokens = np.unique(enc.row_tokens[~enc.is_eos])
+    return (int(tokens[0]), int(tokens[1])) if tokens.size == 2 else None

@@ -1,0 +1,186 @@
+"""Combination of kept scores against float64 computed from whole distributions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import log_softmax, logsumexp
+
+from ensemw2s.config.method import EnsembleConfig
+from ensemw2s.ensemble import ensemble_argmax, final_choices, normalise, sequence_scores, staged_choices, staged_mixture
+from ensemw2s.ensemble.options import choose
+
+
+@dataclass
+class Layout:
+    """The parts of an encoded split that combination reads: examples with options of one or more tokens."""
+
+    counts: list[int]
+    lengths: list[int]
+
+    def __post_init__(self):
+        self.ids = [f"q{i}" for i in range(len(self.counts))]
+        self.example_offsets = np.concatenate([[0], np.cumsum(self.counts)])
+        self.seq_example = np.repeat(np.arange(len(self.counts)), self.counts)
+        self.row_offsets = np.concatenate([[0], np.cumsum(np.array(self.lengths) + 1)]).astype(np.int64)
+        self.is_eos = np.zeros(self.row_offsets[-1], dtype=bool)
+        self.is_eos[self.row_offsets[1:] - 1] = True
+        self.option_bytes = np.array(self.lengths) * 2
+
+
+@dataclass
+class Table:
+    target_logprob: np.ndarray
+    topk_ids: np.ndarray | None = None
+    topk_logprob: np.ndarray | None = None
+
+
+def random_split(rng):
+    counts = list(rng.integers(2, 6, size=7))
+    return Layout(counts, list(rng.integers(1, 5, size=sum(counts))))
+
+
+@given(st.integers(1, 6), st.integers(0, 10_000))
+@settings(deadline=None)
+def test_every_prefix_of_the_mixture(experts, seed):
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(-2, 1, size=(experts, 11))
+    alphas = rng.gamma(1.0, size=experts)
+    alphas[0] += 0.1
+    if experts > 2:
+        alphas[1] = 0.0
+        rows[1] = np.nan  # an expert without weight is ignored, NaN and all
+    for t, mixed in enumerate(staged_mixture(list(rows), list(alphas)), start=1):
+        used = alphas[:t] > 0
+        share = alphas[:t][used] / alphas[:t].sum()
+        expected = logsumexp(rows[:t][used] + np.log(share)[:, None], axis=0)
+        np.testing.assert_allclose(mixed, expected, atol=1e-12)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["mean", "sum", "byte"]))
+@settings(deadline=None)
+def test_scores_and_choices_equal_a_plain_loop(seed, norm):
+    rng = np.random.default_rng(seed)
+    enc = random_split(rng)
+    rows = np.round(rng.normal(-2, 1, size=enc.row_offsets[-1]), 1)
+    scores = sequence_scores(rows, enc, norm)
+    expected = []
+    for s in range(len(enc.lengths)):
+        own = rows[enc.row_offsets[s] : enc.row_offsets[s + 1] - 1]
+        expected.append(own.sum() / {"mean": own.size, "sum": 1, "byte": 2 * own.size}[norm])
+    np.testing.assert_allclose(scores, expected, atol=1e-12)
+    found = choose(scores, enc)
+    first = 0
+    for i, count in enumerate(enc.counts):
+        own = scores[first : first + count]
+        assert found.option[i] == int(np.argmax(own))
+        ordered = np.sort(own)
+        assert found.margin[i] == pytest.approx(ordered[-1] - ordered[-2])
+        first += count
+
+
+def test_token_mixture_is_not_a_mixture_of_sequences():
+    """They disagree on a good share of random options: the token mixture is what the method means."""
+    rng = np.random.default_rng(0)
+    counts = [4] * 500
+    enc = Layout(counts, [4] * 2000)
+    tables = [Table(np.where(enc.is_eos, 0, rng.normal(-1.5, 1.2, enc.row_offsets[-1]))) for _ in range(3)]
+    config = EnsembleConfig(length_norm="sum")
+    by_token = final_choices(tables, [1.0, 1.0, 1.0], enc, config).choices.option
+    sums = np.stack([sequence_scores(t.target_logprob, enc, "sum") for t in tables])
+    by_sequence = choose(logsumexp(sums, axis=0), enc).option
+    assert 0.1 < np.mean(by_token != by_sequence) < 0.4
+
+
+def test_vote_counts_choices_and_breaks_ties_by_the_mixture():
+    enc = Layout([3], [1, 1, 1])
+
+    def table(*logs):
+        rows = np.zeros(6)
+        rows[[0, 2, 4]] = logs
+        return Table(rows)
+
+    experts = [table(-0.1, -3.0, -3.0), table(-3.0, -0.2, -3.0), table(-3.0, -0.9, -1.0)]
+    config = EnsembleConfig(rule="vote")
+    result = final_choices(experts, [1.0, 1.0, 1.0], enc, config)
+    assert result.choices.option[0] == 1
+    assert result.agreement[0] == pytest.approx(2 / 3)
+    tied = final_choices(experts[:2], [1.0, 1.0], enc, config)
+    assert tied.choices.option[0] == 0  # -0.1 beats -0.2 in the mixture
+    heavy = final_choices(experts, [5.0, 1.0, 1.0], enc, config)
+    assert heavy.choices.option[0] == 0
+    assert heavy.agreement[0] == pytest.approx(5 / 7)
+
+
+def test_one_expert_and_copies_of_it_choose_alike():
+    rng = np.random.default_rng(1)
+    enc = random_split(rng)
+    table = Table(rng.normal(-2, 1, enc.row_offsets[-1]))
+    for rule in ("mixture", "vote"):
+        config = EnsembleConfig(rule=rule)
+        alone = final_choices([table], [0.3], enc, config)
+        for prefix in staged_choices([table] * 4, [0.3, 0.1, 2.0, 1.0], enc, config):
+            np.testing.assert_array_equal(prefix.choices.option, alone.choices.option)
+            np.testing.assert_allclose(prefix.agreement, 1.0)
+            np.testing.assert_allclose(prefix.confidence, alone.confidence)
+
+
+def test_product_needs_the_models():
+    rng = np.random.default_rng(1)
+    enc = random_split(rng)
+    table = Table(rng.normal(-2, 1, enc.row_offsets[-1]))
+    with pytest.raises(ValueError, match="product"):
+        final_choices([table, table], [1.0, 1.0], enc, EnsembleConfig(rule="product"))
+
+
+def top(logs, k):
+    order = np.lexsort((np.broadcast_to(np.arange(logs.shape[1]), logs.shape), -logs), axis=1)[:, :k]
+    return Table(np.zeros(0), order.astype(np.int32), np.take_along_axis(logs, order, axis=1))
+
+
+@given(st.integers(1, 4), st.integers(2, 30), st.integers(1, 8), st.floats(0.3, 4.0), st.integers(0, 10_000))
+@settings(deadline=None, max_examples=150)
+def test_decided_positions_are_right_for_every_rule(experts, vocabulary, k, sharpness, seed):
+    rng = np.random.default_rng(seed)
+    rows = 25
+    logs = [
+        log_softmax(np.round(rng.normal(scale=sharpness, size=(rows, vocabulary)), 1), axis=1) for _ in range(experts)
+    ]
+    alphas = list(rng.gamma(1.0, size=experts) + 0.05)
+    share = normalise(alphas)
+    k = min(k, vocabulary)
+    mixture = sum(w * np.exp(lp) for w, lp in zip(share, logs, strict=True))
+    product = sum(w * lp for w, lp in zip(share, logs, strict=True))
+    votes = np.zeros((rows, vocabulary))
+    for w, lp in zip(share, logs, strict=True):
+        votes[np.arange(rows), lp.argmax(axis=1)] += w
+    votes = np.round(votes, 12)
+    truth = {
+        "mixture": mixture,
+        "product": product,
+        "vote": np.where(votes == votes.max(axis=1, keepdims=True), mixture, -1),
+    }
+    for rule, score in truth.items():
+        argmax, decided = ensemble_argmax([top(lp, k) for lp in logs], alphas, rule, vocabulary)
+        best = score[np.arange(rows), argmax]
+        # A tie that rounding makes or breaks is no mistake; anything else is.
+        assert np.all(best[decided] >= score.max(axis=1)[decided] - 1e-12)
+        if k == vocabulary:
+            assert decided.all() or rule != "mixture" or experts > 1
+
+
+def test_sharp_experts_leave_few_positions_open():
+    rng = np.random.default_rng(2)
+    logs = [log_softmax(rng.normal(scale=6, size=(400, 500)), axis=1) for _ in range(3)]
+    _, decided = ensemble_argmax([top(lp, 16) for lp in logs], [1.0, 0.5, 0.4], "mixture", 500)
+    assert decided.mean() > 0.9
+
+
+@pytest.mark.parametrize("alphas", [[], [-1.0, 2.0], [0.0, 0.0], [np.nan, 1.0]])
+def test_weights_that_make_no_ensemble_are_refused(alphas):
+    with pytest.raises(ValueError, match="expert weights"):
+        normalise(alphas)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import t as student_t
+from scipy.stats import ttest_rel
+
+from ensemw2s.errors import InputError
+from ensemw2s.evaluation import AggregateResults, aggregate, holm, ratio_of_means
+from ensemw2s.evaluation.over_seeds import caution
+
+
+@pytest.fixture
+def runs(make_results):
+    return [make_results(seed) for seed in (2, 0, 1, 3)]
+
+
+def _accuracy(runs, arm, split):
+    return np.array([r.arms[arm][split].accuracy for r in sorted(runs, key=lambda r: r.seed)])
+
+
+def test_means_and_spread(runs):
+    found = aggregate(runs)
+    assert found.seeds == (0, 1, 2, 3)
+    cell = found.arms["ensemble"]["hard_test"]
+    values = _accuracy(runs, "ensemble", "hard_test")
+    assert cell.values == tuple(values)
+    assert cell.mean == pytest.approx(values.mean())
+    assert cell.sd == pytest.approx(values.std(ddof=1))
+    assert found.labels["ensemble"].mean == pytest.approx(0.515)
+    assert found.selected_rounds == {"boosting": [3, 4, 5, 6]}
+    assert found.times == {"0": 19.75, "1": 19.75, "2": 19.75, "3": 19.75}
+
+
+def test_claims_are_paired_t_tests_with_holm(runs):
+    found = aggregate(runs)
+    claims = [c for c in found.comparisons if c.claim]
+    assert [(c.a, c.b, c.split) for c in claims] == [
+        (a, b, split)
+        for a, b in (("ensemble", "single"), ("ensemble", "bagging"), ("student_ensemble", "student_single"))
+        for split in ("test", "hard_test")
+    ]
+    assert claims == found.comparisons[:6]
+    for c in claims:
+        expected = ttest_rel(_accuracy(runs, c.a, c.split), _accuracy(runs, c.b, c.split))
+        assert c.p == pytest.approx(expected.pvalue)
+        assert c.t == pytest.approx(expected.statistic)
+        assert c.differences == tuple(_accuracy(runs, c.a, c.split) - _accuracy(runs, c.b, c.split))
+    assert [c.p_holm for c in claims] == holm([c.p for c in claims])
+    rest = found.comparisons[6:]
+    assert rest
+    assert all(c.p_holm is None for c in rest)
+
+
+def test_pgr_is_the_ratio_of_means(runs):
+    found = aggregate(runs)
+    w, s, c = (_accuracy(runs, arm, "hard_test") for arm in ("single", "student_ensemble", "ceiling"))
+    pgr = found.pgr["student_ensemble"]["hard_test"]
+    assert pgr == ratio_of_means(s - w, c - w)
+    assert pgr.value == pytest.approx((s.mean() - w.mean()) / (c.mean() - w.mean()))
+
+
+def test_caution_says_how_little_few_seeds_prove():
+    assert caution(2).startswith("Two seeds prove little")
+    assert caution(3).startswith("Three seeds prove little")
+    assert "few" in caution(5)
+    assert "little" not in caution(10)
+    needed = student_t.ppf(0.975, 2) / np.sqrt(3)
+    assert f"{needed:.1f} times the standard deviation" in caution(3)
+
+
+def test_round_trip(tmp_path, runs):
+    found = aggregate(runs, name="four")
+    found.write(tmp_path / "aggregate.json")
+    assert AggregateResults.read(tmp_path / "aggregate.json") == found
+    assert found.name == "four"
+    assert found.comparison("ensemble", "single", "test").claim
+    assert found.comparison("single", "ensemble", "test") is None
+
+
+def test_arms_that_only_some_seeds_have_are_kept_with_their_seeds(make_results):
+    first, second = make_results(0), make_results(1)
+    second.arms["expert_5"] = second.arms["single"]
+    found = aggregate([first, second])
+    assert found.arms["expert_5"]["test"].seeds == (1,)
+    assert found.arms["expert_5"]["test"].sd is None
+
+
+def test_no_seed_is_dropped(make_results):
+    first, second = make_results(0), make_results(1)
+    del second.arms["bagging"]
+    with pytest.raises(InputError, match=r"Seeds \[1\] have no arm 'bagging'"):
+        aggregate([first, second])
+
+
+def test_refusals(make_results):
+    with pytest.raises(InputError, match="at least two seeds"):
+        aggregate([make_results(0)])
+    with pytest.raises(InputError, match="twice"):
+        aggregate([make_results(0), make_results(0)])
+    with pytest.raises(InputError, match="different tasks"):
+        aggregate([make_results(0), make_results(1, task="generate")])
+
+
+def test_arms_that_no_seed_has_are_left_out(make_results):
+    accuracy = {"single": (0.7, 0.4), "ensemble": (0.72, 0.45)}
+    found = aggregate([make_results(s, accuracy=accuracy) for s in range(3)])
+    assert {(c.a, c.b) for c in found.comparisons} == {("ensemble", "single")}
+    assert found.pgr == {}

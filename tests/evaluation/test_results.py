@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ensemw2s.errors import DataError
+from ensemw2s.evaluation import (
+    Results,
+    RoundResult,
+    RoundScore,
+    build_comparisons,
+    compare,
+    mcnemar_exact,
+    pgr_fieller,
+    planned_pairs,
+    read_correct,
+    write_correct,
+)
+
+
+def test_planned_pairs_are_the_spec():
+    assert planned_pairs(
+        ["single", "bagging", "ensemble", "ensemble_equal", "student_single", "student_ensemble", "ceiling", "plain"]
+    ) == [
+        ("ensemble", "single"),
+        ("ensemble", "bagging"),
+        ("ensemble", "ensemble_equal"),
+        ("ensemble", "plain"),
+        ("student_ensemble", "student_single"),
+        ("student_single", "single"),
+        ("student_ensemble", "single"),
+        ("ceiling", "student_single"),
+        ("ceiling", "student_ensemble"),
+        ("ceiling", "single"),
+    ]
+    assert planned_pairs(["single"]) == []
+
+
+def test_build_comparisons(correct):
+    found = build_comparisons(correct)
+    pairs = {(d.a, d.b, d.split): d for d in found.differences}
+    assert len(pairs) == len(found.differences) == 2 * (3 + 2 + 3 + 3 + 1)
+    for (a, b, split), d in pairs.items():
+        right, other = correct[a][split], correct[b][split]
+        assert d.estimate == pytest.approx(right.mean() - other.mean())
+        assert d.b10 - d.b01 == round(d.estimate * d.n)
+        assert d.mcnemar_p == mcnemar_exact(right, other).p
+    assert set(found.pgr) == {"student_single", "student_bagging", "student_ensemble"}
+    for student, by_split in found.pgr.items():
+        for split, pgr in by_split.items():
+            # the weak side is the same single expert for every student
+            assert pgr == pgr_fieller(correct["single"][split], correct[student][split], correct["ceiling"][split])
+
+
+def test_build_comparisons_takes_what_exists(correct):
+    del correct["ceiling"]
+    correct["student_bagging"] = {"hard_test": correct["student_bagging"]["hard_test"]}
+    found = build_comparisons(correct)
+    assert found.pgr == {}
+    assert ("student_bagging", "single") in {(d.a, d.b) for d in found.differences if d.split == "hard_test"}
+    assert ("student_bagging", "single") not in {(d.a, d.b) for d in found.differences if d.split == "test"}
+    assert build_comparisons({}).differences == []
+
+
+def test_compare_names_arms_that_do_not_match(correct):
+    correct["single"]["test"] = correct["single"]["test"][:-1]
+    with pytest.raises(ValueError, match="ensemble − single on test: paired models need the same examples"):
+        compare(correct, "ensemble", "single", "test")
+
+
+def test_round_trip(tmp_path, make_results):
+    results = make_results(
+        1,
+        rounds={
+            "boosting": [
+                RoundResult(
+                    round=1,
+                    epsilon=0.3,
+                    epsilon_prior=0.6,
+                    alpha=1.25,
+                    n_eff=900.0,
+                    splits={"test": RoundScore(expert_accuracy=0.5, ensemble_accuracy=0.5)},
+                )
+            ]
+        },
+    )
+    path = tmp_path / "results.json"
+    results.write(path)
+    assert Results.read(path) == results
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+    content = json.loads(path.read_text())
+    assert content["schema_version"] == 1
+    assert content["arms"]["single"]["test"].keys() == {"accuracy", "low", "high", "n", "correct", "token_accuracy"}
+    assert content["pgr"]["student_ensemble"]["hard_test"]["kind"] == "interval"
+    results.write(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_difference_look_up(make_results):
+    results = make_results(0)
+    assert results.difference("ensemble", "single", "test").a == "ensemble"
+    assert results.difference("single", "ensemble", "test") is None
+
+
+def test_writing_refuses_what_json_cannot_carry(tmp_path, make_results):
+    with pytest.raises(ValueError, match="nan"):
+        make_results(0, times={"experts": float("nan")}).write(tmp_path / "results.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c | {"schema_version": 99}, "schema version 99, expected 1"),
+        (lambda c: {k: v for k, v in c.items() if k != "seed"}, "key seed"),
+        (lambda c: c | {"surprise": 1}, "key surprise"),
+        (lambda c: c | {"arms": {"single": {"test": {"accuracy": "high"}}}}, "key arms.single.test.accuracy"),
+        (lambda c: [], "schema version None"),
+    ],
+)
+def test_reading_names_the_key(tmp_path, make_results, change, message):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(change(make_results(0).to_json())))
+    with pytest.raises(DataError, match=message) as caught:
+        Results.read(path)
+    assert caught.value.exit_code == 2
+    assert str(path) in caught.value.message
+
+
+def test_reading_a_missing_or_torn_file(tmp_path):
+    with pytest.raises(DataError, match=r"no results\.json"):
+        Results.read(tmp_path / "results.json")
+    (tmp_path / "results.json").write_text('{"name": "to')
+    with pytest.raises(DataError, match="cannot be read"):
+        Results.read(tmp_path / "results.json")
+
+
+def test_correct_round_trip(tmp_path, correct):
+    ids = {"test": [f"e{i}" for i in range(300)], "hard_test": [f"h{i}" for i in range(250)]}
+    path = tmp_path / "correct.parquet"
+    write_correct(path, correct, ids)
+    back, names = read_correct(path)
+    assert names == ids
+    assert list(back) == list(correct)
+    for arm, splits in correct.items():
+        for split, values in splits.items():
+            np.testing.assert_array_equal(back[arm][split], values)
+    assert build_comparisons(back) == build_comparisons(correct)
+    write_correct(tmp_path / "again.parquet", correct, ids)
+    assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.parquet", "correct.parquet"]
+
+
+def test_correct_refuses(tmp_path, correct):
+    with pytest.raises(ValueError, match="single on test has 300 examples, its split has 1"):
+        write_correct(tmp_path / "c.parquet", correct, {"test": ["a"], "hard_test": ["b"]})
+    with pytest.raises(DataError, match="cannot be read"):
+        read_correct(tmp_path / "none.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_correct(tmp_path / "bad.parquet")
+
+
+def test_correct_refuses_arms_with_other_examples(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = {"arm": ["a", "b"], "split": ["test", "test"], "id": ["1", "2"], "correct": [True, False]}
+    pq.write_table(pa.table(rows), tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="b has other examples of test"):
+        read_correct(tmp_path / "c.parquet")

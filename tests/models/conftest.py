@@ -1,0 +1,109 @@
+"""Small random models and a real tokenizer, built here: nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+ALPHABET = "0123456789abcdefghij +-=,.?:"
+SPECIAL = ["<unk>", "<eos>"]
+VOCABULARY = len(ALPHABET) + len(SPECIAL)
+
+
+@dataclass
+class RecordingSink:
+    """Keeps everything that it is told."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self.events.append({"kind": kind, **fields})
+
+    def metric(self, kind: str, **fields: Any) -> None:
+        self.metrics.append({"kind": kind, **fields})
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        self.steps.append((task, done, total))
+
+
+@pytest.fixture
+def recorder() -> RecordingSink:
+    return RecordingSink()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def build_tokenizer(*, eos: bool = True) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *ALPHABET])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    names = {"eos_token": "<eos>"} if eos else {}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", **names)
+
+
+def build_model(seed: int, **changes: Any) -> Any:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    settings: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 128,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+        "pad_token_id": None,
+        "initializer_range": 0.25,
+    }
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three random models of the same shape."""
+    from ensemw2s.models.quiet import quiet_transformers
+
+    folders = []
+    for seed in range(3):
+        folder = tmp_path_factory.mktemp(f"model{seed}")
+        with quiet_transformers():
+            build_model(seed).save_pretrained(folder)
+            build_tokenizer().save_pretrained(folder)
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def random_tokens(rng: np.random.Generator, length: int) -> np.ndarray:
+    return rng.integers(2, VOCABULARY, size=length).astype(np.int32)

@@ -1,0 +1,175 @@
+"""Stages: done or not, never half; resumed, re-run with a reason, killed in the middle."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemw2s.errors import EXIT_FAILED, RunFailedError
+from ensemw2s.runs import Stages, fingerprint
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+KILLED = """
+import sys
+from pathlib import Path
+from ensemw2s.runs import Stages
+with Stages(Path(sys.argv[1])).stage("experts/round-01", {"a": 1}, resume=True) as partial:
+    (partial / "checkpoint").write_text("step 50")
+    print("working", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def _write(text: str) -> Callable[[Path], None]:
+    def work(partial: Path) -> None:
+        (partial / "model").write_text(text)
+
+    return work
+
+
+def test_a_stage_is_done_once_and_kept(tmp_path: Path, recording: Any) -> None:
+    stages = Stages(tmp_path, recording)
+    folder = stages.ensure("experts/round-01", {"b": 1, "a": 0.5}, _write("one"), seed=3)
+    assert folder == tmp_path / "experts" / "round-01"
+    stages.ensure("experts/round-01", {"a": 0.5, "b": 1}, _write("two"))
+    assert (folder / "model").read_text() == "one"
+    assert sorted(p.name for p in folder.iterdir()) == ["model", "stage.json"]
+    record = stages.record("experts/round-01")
+    assert record is not None
+    assert (record.name, record.seed, record.inputs) == ("experts/round-01", 3, {"a": 0.5, "b": 1})
+    assert record.fingerprint == fingerprint({"a": 0.5, "b": 1})
+    assert {"ensemw2s", "python", "numpy"} <= record.versions.keys()
+    assert recording.kinds() == ["stage_started", "stage_finished", "stage_finished"]
+    assert [e["cached"] for e in recording.events[1:]] == [False, True]
+
+
+def test_changed_inputs_rerun_and_say_why(tmp_path: Path, recording: Any) -> None:
+    stages = Stages(tmp_path, recording)
+    stages.ensure("s", {"training": {"steps": 300, "lr": 1}, "gone": 1}, _write("one"))
+    (tmp_path / "s" / "old").touch()
+    recording.events.clear()
+    stages.ensure("s", {"training": {"steps": 200, "lr": 1}, "added": 1}, _write("two"))
+    assert recording.events[0] == {
+        "kind": "stage_rerun",
+        "stage": "s",
+        "reason": "added: new; gone: gone; training.steps: 300 → 200",
+    }
+    assert (tmp_path / "s" / "model").read_text() == "two"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]
+    assert not (tmp_path / "s" / "old").exists()
+
+
+def test_long_reasons_are_cut(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+    stages.ensure("s", {str(i): 0 for i in range(8)} | {"long": "x" * 99}, _write(""))
+    reason = stages.rerun_reason("s", {str(i): 1 for i in range(8)} | {"long": ["y"]})
+    assert reason == "0: 0 → 1; 1: 0 → 1; 2: 0 → 1; 3: 0 → 1; 4: 0 → 1; and 4 more"
+    assert stages.rerun_reason("never", {}) is None
+
+
+def test_an_exception_leaves_a_partial_folder_and_the_next_start_discards_it(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+
+    def work(partial: Path) -> None:
+        (partial / "half").touch()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stages.ensure("s", {"a": 1}, work)
+    assert stages.current == "s"
+    assert not stages.is_done("s", {"a": 1})
+    assert (tmp_path / "s.partial" / "half").exists()
+    with stages.stage("s", {"a": 1}) as partial:
+        assert not (partial / "half").exists()
+    assert stages.current is None
+
+
+@pytest.mark.parametrize(("inputs", "kept"), [({"a": 1}, True), ({"a": 2}, False)])
+def test_a_killed_stage_is_resumed_only_with_the_same_inputs(
+    tmp_path: Path, spawn: Spawn, inputs: dict[str, int], kept: bool
+) -> None:
+    process = spawn(KILLED, str(tmp_path))
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+    stages = Stages(tmp_path)
+    assert not stages.is_done("experts/round-01", {"a": 1})
+    assert not (tmp_path / "experts" / "round-01").exists()
+    with stages.stage("experts/round-01", inputs, resume=True) as partial:
+        assert (partial / "checkpoint").exists() is kept
+    assert stages.is_done("experts/round-01", inputs)
+    assert not (tmp_path / "experts" / "round-01.partial").exists()
+
+
+def test_a_full_disk_is_explained_and_finished_stages_stay(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+    stages.ensure("first", {}, _write("kept"))
+
+    def full(partial: Path) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("could not save") from error
+
+    with pytest.raises(RunFailedError) as caught:
+        stages.ensure("second", {}, full)
+    assert "MiB free" in caught.value.message
+    assert "second" in caught.value.message
+    assert "Finished stages are kept" in str(caught.value)
+    assert caught.value.exit_code == EXIT_FAILED
+    assert stages.is_done("first", {})
+
+
+def test_other_errors_pass_through(tmp_path: Path) -> None:
+    def denied(partial: Path) -> None:
+        raise PermissionError(errno.EACCES, "denied")
+
+    with pytest.raises(PermissionError):
+        Stages(tmp_path).ensure("s", {}, denied)
+
+
+def test_a_library_that_hides_the_error_number_is_understood(tmp_path: Path) -> None:
+    def full(partial: Path) -> None:
+        raise ValueError("Error while serializing: IoError(Os { code: 28, message: No space left on device })")
+
+    with pytest.raises(RunFailedError):
+        Stages(tmp_path).ensure("s", {}, full)
+
+
+@pytest.mark.parametrize("name", ["", "/etc", "../x", "a/../../b", "a.partial", "a.stale"])
+def test_names_stay_inside_the_run(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="stage name"):
+        Stages(tmp_path).path(name)
+
+
+def test_a_stage_does_not_swallow_the_folder_of_others(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+    stages.ensure("experts/round-01", {}, _write("one"))
+    with pytest.raises(ValueError, match="other stages"):
+        stages.ensure("experts", {}, _write("all"))
+    assert stages.is_done("experts/round-01", {})
+
+
+def test_a_damaged_record_means_not_done(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+    stages.ensure("s", {}, _write("one"))
+    (tmp_path / "s" / "stage.json").write_text('{"name": "s"')
+    assert not stages.is_done("s", {})
+    (tmp_path / "s" / "stage.json").write_text(json.dumps({"name": "s"}))
+    stages.ensure("s", {}, _write("two"))
+    assert (tmp_path / "s" / "model").read_text() == "two"
+
+
+def test_fingerprints_do_not_depend_on_key_order_but_on_every_value() -> None:
+    base = {"a": {"x": 1, "y": [1.5, None]}, "b": "t"}
+    assert fingerprint(base) == fingerprint({"b": "t", "a": {"y": [1.5, None], "x": 1}})
+    others = [{"a": {"x": 1, "y": [1.5, 0]}, "b": "t"}, {"a": {"x": 1, "y": [None, 1.5]}, "b": "t"}, {"b": "t"}]
+    assert len({fingerprint(base), *map(fingerprint, others)}) == 4
