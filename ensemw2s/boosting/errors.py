@@ -63,7 +63,7 @@ def left_out_weights(layout: TokenLayout, weights: Floats, draw: Draw) -> Floats
     if not np.any(draw.left_out):
         return np.zeros_like(weights)
     factor = np.exp(log_factor - log_factor.max())
-    return weights * np.repeat(factor, layout.lengths)
+    return np.asarray(weights * np.repeat(factor, layout.lengths))
 
 
 def out_of_bag_error(layout: TokenLayout, weights: Floats, wrong: Floats, draw: Draw) -> WeightedError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -36,7 +37,8 @@ def _walk(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]
             yield from _walk(inner, f"{prefix}{name}.")
 
 
-def known_keys() -> dict[str, FieldInfo]:
+@cache
+def known_keys() -> Mapping[str, FieldInfo]:
     """Every dotted key of the schema, sections included, in order."""
     return dict(_walk(RunConfig, ""))
 

@@ -38,7 +38,7 @@ def parse_yaml(text: str, name: str) -> Marked:
                 _collect(node, "", lines, name, ())
             data = {} if node is None else loader.construct_document(node)
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = name if mark is None else f"{name}, line {mark.line + 1}, column {mark.column + 1}"

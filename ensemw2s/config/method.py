@@ -29,7 +29,7 @@ class BoostingConfig(Section):
     alpha: Literal["prior", "adaptive", "samme", "binary", "uniform"] = "prior"
     """The rule for the expert weight ``α_t``."""
     samme_classes: int | None = Field(default=None, ge=2)
-    """``K`` of ``alpha: samme``; null takes the vocabulary size, or the number of options with ``error_unit: choice``."""
+    """``K`` of ``alpha: samme``; null takes the vocabulary size, with ``error_unit: choice`` the number of options."""
     shrinkage: float = Field(default=1.0, gt=0.0, le=1.0)
     """``ν``: scales the update of the token weights, not the vote."""
     cap: float | None = Field(default=None, ge=1.0)
@@ -124,7 +124,7 @@ class ArmsConfig(Section):
     """``rounds`` bootstrap resamples with equal weights."""
     seeds: bool = False
     """``rounds`` seeds on all data with equal weights: the plain ensemble."""
-    students: list[StudentTeacher] = Field(default_factory=lambda: ["single", "bagging", "ensemble"])
+    students: list[StudentTeacher] = Field(default=["single", "bagging", "ensemble"])
     """Which teachers get a student."""
     ceiling: bool = True
     """The strong base fine-tuned on the true labels of the hard pool."""

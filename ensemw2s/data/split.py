@@ -51,6 +51,10 @@ def make_splits(cfg: DataConfig, seed: int, task: Task) -> Splits:
         hard = _for_task(load_source(cfg.hard_source, sub_seed(seed, "data", "hard_source")), task)
         hard = _distinct_ids(easy, hard, notes)
     notes["read"] = {"source": len(easy), "hard_source": len(hard)}
+    by_difficulty = cfg.hard_source is None and cfg.split.by == "difficulty"
+    if by_difficulty:
+        # Before duplicates go, or an example without difficulty could take away its twin that has one.
+        easy = _with_difficulty(easy, cfg.split, notes)
     if cfg.near_duplicates != "keep":
         (easy, hard), duplicates = _without_duplicates(easy, hard, cfg.near_duplicates)
         notes["dropped_duplicates"] = duplicates.to_json()
@@ -58,10 +62,10 @@ def make_splits(cfg: DataConfig, seed: int, task: Task) -> Splits:
     if cfg.hard_source is not None:
         notes["rule"] = "hard_source"
         pools = _Pools(easy, hard)
-    elif cfg.split.by == "random":
-        pools = _random_pools(easy, cfg.split, rng, notes)
-    else:
+    elif by_difficulty:
         pools = _difficulty_pools(easy, cfg.split, notes)
+    else:
+        pools = _random_pools(easy, cfg.split, rng, notes)
     notes["easy"], notes["hard"] = len(pools.easy), len(pools.hard)
     parts = _cut(pools.easy, _EASY, cfg.split, rng, notes) | _cut(pools.hard, _HARD, cfg.split, rng, notes)
     splits = Splits(**parts, notes=notes)
@@ -130,12 +134,26 @@ def _random_pools(examples: list[Example], cfg: SplitConfig, rng: np.random.Gene
     return _Pools([examples[at] for at in order[hard:]], [examples[at] for at in order[:hard]])
 
 
-def _difficulty_pools(examples: list[Example], cfg: SplitConfig, notes: Notes) -> _Pools:
+def _with_difficulty(examples: list[Example], cfg: SplitConfig, notes: Notes) -> list[Example]:
+    """The examples that the rule can tell easy from hard: with a level for ``hard_values``, else with a number."""
     if cfg.hard_values:
-        return _level_pools(examples, cfg.hard_values, notes)
-    known = [example for example in examples if example.difficulty is not None]
-    _require_some(known, examples, "a difficulty", "set data.split.by: random")
+        known = [example for example in examples if example.level]
+        what, otherwise = "a difficulty level", "use data.split.hard_above or hard_quantile with numbers"
+    else:
+        known = [example for example in examples if example.difficulty is not None]
+        what, otherwise = "a difficulty", "set data.split.by: random"
+    if not known:
+        raise DataError(
+            f"The split by difficulty needs {what}, but none of the {len(examples)} examples has one.",
+            hint=f"Give data.source.columns.difficulty or data.source.annotations, or {otherwise}.",
+        )
     notes["dropped_without_difficulty"] = len(examples) - len(known)
+    return known
+
+
+def _difficulty_pools(known: list[Example], cfg: SplitConfig, notes: Notes) -> _Pools:
+    if cfg.hard_values:
+        return _level_pools(known, cfg.hard_values, notes)
     values = np.asarray([example.difficulty for example in known], dtype=np.float64)
     if cfg.hard_above is not None:
         threshold = cfg.hard_above
@@ -145,15 +163,11 @@ def _difficulty_pools(examples: list[Example], cfg: SplitConfig, notes: Notes) -
         threshold = float(np.quantile(values, quantile, method="inverted_cdf"))
         notes["rule"] = f"hard_quantile {quantile:g}"
     notes["threshold"] = threshold
-    is_hard = values > threshold
     span = f"difficulty runs from {values.min():g} to {values.max():g}, and hard is above {threshold:g}"
-    return _both_sides(known, is_hard.tolist(), span)
+    return _both_sides(known, (values > threshold).tolist(), span)
 
 
-def _level_pools(examples: list[Example], hard_values: Sequence[str], notes: Notes) -> _Pools:
-    known = [example for example in examples if example.level]
-    _require_some(known, examples, "a difficulty level", "use data.split.hard_above or hard_quantile with numbers")
-    notes["dropped_without_difficulty"] = len(examples) - len(known)
+def _level_pools(known: list[Example], hard_values: Sequence[str], notes: Notes) -> _Pools:
     levels = Counter(example.level for example in known)
     folded = {level.casefold() for level in levels}
     for name in hard_values:
@@ -165,14 +179,6 @@ def _level_pools(examples: list[Example], hard_values: Sequence[str], notes: Not
     notes["levels"] = dict(sorted(levels.items()))
     is_hard = [example.level.casefold() in hard_levels for example in known]
     return _both_sides(known, is_hard, f"the levels are {', '.join(sorted(levels))}")
-
-
-def _require_some(known: list[Example], examples: list[Example], what: str, otherwise: str) -> None:
-    if not known:
-        raise DataError(
-            f"The split by difficulty needs {what}, but none of the {len(examples)} examples has one.",
-            hint=f"Give data.source.columns.difficulty or data.source.annotations, or {otherwise}.",
-        )
 
 
 def _both_sides(examples: list[Example], is_hard: list[bool], how: str) -> _Pools:

@@ -68,25 +68,25 @@ def _count_odd(digits: str) -> str:
 
 
 SKILLS: tuple[Skill, ...] = (
-    Skill("reverse", ("rv", "inv", "mir", "bk"), 0.17, "permutation",
+    Skill("reverse", ("rev", "inv", "mir", "bk", "fp", "neg"), 0.17, "permutation",
           ("reverse {}", "{} backwards", "flip {}"), lambda s: s[::-1]),
-    Skill("sort", ("st", "asc", "ord", "up"), 0.15, "permutation",
+    Skill("sort", ("srt", "asc", "ord", "up", "rank", "qs"), 0.15, "permutation",
           ("sort {}", "put {} in order", "arrange {}"), lambda s: "".join(sorted(s))),
-    Skill("largest", ("mx", "hi", "top", "pk"), 0.13, "digit",
+    Skill("largest", ("max", "hi", "top", "pk", "ub", "lrg"), 0.13, "digit",
           ("largest of {}", "max of {}", "biggest in {}"), max),
-    Skill("smallest", ("mn", "lo", "bot", "flr"), 0.12, "digit",
+    Skill("smallest", ("min", "lo", "bot", "flr", "lb", "sml"), 0.12, "digit",
           ("smallest of {}", "min of {}", "least in {}"), min),
-    Skill("rotate", ("rl", "cyc", "shl", "wrp"), 0.11, "permutation",
+    Skill("rotate", ("rot", "cyc", "shl", "wrp", "rl", "trn"), 0.11, "permutation",
           ("rotate {}", "first of {} to end", "turn {}"), lambda s: s[1:] + s[0]),
-    Skill("keep", ("gt", "flt", "hip", "sel"), 0.09, "list",
+    Skill("keep", ("gt", "flt", "big", "sel", "kp", "ge"), 0.09, "list",
           ("keep large in {}", "only big of {}", "drop small in {}"), _keep_large),
-    Skill("sum", ("sm", "ttl", "acc", "sg"), 0.08, "number",
+    Skill("sum", ("sum", "ttl", "acc", "sg", "agg", "ad"), 0.08, "number",
           ("sum of {}", "add up {}", "total of {}"), lambda s: str(sum(map(int, s)))),
-    Skill("count", ("ct", "cod", "num", "par"), 0.06, "number",
+    Skill("count", ("cnt", "odd", "num", "par", "nod", "ct"), 0.06, "number",
           ("how many odd in {}", "count odd in {}", "odd ones in {}"), _count_odd),
-    Skill("step", ("nx", "inc", "suc", "pp"), 0.05, "list",
+    Skill("step", ("nxt", "inc", "suc", "pp", "plus", "rs"), 0.05, "list",
           ("add one to {}", "raise {} by one", "next of {}"), _step),
-    Skill("swap", ("xc", "tog", "ex", "oi"), 0.04, "permutation",
+    Skill("swap", ("swp", "tog", "xc", "oi", "ends", "tr"), 0.04, "permutation",
           ("swap ends of {}", "trade ends of {}", "{} ends swapped"), lambda s: s[-1] + s[1:-1] + s[0]),
 )  # fmt: skip
 
@@ -183,7 +183,7 @@ def _near_misses(skill: Skill, digits: str, answer: str) -> list[set[str]]:
         return [set(digits), replaced, {str(d) for d in range(10)}]
     swapped = {answer[:i] + answer[i + 1] + answer[i] + answer[i + 2 :] for i in range(len(answer) - 1)}
     if skill.kind == "permutation":
-        return [swapped, replaced]
+        return [swapped | replaced]
     dropped = {answer[:i] + answer[i + 1 :] for i in range(len(answer)) if len(answer) > 1}
     added = {answer[:i] + d + answer[i:] for i in range(len(answer) + 1) for d in digits}
     return [swapped | replaced | dropped | added]

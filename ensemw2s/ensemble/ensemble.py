@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.choices import final_choices
+from ensemw2s.ensemble.choices import EnsembleChoices, final_choices
 from ensemw2s.ensemble.options import agreement, normalise
 from ensemw2s.errors import DataError, ModelError
 from ensemw2s.seeds import sub_seed
@@ -151,10 +152,11 @@ class Ensemble:
     def encode(self, examples: Sequence[Example]) -> EncodedSplit:
         """Tokenise examples as the ensemble was trained on them."""
         from ensemw2s.data.encode import encode_split
-        from ensemw2s.models.load import context_length, load_tokenizer
+        from ensemw2s.models.info import configured_context_length
+        from ensemw2s.models.load import load_tokenizer
 
         tokenizer = load_tokenizer(self.model_config(0))
-        limit = context_length(self.model_config(0))
+        limit = configured_context_length(self.model_config(0))
         return encode_split(list(examples), tokenizer, self.template, self.task, limit)
 
     def score(self, examples: Sequence[Example], sink: EventSink | None = None) -> list[dict[str, Any]]:
@@ -208,25 +210,25 @@ class Ensemble:
             )
         return self.encode(examples)
 
-    def _choose(self, enc: EncodedSplit, sink: EventSink) -> Any:
-        from ensemw2s.models.device import resolve_device
-        from ensemw2s.models.joint import score_joint
-        from ensemw2s.models.load import load_model
+    def _choose(self, enc: EncodedSplit, sink: EventSink) -> EnsembleChoices:
+        from ensemw2s.models.joint import score_joint, sequence_rows
+        from ensemw2s.models.load import opened_models
         from ensemw2s.models.scoring import score_split
 
-        device = resolve_device(self.compute)
-        tables = []
-        for k in range(len(self.experts)):
-            model = load_model(self.model_config(k), device)
-            tables.append(score_split(model, enc, compute=self.compute, top_k=1, sink=sink, tag=f"expert {k + 1}"))
+        configs = [self.model_config(k) for k in range(len(self.experts))]
+        tables = [
+            score_split(config, enc, compute=self.compute, top_k=1, sink=sink, tag=f"expert {k}")
+            for k, config in enumerate(configs, start=1)
+        ]
 
-        def product_rows(t: int) -> Any:
-            models = self.load_experts()[:t]
-            return score_joint(models, self.alphas[:t], enc, rule="product", compute=self.compute).target_logprob
+        def product_rows(t: int) -> NDArray[np.floating]:
+            rows = sequence_rows(enc, np.arange(enc.seq_example.size))
+            with opened_models(configs[:t], self.compute) as models:
+                found = score_joint(models, self.alphas[:t], enc, rows, rule="product", compute=self.compute)
+            return found.target_logprob
 
-        return final_choices(
-            tables, self.alphas, enc, self.config, product_rows if self.config.rule == "product" else None
-        )
+        needed = product_rows if self.config.rule == "product" else None
+        return final_choices(tables, self.alphas, enc, self.config, needed)
 
     def generate(
         self,
@@ -281,9 +283,9 @@ class Ensemble:
 
     def _prompt_ids(self, examples: list[Example], model: LoadedModel, decoding: DecodingConfig) -> list[Any]:
         from ensemw2s.data.encode import encode_prompts
-        from ensemw2s.models.load import context_length
+        from ensemw2s.models.info import configured_context_length
 
-        limit = context_length(self.model_config(0))
+        limit = configured_context_length(self.model_config(0))
         room = None if limit is None else limit - decoding.max_new_tokens
         return encode_prompts(examples, model.tokenizer, self.template, room)
 
@@ -304,10 +306,8 @@ class Ensemble:
             ids,
             decoding=decoding,
             rule=self.config.rule,
-            eos_id=models[0].tokenizer.eos_token_id,
             seed=sub_seed(seed, "decoding"),
             compute=self.compute,
-            keep_top_k=None,
             sink=sink,
             tag="generate",
         )

@@ -106,7 +106,7 @@ def _weighted_logs(looked: list[tuple[Floats, Bools]], weights: list[float]) -> 
 def _unseen_bound(logs: Floats) -> Floats:
     """Largest probability that a token outside the top k can have: the smallest kept one, or what mass is left."""
     p = np.exp(logs)
-    return np.minimum(p.min(axis=1), np.maximum(1.0 - p.sum(axis=1), 0.0))
+    return np.asarray(np.minimum(p.min(axis=1), np.maximum(1.0 - p.sum(axis=1), 0.0)))
 
 
 def _vote(candidates: Ints, ids: list[Ints], weights: list[float], low: Floats, high: Floats) -> tuple[Ints, Bools]:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.choices import EnsembleChoices
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Labels:
         teacher: for example ``ensemble``.
         ids: example ids.
         texts: label texts.
+        token_ids: the label's tokens in the teacher's vocabulary, int32, without end-of-sequence.
         options: int64 [n], chosen option; -1 where the answer was generated.
         confidence: float64 [n], geometric mean token probability.
         margin: float64 [n]; for ``choice`` the score of the label less that of the runner-up, in nats; for ``generate``
@@ -56,6 +59,7 @@ class Labels:
     teacher: str
     ids: list[str]
     texts: list[str]
+    token_ids: list[Tokens]
     options: Ints
     confidence: Floats
     margin: Floats
@@ -90,6 +94,7 @@ class Labels:
             {
                 "id": pa.array(self.ids, pa.string()),
                 "label": pa.array(self.texts, pa.string()),
+                "token_ids": pa.array([t.tolist() for t in self.token_ids], pa.list_(pa.int32())),
                 "option": pa.array(self.options, pa.int64()),
                 "confidence": pa.array(self.confidence, pa.float64()),
                 "margin": pa.array(self.margin, pa.float64()),
@@ -122,6 +127,7 @@ class Labels:
             teacher=(table.schema.metadata or {}).get(b"teacher", b"").decode(),
             ids=table["id"].to_pylist(),
             texts=table["label"].to_pylist(),
+            token_ids=[np.asarray(tokens, dtype=np.int32) for tokens in table["token_ids"].to_pylist()],
             options=table["option"].to_numpy(),
             confidence=table["confidence"].to_numpy(),
             margin=table["margin"].to_numpy(),
@@ -131,13 +137,14 @@ class Labels:
         )
 
 
-def labels_from_choices(teacher: str, examples: list[Example], found: EnsembleChoices) -> Labels:
+def labels_from_choices(teacher: str, examples: list[Example], enc: EncodedSplit, found: EnsembleChoices) -> Labels:
     """Labels for ``task: choice``: the best-scoring option of every example."""
     options = found.choices.option
     return Labels(
         teacher=teacher,
         ids=[example.id for example in examples],
         texts=[(example.choices or ())[int(o)] for example, o in zip(examples, options, strict=True)],
+        token_ids=[own[int(o)] for own, o in zip(enc.options, options, strict=True)],
         options=options,
         confidence=found.confidence,
         margin=found.choices.margin,

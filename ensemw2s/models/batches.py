@@ -40,7 +40,8 @@ def plan_batches(sizes: Sizes, items: Ints, max_tokens: int, max_rows: int) -> l
     Args:
         sizes: the costs of all items.
         items: which items to plan.
-        max_tokens: padded tokens in a batch, ``Σ sequences · (longest prefix + longest suffix)``; one item may exceed it.
+        max_tokens: padded tokens in a batch, ``Σ sequences · (longest prefix + longest suffix)``; one item alone may
+            exceed it.
         max_rows: logit rows in a batch; one item may exceed it.
 
     Returns:

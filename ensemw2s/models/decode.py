@@ -14,7 +14,7 @@ from torch import Tensor
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.errors import DataError, RunFailedError
-from ensemw2s.kernels import combine, sample
+from ensemw2s.kernels import CombineResult, combine, sample
 from ensemw2s.models.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.forward import (
     accepts,
@@ -65,8 +65,8 @@ def generate(
 ) -> list[Generation]:
     """Decode an answer for every prompt from the combined next-token distribution.
 
-    Prompts run in batches of similar length; finished answers leave their batch. A sampled token depends on the seed, the
-    prompt's number and the token's place, not on how prompts are batched.
+    Prompts run in batches of similar length; finished answers leave their batch. A sampled token depends on the seed,
+    the prompt's number and the token's place, not on how prompts are batched.
 
     Args:
         models: the experts, on one device (see :func:`ensemw2s.models.load.opened_models`).
@@ -111,7 +111,9 @@ def generate(
 
     def work(batch: NDArray[np.int64]) -> None:
         nonlocal done
-        for number, generation in zip(batch, decoder.decode(batch, [prompts[i] for i in batch], rooms[batch]), strict=True):
+        for number, generation in zip(
+            batch, decoder.decode(batch, [prompts[i] for i in batch], rooms[batch]), strict=True
+        ):
             results[number] = generation
         done += len(batch)
         sink.progress(tag, done, len(prompts))
@@ -127,26 +129,22 @@ def generate(
 
 
 @dataclass(slots=True)
-class _Answers:
-    """What a batch has produced so far; one list for each prompt."""
+class _Answer:
+    """What one prompt has produced so far."""
 
-    tokens: list[list[int]]
-    logprobs: list[list[float]]
-    ended: list[bool]
-    topk_ids: list[list[NDArray[np.int32]]] = field(default_factory=list)
-    topk_logprob: list[list[NDArray[np.float32]]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
+    topk_ids: list[NDArray[np.int32]] = field(default_factory=list)
+    topk_logprob: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def generation(self, i: int, width: int | None) -> Generation:
-        ids = logprob = None
-        if width is not None:
-            ids = np.array(self.topk_ids[i], dtype=np.int32).reshape(-1, width)
-            logprob = np.array(self.topk_logprob[i], dtype=np.float32).reshape(-1, width)
+    def generation(self) -> Generation:
         return Generation(
-            np.array(self.tokens[i], dtype=np.int32),
-            np.array(self.logprobs[i], dtype=np.float32),
-            self.ended[i],
-            ids,
-            logprob,
+            np.array(self.tokens, dtype=np.int32),
+            np.array(self.logprobs, dtype=np.float32),
+            self.ended,
+            np.array(self.topk_ids, dtype=np.int32) if self.topk_ids else None,
+            np.array(self.topk_logprob, dtype=np.float32) if self.topk_logprob else None,
         )
 
 
@@ -170,60 +168,146 @@ class _Decoder:
     @torch.inference_mode()
     def decode(self, numbers: NDArray[np.int64], prompts: list[Tokens], rooms: NDArray[np.int64]) -> list[Generation]:
         """Decode the prompts of one batch; ``numbers`` are their places among all prompts, ``rooms`` their limits."""
-        size = len(prompts)
-        answers = _Answers(
-            [[] for _ in prompts], [[] for _ in prompts], [False] * size, [[] for _ in prompts], [[] for _ in prompts]
-        )
-        width = None if self.keep_top_k is None else min(self.keep_top_k, vocabulary_size(self.models[0].model))
+        answers = [_Answer() for _ in prompts]
         streams = [_Stream(loaded, prompts, cached=not self.stateful) for loaded in self.models]
-        alive = np.arange(size)
+        alive = np.arange(len(prompts))
         for step in range(int(rooms.max(initial=0))):
             logits = [stream.logits for stream in streams]
-            chosen = self._choose(logits, numbers[alive] * self.decoding.max_new_tokens + step)
-            result = combine(
-                logits, self.alphas, rule=self.rule, targets=chosen, top_k=width, backend=self.backend
-            )
-            if result.target_logprob is None or bool(result.logprob.isnan().any()):
-                raise RunFailedError(
-                    "Decoding: an expert's logits are not finite.",
-                    hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
-                )
+            index = torch.from_numpy(numbers[alive] * self.decoding.max_new_tokens + step)
+            chosen, logprob, result = self._choose(logits, index.to(logits[0].device))
             tokens = chosen.cpu().numpy()
-            self._keep(answers, alive, tokens, result.target_logprob.cpu().numpy())
-            if width is not None and result.topk_ids is not None and result.topk_logprob is not None:
-                ids, logprob = result.topk_ids.cpu().numpy(), result.topk_logprob.cpu().numpy()
-                for place, i in enumerate(alive):
-                    answers.topk_ids[i].append(ids[place])
-                    answers.topk_logprob[i].append(logprob[place])
+            self._keep([answers[i] for i in alive], tokens, logprob.cpu().numpy(), result)
             going = np.flatnonzero((tokens != self.eos_id) & (step + 1 < rooms[alive]))
             if not len(going):
                 break
             for stream in streams:
-                stream.advance(chosen, going, alive)
+                stream.advance(chosen, going)
             alive = alive[going]
-        return [answers.generation(i, width) for i in range(size)]
+        return [answer.generation() for answer in answers]
 
-    def _choose(self, logits: list[Tensor], index: NDArray[np.int64]) -> Tensor:
-        if self.decoding.method == "greedy":
-            return combine(logits, self.alphas, rule=self.rule, backend=self.backend).argmax
-        return sample(
-            logits,
-            self.alphas,
-            seed=self.seed,
-            rule=self.rule,
-            temperature=self.decoding.temperature,
-            top_k=self.decoding.top_k,
-            top_p=self.decoding.top_p,
-            index=torch.from_numpy(index).to(logits[0].device),
-            backend=self.backend,
+    def _choose(self, logits: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor, CombineResult]:
+        """The next token of every row, its log-probability, and what the ensemble says besides."""
+        chosen = None
+        if self.decoding.method == "sample":
+            chosen = self._draw(logits, index)
+        result = combine(
+            logits, self.alphas, rule=self.rule, targets=chosen, top_k=self.keep_top_k, backend=self.backend
         )
+        if bool(result.logprob.isnan().any()):
+            raise _not_finite()
+        if chosen is None or result.target_logprob is None:
+            return result.argmax, result.logprob, result
+        return chosen, result.target_logprob, result
+
+    def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
+        try:
+            return sample(
+                logits,
+                self.alphas,
+                seed=self.seed,
+                rule=self.rule,
+                temperature=self.decoding.temperature,
+                top_k=self.decoding.top_k,
+                top_p=self.decoding.top_p,
+                index=index,
+                backend=self.backend,
+            )
+        except ValueError as error:
+            if all(bool(torch.isfinite(part).all()) for part in logits):
+                raise
+            raise _not_finite() from error
 
     def _keep(
-        self, answers: _Answers, alive: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]
+        self, answers: list[_Answer], tokens: NDArray[np.int64], logprobs: NDArray[np.float32], result: CombineResult
     ) -> None:
-        for i, token, logprob in zip(alive.tolist(), tokens.tolist(), logprobs.tolist(), strict=True):
-            answers.logprobs[i].append(logprob)
+        for answer, token, logprob in zip(answers, tokens.tolist(), logprobs.tolist(), strict=True):
+            answer.logprobs.append(logprob)
             if token == self.eos_id:
-                answers.ended[i] = True
+                answer.ended = True
             else:
-                answers.tokens[i].append(token)
+                answer.tokens.append(token)
+        if result.topk_ids is not None and result.topk_logprob is not None:
+            ids, logprob = result.topk_ids.cpu().numpy(), result.topk_logprob.cpu().numpy()
+            for place, answer in enumerate(answers):
+                answer.topk_ids.append(ids[place])
+                answer.topk_logprob.append(logprob[place])
+
+
+class _Stream:
+    """One expert reading a batch of prompts and the tokens that are chosen for them.
+
+    ``logits`` ``[B, V]`` are for the next token. With a cache only new tokens are read; without one (recurrent models)
+    everything is read again at each step, and all prompts of the batch have the same length.
+    """
+
+    def __init__(self, loaded: LoadedModel, prompts: list[Tokens], *, cached: bool) -> None:
+        ids, mask = padded(prompts, loaded.pad_id, left=True)
+        self.loaded = loaded
+        self.ids = torch.from_numpy(ids).to(loaded.device)
+        self.mask = torch.from_numpy(mask).to(loaded.device)
+        self.cached = cached
+        self.cache: Any = None
+        self._explicit = accepts(loaded.model, "position_ids")
+        self._caches = accepts(loaded.model, "use_cache")
+        self.logits = self._read(self.ids)
+
+    def advance(self, chosen: Tensor, going: NDArray[np.int64]) -> None:
+        """Append the chosen tokens and go on with the rows ``going`` alone."""
+        rows = torch.from_numpy(going).to(self.loaded.device)
+        token = chosen[rows][:, None]
+        if len(going) < len(self.mask):
+            self.mask = self.mask[rows]
+            if self.cached:
+                self.cache.batch_select_indices(rows)
+        if not self.cached:
+            self.ids = torch.cat([self.ids[rows], token], dim=1)
+        self.mask = torch.cat([self.mask, torch.ones_like(token)], dim=1)
+        self.logits = self._read(token if self.cached else self.ids)
+
+    def _read(self, ids: Tensor) -> Tensor:
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": self.mask}
+        if self._caches:
+            inputs["use_cache"] = self.cached
+        if self.cached:
+            inputs["past_key_values"] = self.cache
+        if self._explicit:
+            inputs["position_ids"] = positions_of(self.mask)[:, -ids.shape[1] :]
+        last = torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1
+        logits, output = logits_at(self.loaded.model, last, inputs)
+        if self.cached:
+            self.cache = output.past_key_values
+        return logits
+
+
+def _rooms(models: Sequence[LoadedModel], prompts: Sequence[Tokens], largest: int) -> NDArray[np.int64]:
+    """``[n]``: tokens that an answer may have, by the configuration and the models' context."""
+    limits = [limit for loaded in models if (limit := context_length(loaded.model)) is not None]
+    rooms = np.full(len(prompts), largest, dtype=np.int64)
+    for number, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise DataError(f"Prompt {number} has no tokens; there is nothing to continue.")
+        if limits:
+            rooms[number] = min(largest, min(limits) - len(prompt))
+        if rooms[number] < 1:
+            raise DataError(
+                f"Prompt {number} has {len(prompt)} tokens, which leaves no room in a context of {min(limits)}.",
+                hint="Shorten it, or choose a model with a longer context.",
+            )
+    return rooms
+
+
+def _sizes(prompts: Sequence[Tokens], rooms: NDArray[np.int64]) -> Sizes:
+    one = np.ones(len(prompts), dtype=np.int64)
+    return Sizes(np.array([len(p) for p in prompts], dtype=np.int64), rooms, one, one)
+
+
+def _equal_lengths(batches: list[NDArray[np.int64]], lengths: Tokens) -> list[NDArray[np.int64]]:
+    """Split batches so that no prompt needs padding."""
+    return [batch[lengths[batch] == length] for batch in batches for length in np.unique(lengths[batch])]
+
+
+def _not_finite() -> RunFailedError:
+    return RunFailedError(
+        "Decoding: an expert's logits are not finite.",
+        hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
+    )

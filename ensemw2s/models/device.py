@@ -35,7 +35,9 @@ def resolve_device(compute: ComputeConfig) -> torch.device:
             hint="Use auto or cpu, or install a torch build for your GPU.",
         )
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ConfigError(f"compute.device: {compute.device!r}, but there are {torch.cuda.device_count()} CUDA devices.")
+        raise ConfigError(
+            f"compute.device: {compute.device!r}, but there are {torch.cuda.device_count()} CUDA devices."
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"compute.device: {compute.device!r}, but torch sees no MPS device.", hint="Use auto or cpu.")
     if device.type not in ("cpu", "cuda", "mps"):

@@ -64,10 +64,10 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune ``base`` and write a Hugging Face model folder (or a LoRA adapter folder) to ``out``.
 
-    A step's loss is ``Σ w·ℓ / (batch_size · loss_constant)`` over the target tokens of its ``batch_size`` sequences. The
-    sequences come in a new seeded order every epoch of ``data.index``; a batch may reach from one epoch into the next, so
-    every step has ``batch_size`` of them. With ``dtype: bfloat16`` or ``float16`` the master weights are float32
-    (adapters: the base stays in that type) and the result is saved in that type.
+    A step's loss is ``Σ w·ℓ / (batch_size · loss_constant)`` over the target tokens of its ``batch_size`` sequences.
+    The sequences come in a new seeded order every epoch of ``data.index``; a batch may reach from one epoch into the
+    next, so every step has ``batch_size`` of them. With ``dtype: bfloat16`` or ``float16`` the master weights are
+    float32 (adapters: the base stays in that type) and the result is saved in that type.
 
     With ``checkpoint_steps`` an interrupted fine-tuning continues from ``out/trainer`` when it is called again with the
     same arguments, and gives the same weights as an undisturbed one. That folder is removed at the end.
@@ -188,7 +188,8 @@ def _with_adapter(model: Any, lora: LoraConfig, base: ModelConfig, revision: str
         wrapped = peft.get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError(
-            f"training.lora: {error}", hint="Set target_modules to all-linear, or to names of the model's linear layers."
+            f"training.lora: {error}",
+            hint="Set target_modules to all-linear, or to names of the model's linear layers.",
         ) from error
     folder = Path(base.path).expanduser()
     wrapped.peft_config["default"].base_model_name_or_path = str(folder.resolve()) if folder.is_dir() else base.path

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -76,7 +75,9 @@ def vocabulary_size(model: Any) -> int:
     return int(model.config.get_text_config().vocab_size if weight is None else weight.shape[0])
 
 
-def padded(sequences: Sequence[Tokens], pad_id: int, *, left: bool = False) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def padded(
+    sequences: Sequence[Tokens], pad_id: int, *, left: bool = False
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Token ids ``[B, L]`` filled up with ``pad_id``, and their attention mask ``[B, L]`` (1 for tokens)."""
     longest = max(len(s) for s in sequences)
     ids = np.full((len(sequences), longest), pad_id, dtype=np.int64)

@@ -117,13 +117,14 @@ def score_joint_each(
         ModelError: as in :func:`score_joint`.
         DataError: as in :func:`score_joint`.
     """
-    compute, rows = compute or ComputeConfig(), np.asarray(rows, dtype=np.int64)
+    compute = compute or ComputeConfig()
+    asked = np.asarray(rows, dtype=np.int64)
     same_vocabulary(models)
     for loaded in models:
         check_fit(loaded, encoded)
     total = int(np.asarray(encoded.row_offsets)[-1])
     wanted = np.zeros(total, dtype=bool)
-    wanted[rows] = True
+    wanted[asked] = True
     place = np.cumsum(wanted) - 1
     tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))
     k = None if top_k is None else min(top_k, vocabulary_size(models[0].model))
@@ -135,9 +136,9 @@ def score_joint_each(
             result = combine(logits, alphas, rule=rule, targets=targets, top_k=k, backend=compute.backend)
             table.add(place[batch], result)
 
-    if len(rows):
+    if len(asked):
         RowForward(encoded, wanted).run(models, use, compute=compute, sink=sink or NullSink(), tag=tag)
-    return [table.scores(rows, place[rows]) for table in tables]
+    return [table.scores(asked, place[asked]) for table in tables]
 
 
 def same_vocabulary(models: Sequence[LoadedModel]) -> None:

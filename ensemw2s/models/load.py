@@ -53,7 +53,8 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.model.parameters())).device
+        device: torch.device = next(iter(self.model.parameters())).device
+        return device
 
     @property
     def eos_id(self) -> int:
@@ -84,7 +85,8 @@ def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
             base = adapter_base(source)
             return load_tokenizer(cfg.model_copy(update={"path": base.path, "revision": base.revision}))
         raise ModelError(
-            f"The folder {cfg.path} holds no tokenizer.", hint="Save it beside the model: tokenizer.save_pretrained(folder)."
+            f"The folder {cfg.path} holds no tokenizer.",
+            hint="Save it beside the model: tokenizer.save_pretrained(folder).",
         )
     from transformers import AutoTokenizer
 
@@ -124,7 +126,9 @@ def load_model(cfg: ModelConfig, device: torch.device | str = "cpu") -> LoadedMo
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(f"{cfg.path} does not fit into the memory of {device}.", hint="Set dtype: bfloat16.") from error
+        raise ModelError(
+            f"{cfg.path} does not fit into the memory of {device}.", hint="Set dtype: bfloat16."
+        ) from error
     return LoadedModel(
         model=model.eval(),
         tokenizer=tokenizer,
@@ -251,7 +255,14 @@ def _explained(source: ModelSource, part: str, error: BaseException) -> ModelErr
 
 
 _UNREACHABLE = frozenset(
-    {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError", "ConnectTimeout", "TimeoutException"}
+    {
+        "OfflineModeIsEnabled",
+        "LocalEntryNotFoundError",
+        "ConnectError",
+        "ConnectionError",
+        "ConnectTimeout",
+        "TimeoutException",
+    }
 )
 
 

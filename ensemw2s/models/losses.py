@@ -1,7 +1,7 @@
 """The losses of fine-tuning, as functions of the logits at target positions.
 
-Every loss is a weighted sum over tokens, ``Σ_j w_j · ℓ_j``. It is never divided here: the caller divides by a constant, so
-that a token's weight means the same in every batch.
+Every loss is a weighted sum over tokens, ``Σ_j w_j · ℓ_j``. It is never divided here: the caller divides by a constant,
+so that a token's weight means the same in every batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LossConfig:
     warmup_steps: int = 0
     """``logconf``: optimiser steps over which that weight grows linearly from 0; it is constant afterwards."""
     binary_tokens: tuple[int, int] | None = None
-    """``logconf``: the two tokens of a two-class task with answers of one token; hardens at a class-balanced threshold."""
+    """``logconf``: the two answers (of one token) of a two-class task, hardened at a class-balanced threshold."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.coefficient <= 1.0 or self.warmup_steps < 0:

@@ -37,8 +37,8 @@ class _Plan:
 class RowForward:
     """Computes the logits of wanted rows, batch by batch, with any model.
 
-    Options of one example share their prompt: it runs once, and its key-value cache is repeated for the options. Examples
-    with a single option, and models without such a cache, run as whole sequences.
+    Options of one example share their prompt: it runs once, and its key-value cache is repeated for the options.
+    Examples with a single option, and models without such a cache, run as whole sequences.
 
     Args:
         encoded: the split.
@@ -46,17 +46,24 @@ class RowForward:
         share_prompts: False runs every sequence as a whole.
     """
 
-    def __init__(self, encoded: EncodedSplit, wanted: NDArray[np.bool_] | None = None, *, share_prompts: bool = True) -> None:
+    def __init__(
+        self, encoded: EncodedSplit, wanted: NDArray[np.bool_] | None = None, *, share_prompts: bool = True
+    ) -> None:
         self.encoded = encoded
         self.offsets = np.asarray(encoded.row_offsets, dtype=np.int64)
         self.wanted = np.ones(int(self.offsets[-1]), dtype=bool) if wanted is None else wanted
-        self._needed = np.add.reduceat(self.wanted, self.offsets[:-1], dtype=np.int64) if len(self.offsets) > 1 else _NONE
+        self._needed = (
+            np.add.reduceat(self.wanted, self.offsets[:-1], dtype=np.int64) if len(self.offsets) > 1 else _NONE
+        )
         needed = np.flatnonzero(self._needed)
         example = np.asarray(encoded.seq_example, dtype=np.int64)
         count = np.bincount(example[needed], minlength=len(encoded.prompts))
         shared = count > 1 if share_prompts else np.zeros(len(count), dtype=bool)
         self._members = np.split(needed, np.cumsum(count)[:-1]) if len(count) else []
-        self._plans = [self._plan_examples(np.flatnonzero(shared)), self._plan_sequences(needed[~shared[example[needed]]])]
+        self._plans = [
+            self._plan_examples(np.flatnonzero(shared)),
+            self._plan_sequences(needed[~shared[example[needed]]]),
+        ]
 
     @property
     def total(self) -> int:
@@ -126,7 +133,7 @@ class RowForward:
         prompts, options = self._tokens(sequences)
         ids, mask = padded([np.concatenate([p, o]) for p, o in zip(prompts, options, strict=True)], loaded.pad_id)
         rows, where = self._rows(sequences, [len(p) - 1 for p in prompts], ids.shape[1])
-        inputs = {"input_ids": _on(loaded, ids), "attention_mask": _on(loaded, mask)}
+        inputs: dict[str, Any] = {"input_ids": _on(loaded, ids), "attention_mask": _on(loaded, mask)}
         if accepts(loaded.model, "use_cache"):
             inputs["use_cache"] = False
         return rows, logits_at(loaded.model, _on(loaded, where), inputs)[0]
@@ -138,7 +145,7 @@ class RowForward:
         prompt_mask = _on(loaded, mask)
         explicit = accepts(model, "position_ids")
         last = np.arange(1, len(examples) + 1) * ids.shape[1] - 1
-        inputs = {"input_ids": _on(loaded, ids), "attention_mask": prompt_mask, "use_cache": True}
+        inputs: dict[str, Any] = {"input_ids": _on(loaded, ids), "attention_mask": prompt_mask, "use_cache": True}
         if explicit:
             inputs["position_ids"] = positions_of(prompt_mask)
         first, output = logits_at(model, _on(loaded, last), inputs)

@@ -124,13 +124,15 @@ def check_fit(loaded: LoadedModel, encoded: EncodedSplit) -> None:
     """
     limit, size = context_length(loaded.model), vocabulary_size(loaded.model)
     for example, prompt, options in zip(encoded.ids, encoded.prompts, encoded.options, strict=True):
-        length = len(prompt) + max(len(option) for option in options)
+        length = len(prompt) + max((len(option) for option in options), default=0)
         if limit is not None and length > limit:
             raise DataError(
                 f"Example {example} has {length} tokens with its longest option; {loaded.source} reads {limit}.",
                 hint="Shorten it, or lower data.max_length so that it is found before the run.",
             )
-    highest = max([int(p.max(initial=0)) for p in encoded.prompts] + [int(np.max(encoded.row_tokens, initial=0))], default=0)
+    highest = max(
+        [int(p.max(initial=0)) for p in encoded.prompts] + [int(np.max(encoded.row_tokens, initial=0))], default=0
+    )
     if highest >= size:
         raise DataError(
             f"The data hold token {highest}, but {loaded.source} knows {size} tokens.",

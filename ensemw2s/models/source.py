@@ -47,7 +47,9 @@ def find_source(path: str) -> ModelSource:
         ModelError: there is no such embedded base or folder, or the folder holds no model.
     """
     if path.startswith(EMBEDDED):
-        return ModelSource(path, _embedded(path), None)
+        from ensemw2s.data.embedded import base_path
+
+        return ModelSource(path, base_path(path.removeprefix(EMBEDDED)), None)
     folder = Path(path).expanduser()
     if folder.is_dir():
         if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -60,7 +62,8 @@ def find_source(path: str) -> ModelSource:
         raise ModelError(f"{path} is a file; a model is a folder.", hint="Point to the folder that holds config.json.")
     if _looks_local(path):
         raise ModelError(
-            f"There is no model folder {path}.", hint="Check the path, or give the id of a model on the hub: owner/name."
+            f"There is no model folder {path}.",
+            hint="Check the path, or give the id of a model on the hub: owner/name.",
         )
     return ModelSource(path, None, path)
 
@@ -84,16 +87,6 @@ def adapter_base(source: ModelSource) -> ModelConfig:
     if not base.startswith(EMBEDDED) and (source.folder / base).is_dir():
         base = str(source.folder / base)
     return ModelConfig(path=base, revision=revision)
-
-
-def _embedded(path: str) -> Path:
-    from ensemw2s.data.embedded import base_path
-
-    name = path.removeprefix(EMBEDDED)
-    if name not in ("weak", "strong"):
-        raise ModelError(f"There is no embedded base {path!r}.", hint="Use embedded:weak or embedded:strong.")
-    folder: Path = base_path(name)
-    return folder
 
 
 def _looks_local(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The ``transformers.Trainer`` behind :func:`ensemw2s.models.finetune.finetune`. Importing this loads ``transformers``."""
+"""The ``transformers.Trainer`` behind ``ensemw2s.models.finetune``; importing this loads ``transformers``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DrawOrder(Dataset[int]):
         return chosen
 
 
-class Arguments(TrainingArguments):
+class Arguments(TrainingArguments):  # type: ignore[misc]
     """Training arguments that keep to one given device: no ``DataParallel``, and ``cuda:1`` is not ``cuda:0``."""
 
     @property
@@ -64,13 +64,15 @@ class Arguments(TrainingArguments):
         return min(int(super().n_gpu), 1)
 
 
-class WeightedTrainer(Trainer):
+class WeightedTrainer(Trainer):  # type: ignore[misc]
     """Weighted token losses, divided by a constant; the data order comes from outside."""
 
     #: The loss is a share of the step's loss already: nothing is divided by accumulation steps or counted items.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *, data: TrainingSet, pad_id: int, loss: LossConfig, divisor: float, tag: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *, data: TrainingSet, pad_id: int, loss: LossConfig, divisor: float, tag: str, **kwargs: Any
+    ) -> None:
         super().__init__(
             data_collator=partial(collate, data, pad_id=pad_id),
             compute_loss_func=training_loss,  # says to every version of the Trainer that the loss is scaled already
@@ -131,7 +133,7 @@ class WeightedTrainer(Trainer):
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
 
-class Reporter(TrainerCallback):
+class Reporter(TrainerCallback):  # type: ignore[misc]
     """Passes losses and progress on, and marks complete checkpoints."""
 
     def __init__(self, sink: EventSink, tag: str, tokens: NDArray[np.int64], identity: str) -> None:

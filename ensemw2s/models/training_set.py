@@ -68,9 +68,9 @@ class TrainingSet:
             raise ValueError(f"index must hold sequence numbers in [0, {n})")
         if (self.soft_ids is None) != (self.soft_logprob is None):
             raise ValueError("soft_ids and soft_logprob belong together")
-        if self.soft_ids is not None and self.soft_logprob is not None:
-            if self.soft_ids.shape != self.soft_logprob.shape or self.soft_ids.shape[:1] != (targets,):
-                raise ValueError(f"soft_ids and soft_logprob must both be [{targets}, k]")
+        shapes = {a.shape for a in (self.soft_ids, self.soft_logprob) if a is not None}
+        if len(shapes) > 1 or any(len(shape) != 2 or shape[0] != targets for shape in shapes):
+            raise ValueError(f"soft_ids and soft_logprob must both be [{targets}, k]")
 
     def __len__(self) -> int:
         """Number of sequences."""

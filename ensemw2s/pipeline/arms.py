@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.config.method import DecodingConfig
 from ensemw2s.data.example import SplitName
-from ensemw2s.evaluation import ArmResult, summarise, text_correct, token_accuracy
+from ensemw2s.evaluation import ArmResult, TokenAccuracy, summarise, text_correct, token_accuracy
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.members import Member
 from ensemw2s.pipeline.prefixes import choice_correct, token_correct
@@ -66,7 +67,7 @@ def evaluate_arms(ctx: Context, arms: Iterable[Arm], board: Scoreboard) -> None:
             )
 
 
-def _tokens(ctx: Context, arm: Arm, split: SplitName):  # type: ignore[no-untyped-def]
+def _tokens(ctx: Context, arm: Arm, split: SplitName) -> TokenAccuracy:
     enc = ctx.encoded(arm.side, split, ctx.scoring_view(split))
     _, offsets = enc.answer_rows(include_eos=False)
     return token_accuracy(
@@ -109,30 +110,27 @@ def _answers(ctx: Context, arm: Arm, split: SplitName) -> list[str]:
         return [json.loads(line)["text"] for line in stream]
 
 
-def _generate(ctx: Context, arm: Arm, split: SplitName, decoding):  # type: ignore[no-untyped-def]
+def _generate(ctx: Context, arm: Arm, split: SplitName, decoding: DecodingConfig) -> list[dict[str, str]]:
     from ensemw2s.data.encode import encode_prompts
     from ensemw2s.ensemble.ensemble import clean_text
     from ensemw2s.models.decode import generate
-    from ensemw2s.models.device import resolve_device
-    from ensemw2s.models.load import load_model
+    from ensemw2s.models.load import opened_models
 
     base = ctx.base(arm.side)
     room = None if base.max_length is None else base.max_length - decoding.max_new_tokens
     examples = [example.hide_answer() for example in ctx.splits[split]]
-    device = resolve_device(ctx.config.compute)
-    answers = generate(
-        [load_model(member.model, device) for member in arm.members],
-        arm.alphas,
-        encode_prompts(examples, base.tokenizer, ctx.config.data.template, room),
-        decoding=decoding,
-        rule=ctx.config.ensemble.rule,
-        eos_id=base.tokenizer.eos_token_id,
-        seed=sub_seed(ctx.seed, "answers", arm.name, split),
-        compute=ctx.config.compute,
-        keep_top_k=None,
-        sink=ctx.sink,
-        tag=f"{arm.name}/{split}",
-    )
+    with opened_models([member.model for member in arm.members], ctx.config.compute) as models:
+        answers = generate(
+            models,
+            arm.alphas,
+            encode_prompts(examples, base.tokenizer, ctx.config.data.template, room),
+            decoding=decoding,
+            rule=ctx.config.ensemble.rule,
+            seed=sub_seed(ctx.seed, "answers", arm.name, split),
+            compute=ctx.config.compute,
+            sink=ctx.sink,
+            tag=f"{arm.name}/{split}",
+        )
     return [
         {"id": example.id, "text": clean_text(base.tokenizer, answer.token_ids)}
         for example, answer in zip(examples, answers, strict=True)

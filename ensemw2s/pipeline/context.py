@@ -113,11 +113,13 @@ class Context:
 
 
 def _base(config: ModelConfig) -> Base:
-    from ensemw2s.models.load import context_length, load_tokenizer, model_fingerprint
+    from ensemw2s.models.fingerprint import model_fingerprint
+    from ensemw2s.models.info import configured_context_length
+    from ensemw2s.models.load import load_tokenizer
 
     return Base(
         config=config,
         tokenizer=load_tokenizer(config),
-        max_length=context_length(config),
+        max_length=configured_context_length(config),
         fingerprint=model_fingerprint(config),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from ensemw2s.pipeline.members import Member, Recipe, base_member, member_seed, 
 from ensemw2s.pipeline.prefixes import PrefixScores
 
 if TYPE_CHECKING:
+    from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.models.training_set import TrainingSet
 
 #: Rounds of cross-fitting helpers, bagging members and so on draw from streams apart from the boosting rounds'.
@@ -57,7 +58,7 @@ class ExpertSchool:
         return TokenLayout(self.answers.answer_rows(include_eos=self.include_eos)[1])
 
     @cached_property
-    def answers(self) -> Any:
+    def answers(self) -> EncodedSplit:
         """The training split with its true answers only."""
         return self.ctx.encoded("weak", "train", "answers")
 
@@ -100,7 +101,8 @@ class ExpertSchool:
         """Raw ``s`` of a model on the training set, [N]: by arg-max token, or by chosen option."""
         table = member.table("train")
         if self.boosting.error_unit == "token":
-            return (np.asarray(table.argmax)[self.rows] != self.answers.row_tokens[self.rows]).astype(np.float64)
+            missed = np.asarray(table.argmax)[self.rows] != self.answers.row_tokens[self.rows]
+            return np.asarray(missed, dtype=np.float64)
         enc = self.ctx.encoded("weak", "train", "options")
         wrong = own_choices(table, enc, self.ctx.config.ensemble).option != enc.answer_index
         return np.repeat(wrong.astype(np.float64), self.layout.lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import EnsembleChoices, ensemble_argmax, final_choices, own_choices
 from ensemw2s.evaluation.results import RoundScore
-from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.members import Member
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
+    from ensemw2s.models.joint import JointScores
 
 Bools = NDArray[np.bool_]
 
@@ -76,7 +77,7 @@ class PrefixScores:
 
 
 def choices_of(
-    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Any = "weak"
+    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> EnsembleChoices:
     """What members together choose on a split of options."""
     enc = ctx.encoded(side, split, ctx.scoring_view(split))
@@ -85,13 +86,13 @@ def choices_of(
     if ctx.config.ensemble.rule == "product" and len(members) > 1:
 
         def product(t: int) -> NDArray[np.floating]:
-            return joint_scores(ctx, members[:t], alphas[:t], enc).target_logprob
+            return np.asarray(joint_scores(ctx, members[:t], alphas[:t], enc).target_logprob)
 
     return final_choices(tables, alphas, enc, ctx.config.ensemble, product)
 
 
 def choice_correct(
-    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Any = "weak"
+    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> Bools:
     """Whether members together choose the true option, bool [n]."""
     enc = ctx.encoded(side, split, "options")
@@ -103,7 +104,7 @@ def choice_correct(
 
 
 def token_correct(
-    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Any = "weak"
+    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> Bools:
     """Whether members together predict each answer token, teacher-forced, bool [A]; end-of-sequence is left out."""
     enc = ctx.encoded(side, split, ctx.scoring_view(split))
@@ -146,22 +147,21 @@ def joint_scores(
     enc: EncodedSplit,
     sequences: NDArray[np.int64] | None = None,
     top_k: int | None = None,
-) -> Any:
+) -> JointScores:
     """Run members together on sequences; see :func:`ensemw2s.models.joint.score_joint`."""
-    from ensemw2s.models.device import resolve_device
-    from ensemw2s.models.joint import score_joint
-    from ensemw2s.models.load import load_model
+    from ensemw2s.models.joint import score_joint, sequence_rows
+    from ensemw2s.models.load import opened_models
 
-    device = resolve_device(ctx.config.compute)
-    models = [load_model(member.model, device) for member in members]
-    return score_joint(
-        models,
-        alphas,
-        enc,
-        sequences=sequences,
-        rule=ctx.config.ensemble.rule,
-        compute=ctx.config.compute,
-        top_k=top_k,
-        sink=ctx.sink,
-        tag="joint",
-    )
+    asked = np.arange(enc.seq_example.size) if sequences is None else sequences
+    with opened_models([member.model for member in members], ctx.config.compute) as models:
+        return score_joint(
+            models,
+            alphas,
+            enc,
+            sequence_rows(enc, asked),
+            rule=ctx.config.ensemble.rule,
+            compute=ctx.config.compute,
+            top_k=top_k,
+            sink=ctx.sink,
+            tag="joint",
+        )

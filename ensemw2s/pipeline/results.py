@@ -43,14 +43,14 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
         pgr=comparisons.pgr,
         times=_times(ctx.run.path),
     )
-    ids = {split: [example.id for example in ctx.splits[split]] for split in TESTS}
+    ids: dict[str, list[str]] = {split: [example.id for example in ctx.splits[split]] for split in TESTS}
     write_correct(ctx.run.path / "correct.parquet", state.board.correct, ids)
     results.write(ctx.run.results_path)
     return results.to_json()
 
 
 def _model_info(ctx: Context, side: Side) -> ModelInfo:
-    from ensemw2s.models.load import parameter_count
+    from ensemw2s.models.info import parameter_count
 
     config = ctx.base(side).config
     return ModelInfo(source=config.path, parameters=parameter_count(config), revision=config.revision)

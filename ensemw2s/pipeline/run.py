@@ -214,7 +214,7 @@ def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Membe
 
 def labels_phase(ctx: Context, state: Progress) -> dict[str, Labels]:
     """Every teacher that gets a student labels the hard pool."""
-    out = {}
+    out: dict[str, Labels] = {}
     for name in ctx.config.arms.students:
         labels = label_pool(ctx, state.teachers[name])
         state.labels[name] = label_result(ctx, labels, select_labels(labels, ctx.config.student))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s.data.example import SplitName
+from ensemw2s.data.encode import encode_prompts
+from ensemw2s.data.example import Example, SplitName
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.members import Member, Recipe, member_seed, trained_member
 from ensemw2s.student import binary_answer_tokens, labelled_examples, student_loss, student_training_set
+
+Tokens = NDArray[np.int32]
 
 _SPLITS: list[SplitName] = ["test", "hard_test"]
 
@@ -25,10 +28,19 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Memb
         kept: the labels that pass the filters.
     """
     pool = [ctx.splits.hard_pool[i] for i in kept]
-    examples = labelled_examples(pool, [labels.texts[i] for i in kept])
-    enc = ctx.encode("strong", examples, "answers")
-    soft = None if labels.soft is None else labels.soft.of(kept)
-    data, constant = student_training_set(enc, ended=labels.ended[kept], soft=soft)
+    # Soft labels are bound to the teacher's tokens; hard ones travel as text and may be tokenised differently.
+    if labels.soft is not None:
+        prompts = encode_prompts(pool, ctx.strong.tokenizer, ctx.config.data.template, ctx.strong.max_length)
+        targets = [labels.token_ids[i] for i in kept]
+    else:
+        prompts, targets = _tokens(ctx, pool, [labels.texts[i] for i in kept])
+    data, constant = student_training_set(
+        prompts,
+        targets,
+        eos_id=ctx.strong.tokenizer.eos_token_id,
+        ended=labels.ended[kept],
+        soft=None if labels.soft is None else labels.soft.of(kept),
+    )
     config = ctx.config.training.student
     binary = None
     if ctx.config.task == "choice" and ctx.config.student.loss == "logconf":
@@ -42,8 +54,9 @@ def train_ceiling(ctx: Context) -> Member:
     """The strong base fine-tuned on the true answers of all prompts of the hard pool."""
     from ensemw2s.models.losses import LossConfig
 
-    true = labelled_examples(ctx.splits.hard_pool, [example.answer or "" for example in ctx.splits.hard_pool])
-    data, constant = student_training_set(ctx.encode("strong", true, "answers"))
+    pool = ctx.splits.hard_pool
+    prompts, targets = _tokens(ctx, pool, [example.answer or "" for example in pool])
+    data, constant = student_training_set(prompts, targets, eos_id=ctx.strong.tokenizer.eos_token_id)
     recipe = Recipe(
         data=data,
         config=ctx.config.training.student,
@@ -52,3 +65,9 @@ def train_ceiling(ctx: Context) -> Member:
         seed=member_seed(ctx, "student"),
     )
     return trained_member(ctx, "ceiling", "strong", recipe, _SPLITS)
+
+
+def _tokens(ctx: Context, pool: list[Example], texts: list[str]) -> tuple[list[Tokens], list[Tokens]]:
+    """Prompts and labels as the student tokenises them."""
+    enc = ctx.encode("strong", labelled_examples(pool, texts), "answers")
+    return enc.prompts, [options[0] for options in enc.options]

@@ -71,36 +71,37 @@ def _hidden_pool(ctx: Context) -> list[Example]:
 
 def _choose(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
     found = choices_of(ctx, teacher.members, teacher.alphas, "hard_pool")
-    labels = labels_from_choices(teacher.name, _hidden_pool(ctx), found)
+    enc = ctx.encoded("weak", "hard_pool", "hidden")
+    labels = labels_from_choices(teacher.name, _hidden_pool(ctx), enc, found)
     if not soft:
         return labels
-    enc = ctx.encoded("weak", "hard_pool", "hidden")
     top_k = ctx.config.labelling.soft_top_k
     joint = joint_scores(ctx, teacher.members, teacher.alphas, enc, found.choices.sequence, top_k=top_k)
+    if joint.topk_ids is None or joint.topk_logprob is None:
+        raise RuntimeError("joint scoring left out the candidates that were asked for")
     lengths = np.diff(enc.row_offsets)[found.choices.sequence]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return dataclasses.replace(labels, soft=SoftTargets(offsets, joint.topk_ids, joint.topk_logprob))
 
 
 def _generate(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
-    from ensemw2s.models.device import resolve_device
-    from ensemw2s.models.load import load_model
+    from ensemw2s.models.load import opened_models
 
-    device = resolve_device(ctx.config.compute)
-    return label_by_generating(
-        teacher.name,
-        [load_model(member.model, device) for member in teacher.members],
-        teacher.alphas,
-        _hidden_pool(ctx),
-        template=ctx.config.data.template,
-        max_length=ctx.weak.max_length,
-        config=ctx.config.labelling,
-        ensemble=ctx.config.ensemble,
-        keep_soft=soft,
-        seed=ctx.seed,
-        compute=ctx.config.compute,
-        sink=ctx.sink,
-    )
+    with opened_models([member.model for member in teacher.members], ctx.config.compute) as models:
+        return label_by_generating(
+            teacher.name,
+            models,
+            teacher.alphas,
+            _hidden_pool(ctx),
+            template=ctx.config.data.template,
+            max_length=ctx.weak.max_length,
+            config=ctx.config.labelling,
+            ensemble=ctx.config.ensemble,
+            keep_soft=soft,
+            seed=ctx.seed,
+            compute=ctx.config.compute,
+            sink=ctx.sink,
+        )
 
 
 def require_shared_tokenizer(ctx: Context) -> None:

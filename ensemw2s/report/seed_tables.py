@@ -43,7 +43,9 @@ def mean_table(results: AggregateResults) -> Table:
         rule = w.is_strong(arm) and not strong_seen
         strong_seen = strong_seen or rule
         tokens = results.token_accuracy.get(arm, {})
-        row = [mean_sd(cells.get(split)) for split in TEST_SPLITS] + [mean_sd(tokens.get(split)) for split in TEST_SPLITS]
+        row = [mean_sd(cells.get(split)) for split in TEST_SPLITS] + [
+            mean_sd(tokens.get(split)) for split in TEST_SPLITS
+        ]
         table.add(w.arm_label(arm), *row, rule=rule, strong=arm in ("ensemble", "student_ensemble"))
         have = next(cells[split].seeds for split in TEST_SPLITS if split in cells)
         if have != results.seeds:
@@ -57,7 +59,7 @@ def claim_table(results: AggregateResults) -> Table:
     level = w.level_text(results.level)
     columns = [
         Column("claim", "left"),
-        Column("", "left"),
+        Column("split", "left"),
         Column(f"mean [{level}]"),
         Column("sd"),
         Column("p"),
@@ -75,7 +77,7 @@ def claim_table(results: AggregateResults) -> Table:
     table.notes = [f"Paired t-test; Holm's adjustment over these {len(table.rows)} planned claims."]
     if any(found.claim and found.p is None for found in results.comparisons):
         table.notes.append("–: the differences do not vary between seeds, so there is no test.")
-    table.notes.append(results.caution)
+    table.notes.append(results.caution.partition(":")[0] + ".")
     return table
 
 
@@ -102,7 +104,7 @@ def _short(claim: SeedComparison) -> str:
 
 def seed_student_table(results: AggregateResults) -> Table:
     """Each student over seeds: S − W, C − S, and PGR as ratio of means."""
-    columns = [Column("student from", "left"), Column("", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
+    columns = [Column("student from", "left"), Column("split", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
     table = Table("Students over seeds: performance gap recovered", columns)
     for split in TEST_SPLITS:
         first = True
@@ -125,7 +127,9 @@ def seed_student_table(results: AggregateResults) -> Table:
 
 def label_mean_table(results: AggregateResults) -> Table:
     """Accuracy of the pseudo-labels beside that of the students, over seeds."""
-    table = Table("Pseudo-labels over seeds, in %", [Column("labels of", "left"), Column("right"), Column("student OOD")])
+    table = Table(
+        "Pseudo-labels over seeds, in %", [Column("labels of", "left"), Column("right"), Column("student OOD")]
+    )
     for teacher, summary in results.labels.items():
         student = results.arms.get(f"student_{teacher}", {}).get("hard_test")
         table.add(w.teacher_label(teacher), mean_sd(summary), mean_sd(student), strong=teacher == "ensemble")

@@ -35,7 +35,7 @@ def run_tables(results: Results, width: int = WIDE) -> list[Table]:
 
 
 def accuracy_table(results: Results, *, with_pgr: bool = False) -> Table:
-    """Arms × (ID, OOD) with intervals, token accuracy, and PGR if asked for. Later experts are in the table of rounds."""
+    """Arms × (ID, OOD) with intervals, token accuracy, and PGR if asked for; later experts: see the rounds."""
     level = w.level_text(results.level)
     columns = [
         Column("arm", "left"),
@@ -105,7 +105,7 @@ def difference_cell(pair: PairResult | None) -> str:
 
 def student_table(results: Results) -> Table:
     """Each student against the weak single expert and the ceiling: S − W, C − S, PGR."""
-    columns = [Column("student from", "left"), Column("", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
+    columns = [Column("student from", "left"), Column("split", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
     table = Table("Students: performance gap recovered", columns)
     for split in TEST_SPLITS:
         first = True
@@ -129,7 +129,7 @@ def difference_table(results: Results) -> Table:
     """The planned comparisons that are not part of a PGR, with McNemar's exact test."""
     columns = [
         Column("comparison", "left"),
-        Column("", "left"),
+        Column("split", "left"),
         Column("difference"),
         Column("won : lost"),
         Column("p"),
@@ -140,7 +140,12 @@ def difference_table(results: Results) -> Table:
         if CEILING in (pair.a, pair.b) or (pair.b == WEAK and pair.a.startswith("student_")):
             continue
         name = w.pair_label(pair.a, pair.b)
-        cells = (w.split_label(pair.split), difference_cell(pair), f"{pair.b10} : {pair.b01}", w.p_value(pair.mcnemar_p))
+        cells = (
+            w.split_label(pair.split),
+            difference_cell(pair),
+            f"{pair.b10} : {pair.b01}",
+            w.p_value(pair.mcnemar_p),
+        )
         table.add("" if name == last else name, *cells)
         last = name
     table.notes = ["Won: only the first is right; lost: only the second. p: exact McNemar test."] if last else []
@@ -169,7 +174,9 @@ def label_table(results: Results) -> Table:
             "" if student is None else w.percent(student.accuracy),
             strong=teacher == "ensemble",
         )
-    table.notes = ["Right: labels that are true, in %; student: its OOD accuracy. The truth is used for this table only."]
+    table.notes = [
+        "Right: labels that are true, in %; student: its OOD accuracy. The truth is used for this table only."
+    ]
     return table
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Mode = Literal["light", "dark"]
+
+PANEL_TITLES = {"test": "ID: held-out easy questions", "hard_test": "OOD: held-out hard questions"}
 
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -43,7 +48,7 @@ class Style:
 def series_style(name: str, theme: Theme) -> Style:
     """Style of a series or an arm; the same arm looks the same in every plot."""
     styles = {
-        "expert": Style(VERMILLION, "x", (0, (1, 1.6))),  # type: ignore[arg-type]
+        "expert": Style(VERMILLION, "x", ":"),
         "single": Style(VERMILLION, "x"),
         "ensemble": Style(theme.blue, "o"),
         "ensemble_equal": Style(theme.blue, "p"),
@@ -57,7 +62,7 @@ def series_style(name: str, theme: Theme) -> Style:
         "student_ensemble": Style(theme.blue, "D"),
         "ceiling": Style(PURPLE, "*"),
     }
-    return styles.get(name, Style(theme.faint, "v" if name.endswith("zero_shot") else "d"))
+    return styles.get(name, Style(theme.faint, "d"))
 
 
 @contextmanager
@@ -97,3 +102,10 @@ def drawing(theme: Theme) -> Iterator[None]:
             }
         )
         yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that belongs to no window."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")

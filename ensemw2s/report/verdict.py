@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, students
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, students
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
@@ -24,13 +24,15 @@ def verdict_sentences(results: Results) -> list[str]:
     the reason why it is undefined; and one seed is never taken for a statement about methods.
     """
     sentences = []
+    if results.selected_rounds.get("boosting") == 1:
+        sentences.append("Validation chose a single round, so the boosted ensemble is the single expert.")
     for a, b in _QUESTIONS:
         pairs = [results.difference(a, b, split) for split in reversed(TEST_SPLITS)]
         sentences += _pair_sentences([pair for pair in pairs if pair is not None], results.level)
     sentences += _pgr_sentences(results.pgr, [name for name in students(results.arms) if name in results.pgr])
     if CEILING not in results.arms and students(results.arms):
         sentences.append("Without a ceiling there is no PGR.")
-    if not sentences:
+    if not any(arm in results.arms for arm in ("ensemble", *students(results.arms))):
         return ["This run has no comparison: it needs at least a boosted ensemble and a single expert."]
     sentences.append(
         f"This is one seed ({results.seed}): the tests speak about these models, not about the methods; "

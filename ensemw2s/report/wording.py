@@ -139,9 +139,9 @@ def p_value(p: float | None) -> str:
 
 
 def p_phrase(p: float) -> str:
-    """A p-value inside a sentence: ``p = 0.03`` or ``p < 0.001``."""
+    """A p-value inside a sentence, ``p = 0.03`` or ``p < 0.001``, that no line break tears apart."""
     text = p_value(p)
-    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
+    return f"p\u00a0<\u00a0{text[1:]}" if text.startswith("<") else f"p\u00a0=\u00a0{text}"
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ensemw2s.runs.files import read_json, write_json
 
@@ -61,7 +61,7 @@ def pid_alive(pid: object) -> bool:
 
 def read_heartbeat(folder: Path) -> Beat | None:
     """The last beat of a run directory; None if there is none or it is unreadable."""
-    value = read_json(folder / "heartbeat")
+    value: Any = read_json(folder / "heartbeat")
     try:
         return Beat(int(value["pid"]), str(value["host"]), float(value["time"]), str(value["state"]))
     except (TypeError, KeyError, ValueError):

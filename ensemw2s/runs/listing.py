@@ -24,8 +24,8 @@ class RunInfo:
     Attributes:
         path: the run directory.
         name: its path relative to the listed folder.
-        state: ``running``, ``finished``, ``failed`` (an error ended it), ``dead`` (its process is gone without a word)
-            or ``incomplete`` (stopped or interrupted; the same command continues).
+        state: ``running``, ``finished`` (with ``results.json``), ``failed`` (an error ended it), ``dead`` (its process
+            is gone without a word) or ``incomplete`` (interrupted, or stopped after an earlier phase).
         preset: or None.
         seed: or None where the run has not said yet.
         task: ``choice`` or ``generate``.
@@ -81,17 +81,23 @@ def _milestones(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
-def _state(folder: Path) -> RunState:
+def _state(folder: Path, fingerprint: str | None) -> RunState:
     beat = read_heartbeat(folder)
-    if beat is None:
-        return "finished" if (folder / "results.json").exists() else "incomplete"
-    if beat.state == "finished":
-        return "finished"
-    if beat.state == "failed":
+    if beat is not None and beat.state == "failed":
         return "failed"
-    if beat.state == "running":
+    if beat is not None and beat.state == "running":
         return "running" if beat.alive else "dead"
-    return "incomplete"
+    if beat is not None and beat.state != "finished":
+        return "incomplete"
+    return "finished" if _has_results(folder, fingerprint) else "incomplete"
+
+
+def _has_results(folder: Path, fingerprint: str | None) -> bool:
+    """Whether ``results.json`` is there and not left over from an earlier configuration."""
+    results = read_json(folder / "results.json")
+    if not isinstance(results, dict):
+        return False
+    return fingerprint is None or results.get("config_fingerprint", fingerprint) == fingerprint
 
 
 def describe_run(folder: Path, name: str | None = None) -> RunInfo:
@@ -121,7 +127,7 @@ def describe_run(folder: Path, name: str | None = None) -> RunInfo:
     return RunInfo(
         path=folder,
         name=name or folder.name,
-        state=_state(folder),
+        state=_state(folder, last.get("config_fingerprint")),
         preset=last.get("preset"),
         seed=last.get("seed"),
         task=last.get("task"),

@@ -86,8 +86,12 @@ class RunLock:
     def _busy(self, owner: Any) -> RunBusyError:
         owner = owner if isinstance(owner, dict) else {}
         pid, host = owner.get("pid", "unknown"), owner.get("host", "an unknown host")
-        here = host == platform.node()
-        stop = f"Wait for it, or stop it (kill {pid})" if here and pid_alive(pid) else "Wait for it, or stop it there"
+        stop = "Wait for it, or stop it there"
+        if host == platform.node():
+            alive = pid_alive(pid)
+            stop = (
+                f"Wait for it, or stop it (kill {pid})" if alive else "It has ended, but a child process of it has not"
+            )
         return RunBusyError(
             f"{self.folder} is being written by process {pid} on {host}.",
             hint=f"{stop}; or choose another folder with --out.",

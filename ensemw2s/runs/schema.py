@@ -11,7 +11,7 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 
-#: Milestones (``events.jsonl``): field → type. ``?`` allows null; a leading ``~`` means that the field may be absent.
+#: Milestones (``events.jsonl``): field → type. ``?`` at the end allows null; ``~`` in front, absence.
 EVENTS: dict[str, dict[str, str]] = {
     "run_started": {
         "name": "str",
@@ -36,9 +36,11 @@ EVENTS: dict[str, dict[str, str]] = {
         "epsilon_prior": "float?",
         "alpha": "float?",
         "kept": "bool",
+        "errors_from": "str",
         "n_eff": "float?",
         "top1_share": "float?",
-        "seconds": "float",
+        "validation": "float?",
+        "seconds": "~float",
     },
     "round_scored": {
         "round": "int",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ensemw2s.config.method import StudentConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
-from ensemw2s.errors import RunFailedError
+
+Tokens = NDArray[np.int32]
 
 if TYPE_CHECKING:
     from ensemw2s.models.losses import LossConfig
@@ -27,33 +28,29 @@ def labelled_examples(examples: Sequence[Example], texts: Sequence[str]) -> list
 
 
 def student_training_set(
-    enc: EncodedSplit, *, ended: NDArray[np.bool_] | None = None, soft: Sequence[Soft] | None = None
+    prompts: Sequence[Tokens],
+    targets: Sequence[Tokens],
+    *,
+    eos_id: int,
+    ended: NDArray[np.bool_] | None = None,
+    soft: Sequence[Soft] | None = None,
 ) -> tuple[TrainingSet, float]:
     """Training set and loss constant of a student: weight 1 on every answer token and its end-of-sequence.
 
     Args:
-        enc: the labelled prompts as the student tokenises them, answers only.
+        prompts: int32 tokens of every prompt.
+        targets: int32 tokens of every label, without end-of-sequence.
+        eos_id: the student's end-of-sequence token.
         ended: bool [n], whether a label ends by itself; one that was cut at the length limit does not teach to stop.
         soft: the teacher's distributions over each label's tokens (and its end, where it has one).
 
     Returns:
         (training set, mean number of trained tokens of a sequence).
-
-    Raises:
-        RunFailedError: a label is tokenised into another number of tokens than the teacher gave distributions for.
     """
     from ensemw2s.models.training_set import TrainingSet
 
-    ends = np.ones(len(enc.ids), dtype=np.bool_) if ended is None else ended
-    if soft is not None:
-        lengths = np.diff(enc.row_offsets) - 1 + ends
-        for name, length, (ids, _) in zip(enc.ids, lengths, soft, strict=True):
-            if len(ids) != length:
-                raise RunFailedError(
-                    f"Label {name!r} has {length} tokens for the student and {len(ids)} distributions of the teacher.",
-                    hint="Use student.loss: xent; the answer template may merge tokens differently.",
-                )
-    data = TrainingSet.from_encoded(enc, ends=ends, soft=soft)
+    ends = np.ones(len(targets), dtype=np.bool_) if ended is None else ended
+    data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, soft=soft)
     return data, len(data.target_ids) / len(data)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -80,6 +80,50 @@ def build_model(seed: int, **changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
 
 
+def build_other(kind: str) -> Any:
+    import torch
+    import transformers as t
+
+    torch.manual_seed(3)
+    small = {"vocab_size": VOCABULARY, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+    if kind == "gpt2":
+        return t.GPT2LMHeadModel(
+            t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3, **small)
+        )
+    if kind == "gemma2":  # soft-capped logits, sliding windows on every other layer
+        return t.Gemma2ForCausalLM(
+            t.Gemma2Config(
+                hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                head_dim=8, sliding_window=4, final_logit_softcapping=3.0, initializer_range=0.3,
+                attn_implementation="eager", **small,
+            )
+        )  # fmt: skip
+    if kind == "opt":  # learned positions, counted from the mask
+        return t.OPTForCausalLM(
+            t.OPTConfig(
+                hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64,
+                word_embed_proj_dim=16, init_std=0.3, dropout=0.0, **{**small, "pad_token_id": 0},
+            )
+        )  # fmt: skip
+    if kind == "bloom":  # ALiBi, no position ids
+        return t.BloomForCausalLM(t.BloomConfig(hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3, **small))
+    return t.MambaForCausalLM(  # a recurrent state
+        t.MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, initializer_range=0.3, **small)
+    )
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """A small random Llama: ``make_model(seed, **config)``."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def other_model() -> Callable[[str], Any]:
+    """A small random model of another architecture."""
+    return build_other
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return build_tokenizer()
@@ -98,12 +142,3 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             build_tokenizer().save_pretrained(folder)
         folders.append(folder)
     return folders
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
-
-
-def random_tokens(rng: np.random.Generator, length: int) -> np.ndarray:
-    return rng.integers(2, VOCABULARY, size=length).astype(np.int32)

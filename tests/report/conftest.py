@@ -12,6 +12,7 @@ from ensemw2s.evaluation import (
     Results,
     RoundResult,
     RoundScore,
+    aggregate,
     build_comparisons,
     expected_calibration_error,
     summarise,
@@ -44,9 +45,7 @@ class World:
         self.rng = np.random.default_rng(seed)
         self.sizes = SPLITS if sizes is None else sizes
         self.shared = {split: self.rng.standard_normal(n) for split, n in self.sizes.items()}
-        self.offsets = {
-            split: np.cumsum([0, *self.rng.integers(1, 7, size=n)]) for split, n in self.sizes.items()
-        }
+        self.offsets = {split: np.cumsum([0, *self.rng.integers(1, 7, size=n)]) for split, n in self.sizes.items()}
 
     def correct(self, split, accuracy):
         shared = self.shared[split]
@@ -79,7 +78,13 @@ def rounds(world, final, total, *, boosted, start=(0.72, 0.44)):
             epsilon = 0.17 + 0.06 * (t - 1) ** 0.8
             prior = 0.78
             alpha = float(np.log(prior / (1 - prior)) - np.log(epsilon / (1 - epsilon)))
-            extra = {"epsilon": epsilon, "epsilon_raw": epsilon, "epsilon_prior": prior, "n_eff": 6000.0 / t, "top1_share": 0.02 * t}
+            extra = {
+                "epsilon": epsilon,
+                "epsilon_raw": epsilon,
+                "epsilon_prior": prior,
+                "n_eff": 6000.0 / t,
+                "top1_share": 0.02 * t,
+            }
         else:
             alpha, extra = 1.0, {}
         out.append(RoundResult(round=t, splits=splits, alpha=alpha, **extra))
@@ -138,7 +143,13 @@ def make_run(seed=0, accuracy=None, **changes):
         "labels": labels,
         "differences": found.differences,
         "pgr": found.pgr,
-        "times": {"data": 0.4, "experts/round-01": 5.8, "experts/round-02": 6.1, "student/ensemble": 14.2, "ceiling": 71.0},
+        "times": {
+            "data": 0.4,
+            "experts/round-01": 5.8,
+            "experts/round-02": 6.1,
+            "student/ensemble": 14.2,
+            "ceiling": 71.0,
+        },
     }
     return Results(**(fields | changes))
 
@@ -151,6 +162,11 @@ def run_factory():
 @pytest.fixture(scope="session")
 def results():
     return make_run()
+
+
+@pytest.fixture(scope="session")
+def seeds():
+    return aggregate([make_run(seed) for seed in range(3)])
 
 
 CONFIG = """\

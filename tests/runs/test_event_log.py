@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemw2s.runs import EventReader, LogSink, read_events, validate
@@ -42,6 +42,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_whatever_is_logged_is_strict_json_on_one_line(value: Any) -> None:
     def refuse(name: str) -> None:
@@ -166,6 +167,7 @@ def _event(number: int) -> bytes:
     return dump_json({"v": 1, "t": number, "kind": "message", "level": "info", "text": f"é{number}"}).encode() + b"\n"
 
 
+@settings(deadline=None)
 @given(cuts=st.lists(st.integers(0, 400), max_size=8), limit=st.integers(1, 200))
 def test_a_reader_sees_each_record_once_however_the_bytes_arrive(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], limit: int

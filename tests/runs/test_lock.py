@@ -36,10 +36,13 @@ from pathlib import Path
 from ensemw2s.runs import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.acquire()
+ready, tell = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(tell, b"!")
     sys.stdin.readline()
     os._exit(0)
+os.read(ready, 1)
 print(child, flush=True)
 time.sleep(60)
 """

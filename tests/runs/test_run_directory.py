@@ -133,6 +133,7 @@ def test_list_runs(tmp_path: Path) -> None:
         log.event("stage_started", stage="data")
         log.event("stage_finished", stage="data", seconds=1.0, cached=False)
         _result(log, "ensemble", 0.75)
+        old.save_results({"config_fingerprint": "bbb"})
         log.event("run_finished", seconds=2.0)
     nested = RunDirectory.create(tmp_path / "many" / "seed-1")
     with nested.writing() as log:
@@ -148,6 +149,21 @@ def test_list_runs(tmp_path: Path) -> None:
     assert (runs[1].fingerprint, runs[1].stage, runs[1].task) == ("bbb", "data", "choice")
     assert [run.unfinished for run in runs] == [True, False]
     assert runs[1].to_json()["path"] == str(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "state"), [("now", "finished"), ("before", "incomplete"), (None, "incomplete")]
+)
+def test_only_results_of_the_same_configuration_make_a_run_finished(
+    tmp_path: Path, fingerprint: str | None, state: str
+) -> None:
+    run = RunDirectory.create(tmp_path / "r")
+    with run.writing() as log:
+        _start(log, config_fingerprint="now")
+        if fingerprint is not None:
+            run.save_results({"config_fingerprint": fingerprint})
+        log.event("run_finished", seconds=2.0)
+    assert describe_run(run.path).state == state
 
 
 def test_states_without_a_heartbeat(tmp_path: Path) -> None:

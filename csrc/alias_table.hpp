@@ -1,0 +1,151 @@
+// Walker's alias method: one random number, one look-up a draw. The table is built by one sweep with two cursors, without
+// stacks of light and heavy categories (after Huebschle-Schneider and Sanders, "Parallel weighted random sampling").
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "kernels.hpp"
+#include "philox.hpp"
+#include "threads.hpp"
+
+namespace ensemw2s {
+
+// Bucket b holds category b up to `threshold` (in units of 2^-32 of a bucket), above that its alias.
+struct AliasBucket {
+    std::uint32_t threshold = 0;
+    std::uint32_t alias = 0;
+};
+
+class AliasTable {
+public:
+    static constexpr std::uint64_t kMaxSize = std::uint64_t{1} << 32U;
+
+    // `total` is the sum of the weights and `heaviest` the index of a largest one.
+    template <class Weight>
+    AliasTable(const Weight* weights, std::size_t size, double total, std::size_t heaviest)
+        : buckets_(allocate(size)), size_(size) {
+        build(weights, total, static_cast<std::uint32_t>(heaviest));
+    }
+
+    // Draws [first, first + size) of a stream; `first` is a multiple of kGroup.
+    void draw(const RandomStream& stream, std::size_t first, std::size_t size, std::int64_t* out) const {
+        constexpr std::size_t kChunk = 256;  // far enough ahead for the buckets to be in the cache when they are needed
+        std::uint64_t bits[kChunk];
+        const AliasBucket* buckets = buckets_.get();
+        for (std::size_t done = 0; done < size; done += kChunk) {
+            const std::size_t count = size - done < kChunk ? size - done : kChunk;
+            kernels().random_bits(stream, first + done, count, bits);
+            for (std::size_t i = 0; i < count; ++i) {
+                __builtin_prefetch(buckets + position(bits[i]).bucket);
+            }
+            for (std::size_t i = 0; i < count; ++i) {
+                const Position at = position(bits[i]);
+                const AliasBucket bucket = buckets[at.bucket];
+                out[done + i] = static_cast<std::int64_t>(at.fraction < bucket.threshold ? at.bucket : bucket.alias);
+            }
+        }
+    }
+
+private:
+    struct Free {
+        void operator()(AliasBucket* buckets) const { std::free(buckets); }  // NOLINT: from aligned_alloc
+    };
+    struct Position {
+        std::uint64_t bucket;
+        std::uint32_t fraction;
+    };
+
+    // Large pages spare most of the address translation that random look-ups would need.
+    static std::unique_ptr<AliasBucket[], Free> allocate(std::size_t size) {
+        constexpr std::size_t kPage = std::size_t{1} << 21U;
+        const std::size_t bytes = (size * sizeof(AliasBucket) + kPage - 1) / kPage * kPage;
+        void* memory = size * sizeof(AliasBucket) < kPage ? std::malloc(size * sizeof(AliasBucket))  // NOLINT
+                                                          : std::aligned_alloc(kPage, bytes);        // NOLINT
+        if (memory == nullptr) {
+            throw std::bad_alloc();
+        }
+#if defined(__linux__)
+        if (size * sizeof(AliasBucket) >= kPage) {
+            madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: nothing is lost where it is refused
+        }
+#endif
+        return std::unique_ptr<AliasBucket[], Free>(static_cast<AliasBucket*>(memory));
+    }
+
+    // A 64-bit number times the size: the upper 64 bits are the bucket, the next 32 the place in it.
+    [[nodiscard]] Position position(std::uint64_t bits) const {
+        __extension__ using Wide = unsigned __int128;
+        const Wide product = Wide{bits} * size_;
+        return {static_cast<std::uint64_t>(product >> 64U),
+                static_cast<std::uint32_t>(static_cast<std::uint64_t>(product) >> 32U)};
+    }
+
+    // A share of a bucket in units of 2^-32; a category of positive weight keeps at least one unit.
+    static std::uint32_t units(double share) {
+        constexpr double kUnits = 0x1p32;
+        const double scaled = share * kUnits + 0.5;
+        return share <= 0.0 ? 0 : scaled >= kUnits ? 0xFFFFFFFFU : scaled < 1.0 ? 1 : static_cast<std::uint32_t>(scaled);
+    }
+
+    // One cursor walks over light categories (at most an average bucket's weight), one over heavy ones. A light category
+    // fills its own bucket up with the current heavy one; when that has less than a bucket left, what is left becomes
+    // its own bucket, filled up with the next heavy one. So light categories are exact to 2^-33 of a bucket, and a
+    // heavy one takes the rounding of `rest` while it is the giver: at most as many roundings as it fills buckets.
+    template <class Weight>
+    void build(const Weight* weights, double total, std::uint32_t heaviest) {
+        const double mean = total / static_cast<double>(size_);
+        const double scale = 1.0 / mean;
+        const auto next = [&](std::size_t from, bool heavy) {
+            while (from < size_ && (static_cast<double>(weights[from]) > mean) != heavy) {
+                ++from;
+            }
+            return from;
+        };
+        std::size_t light = next(0, false);
+        std::size_t heavy = next(0, true);
+        double rest = heavy < size_ ? static_cast<double>(weights[heavy]) : 0.0;
+        std::uint32_t last = heaviest;
+        while (heavy < size_) {
+            const auto giver = static_cast<std::uint32_t>(heavy);
+            last = giver;
+            if (rest > mean) {
+                if (light == size_) {
+                    break;
+                }
+                const auto weight = static_cast<double>(weights[light]);
+                buckets_[light] = {units(weight * scale), giver};
+                rest += weight - mean;
+                light = next(light + 1, false);
+            } else {
+                heavy = next(heavy + 1, true);
+                if (heavy == size_) {
+                    buckets_[giver] = {0xFFFFFFFFU, giver};
+                    break;
+                }
+                buckets_[giver] = {units(rest * scale), static_cast<std::uint32_t>(heavy)};
+                rest += static_cast<double>(weights[heavy]) - mean;
+            }
+        }
+        for (; light < size_; light = next(light + 1, false)) {  // all equal, or what rounding left over
+            buckets_[light] = {units(static_cast<double>(weights[light]) * scale), last};
+        }
+        for (; heavy < size_; heavy = next(heavy + 1, true)) {
+            buckets_[heavy] = {0xFFFFFFFFU, static_cast<std::uint32_t>(heavy)};
+        }
+    }
+
+    std::unique_ptr<AliasBucket[], Free> buckets_;
+    std::size_t size_;
+};
+
+}  // namespace ensemw2s

@@ -1,0 +1,13 @@
+// The extension module ensemw2s._native: its table of contents.
+#include "bindings.hpp"
+#include "kernels.hpp"
+
+PYBIND11_MODULE(_native, module) {
+    module.doc() = "Weighted sampling and token-weight arithmetic of EnsemW2S.";
+    static_cast<void>(ensemw2s::kernels());  // a bad ENSEMW2S_SIMD is an error now, not later
+
+    ensemw2s::python::bind_build_info(module);  // build_info
+    ensemw2s::python::bind_philox(module);      // philox4x32
+    ensemw2s::python::bind_sampler(module);     // WeightedSampler
+    ensemw2s::python::bind_weights(module);     // boost_update, segment_sum
+}

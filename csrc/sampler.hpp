@@ -1,0 +1,167 @@
+// Draws from a discrete distribution given by weights, which are read where they are.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "alias_table.hpp"
+#include "errors.hpp"
+#include "kernels.hpp"
+#include "philox.hpp"
+#include "sorted_draws.hpp"
+#include "threads.hpp"
+#include "without_replacement.hpp"
+
+namespace ensemw2s {
+
+template <class Weight>
+[[nodiscard]] const WeightKernels<Weight>& weight_kernels();
+template <>
+[[nodiscard]] inline const WeightKernels<double>& weight_kernels<double>() {
+    return kernels().weight_double;
+}
+template <>
+[[nodiscard]] inline const WeightKernels<float>& weight_kernels<float>() {
+    return kernels().weight_float;
+}
+
+// What any sampler can do, whatever the type of its weights. All methods may be called from several threads at once.
+class Sampler {
+public:
+    Sampler() = default;
+    Sampler(const Sampler&) = delete;
+    Sampler& operator=(const Sampler&) = delete;
+    virtual ~Sampler() = default;
+
+    [[nodiscard]] virtual std::size_t size() const = 0;
+    [[nodiscard]] virtual double total() const = 0;
+    [[nodiscard]] virtual double probability(std::size_t category) const = 0;
+
+    // Draw k of (seed, stream) is a function of these and of the weights: a longer sample begins with a shorter one.
+    virtual void draw(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
+    // Other draws, in increasing order; they also depend on how many there are.
+    virtual void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
+    // Throws std::invalid_argument where there are not enough categories of positive weight.
+    virtual void draw_without_replacement(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
+};
+
+template <class Weight>
+class WeightedSampler final : public Sampler {
+public:
+    // The weights must outlive the sampler and not change. Throws std::invalid_argument where they are no weights.
+    WeightedSampler(std::span<const Weight> weights, int threads)
+        : weights_(weights.data()), size_(weights.size()), threads_(threads) {
+        read();
+        if constexpr (std::is_same_v<Weight, double>) {
+            bring_into_range();
+        }
+    }
+
+    [[nodiscard]] std::size_t size() const override { return size_; }
+    [[nodiscard]] double total() const override { return std::ldexp(total_, scaled_by_); }
+    [[nodiscard]] double probability(std::size_t category) const override {
+        return static_cast<double>(weights_[category]) / total_;
+    }
+
+    void draw(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
+        const AliasTable& table = alias_table();
+        const RandomStream numbers{seed, stream, Purpose::kDraw};
+        parallel_for(block_count(out.size()), threads_, [&](std::size_t block) {
+            const std::size_t first = block * kBlock;
+            table.draw(numbers, first, std::min(kBlock, out.size() - first), out.data() + first);
+        });
+    }
+
+    void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
+        const PrefixSums<Weight> prefix(weights_, size_, threads_);
+        ensemw2s::draw_sorted(prefix, {seed, stream, Purpose::kSortedDraw}, out, threads_);
+    }
+
+    void draw_without_replacement(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
+        if (out.size() > positive_) {
+            throw std::invalid_argument("cannot draw " + std::to_string(out.size()) + " without replacement: only " +
+                                        std::to_string(positive_) + " weights are positive");
+        }
+        ensemw2s::draw_without_replacement(weight_kernels<Weight>(), weights_, size_,
+                                           {seed, stream, Purpose::kWithoutReplacement}, out, threads_);
+    }
+
+private:
+    void read() {
+        std::vector<WeightSums> parts(block_count(size_));
+        parallel_for(parts.size(), threads_, [&](std::size_t block) {
+            const std::size_t first = block * kBlock;
+            parts[block] = weight_kernels<Weight>().sums(weights_ + first, std::min(kBlock, size_ - first));
+        });
+        CompensatedSum sum;
+        double largest = 0.0;
+        std::size_t heaviest_block = 0;
+        positive_ = 0;
+        for (std::size_t block = 0; block < parts.size(); ++block) {
+            if (parts[block].invalid) {
+                reject_weights(weights_, size_);
+            }
+            sum.add(parts[block].sum);
+            positive_ += parts[block].positive;
+            if (parts[block].largest > largest) {
+                largest = parts[block].largest;
+                heaviest_block = block;
+            }
+        }
+        total_ = sum.value();
+        if (positive_ == 0) {
+            throw std::invalid_argument(size_ == 0 ? "weights are empty" : "all weights are 0");
+        }
+        if (!std::isfinite(total_)) {
+            throw std::invalid_argument("the sum of the weights overflows");
+        }
+        heaviest_ = heaviest_block * kBlock;
+        while (heaviest_ + 1 < size_ && static_cast<double>(weights_[heaviest_]) < largest) {
+            ++heaviest_;
+        }
+    }
+
+    // Where sums or quotients of weights could leave the range of double, works on a copy scaled by a power of two.
+    void bring_into_range() {
+        constexpr int kFar = 900;
+        const int exponent = std::ilogb(total_);
+        if (std::abs(exponent) < kFar) {
+            return;
+        }
+        scaled_.resize(size_);
+        std::transform(weights_, weights_ + size_, scaled_.begin(), [&](double w) { return std::ldexp(w, -exponent); });
+        weights_ = scaled_.data();
+        scaled_by_ = exponent;
+        read();
+    }
+
+    const AliasTable& alias_table() const {
+        if (size_ > AliasTable::kMaxSize) {
+            throw std::invalid_argument("more than 2**32 categories: draw with sorted=True, which needs no table");
+        }
+        std::call_once(table_built_, [&] { table_ = std::make_unique<AliasTable>(weights_, size_, total_, heaviest_); });
+        return *table_;
+    }
+
+    const Weight* weights_;
+    std::size_t size_;
+    int threads_;
+    double total_ = 0.0;
+    int scaled_by_ = 0;
+    std::size_t positive_ = 0;
+    std::size_t heaviest_ = 0;
+    std::vector<Weight> scaled_;
+    mutable std::once_flag table_built_;
+    mutable std::unique_ptr<AliasTable> table_;
+};
+
+}  // namespace ensemw2s

@@ -1,0 +1,100 @@
+// Work in numbered tasks, shared by threads. Tasks have fixed boundaries that do not depend on the number of threads,
+// and their results are combined in the order of their numbers, so any number of threads gives the same bits.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+#include <mutex>
+
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#include <atomic>
+#include <thread>
+#include <vector>
+#endif
+
+namespace ensemw2s {
+
+// Elements in a task. Also the length over which sums are formed before they are combined: changing it changes bits.
+inline constexpr std::size_t kBlock = 16384;
+
+[[nodiscard]] constexpr std::size_t block_count(std::size_t size, std::size_t block = kBlock) {
+    return (size + block - 1) / block;
+}
+
+[[nodiscard]] inline int resolve_threads(int requested) {
+    if (requested > 0) {
+        return requested;
+    }
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+#endif
+}
+
+// Keeps the first exception of several threads until it can be thrown in the caller's.
+class ExceptionSlot {
+public:
+    template <class Body>
+    void run(const Body& body, std::size_t task) noexcept {
+        try {
+            body(task);
+        } catch (...) {
+            const std::scoped_lock lock(mutex_);
+            if (!first_) {
+                first_ = std::current_exception();
+            }
+        }
+    }
+
+    void rethrow() const {
+        if (first_) {
+            std::rethrow_exception(first_);
+        }
+    }
+
+private:
+    std::mutex mutex_;
+    std::exception_ptr first_;
+};
+
+// Calls body(task) for every task in [0, tasks), in any order. `threads` 0 is the default number.
+template <class Body>
+void parallel_for(std::size_t tasks, int threads, const Body& body) {
+    const auto workers = static_cast<int>(std::min<std::size_t>(tasks, static_cast<std::size_t>(resolve_threads(threads))));
+    if (workers <= 1) {
+        for (std::size_t task = 0; task < tasks; ++task) {
+            body(task);
+        }
+        return;
+    }
+    ExceptionSlot slot;
+#ifdef _OPENMP
+#pragma omp parallel for schedule(dynamic, 1) num_threads(workers)
+    for (std::size_t task = 0; task < tasks; ++task) {
+        slot.run(body, task);
+    }
+#else
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+        for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
+            slot.run(body, task);
+        }
+    };
+    std::vector<std::thread> others;
+    others.reserve(static_cast<std::size_t>(workers - 1));
+    for (int i = 1; i < workers; ++i) {
+        others.emplace_back(work);
+    }
+    work();
+    for (std::thread& other : others) {
+        other.join();
+    }
+#endif
+    slot.rethrow();
+}
+
+}  // namespace ensemw2s

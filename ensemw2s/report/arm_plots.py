@@ -1,0 +1,161 @@
+"""Plots that compare arms: students between the weak experts and the ceiling, and arms over seeds."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.evaluation.over_seeds import AggregateResults
+from ensemw2s.evaluation.results import Results
+from ensemw2s.report import wording as w
+from ensemw2s.report.theme import PANEL_TITLES, Theme, new_figure, series_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: The arms of the plots of students, from top to bottom. Zero-shot bases would only stretch the axis.
+_LADDER = (
+    "single",
+    "bagging",
+    "seeds",
+    "ensemble",
+    "student_single",
+    "student_plain",
+    "student_bagging",
+    "student_seeds",
+    "student_ensemble",
+    "ceiling",
+)
+
+
+def draw_students(results: Results, theme: Theme) -> Figure | None:
+    """Weak arms, students and ceiling with their intervals, on ID and OOD."""
+    cells = {arm: results.arms[arm] for arm in _LADDER if arm in results.arms}
+    splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
+    if not splits:
+        return None
+    figure = new_figure(9.8, 1.45 + 0.33 * len(cells))
+    first: Axes | None = None
+    for place, split in enumerate(splits):
+        axes = figure.add_subplot(1, len(splits), place + 1, sharey=first)
+        _ladder_panel(axes, list(cells), split, theme, labelled=first is None)
+        first = first or axes
+        for row, (arm, by_split) in enumerate(cells.items()):
+            cell = by_split.get(split)
+            if cell is None:
+                continue
+            style = series_style(arm, theme)
+            value = 100 * cell.accuracy
+            spread = [[value - 100 * cell.low], [100 * cell.high - value]]
+            size = 12.0 if style.marker == "*" else 7.5
+            axes.errorbar(
+                [value],
+                [row],
+                xerr=spread,
+                fmt=style.marker,
+                color=style.colour,
+                ms=size,
+                mew=1.8,
+                elinewidth=1.8,
+                capsize=3,
+            )
+            _value(axes, 100 * cell.high, row, w.percent(cell.accuracy), theme)
+        for arm in ("single", "ceiling"):
+            if arm in cells and split in cells[arm]:
+                colour = series_style(arm, theme).colour
+                axes.axvline(100 * cells[arm][split].accuracy, color=colour, ls=":", lw=1.3, zorder=0)
+        _room_for_values(axes)
+    level = w.level_text(results.level)
+    figure.supxlabel(f"accuracy in %, {level} intervals; dotted: single expert and ceiling", fontsize=10)
+    return figure
+
+
+def _ladder_panel(axes: Axes, arms: list[str], split: str, theme: Theme, *, labelled: bool) -> None:
+    """A panel with one row an arm, the first at the top."""
+    axes.set_title(PANEL_TITLES[split])
+    axes.set_yticks(range(len(arms)), [w.arm_label(arm) for arm in arms])
+    axes.tick_params(axis="y", length=0, labelleft=labelled)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    for row, (above, below) in enumerate(pairwise(arms)):
+        if _group(above) != _group(below):
+            axes.axhline(row + 0.5, color=theme.grid, linewidth=1.0)
+
+
+def _group(arm: str) -> str:
+    if arm.startswith("student_"):
+        return "student"
+    return "ceiling" if arm == "ceiling" else "weak"
+
+
+def _value(axes: Axes, x: float, row: float, text: str, theme: Theme) -> None:
+    """A number to the right of an interval."""
+    axes.annotate(text, (x, row), (6, 0), textcoords="offset points", va="center", fontsize=8.5, color=theme.text)
+
+
+def _room_for_values(axes: Axes) -> None:
+    """Widen the axis to the right, so that the last number stays inside."""
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.11 * (high - low))
+    axes.set_xticks([tick for tick in axes.get_xticks() if low <= tick <= min(high, 100.0)])
+
+
+def draw_seeds(results: AggregateResults, theme: Theme) -> Figure | None:
+    """Mean ± standard deviation of every arm over seeds, with the seeds as dots."""
+    cells = {arm: results.arms[arm] for arm in _LADDER if arm in results.arms}
+    splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
+    if not splits:
+        return None
+    figure = new_figure(9.8, 1.45 + 0.36 * len(cells))
+    first: Axes | None = None
+    for place, split in enumerate(splits):
+        axes = figure.add_subplot(1, len(splits), place + 1, sharey=first)
+        _ladder_panel(axes, list(cells), split, theme, labelled=first is None)
+        first = first or axes
+        for row, (arm, by_split) in enumerate(cells.items()):
+            summary = by_split.get(split)
+            if summary is None:
+                continue
+            style = series_style(arm, theme)
+            mean, sd = 100 * summary.mean, 100 * (summary.sd or 0.0)
+            size = 12.0 if style.marker == "*" else 7.5
+            axes.errorbar(
+                [mean], [row], xerr=[sd], fmt=style.marker, color=style.colour, ms=size, elinewidth=1.8, capsize=3
+            )
+            values = [100 * value for value in summary.values]
+            axes.plot(values, [row + 0.32] * len(values), ".", color=theme.text, alpha=0.75, ms=5)
+            _value(axes, max(mean + sd, *values), row, w.percent(summary.mean), theme)
+        _room_for_values(axes)
+    seeds = len(results.seeds)
+    figure.supxlabel(f"accuracy in %: mean ± standard deviation over {seeds} seeds; a dot is a seed", fontsize=10)
+    return figure
+
+
+def draw_paired(results: AggregateResults, theme: Theme) -> Figure | None:
+    """The planned claims: difference seed by seed, mean and interval of the paired t-test."""
+    claims = [c for c in results.comparisons if c.claim]
+    if not claims:
+        return None
+    figure = new_figure(9.8, 1.3 + 0.42 * len(claims))
+    axes = figure.add_subplot(1, 1, 1)
+    axes.axvline(0.0, color=theme.faint, linewidth=1.2)
+    for row, claim in enumerate(claims):
+        style = series_style(claim.a, theme)
+        mean = 100 * claim.mean
+        if claim.low is not None and claim.high is not None:
+            axes.hlines(row, 100 * claim.low, 100 * claim.high, color=style.colour, linewidth=2.0)
+        axes.plot([mean], [row], style.marker, color=style.colour, ms=8.5)
+        axes.plot(
+            [100 * d for d in claim.differences], [row + 0.26] * len(claim.differences), ".", color=theme.text, ms=5
+        )
+    axes.set_yticks(range(len(claims)), [f"{w.pair_label(c.a, c.b)}, {w.split_label(c.split)}" for c in claims])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(claims) - 0.4, -0.6)
+    level = w.level_text(results.level)
+    axes.set_xlabel(f"difference in points: mean with {level} interval (paired t, before Holm); a dot is a seed")
+    return figure

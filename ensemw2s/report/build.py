@@ -1,0 +1,237 @@
+"""Build a report from a run directory: ``report.html``, ``report.md`` and the plots as PNG."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemw2s.errors import DataError
+from ensemw2s.evaluation.over_seeds import AggregateResults
+from ensemw2s.evaluation.results import Results
+from ensemw2s.report import wording as w
+from ensemw2s.report.html import Appendix, Block, Page, inline_plot, render
+from ensemw2s.report.plots import run_plots, seed_plots
+from ensemw2s.report.seed_tables import seed_tables
+from ensemw2s.report.table import Table, to_markdown, to_rich
+from ensemw2s.report.tables import run_tables
+from ensemw2s.report.verdict import seed_verdict, seed_verdict_sentences, verdict, verdict_sentences
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+_CAPTIONS = {
+    "accuracy-by-round": "Accuracy by boosting round: each expert, and the ensembles of the members so far.",
+    "error-and-weight": "Token error ε and expert weight α by round. An expert counts as long as α is above 0.",
+    "students": "Students between the weak experts, which taught them, and the ceiling.",
+    "seeds": "Every arm over seeds.",
+    "paired-differences": "The planned claims, paired over seeds.",
+}
+
+#: Which table a plot stands below, by the beginning of the table's title.
+_PLACES = {
+    "accuracy-by-round": "Boosting by round",
+    "error-and-weight": "Boosting by round",
+    "students": "Students",
+    "seeds": "Accuracy",
+    "paired-differences": "Paired over seeds",
+}
+_MAX_SAMPLES, _MAX_HARD = 12, 8
+
+
+def build_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write the report of a run, or of an aggregate over seeds.
+
+    Reads ``results.json`` (or ``aggregate.json`` where there is no ``results.json``), and, where they exist,
+    ``config.yaml`` and ``events.jsonl``. Needs no model and no data.
+
+    Args:
+        run_dir: the run directory.
+        out: folder for the files; ``run_dir/report`` by default.
+
+    Returns:
+        The path of ``report.html``. Beside it are ``report.md`` and the plots.
+
+    Raises:
+        DataError: there are no results, or they cannot be read.
+    """
+    folder = run_dir / "report" if out is None else out
+    results = load_results(run_dir)
+    if isinstance(results, AggregateResults):
+        tables, light, dark = seed_tables(results), seed_plots(results), seed_plots(results, "dark")
+        page, words = _seed_page(results), seed_verdict(results)
+    else:
+        tables, light, dark = run_tables(results), run_plots(results), run_plots(results, "dark")
+        page, words = _run_page(results, run_dir), verdict(results)
+    page.blocks = _blocks(tables, light, dark)
+    page.appendix = _appendix(results, run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, png in light.items():
+        _write(folder / f"{stem}.png", png)
+    _write(folder / "report.md", _markdown(page, words, tables, light).encode())
+    _write(folder / "report.html", render(page).encode())
+    return folder / "report.html"
+
+
+def load_results(run_dir: Path) -> Results | AggregateResults:
+    """The results of a run directory: one run's, or the aggregate of several seeds.
+
+    Raises:
+        DataError: neither ``results.json`` nor ``aggregate.json`` is there, or it cannot be read.
+    """
+    if (run_dir / "results.json").exists():
+        return Results.read(run_dir / "results.json")
+    if (run_dir / "aggregate.json").exists():
+        return AggregateResults.read(run_dir / "aggregate.json")
+    raise DataError(
+        f"{run_dir} has no results.json and no aggregate.json.",
+        hint="A run writes its results at its end; repeat its command to finish it, or name another run directory.",
+    )
+
+
+def console_report(results: Results | AggregateResults, width: int, *, full: bool = False) -> Group:
+    """The tables and the verdict for a terminal of ``width`` characters.
+
+    Args:
+        results: a run or an aggregate.
+        width: characters available; 80 are enough.
+        full: all tables; otherwise the two or three that answer the main question.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    if isinstance(results, AggregateResults):
+        tables, words = seed_tables(results, width), seed_verdict(results)
+    else:
+        tables, words = run_tables(results, width), verdict(results)
+    kept = tables if full else [t for t in tables if t.title.startswith(("Accuracy", "Students", "Paired over seeds"))]
+    parts: list[Any] = []
+    for table in kept:
+        parts += [to_rich(table), Text()]
+    return Group(*parts, Text(words))
+
+
+def _blocks(tables: Iterable[Table], light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> list[Block]:
+    """Every table, followed by the plots that belong to it; plots without a table come last."""
+    blocks, placed = [], set()
+    for table in tables:
+        own = [stem for stem in light if table.title.startswith(_PLACES[stem]) and stem not in placed]
+        plots = [inline_plot(light[stem], dark[stem], _CAPTIONS[stem]) for stem in own]
+        placed.update(own)
+        blocks.append(Block(table, plots[0] if plots else None))
+        blocks += [Block(plot=plot) for plot in plots[1:]]
+    rest = [stem for stem in light if stem not in placed]
+    return blocks + [Block(plot=inline_plot(light[stem], dark[stem], _CAPTIONS[stem])) for stem in rest]
+
+
+def _run_page(results: Results, run_dir: Path) -> Page:
+    """Head, verdict and what the event log adds."""
+    facts = [f"Seed {results.seed} · task {results.task}" + (f" · preset {results.preset}" if results.preset else "")]
+    models = [
+        f"{side} base {info.source} ({w.count(info.parameters)} parameters)" for side, info in results.models.items()
+    ]
+    sizes = [f"{w.count(n)} {name.replace('_', ' ')}" for name, n in results.split_sizes.items()]
+    facts += [" · ".join(models)] if models else []
+    facts += ["Examples: " + ", ".join(sizes)] if sizes else []
+    samples, hard, warnings = _from_events(run_dir)
+    return Page(
+        title=f"{results.name}: weak-to-strong run",
+        facts=facts,
+        verdict=verdict_sentences(results),
+        warnings=[*results.notes, *warnings],
+        samples=samples,
+        hard_tokens=hard,
+    )
+
+
+def _seed_page(results: AggregateResults) -> Page:
+    facts = [f"Seeds {', '.join(map(str, results.seeds))} · task {results.task}"]
+    for name, chosen in results.selected_rounds.items():
+        facts.append(f"Rounds chosen on validation, {name}: {', '.join(map(str, chosen))}")
+    return Page(
+        title=f"{results.name}: weak-to-strong runs over {len(results.seeds)} seeds",
+        facts=facts,
+        verdict=seed_verdict_sentences(results),
+    )
+
+
+def _from_events(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None, list[str]]:
+    """Label samples by teacher, the heaviest tokens of the last round that has them, and warnings."""
+    from ensemw2s.runs.reader import read_events
+
+    by_teacher: dict[str, list[dict[str, Any]]] = {}
+    hard: dict[str, Any] | None = None
+    warnings: list[str] = []
+    for event in read_events(run_dir / "events.jsonl", kinds={"label_sample", "hard_tokens", "message"}):
+        if event["kind"] == "label_sample":
+            by_teacher.setdefault(event["teacher"], []).append(_sample(event))
+        elif event["kind"] == "hard_tokens":
+            hard = event
+        elif event.get("level") in ("warning", "error") and event["text"] not in warnings:
+            warnings.append(event["text"])
+    # a resumed run reports its labels again: the last ones count
+    samples = [
+        {"teacher": w.teacher_label(name), "rows": rows[-_MAX_SAMPLES:]} for name, rows in sorted(by_teacher.items())
+    ]
+    return samples, None if hard is None else _hard_tokens(hard), warnings
+
+
+def _sample(event: Mapping[str, Any]) -> dict[str, Any]:
+    facts = [f"{name} {w.number(event[name])}" for name in ("confidence", "agreement") if event.get(name) is not None]
+    return {"prompt": event["prompt"], "label": event["label"], "correct": event["correct"], "facts": ", ".join(facts)}
+
+
+def _hard_tokens(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens shaded by weight, the heaviest at 0.85 opacity."""
+    examples = event["examples"][:_MAX_HARD]
+    heaviest = max((weight for example in examples for weight in example["weights"]), default=0.0) or 1.0
+    rows = []
+    for example in examples:
+        columns = (example["tokens"], example["weights"], example["wrong"], example["predicted"])
+        tokens = [
+            {
+                "text": text,
+                "shade": f"{0.85 * weight / heaviest:.2f}",
+                "wrong": wrong > 0,
+                "predicted": predicted.strip(),
+            }
+            for text, weight, wrong, predicted in zip(*columns, strict=True)
+        ]
+        rows.append({"prompt": example["prompt"], "tokens": tokens})
+    return {"round": event["round"], "examples": rows}
+
+
+def _appendix(results: Results | AggregateResults, run_dir: Path) -> list[Appendix]:
+    items = []
+    config = run_dir / "config.yaml"
+    if config.exists():
+        items.append(Appendix("Configuration", config.read_text(encoding="utf-8", errors="replace")))
+    if isinstance(results, Results):
+        lines = [f"{name} {version}" for name, version in results.versions.items()]
+        items.append(Appendix("Versions", "\n".join([*lines, f"configuration {results.config_fingerprint}"])))
+    return items
+
+
+def _markdown(page: Page, words: str, tables: Iterable[Table], plots: Mapping[str, bytes]) -> str:
+    """The report in Markdown, with links to the plots beside it."""
+    parts = [f"# {page.title}", "  \n".join(page.facts), words]
+    shown: set[str] = set()
+    for table in tables:
+        parts.append(to_markdown(table).rstrip())
+        for stem in plots:
+            if table.title.startswith(_PLACES[stem]):
+                parts.append(f"![{_CAPTIONS[stem]}]({stem}.png)")
+                shown.add(stem)
+    parts += [f"![{_CAPTIONS[stem]}]({stem}.png)" for stem in plots if stem not in shown]
+    return "\n\n".join(parts) + "\n"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file through a temporary name in the same folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""Plots of boosting by round."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.evaluation.intervals import wilson
+from ensemw2s.evaluation.results import Results, RoundResult
+from ensemw2s.report import wording as w
+from ensemw2s.report.theme import PANEL_TITLES, Style, Theme, new_figure, series_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MEMBERS = {"bagging": "bagging", "seeds": "seeds"}
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def draw_accuracy_by_round(results: Results, theme: Theme) -> Figure | None:
+    """Accuracy of each expert, of the ensemble so far and of the unboosted ensembles so far, on ID and OOD."""
+    boosting = [entry for entry in results.rounds.get("boosting", []) if entry.splits]
+    splits = [split for split in TEST_SPLITS if any(split in entry.splits for entry in boosting)]
+    if not splits:
+        return None
+    figure = new_figure(4.9 * len(splits), 3.7)
+    for place, split in enumerate(splits):
+        axes = figure.add_subplot(1, len(splits), place + 1)
+        axes.set_title(PANEL_TITLES[split])
+        axes.set_xlabel("round")
+        if place == 0:
+            axes.set_ylabel("accuracy in %" if results.task == "choice" else "token accuracy in %")
+        _accuracy_panel(axes, results, split, boosting, theme)
+        _whole_numbers(axes)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    columns = len(labels) if len(labels) <= 5 else 3
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=9, handlelength=2.6, columnspacing=1.5
+    )
+    return figure
+
+
+def _accuracy_panel(axes: Axes, results: Results, split: str, boosting: list[RoundResult], theme: Theme) -> None:
+    style = series_style("ensemble", theme)
+    rounds, values = _line(axes, boosting, split, "ensemble_accuracy", style, "boosted ensemble so far", front=1)
+    for group, arm in _MEMBERS.items():
+        members = results.rounds.get(group, [])
+        label = f"{w.arm_label(arm)} so far"
+        _line(axes, members, split, "ensemble_accuracy", series_style(arm, theme), label)
+    _line(axes, boosting, split, "expert_accuracy", series_style("expert", theme), "expert")
+    low, high = axes.get_ylim()
+    chosen = results.selected_rounds.get("boosting")
+    if chosen in rounds:
+        value = values[rounds.index(chosen)]
+        (ring,) = axes.plot([chosen], [value], "o", mfc="none", mec=theme.text, mew=1.3, ms=13, zorder=6)
+        ring.set_label("chosen on validation")
+    cell = results.arms.get("ensemble", {}).get(split)
+    if cell is not None and results.task == "choice":
+        bands = [wilson(round(v / 100 * cell.n), cell.n, results.level) for v in values]
+        axes.fill_between(
+            rounds,
+            [100 * b.low for b in bands],
+            [100 * b.high for b in bands],
+            color=style.colour,
+            alpha=0.13,
+            linewidth=0,
+            label=f"its {w.level_text(results.level)} interval",
+            zorder=1,
+        )
+    # the curves decide the range, with room for a good part of the band
+    room = max(2.0, 0.45 * (high - low))
+    axes.set_ylim(max(-1.0, low - room), min(101.0, high + room))
+
+
+def _line(
+    axes: Axes, entries: list[RoundResult], split: str, field: str, style: Style, label: str, front: int = 0
+) -> tuple[list[int], list[float]]:
+    """Draw one series over rounds; does nothing where no round has the split."""
+    found = [entry for entry in entries if split in entry.splits]
+    rounds = [entry.round for entry in found]
+    values = [100.0 * float(getattr(entry.splits[split], field)) for entry in found]
+    if rounds:
+        (line,) = axes.plot(rounds, values, color=style.colour, marker=style.marker, linestyle=style.line)
+        line.set(label=label, zorder=3 + front)
+    return rounds, values
+
+
+def draw_error_and_weight(results: Results, theme: Theme) -> Figure | None:
+    """Token error ``ε_t`` against the prior ``ε_0``, and expert weight ``α_t``, by boosting round."""
+    entries = [e for e in results.rounds.get("boosting", []) if e.epsilon is not None and e.alpha is not None]
+    if not entries:
+        return None
+    figure = new_figure(9.8, 3.3)
+    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    rounds = [e.round for e in entries]
+    error, weight = series_style("expert", theme), series_style("ensemble", theme)
+    left.set_title("Token error under the round's weights")
+    left.set_ylabel("ε")
+    left.plot(
+        rounds, [float(e.epsilon or 0.0) for e in entries], color=error.colour, marker="x", label="ε of the expert"
+    )
+    prior = [(e.round, e.epsilon_prior) for e in entries if e.epsilon_prior is not None]
+    if prior:
+        left.plot(
+            [r for r, _ in prior],
+            [p for _, p in prior],
+            color=theme.faint,
+            marker="v",
+            ls="--",
+            label="ε₀ of the pre-trained base",
+        )
+    left.set_ylim(0.0, 1.0)
+    left.legend(loc="best")
+    right.set_title("Expert weight")
+    right.set_ylabel("α")
+    right.axhline(0.0, color=theme.faint, linewidth=1.0)
+    for kept, face, label in ((True, weight.colour, "kept"), (False, theme.background, "dropped")):
+        chosen = [e for e in entries if e.kept == kept]
+        if not chosen:
+            continue
+        x, y = [e.round for e in chosen], [float(e.alpha or 0.0) for e in chosen]
+        right.vlines(x, 0.0, y, color=weight.colour, linewidth=2.2)
+        right.plot(x, y, "o", mfc=face, mec=weight.colour, ms=8, mew=1.6, label=label)
+    if any(not e.kept for e in entries):
+        right.legend(loc="best")
+    for axes in (left, right):
+        axes.set_xlabel("round")
+        axes.set_xlim(min(rounds) - 0.4, max(rounds) + 0.4)
+        _whole_numbers(axes)
+    return figure

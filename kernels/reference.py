@@ -1,0 +1,209 @@
+"""The contract in plain torch: clear rather than fast, and the yardstick of the other backends.
+
+Everything is computed in float64 (float32 on devices without it), a block of rows at a time, so that memory does not
+grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ensemw2s.kernels.request import CombineRequest, Inputs
+from ensemw2s.kernels.result import CombineResult
+
+_BLOCK_ELEMENTS = 1 << 21
+_SHARE_GRID = 2.0**20
+_RANK_GRID = 2.0**40
+
+
+@dataclass(slots=True)
+class Combined:
+    """The combined distribution of a block of rows, before temperature."""
+
+    log_probs: Tensor
+    """``[N, V]`` in the accumulation type; 0 in undefined rows."""
+    rank: Tensor
+    """``[N, V]``: what tokens are ordered by, where ``shares`` does not decide."""
+    shares: Tensor | None
+    """``[N, V]``: the rounded shares of the vote rule, by which tokens are ordered first; None for other rules."""
+    undefined: Tensor
+    """bool ``[N]``."""
+    expert_argmax: Tensor
+    """int64 ``[K, N]``."""
+    largest: Tensor
+    """``[K, N]``: each expert's largest logit."""
+    log_mass: Tensor
+    """``[K, N]``: ``log Σ exp(l − largest)``; apart from ``largest``, beside which it can be too small to show."""
+
+
+def row_blocks(inputs: Inputs) -> list[slice]:
+    """Blocks of rows that bound the size of temporaries; one empty block where there are no rows."""
+    size = max(1, _BLOCK_ELEMENTS // inputs.vocabulary)
+    return [slice(start, min(start + size, inputs.rows)) for start in range(0, max(inputs.rows, 1), size)]
+
+
+def accumulation_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 where a device does not have it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def combine_block(inputs: Inputs, rows: slice) -> Combined:
+    """Combine a block of rows; the formulas are those of :func:`ensemw2s.kernels.combine`."""
+    dtype = accumulation_dtype(inputs.device)
+    argmaxes, peaks, masses = [], [], []
+    mixture: Tensor | None = None
+    product: Tensor | None = None
+    undefined = torch.zeros(rows.stop - rows.start, dtype=torch.bool, device=inputs.device)
+    for expert, weight in zip(inputs.experts, inputs.weights, strict=True):
+        raw = expert[rows]
+        wide = raw.to(dtype)
+        peak = wide.amax(dim=1)
+        bad = ~torch.isfinite(peak)
+        centred = torch.where(bad[:, None], 0.0, wide - peak[:, None])
+        mass = torch.logsumexp(centred, dim=1)
+        peaks.append(peak)
+        masses.append(mass)
+        argmaxes.append(torch.where(bad, 0, raw.argmax(dim=1)))
+        if weight > 0.0:
+            undefined |= bad
+            log_probs = centred - mass[:, None]
+            if inputs.rule == "product":
+                part = weight * log_probs
+                product = part if product is None else product + part
+            else:
+                part = log_probs + math.log(weight)
+                mixture = part if mixture is None else torch.logaddexp(mixture, part)
+    expert_argmax = torch.stack(argmaxes)
+    if product is not None:
+        undefined |= ~torch.isfinite(product.amax(dim=1))
+        log_probs = torch.log_softmax(product, dim=1)
+    elif mixture is not None:
+        log_probs = mixture
+    else:
+        raise ValueError("no expert has a positive weight")
+    log_probs = torch.where(undefined[:, None], 0.0, log_probs)
+    rank = _rank(inputs, rows, log_probs, undefined)
+    shares = None
+    if inputs.rule == "vote":
+        votes = _shares(inputs, expert_argmax, dtype)
+        log_probs = torch.where(undefined[:, None], 0.0, votes.log())
+        shares = torch.where(undefined[:, None], 0.0, (votes * _SHARE_GRID).round())
+    return Combined(log_probs, rank, shares, undefined, expert_argmax, torch.stack(peaks), torch.stack(masses))
+
+
+def _rank(inputs: Inputs, rows: slice, log_probs: Tensor, undefined: Tensor) -> Tensor:
+    """What orders tokens: the logits of a lone expert, else the log-probabilities in the precision of the result.
+
+    The vectorised and the scalar code of one torch operation differ in the last bit, so tokens with equal logits would
+    not be tied at full precision.
+    """
+    active = inputs.active
+    if len(active) == 1:
+        return torch.where(undefined[:, None], 0.0, inputs.experts[active[0]][rows])
+    if inputs.result_dtype == torch.float32 or log_probs.dtype == torch.float32:
+        return log_probs.to(torch.float32)
+    return (log_probs * _RANK_GRID).round()
+
+
+def _shares(inputs: Inputs, expert_argmax: Tensor, dtype: torch.dtype) -> Tensor:
+    votes = torch.zeros(expert_argmax.shape[1], inputs.vocabulary, dtype=dtype, device=inputs.device)
+    for k in inputs.active:
+        chosen = expert_argmax[k][:, None]
+        votes.scatter_add_(1, chosen, torch.full_like(chosen, 1, dtype=dtype) * inputs.weights[k])
+    return votes
+
+
+def best(block: Combined) -> Tensor:
+    """The most probable token of each row, int64 ``[N]``; 0 in undefined rows."""
+    if block.shares is None:
+        return block.rank.argmax(dim=1)
+    first = block.shares == block.shares.max(dim=1, keepdim=True).values
+    lowest = torch.finfo(block.rank.dtype).min
+    # a chosen token cannot have rank −inf, but clamping keeps it above the tokens that are not candidates
+    return torch.where(first, block.rank.clamp(min=lowest), -math.inf).argmax(dim=1)
+
+
+def most_probable(block: Combined, count: int) -> Tensor:
+    """The ``count`` most probable tokens of each row in falling order, ties to the lowest id: int64 ``[N, count]``."""
+    if block.shares is not None:
+        by_rank = torch.sort(block.rank, dim=1, descending=True, stable=True).indices
+        by_share = torch.sort(block.shares.gather(1, by_rank), dim=1, descending=True, stable=True).indices
+        return by_rank.gather(1, by_share)[:, :count]
+    values, ids = torch.topk(block.rank, count, dim=1)
+    ids = ids.sort(dim=1).values  # by id first, then stably by value
+    order = torch.sort(block.rank.gather(1, ids), dim=1, descending=True, stable=True).indices
+    ids = ids.gather(1, order)
+    if count < block.rank.shape[1]:  # torch.topk leaves open which of the tokens tied for the last place it takes
+        crowded = (block.rank >= values[:, -1:]).sum(dim=1) > count
+        if bool(crowded.any()):
+            ids[crowded] = torch.sort(block.rank[crowded], dim=1, descending=True, stable=True).indices[:, :count]
+    return ids
+
+
+def with_temperature(log_probs: Tensor, temperature: float) -> Tensor:
+    """``log_softmax(log_probs / temperature)``, shifted first so that no temperature overflows."""
+    if temperature == 1.0:
+        return log_probs
+    limits = torch.finfo(log_probs.dtype)
+    shifted = log_probs - log_probs.max(dim=1, keepdim=True).values
+    return torch.log_softmax(shifted / min(max(temperature, limits.tiny), limits.max), dim=1)
+
+
+def combine(request: CombineRequest) -> CombineResult:
+    """Implement :func:`ensemw2s.kernels.combine` for checked arguments."""
+    parts = [_combine_rows(request, rows) for rows in row_blocks(request)]
+
+    def joined(field: str, dim: int) -> Tensor | None:
+        tensors = [getattr(part, field) for part in parts]
+        return None if tensors[0] is None else tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=dim)
+
+    def needed(field: str, dim: int) -> Tensor:
+        tensor = joined(field, dim)
+        if tensor is None:
+            raise ValueError(f"{field} was not computed")
+        return tensor
+
+    return CombineResult(
+        argmax=needed("argmax", 0),
+        logprob=needed("logprob", 0),
+        expert_argmax=needed("expert_argmax", 1),
+        logsumexp=needed("logsumexp", 1),
+        target_logprob=joined("target_logprob", 0),
+        expert_target_logprob=joined("expert_target_logprob", 1),
+        log_probs=joined("log_probs", 0),
+        topk_ids=joined("topk_ids", 0),
+        topk_logprob=joined("topk_logprob", 0),
+    )
+
+
+def _combine_rows(request: CombineRequest, rows: slice) -> CombineResult:
+    block = combine_block(request, rows)
+    out = request.result_dtype
+    log_probs = with_temperature(block.log_probs, request.temperature)
+    log_probs = torch.where(block.undefined[:, None], math.nan, log_probs)
+    argmax = best(block)
+    target = expert_target = topk_ids = topk = None
+    if request.targets is not None:
+        column = request.targets[rows, None]
+        target = log_probs.gather(1, column)[:, 0].to(out)
+        given = torch.stack([expert[rows].gather(1, column)[:, 0] for expert in request.experts]).to(log_probs.dtype)
+        known = torch.isfinite(block.largest)
+        expert_target = torch.where(known, given - block.largest - block.log_mass, math.nan).to(out)
+    if request.top_k is not None:
+        topk_ids = most_probable(block, request.top_k)
+        topk = log_probs.gather(1, topk_ids).to(out)
+    return CombineResult(
+        argmax=argmax,
+        logprob=log_probs.gather(1, argmax[:, None])[:, 0].to(out),
+        expert_argmax=block.expert_argmax,
+        logsumexp=torch.where(torch.isfinite(block.largest), block.largest + block.log_mass, block.largest).to(out),
+        target_logprob=target,
+        expert_target_logprob=expert_target,
+        log_probs=log_probs.to(out) if request.return_probs else None,
+        topk_ids=topk_ids,
+        topk_logprob=topk,
+    )

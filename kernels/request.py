@@ -1,0 +1,229 @@
+"""The checked arguments of :func:`~ensemw2s.kernels.combine` and :func:`~ensemw2s.kernels.sample`.
+
+Backends receive these and need not check anything again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Rule = Literal["mixture", "product", "vote"]
+Logits = Tensor | Sequence[Tensor]
+Alphas = Tensor | Sequence[float]
+
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What both functions share."""
+
+    experts: tuple[Tensor, ...]
+    """K tensors ``[N, V]`` on one device, floating point, any strides."""
+    weights: tuple[float, ...]
+    """K normalised weights ᾱ, summing to 1; an expert with 0 has no part in the ensemble."""
+    rule: Rule
+    """How the experts are combined."""
+    temperature: float
+    """Positive and finite; divides the combined log-probabilities, which are then normalised again."""
+
+    @property
+    def rows(self) -> int:
+        """Number of positions ``N``."""
+        return self.experts[0].shape[0]
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens ``V``."""
+        return self.experts[0].shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where all tensors are."""
+        return self.experts[0].device
+
+    @property
+    def active(self) -> list[int]:
+        """The experts with a part in the ensemble, in order."""
+        return [k for k, weight in enumerate(self.weights) if weight > 0.0]
+
+    @property
+    def result_dtype(self) -> torch.dtype:
+        """The floating-point type of results."""
+        return torch.float64 if any(x.dtype == torch.float64 for x in self.experts) else torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class CombineRequest(Inputs):
+    """Checked arguments of ``combine``."""
+
+    targets: Tensor | None = None
+    """int64 ``[N]`` in ``[0, V)``."""
+    return_probs: bool = False
+    """Whether the whole distribution is asked for."""
+    top_k: int | None = None
+    """How many of the most probable tokens are asked for, at most ``V``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest(Inputs):
+    """Checked arguments of ``sample``."""
+
+    seed: int = 0
+    """In ``[0, 2**64)``."""
+    index: Tensor | None = None
+    """int64 ``[N]``; None is ``0 … N−1``."""
+    top_k: int | None = None
+    """Only the most probable tokens, fewer than ``V``; None is off."""
+    top_p: float | None = None
+    """The smallest set of most probable tokens with at least this probability, below 1; None is off."""
+
+
+def checked_experts(logits: Logits) -> tuple[Tensor, ...]:
+    """Split the logits into K tensors ``[N, V]`` and check that they fit together."""
+    if isinstance(logits, Tensor):
+        if logits.ndim != 3:
+            raise ValueError(
+                f"logits must be [K, N, V], or K tensors [N, V]; got one tensor of shape {tuple(logits.shape)}"
+            )
+        experts = tuple(logits.unbind(0))
+    else:
+        experts = tuple(logits)
+    if not experts:
+        raise ValueError("logits hold no expert (K = 0)")
+    for k, expert in enumerate(experts):
+        if not isinstance(expert, Tensor):
+            raise TypeError(f"logits of expert {k} are {type(expert).__name__}, not a torch.Tensor")
+        if expert.ndim != 2 or expert.shape != experts[0].shape:
+            first = tuple(experts[0].shape)
+            raise ValueError(f"logits of expert {k} have shape {tuple(expert.shape)}; all must be [N, V] like {first}")
+        if expert.dtype not in _FLOATS:
+            raise TypeError(f"logits of expert {k} are {expert.dtype}; expected float32, bfloat16, float16 or float64")
+        if expert.device != experts[0].device:
+            raise ValueError(f"logits of expert {k} are on {expert.device}, those of expert 0 on {experts[0].device}")
+    if experts[0].shape[1] == 0:
+        raise ValueError("logits have no tokens (V = 0)")
+    return tuple(expert.detach() for expert in experts)
+
+
+def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
+    """Divide the expert weights by their sum.
+
+    Raises:
+        ValueError: a weight is negative, NaN or infinite, all are 0, or there are not ``experts`` of them.
+    """
+    values = [float(a) for a in (alphas.detach().reshape(-1).tolist() if isinstance(alphas, Tensor) else alphas)]
+    if len(values) != experts:
+        raise ValueError(f"{len(values)} alphas for {experts} experts")
+    for k, value in enumerate(values):
+        if not math.isfinite(value) or value < 0.0:
+            raise ValueError(f"alphas[{k}] is {value}; expert weights must be finite and not negative")
+    largest = max(values)
+    if largest == 0.0:
+        raise ValueError("all alphas are 0; at least one expert must have a positive weight")
+    scaled = [value / largest for value in values]  # the sum of huge weights would overflow
+    total = math.fsum(scaled)
+    return tuple(value / total for value in scaled)
+
+
+def checked_rule(rule: str) -> Rule:
+    """The rule, if there is one of that name."""
+    for known in get_args(Rule):
+        if rule == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(f"unknown rule {rule!r}; expected one of {', '.join(get_args(Rule))}")
+
+
+def checked_temperature(temperature: float) -> float:
+    """The temperature, if it is positive and finite."""
+    value = float(temperature)
+    if not math.isfinite(value) or value <= 0.0:
+        raise ValueError(f"temperature is {temperature}; it must be positive and finite (use the arg-max for 0)")
+    return value
+
+
+def checked_top_k(top_k: int | None, vocabulary: int) -> int | None:
+    """``min(top_k, V)``, or None."""
+    if top_k is None:
+        return None
+    if int(top_k) != top_k or top_k < 1:
+        raise ValueError(f"top_k is {top_k}; expected a whole number of at least 1, or None")
+    return min(int(top_k), vocabulary)
+
+
+def _checked_vector(values: Tensor, name: str, rows: int, device: torch.device) -> Tensor:
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} are {type(values).__name__}, not a torch.Tensor")
+    if values.dtype not in _INTEGERS:
+        raise TypeError(f"{name} are {values.dtype}; expected integers")
+    if values.shape != (rows,):
+        raise ValueError(f"{name} have shape {tuple(values.shape)}; expected ({rows},), one for each row of the logits")
+    return values.to(device=device, dtype=torch.int64)
+
+
+def combine_request(
+    logits: Logits,
+    alphas: Alphas,
+    *,
+    rule: str,
+    temperature: float,
+    targets: Tensor | None,
+    return_probs: bool,
+    top_k: int | None,
+) -> CombineRequest:
+    """Check the arguments of ``combine``; its documentation lists the errors."""
+    experts = checked_experts(logits)
+    rows, vocabulary = experts[0].shape
+    if targets is not None:
+        targets = _checked_vector(targets, "targets", rows, experts[0].device)
+        outside = (targets < 0) | (targets >= vocabulary)
+        if bool(outside.any()):
+            row = int(outside.nonzero()[0, 0])
+            raise ValueError(f"targets[{row}] is {int(targets[row])}; expected a token id in [0, {vocabulary})")
+    return CombineRequest(
+        experts=experts,
+        weights=normalised_weights(alphas, len(experts)),
+        rule=checked_rule(rule),
+        temperature=checked_temperature(temperature),
+        targets=targets,
+        return_probs=bool(return_probs),
+        top_k=checked_top_k(top_k, vocabulary),
+    )
+
+
+def sample_request(
+    logits: Logits,
+    alphas: Alphas,
+    *,
+    seed: int,
+    rule: str,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    index: Tensor | None,
+) -> SampleRequest:
+    """Check the arguments of ``sample``; its documentation lists the errors."""
+    experts = checked_experts(logits)
+    rows, vocabulary = experts[0].shape
+    if not 0 <= int(seed) < 2**64:
+        raise ValueError(f"seed is {seed}; expected an integer in [0, 2**64)")
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise ValueError(f"top_p is {top_p}; expected a probability in (0, 1], or None")
+    kept = checked_top_k(top_k, vocabulary)
+    return SampleRequest(
+        experts=experts,
+        weights=normalised_weights(alphas, len(experts)),
+        rule=checked_rule(rule),
+        temperature=checked_temperature(temperature),
+        seed=int(seed),
+        index=None if index is None else _checked_vector(index, "index", rows, experts[0].device),
+        top_k=None if kept == vocabulary else kept,
+        top_p=None if top_p == 1.0 else top_p,
+    )

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
+from ensemw2s.errors import ConfigError, RunFailedError
+from ensemw2s.models.finetune import draw_order, finetune
+from ensemw2s.models.load import load_model
+from ensemw2s.models.losses import LossConfig
+from ensemw2s.models.training_set import TrainingSet
+
+CPU = ComputeConfig(device="cpu")
+
+
+def make_data(seed: int = 0, n: int = 24, *, soft: bool = False, weights: bool = True) -> TrainingSet:
+    rng = np.random.default_rng(seed)
+    prompts = [rng.integers(2, 30, size=rng.integers(2, 9)) for _ in range(n)]
+    targets = [rng.integers(2, 30, size=rng.integers(1, 4)) for _ in range(n)]
+    total = sum(map(len, targets))
+    distributions = None
+    if soft:
+        distributions = [
+            (np.tile([4, 5], (len(t) + 1, 1)), np.log(np.tile([0.6, 0.3], (len(t) + 1, 1)))) for t in targets
+        ]
+    chosen = rng.uniform(0.2, 3.0, size=total) if weights else None
+    index = rng.integers(0, n, size=n)
+    return TrainingSet.from_sequences(prompts, targets, eos_id=1, weights=chosen, index=index, soft=distributions)
+
+
+def training(**changes) -> TrainingConfig:
+    return TrainingConfig(**{"steps": 6, "batch_size": 8, "learning_rate": 3e-3, "log_steps": 2, **changes})
+
+
+def weights_of(folder: Path, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    return load_file(folder / name)
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.fixture
+def base(model_folders: list[Path]) -> ModelConfig:
+    return ModelConfig(path=str(model_folders[0]))
+
+
+def plain_loop(base: ModelConfig, data: TrainingSet, cfg: TrainingConfig, seed: int, constant: float):
+    """An independent loop over single sequences: Σ w·nll / (batch_size·constant), AdamW, clipping, cosine schedule."""
+    model = load_model(base).model.train()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=cfg.learning_rate, betas=(0.9, cfg.adam_beta2), weight_decay=0.0
+    )
+    order = draw_order(data, cfg.steps * cfg.batch_size, seed)
+    warmup = round(cfg.warmup * cfg.steps)
+    losses = []
+    for step in range(cfg.steps):
+        if step < warmup:
+            factor = step / max(warmup, 1)
+        else:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, cfg.steps - warmup)))
+        optimiser.param_groups[0]["lr"] = cfg.learning_rate * factor
+        total = torch.zeros(())
+        for s in order[step * cfg.batch_size : (step + 1) * cfg.batch_size]:
+            prompt = data.prompt_ids[data.prompt_offsets[s] : data.prompt_offsets[s + 1]]
+            part = slice(data.target_offsets[s], data.target_offsets[s + 1])
+            target, weight = data.target_ids[part], data.loss_weights[part]
+            whole = torch.from_numpy(np.concatenate([prompt, target]).astype(np.int64))[None]
+            logp = model(input_ids=whole[:, :-1]).logits[0].log_softmax(-1)
+            for j in range(len(target)):
+                total = total - float(weight[j]) * logp[len(prompt) - 1 + j, int(target[j])]
+        loss = total / (cfg.batch_size * constant)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    return model.state_dict(), losses
+
+
+def test_same_as_a_plain_loop_over_single_sequences(base: ModelConfig, tmp_path: Path, recorder) -> None:
+    data, cfg = make_data(), training(warmup=0.34, log_steps=1)
+    result = finetune(base, data, cfg, tmp_path, seed=5, loss_constant=1.7, compute=CPU, sink=recorder, tag="t")
+    expected, losses = plain_loop(base, data, cfg, 5, 1.7)
+    got = [m["loss"] for m in recorder.metrics]
+    np.testing.assert_allclose(got, losses, rtol=2e-5)
+    assert result.final_loss == got[-1]
+    for name, tensor in weights_of(tmp_path).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-5)
+
+
+def test_reports_metrics_and_progress(base: ModelConfig, tmp_path: Path, recorder, capfd) -> None:
+    data, cfg = make_data(), training(steps=5)
+    result = finetune(base, data, cfg, tmp_path, seed=0, compute=CPU, sink=recorder, tag="experts/round-01")
+    assert [m["step"] for m in recorder.metrics] == [2, 4, 5]
+    for metric in recorder.metrics:
+        assert (metric["kind"], metric["tag"], metric["steps"]) == ("train", "experts/round-01", 5)
+        assert metric["tokens_per_second"] > 0
+        json.dumps(metric)
+    assert recorder.steps[-1] == ("experts/round-01", 5, 5)
+    assert result.steps == 5
+    assert result.tokens == data.lengths[draw_order(data, 40, 0)].sum()
+    assert result.seconds > 0
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_folder_is_a_plain_model_folder_without_pickles(base: ModelConfig, tmp_path: Path) -> None:
+    finetune(base, make_data(), training(checkpoint_steps=2), tmp_path, seed=0, compute=CPU)
+    names = {p.name for p in tmp_path.rglob("*")}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert "trainer" not in names
+    tuned = load_model(ModelConfig(path=str(tmp_path)))
+    assert tuned.model.config.use_cache == load_model(base).model.config.use_cache
+
+
+def test_same_seed_same_weights_other_seed_others(base: ModelConfig, tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(hash(name) % 1000)
+        finetune(base, make_data(), training(), tmp_path / name, seed=seed, compute=CPU)
+    assert_equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    assert not torch.equal(weights_of(tmp_path / "a")["lm_head.weight"], weights_of(tmp_path / "c")["lm_head.weight"])
+
+
+def test_gradient_accumulation_is_the_same_step(base: ModelConfig, tmp_path: Path, recorder) -> None:
+    data = make_data()
+    finetune(base, data, training(steps=3, log_steps=1), tmp_path / "whole", seed=1, compute=CPU, sink=recorder)
+    split = training(steps=3, log_steps=1, gradient_accumulation=4)
+    finetune(base, data, split, tmp_path / "split", seed=1, compute=CPU, sink=recorder)
+    losses = [m["loss"] for m in recorder.metrics]
+    np.testing.assert_allclose(losses[:3], losses[3:], rtol=1e-5)
+    a, b = weights_of(tmp_path / "whole"), weights_of(tmp_path / "split")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
+
+
+def test_gradient_checkpointing_changes_nothing(base: ModelConfig, tmp_path: Path) -> None:
+    finetune(base, make_data(), training(steps=2), tmp_path / "a", seed=1, compute=CPU)
+    finetune(base, make_data(), training(steps=2, gradient_checkpointing=True), tmp_path / "b", seed=1, compute=CPU)
+    a, b = weights_of(tmp_path / "a"), weights_of(tmp_path / "b")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
+
+
+class Stop(Exception):
+    """Raised by a sink in the middle of a fine-tuning."""
+
+
+class StoppingSink:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def event(self, kind: str, **fields) -> None: ...
+
+    def progress(self, task: str, done: int, total: int) -> None: ...
+
+    def metric(self, kind: str, **fields) -> None:
+        if fields["step"] >= self.step:
+            raise Stop
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(r=2, dropout=0.3)])
+def test_resuming_is_bit_identical(base: ModelConfig, tmp_path: Path, recorder, lora: LoraConfig | None) -> None:
+    data = make_data()
+    cfg = training(steps=9, log_steps=2, checkpoint_steps=3, lora=lora)
+    name = "model.safetensors" if lora is None else "adapter_model.safetensors"
+    whole = finetune(base, data, cfg, tmp_path / "whole", seed=2, compute=CPU)
+    out = tmp_path / "interrupted"
+    with pytest.raises(Stop):
+        finetune(base, data, cfg, out, seed=2, compute=CPU, sink=StoppingSink(8))
+    assert sorted(p.name for p in (out / "trainer").iterdir()) == ["checkpoint-3", "checkpoint-6"]
+    (out / "trainer" / "checkpoint-7").mkdir()  # cut off while it was written
+    resumed = finetune(base, data, cfg, out, seed=2, compute=CPU, sink=recorder)
+    assert recorder.metrics[0]["step"] == 8
+    assert_equal(weights_of(tmp_path / "whole", name), weights_of(out, name))
+    assert (resumed.final_loss, resumed.tokens, resumed.steps) == (whole.final_loss, whole.tokens, whole.steps)
+    assert not (out / "trainer").exists()
+
+
+def test_a_checkpoint_of_another_fine_tuning_is_not_continued(base: ModelConfig, tmp_path: Path, recorder) -> None:
+    cfg = training(checkpoint_steps=2)
+    with pytest.raises(Stop):
+        finetune(base, make_data(0), cfg, tmp_path / "a", seed=2, compute=CPU, sink=StoppingSink(4))
+    finetune(base, make_data(1), cfg, tmp_path / "a", seed=2, compute=CPU, sink=recorder)
+    assert recorder.metrics[0]["step"] == 2
+    finetune(base, make_data(1), cfg, tmp_path / "b", seed=2, compute=CPU)
+    assert_equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+
+
+def test_lora_folder_holds_an_adapter_that_loads_over_its_base(base: ModelConfig, tmp_path: Path) -> None:
+    cfg = training(steps=10, learning_rate=3e-2, lora=LoraConfig(r=2))
+    finetune(base, make_data(), cfg, tmp_path, seed=0, compute=CPU)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json"
+    }  # fmt: skip
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == base.path
+    ids = torch.tensor([[3, 4, 5]])
+    tuned, plain = load_model(ModelConfig(path=str(tmp_path))), load_model(base)
+    assert (tuned.model(input_ids=ids).logits - plain.model(input_ids=ids).logits).abs().max() > 0.01
+    # an adapter folder can be a base itself
+    finetune(ModelConfig(path=str(tmp_path)), make_data(), training(steps=1, learning_rate=1e-9, warmup=0.0),
+             tmp_path / "again", seed=0, compute=CPU)  # fmt: skip
+    again = load_model(ModelConfig(path=str(tmp_path / "again")))
+    torch.testing.assert_close(
+        again.model(input_ids=ids).logits, tuned.model(input_ids=ids).logits, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_lora_modules_that_do_not_exist(base: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="target_modules"):
+        cfg = training(lora=LoraConfig(target_modules=["no_such_module"]))
+        finetune(base, make_data(), cfg, tmp_path, seed=0, compute=CPU)
+
+
+@pytest.mark.parametrize(
+    "loss", [LossConfig("soft"), LossConfig("logconf", 0.5, 3), LossConfig("logconf", 0.5, 0, binary_tokens=(4, 5))]
+)
+def test_other_losses_train(base: ModelConfig, tmp_path: Path, recorder, loss: LossConfig) -> None:
+    data = make_data(soft=loss.kind == "soft", weights=False)
+    cfg = training(steps=40, learning_rate=1e-2, log_steps=5)
+    finetune(base, data, cfg, tmp_path, seed=0, loss=loss, compute=CPU, sink=recorder)
+    assert recorder.metrics[-1]["loss"] < 0.8 * recorder.metrics[0]["loss"]
+    if loss.kind == "soft":
+        ids = torch.from_numpy(data.prompt_ids[data.prompt_offsets[0] : data.prompt_offsets[1]].astype(np.int64))[None]
+        p = load_model(ModelConfig(path=str(tmp_path))).model(input_ids=ids).logits[0, -1].softmax(-1)
+        assert p[4] > p[5] > 0.1  # 0.6 and 0.3 in every row
+
+
+def test_bfloat16_is_trained_in_float32_and_saved_in_its_type(base: ModelConfig, tmp_path: Path) -> None:
+    low = base.model_copy(update={"dtype": "bfloat16"})
+    finetune(low, make_data(), training(steps=2), tmp_path, seed=0, compute=CPU)
+    assert {t.dtype for t in weights_of(tmp_path).values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    with pytest.raises(ConfigError, match="float16 needs a CUDA device"):
+        finetune(base.model_copy(update={"dtype": "float16"}), make_data(), training(), tmp_path, seed=0, compute=CPU)
+
+
+def test_non_finite_loss_says_where_and_what_to_try(base: ModelConfig, tmp_path: Path) -> None:
+    cfg = training(steps=50, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(RunFailedError, match=r"student/ensemble.*(at|after) step \d+.*learning_rate"):
+        finetune(base, make_data(), cfg, tmp_path, seed=0, compute=CPU, tag="student/ensemble")
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_bad_arguments(base: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be split into 3 passes"):
+        finetune(base, make_data(), training(gradient_accumulation=3), tmp_path, seed=0, compute=CPU)
+    with pytest.raises(ValueError, match="loss_constant"):
+        finetune(base, make_data(), training(), tmp_path, seed=0, loss_constant=0.0, compute=CPU)
+    with pytest.raises(ValueError, match="distributions"):
+        finetune(base, make_data(), training(), tmp_path, seed=0, loss=LossConfig("soft"), compute=CPU)
+
+
+def test_order_is_a_permutation_of_the_draws_every_epoch() -> None:
+    data = make_data(n=10)
+    order = draw_order(data, 25, seed=9)
+    assert sorted(order[:10]) == sorted(order[10:20]) == sorted(data.index)
+    assert order[:10].tolist() != order[10:20].tolist()
+    assert draw_order(data, 12, seed=9).tolist() == order[:12].tolist()
+
+
+def test_importing_the_room_does_not_import_transformers() -> None:
+    modules = ["finetune", "joint", "decode", "scoring", "load", "losses", "training_set", "scores"]
+    code = "import sys; " + "; ".join(f"import ensemw2s.models.{m}" for m in modules)
+    code += "; assert not {'transformers', 'peft', 'accelerate', 'datasets'} & set(sys.modules), sorted(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,106 @@
+"""A run small enough for tests, through the real components: the embedded bases, the Trainer, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemw2s.config import RunConfig
+
+
+def mini(**changes: Any) -> RunConfig:
+    """The smallest run with every arm of the tiny preset; ``changes`` are dotted keys."""
+    raw: dict[str, Any] = {
+        "name": "mini",
+        "data": {
+            "source": {"kind": "synthetic", "size": 700},
+            "split": {"hard_above": 5, "train": 120, "validation": 40, "test": 50, "hard_pool": 80, "hard_test": 50},
+        },
+        "training": {
+            "expert": {"steps": 12, "batch_size": 16, "learning_rate": 2e-3, "log_steps": 4},
+            "student": {"steps": 12, "batch_size": 16, "learning_rate": 2e-3, "log_steps": 4},
+        },
+        "boosting": {"rounds": 2},
+        "evaluation": {"bootstrap": 100},
+        "compute": {"threads": 1},
+    }
+    for key, value in changes.items():
+        place = raw
+        *path, last = key.split(".")
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return RunConfig.model_validate(raw)
+
+
+@pytest.fixture(scope="session")
+def mini_config():
+    """The factory of mini configurations."""
+    return mini
+
+
+def numbers(run_dir: Path) -> dict[str, Any]:
+    """``results.json`` without times."""
+    content: dict[str, Any] = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+    content.pop("times")
+    return content
+
+
+@pytest.fixture(scope="session")
+def read_numbers():
+    """Reads the comparable part of results.json."""
+    return numbers
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The public data sets beside the clone; ``EW2S_TEST_DATA`` names another place."""
+    folder = Path(os.environ.get("EW2S_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the public data sets are not at {folder} (set EW2S_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_bases(tmp_path_factory, shared_data) -> dict[str, Path]:
+    """Randomly initialised small Llamas with a byte-level BPE tokenizer, saved as Hugging Face folders."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = (shared_data / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:200]
+    raw.train_from_iterator(lines, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>")
+    folders = {}
+    for name, width in (("weak", 32), ("strong", 48)):
+        torch.manual_seed(7)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=768,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+            tie_word_embeddings=True,
+        )
+        folders[name] = tmp_path_factory.mktemp("bases") / name
+        LlamaForCausalLM(config).save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders

@@ -1,0 +1,215 @@
+"""Whole runs through the real components."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from ensemw2s.data.store import read_splits
+from ensemw2s.evaluation import read_correct
+from ensemw2s.pipeline import execute, load_ensemble
+from ensemw2s.runs import read_events, validate
+from ensemw2s.sink import NullSink
+
+
+class Recorder(NullSink):
+    """Keeps milestones."""
+
+    def __init__(self):
+        self.events = []
+
+    def event(self, kind, **fields):
+        self.events.append((kind, fields))
+
+    def of(self, kind):
+        return [fields for name, fields in self.events if name == kind]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, mini_config):
+    folder = tmp_path_factory.mktemp("run") / "mini"
+    results = execute(mini_config(), folder, sink=NullSink())
+    return folder, results
+
+
+def test_every_arm_is_there_with_intervals(finished):
+    folder, results = finished
+    arms = results["arms"]
+    expected = {
+        "weak_zero_shot",
+        "strong_zero_shot",
+        "single",
+        "plain",
+        "bagging",
+        "bagging_equal_rounds",
+        "ensemble",
+        "ensemble_equal",
+        "student_single",
+        "student_bagging",
+        "student_ensemble",
+        "ceiling",
+    }
+    assert expected <= set(arms)
+    for arm in arms.values():
+        for split in ("test", "hard_test"):
+            assert arm[split]["low"] <= arm[split]["accuracy"] <= arm[split]["high"]
+            assert arm[split]["n"] == 50
+            assert arm[split]["token_accuracy"]["tokens"] >= 50
+    assert set(results["pgr"]) == {"student_single", "student_bagging", "student_ensemble"}
+    assert results["split_sizes"] == {
+        "train": 120,
+        "validation": 40,
+        "test": 50,
+        "hard_pool": 80,
+        "hard_test": 50,
+    }
+    correct, ids = read_correct(folder / "correct.parquet")
+    for arm, by_split in correct.items():
+        for split, right in by_split.items():
+            assert right.mean() == pytest.approx(arms[arm][split]["accuracy"])
+    assert len(set(ids["hard_test"])) == 50
+
+
+def test_run_directory_is_complete(finished):
+    folder, _ = finished
+    for path in (
+        "config.yaml",
+        "data/stage.json",
+        "ensemble.json",
+        "experts/round-01/model/model.safetensors",
+        "token_weights/round-01.npy",
+        "labels/ensemble/labels.parquet",
+        "student/ensemble/model/model.safetensors",
+        "ceiling/stage.json",
+        "report/report.html",
+    ):
+        assert (folder / path).exists(), path
+    assert not list(folder.rglob("*.partial"))
+    assert not [p for p in folder.rglob("*") if p.suffix in {".pt", ".pth", ".bin", ".pkl"}]
+    weights = np.load(folder / "token_weights" / "round-01.npy")
+    assert weights.sum() == pytest.approx(1.0)
+
+
+def test_every_logged_line_follows_the_schema(finished):
+    folder, _ = finished
+    seen = set()
+    for name in ("events.jsonl", "metrics.jsonl"):
+        for line in read_events(folder / name):
+            problems = validate(line)
+            assert not problems, (line, problems)
+            seen.add(line["kind"])
+    assert {"run_started", "plan", "data_ready", "round_finished", "round_scored", "hard_tokens", "arm_result"} <= seen
+    assert {"labels_done", "label_sample", "run_finished", "train"} <= seen
+
+
+def test_repeating_a_finished_run_keeps_every_stage(finished, mini_config, read_numbers):
+    folder, _ = finished
+    before = read_numbers(folder)
+    recorder = Recorder()
+    execute(mini_config(), folder, sink=recorder)
+    assert read_numbers(folder) == before
+    assert all(event["cached"] for event in recorder.of("stage_finished"))
+    assert not recorder.of("stage_started")
+
+
+def test_a_changed_filter_reruns_students_only(finished, mini_config, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    recorder = Recorder()
+    execute(mini_config(**{"student.keep_fraction": 0.5}), folder, sink=recorder)
+    again = {event["stage"] for event in recorder.of("stage_rerun")}
+    assert again == {"student/single", "student/bagging", "student/ensemble"}
+    assert all("training_set" in event["reason"] for event in recorder.of("stage_rerun"))
+
+
+def test_prefix_scores_equal_running_the_models_again(finished):
+    """The kept scores say what the loaded ensemble says about the same questions, scored afresh."""
+    folder, results = finished
+    ensemble = load_ensemble(folder)
+    splits = read_splits(folder / "data")
+    for split in ("test", "hard_test"):
+        rows = ensemble.score([example.hide_answer() for example in splits[split]])
+        right = np.mean([row["label"] == example.answer for row, example in zip(rows, splits[split], strict=True)])
+        assert right == pytest.approx(results["arms"]["ensemble"][split]["accuracy"])
+    lines = read_correct(folder / "correct.parquet")[0]["ensemble"]["test"]
+    rows = ensemble.score(splits["test"])
+    np.testing.assert_array_equal([row["correct"] for row in rows], lines)
+
+
+def test_hard_labels_reach_only_the_ceiling_and_the_evaluation(finished, mini_config, tmp_path, monkeypatch):
+    """Poison every hard label: experts, labels and students stay bit-identical."""
+    from ensemw2s.data import split as split_module
+
+    original = split_module.make_splits
+
+    def poisoned(*args, **kwargs):
+        splits = original(*args, **kwargs)
+        changed = {}
+        for name in ("hard_pool", "hard_test"):
+            changed[name] = [
+                dataclasses.replace(e, answer=e.choices[(e.answer_index + 1) % len(e.choices)]) for e in splits[name]
+            ]
+        return dataclasses.replace(splits, **changed)
+
+    monkeypatch.setattr(split_module, "make_splits", poisoned)
+    folder = tmp_path / "poisoned"
+    results = execute(mini_config(), folder, sink=NullSink())
+    clean, clean_results = finished
+    same = [
+        p.relative_to(clean)
+        for part in ("experts", "labels", "student", "baselines")
+        for p in (clean / part).rglob("*")
+    ]
+    same = [p for p in same if p.suffix in {".safetensors", ".parquet"}]
+    assert len(same) >= 8
+    for path in same:
+        assert (clean / path).read_bytes() == (folder / path).read_bytes(), path
+    assert (clean / "ceiling/model/model.safetensors").read_bytes() != (
+        folder / "ceiling/model/model.safetensors"
+    ).read_bytes()
+    assert results["arms"]["ensemble"]["test"] == clean_results["arms"]["ensemble"]["test"]
+    assert results["arms"]["ensemble"]["hard_test"] != clean_results["arms"]["ensemble"]["hard_test"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"boosting.draw": "token", "boosting.init": "example", "boosting.alpha": "samme", "boosting.window": 2},
+        {"boosting.draw": "none", "boosting.level": "example", "boosting.eos": "include", "boosting.alpha": "uniform"},
+        {"boosting.errors": "out_of_bag", "boosting.min_effective": 1.0, "boosting.cap": 20.0},
+        {"boosting.errors": "crossfit", "boosting.error_unit": "choice", "boosting.alpha": "binary"},
+        {
+            "boosting.alpha": "adaptive",
+            "boosting.cap": 10.0,
+            "boosting.patience": 2,
+            "boosting.shrinkage": 0.5,
+            "ensemble.rule": "vote",
+        },
+        {"ensemble.rule": "product", "ensemble.length_norm": "byte", "student.loss": "soft", "ensemble.top_k": 3},
+        {"student.loss": "logconf", "student.keep_fraction": 0.6, "arms.seeds": True, "arms.plain_long": True},
+    ],
+    ids=["token-samme", "none-uniform", "out-of-bag", "crossfit", "adaptive-vote", "product-soft", "logconf-seeds"],
+)
+def test_options_run_to_the_end(changes, mini_config, tmp_path):
+    """Every option of the method in some run; numbers are checked elsewhere, here that the parts fit."""
+    few = {"arms.students": ["ensemble"], "arms.bagging": False}
+    results = execute(mini_config(**{**few, **changes}), tmp_path / "run", sink=NullSink())
+    assert results["selected_rounds"]["boosting"] >= 1
+    for arm in results["arms"].values():
+        assert 0.0 <= arm["test"]["accuracy"] <= 1.0
+    if "student.keep_fraction" in changes:
+        assert results["labels"]["ensemble"]["kept"] == 48
+
+
+def test_same_seed_same_numbers_other_seed_others(finished, mini_config, tmp_path, read_numbers):
+    execute(mini_config(), tmp_path / "again", sink=NullSink())
+    assert read_numbers(tmp_path / "again") == read_numbers(finished[0])
+    execute(mini_config(seed=1), tmp_path / "other", sink=NullSink(), until="data")
+    first = json.loads((finished[0] / "data" / "stage.json").read_text())
+    other = json.loads((tmp_path / "other" / "data" / "stage.json").read_text())
+    assert first["inputs"]["seed"] != other["inputs"]["seed"]

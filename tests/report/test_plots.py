@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ensemw2s.evaluation import aggregate
+from ensemw2s.report import run_plots, seed_plots
+from ensemw2s.report.plots import DPI
+from ensemw2s.report.theme import THEMES, series_style
+
+
+def pixels(png):
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def rgb(colour):
+    return np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+
+
+def has_colour(image, colour):
+    return int((np.abs(image - rgb(colour)).max(axis=2) <= 3).sum())
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def mode(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def plots(results, seeds, mode):
+    return run_plots(results, mode) | seed_plots(seeds, mode)
+
+
+def test_every_plot_is_there(plots):
+    assert list(plots) == ["accuracy-by-round", "error-and-weight", "students", "seeds", "paired-differences"]
+
+
+def test_plots_have_their_size_and_are_not_blank(plots, mode):
+    ground = rgb(THEMES[mode].background)
+    for name, png in plots.items():
+        image = pixels(png)
+        height, width, _ = image.shape
+        assert width == round(9.8 * DPI)
+        assert 2.5 * DPI < height < 7 * DPI
+        drawn = (np.abs(image - ground).max(axis=2) > 60).mean()
+        assert 0.01 < drawn < 0.5, name
+        # nothing is cut off: the outermost pixels are background
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        assert (np.abs(edge - ground).max(axis=1) < 10).mean() > 0.99, name
+
+
+def test_series_have_their_colours(plots, mode):
+    theme = THEMES[mode]
+    for stem, arms in {
+        "accuracy-by-round": ("ensemble", "bagging", "expert"),
+        "students": ("single", "student_ensemble", "bagging", "ceiling"),
+        "seeds": ("student_bagging", "ceiling"),
+    }.items():
+        image = pixels(plots[stem])
+        for arm in arms:
+            assert has_colour(image, series_style(arm, theme).colour) > 150, (stem, arm)
+
+
+def test_series_differ_by_shape_as_well_as_colour():
+    theme = THEMES["light"]
+    lines = [series_style(name, theme) for name in ("expert", "ensemble", "bagging", "seeds")]
+    assert len({s.marker for s in lines}) == len({s.line for s in lines}) == len({s.colour for s in lines}) == 4
+    dots = [
+        series_style(name, theme).marker
+        for name in ("single", "bagging", "seeds", "ensemble", "student_single", "ceiling")
+    ]
+    assert len(set(dots)) == len(dots)
+
+
+def test_the_same_results_give_the_same_bytes(results):
+    assert run_plots(results) == run_plots(results)
+
+
+def test_the_users_matplotlib_settings_stay_and_do_not_leak_in(results):
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 31.0, "axes.facecolor": "red"}):
+        before = dict(matplotlib.rcParams)
+        inside = run_plots(results)
+        assert dict(matplotlib.rcParams) == before
+    assert inside == run_plots(results)
+
+
+def test_intervals_are_drawn_where_the_numbers_are(run_factory):
+    """The ensemble's dot moves right when its accuracy rises."""
+
+    def centre(accuracy):
+        results = run_factory(accuracy={"single": (0.5, 0.5), "ensemble": (accuracy, accuracy), "ceiling": (0.9, 0.9)})
+        image = pixels(run_plots(results)["students"])
+        hit = np.abs(image - rgb(series_style("ensemble", THEMES["light"]).colour)).max(axis=2) <= 3
+        left = hit[:, : hit.shape[1] // 2 + 60]
+        return np.nonzero(left)[1].mean()
+
+    assert centre(0.55) + 50 < centre(0.8)
+
+
+def test_runs_with_little_in_them(run_factory):
+    only = run_factory(accuracy={"single": (0.7, 0.4)}, rounds={})
+    assert list(run_plots(only)) == ["students"]
+    one = run_factory()
+    one.rounds["boosting"][:] = one.rounds["boosting"][:1]
+    one.rounds["bagging"][:] = []
+    assert set(run_plots(one)) == {"accuracy-by-round", "error-and-weight", "students"}
+    uniform = run_factory()
+    for entry in uniform.rounds["boosting"]:
+        object.__setattr__(entry, "epsilon", None)
+    assert "error-and-weight" not in run_plots(uniform)
+
+
+def test_dropped_rounds_and_extreme_weights(run_factory):
+    results = run_factory(task="generate")
+    last = results.rounds["boosting"][-1]
+    for name, value in (("kept", False), ("splits", {}), ("alpha", -0.3), ("epsilon_prior", None)):
+        object.__setattr__(last, name, value)
+    object.__setattr__(results.rounds["boosting"][0], "alpha", 37.5)
+    assert len(run_plots(results)) == 3
+
+
+def test_accuracies_at_the_ends(run_factory):
+    results = run_factory(accuracy={"single": (0.0, 0.0), "ensemble": (1.0, 0.0), "ceiling": (1.0, 1.0)})
+    assert "students" in run_plots(results)
+
+
+def test_seed_plots_without_claims(run_factory):
+    runs = [run_factory(seed, accuracy={"single": (0.7, 0.4), "plain": (0.7, 0.5)}) for seed in range(2)]
+    assert list(seed_plots(aggregate(runs))) == ["seeds"]

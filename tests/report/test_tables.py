@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from ensemw2s.evaluation import PGR, aggregate
+from ensemw2s.report import Column, Table, console_report, run_tables, seed_tables, to_markdown, to_rich
+from ensemw2s.report.tables import (
+    accuracy_table,
+    difference_table,
+    label_table,
+    pgr_cell,
+    round_table,
+    student_table,
+    time_table,
+)
+
+
+def shown(renderable, width=80, **options):
+    stream = io.StringIO()
+    Console(file=stream, width=width, **options).print(renderable)
+    return stream.getvalue()
+
+
+def row(table, *start):
+    """The one row that begins with these cells."""
+    found = [r for r in table.rows if r.cells[: len(start)] == start]
+    assert len(found) == 1, (start, [r.cells for r in table.rows])
+    return found[0]
+
+
+def test_accuracy_table_holds_the_results(results):
+    table = accuracy_table(results, with_pgr=True)
+    assert [c.header for c in table.columns] == ["arm", "ID [95 %]", "OOD [95 %]", "tokens ID/OOD", "PGR ID", "PGR OOD"]
+    cell, ood = results.arms["ensemble"]["test"], results.arms["ensemble"]["hard_test"]
+    pgr = results.pgr["student_ensemble"]["hard_test"]
+    assert row(table, "boosted ensemble").cells == (
+        "boosted ensemble",
+        f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]",
+        f"{100 * ood.accuracy:.1f} [{100 * ood.low:.1f}, {100 * ood.high:.1f}]",
+        f"{100 * cell.token_accuracy.value:.1f} / {100 * ood.token_accuracy.value:.1f}",
+        "",
+        "",
+    )
+    assert row(table, "student from ensemble").cells[-1] == f"{pgr.value:.2f} [{pgr.low:.2f}, {pgr.high:.2f}]"
+    assert table.notes == [
+        "ID: 400 held-out easy questions; OOD: 400 held-out hard questions. Wilson intervals.",
+        "Boosted ensemble: 5 of 6 rounds, chosen on validation.",
+    ]
+
+
+def test_accuracy_table_leaves_later_experts_to_the_rounds(results):
+    labels = [r.cells[0] for r in accuracy_table(results).rows]
+    assert "single expert" in labels
+    assert "expert 2" not in labels
+    assert len(labels) == len(results.arms) - 1
+    # one line between weak and strong arms
+    assert [r.cells[0] for r in accuracy_table(results).rows if r.rule] == ["strong base, zero-shot"]
+
+
+def test_student_table_holds_differences_and_pgr(results):
+    table = student_table(results)
+    gained = results.difference("student_bagging", "single", "hard_test")
+    left = results.difference("ceiling", "student_bagging", "hard_test")
+    found = row(table, "bagging", "OOD").cells
+    assert found[2].startswith(f"{100 * gained.estimate:+.1f} [".replace("-", "−"))
+    assert found[3].startswith(f"{100 * left.estimate:+.1f} [".replace("-", "−"))
+    gap = results.difference("ceiling", "single", "hard_test")
+    assert f"OOD {100 * gap.estimate:+.1f} [" in table.notes[1]
+    assert len(table.rows) == 6
+
+
+def test_undefined_pgr_says_so():
+    assert pgr_cell(PGR(None, None, None, "undefined", "why", "outside")) == "undefined"
+    assert pgr_cell(None) == ""
+
+
+def test_difference_table_is_the_planned_list(results):
+    table = difference_table(results)
+    pair = results.difference("ensemble", "bagging", "test")
+    found = row(table, "ensemble − bagging", "ID").cells
+    assert found[3] == f"{pair.b10} : {pair.b01}"
+    names = [r.cells[0] for r in table.rows if r.cells[0]]
+    assert names == [
+        "ensemble − single expert",
+        "ensemble − bagging",
+        "ensemble − bagging, same T",
+        "ensemble − equal weights",
+        "ensemble − plain fine-tune",
+        "students: bagging − single",
+        "students: ensemble − single",
+    ]
+
+
+def test_label_table_puts_labels_beside_the_student(results):
+    found = row(label_table(results), "ensemble").cells
+    assert found[1] == "900/900"
+    assert found[2].startswith(f"{100 * results.labels['ensemble'].accuracy:.1f} [")
+    assert found[5] == f"{100 * results.arms['student_ensemble']['hard_test'].accuracy:.1f}"
+
+
+def test_round_table_marks_dropped_and_chosen_rounds(run_factory):
+    results = run_factory()
+    boosting = results.rounds["boosting"]
+    last = boosting[-1]
+    object.__setattr__(last, "kept", False)
+    object.__setattr__(last, "splits", {})
+    table = round_table(results)
+    assert [r.cells[0] for r in table.rows] == ["1", "2", "3", "4", "5", "6*"]
+    assert [r.strong for r in table.rows] == [False] * 4 + [True, False]
+    assert table.rows[5].cells[5:7] == ("", "")
+    assert table.rows[0].cells[1] == f"{boosting[0].epsilon:.3f}"
+    assert table.notes == ["*: dropped, not part of the ensemble.", "Boosting ended: all 6 rounds done."]
+
+
+def test_round_table_of_generation_says_what_it_measures(run_factory):
+    table = round_table(run_factory(task="generate"))
+    assert "token accuracy" in table.title
+    assert "Teacher-forced" in table.notes[-1]
+
+
+def test_time_table_adds_up(results):
+    table = time_table(results)
+    assert row(table, "experts").cells == ("experts", "2", "11.9 s", "12 %")
+    assert table.rows[-1].cells[:3] == ("total", "5", "1 min 38 s")
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_no_cell_is_broken_at_any_width(results, seeds, width):
+    """Every row of every table takes one line, and no line is wider than the terminal."""
+    for table in [*run_tables(results, width), *seed_tables(seeds, width)]:
+        lines = shown(to_rich(table), width).splitlines()
+        assert max(map(len, lines)) <= width
+        for line in table.rows:
+            text = re.compile(r"\s+".join(re.escape(cell) for cell in line.cells if cell))
+            assert any(text.search(found) for found in lines), (table.title, line.cells)
+
+
+def test_the_longest_cells_fit_80_columns(run_factory):
+    """All arms of a run, no gap at all: negative signs everywhere and every label at its longest."""
+    accuracy = dict.fromkeys(("single", "plain", "plain_long", "bagging", "bagging_equal_rounds", "seeds", "seeds_equal_rounds", "ensemble", "ensemble_equal", "student_single", "student_plain", "student_bagging", "student_seeds", "student_ensemble", "ceiling"), (0.5, 0.5))  # fmt: skip
+    for table in run_tables(run_factory(accuracy=accuracy), 80):
+        lines = shown(to_rich(table)).splitlines()
+        for line in table.rows:
+            assert any(all(cell in found for cell in line.cells) for found in lines), (table.title, line.cells)
+
+
+def test_narrow_tables_drop_columns_rather_than_break(results):
+    wide, narrow = run_tables(results, 120), run_tables(results, 80)
+    assert len(wide[0].columns) == len(narrow[0].columns) + 2
+    assert [t.title for t in wide] == [t.title for t in narrow]
+
+
+def test_plain_output_has_no_escape_codes_and_brackets_survive(results):
+    text = shown(to_rich(accuracy_table(results)), no_color=True)
+    assert "\x1b" not in text
+    assert "[" in text.splitlines()[5]
+    # arms are told apart in words alone
+    assert "boosted ensemble" in text
+
+
+def test_console_report(results, seeds):
+    short, full = shown(console_report(results, 80)), shown(console_report(results, 80, full=True))
+    assert "Accuracy in %" in short
+    assert "Boosting by round" not in short
+    assert "Boosting by round" in full
+    assert "This is one seed (0)" in " ".join(short.split())
+    assert "Three seeds prove little" in shown(console_report(seeds, 80))
+
+
+def test_markdown():
+    table = Table("A | title", [Column("name", "left"), Column("x|y")])
+    table.add("a", "1 | 2", strong=True)
+    table.add("", "3\n4")
+    table.notes = ["first", "second"]
+    assert to_markdown(table) == (
+        "**A | title**\n\n| name | x\\|y |\n| :--- | ---: |\n| **a** | **1 \\| 2** |\n|  | 3 4 |\n\nfirst  \nsecond\n"
+    )
+
+
+def test_markdown_of_a_run_has_one_line_a_row(results):
+    for table in run_tables(results):
+        lines = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+        assert len(lines) == len(table.rows) + 2
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def test_a_row_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="1 cells in a table of 2"):
+        Table("t", [Column("a"), Column("b")]).add("x")
+
+
+def test_tables_without_data_are_left_out(run_factory):
+    accuracy = {"single": (0.7, 0.4)}
+    results = run_factory(accuracy=accuracy, rounds={}, labels={}, times={}, selected_rounds={})
+    assert [t.title for t in run_tables(results)] == ["Accuracy in %"]
+
+
+def test_seed_tables(seeds):
+    tables = {t.title: t for t in seed_tables(seeds)}
+    means = tables["Accuracy in %, mean ± standard deviation over 3 seeds"]
+    cell = seeds.arms["ensemble"]["hard_test"]
+    assert row(means, "boosted ensemble").cells[2] == f"{100 * cell.mean:.1f} ± {100 * cell.sd:.1f}"
+    claims = tables["Paired over seeds, in points"]
+    assert len(claims.rows) == 6
+    assert "6 planned claims" in claims.notes[0]
+    assert claims.notes[-1] == "Three seeds prove little."
+    listed = tables["Differences seed by seed, in points"]
+    assert [r.cells[0] for r in listed.rows] == ["0", "1", "2"]
+    assert [c.header for c in listed.columns][1:3] == ["E−W ID", "E−W OOD"]
+    first = seeds.comparison("ensemble", "single", "test").differences
+    assert [r.cells[1] for r in listed.rows] == [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first]
+
+
+def test_an_arm_of_some_seeds_only_is_marked(run_factory):
+    first, second = run_factory(0), run_factory(1)
+    second.arms["ensemble_all"] = second.arms["ensemble"]
+    table = seed_tables(aggregate([first, second]))[0]
+    assert "boosted, all rounds: only seeds 1." in table.notes

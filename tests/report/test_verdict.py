@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ensemw2s.evaluation import aggregate, build_comparisons, summarise
+from ensemw2s.report import seed_verdict, verdict
+from ensemw2s.report.verdict import is_clear
+
+
+def plain(text):
+    return text.replace("\u00a0", " ")
+
+
+def stated(run_factory, **right):
+    """A run whose arms have exactly these numbers of 1000 questions right, nested: who is better has all of the other's."""
+    correct = {arm: {s: np.arange(1000) < n for s in ("test", "hard_test")} for arm, n in right.items()}
+    found = build_comparisons(correct)
+    arms = {arm: {s: summarise(v) for s, v in splits.items()} for arm, splits in correct.items()}
+    return replace(run_factory(), arms=arms, differences=found.differences, pgr=found.pgr)
+
+
+ALL = {"single": 500, "bagging": 520, "ensemble": 560, "student_single": 600, "student_ensemble": 650, "ceiling": 800}
+
+
+def test_clear_gains_are_told_with_their_numbers(run_factory):
+    results = stated(run_factory, **ALL)
+    text = plain(verdict(results))
+    pair = results.difference("ensemble", "single", "hard_test")
+    assert (
+        "On OOD the boosted ensemble beats the single expert "
+        f"(+6.0 points, interval +{100 * pair.low:.1f} to +{100 * pair.high:.1f}, p < 0.001); on ID it is clearly ahead"
+    ) in text
+    assert "On OOD the boosted ensemble beats bagging (+4.0 points" in text
+    assert "the student from the boosted ensemble beats the student from the single expert (+5.0 points" in text
+    pgr = results.pgr["student_ensemble"]["hard_test"]
+    assert f"0.50 ({pgr.low:.2f} to {pgr.high:.2f}) for the student from the boosted ensemble" in text
+    assert text.endswith("a claim about methods needs several seeds.")
+
+
+def test_boosting_that_does_not_beat_bagging_is_said(run_factory):
+    text = plain(verdict(stated(run_factory, **ALL | {"bagging": 561})))
+    assert "On OOD the boosted ensemble does not beat bagging (−0.1 points" in text
+    assert "on ID it is behind (−0.1 points" in text
+    text = plain(verdict(stated(run_factory, **ALL | {"bagging": 560})))
+    assert "the boosted ensemble does not beat bagging (±0.0 points" in text
+    assert "on ID it is level" in text
+    assert "p = 1.00" in text
+
+
+def test_an_unclear_gain_is_not_a_gain(run_factory):
+    text = plain(verdict(stated(run_factory, **ALL | {"bagging": 557})))
+    assert "does not clearly beat bagging (+0.3 points" in text
+    assert "on ID it is ahead, but not clearly" in text
+
+
+def test_a_clear_loss_is_told(run_factory):
+    text = plain(verdict(stated(run_factory, **ALL | {"ensemble": 450})))
+    assert "the boosted ensemble is worse than the single expert (−5.0 points" in text
+    assert "on ID it is clearly behind" in text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_beats_follows_interval_and_test(run_factory, seed):
+    results = run_factory(seed)
+    text = verdict(results)
+    for other, name in (("single", "the single expert"), ("bagging", "bagging")):
+        pair = results.difference("ensemble", other, "hard_test")
+        claimed = f"On OOD the boosted ensemble beats {name} (" in text
+        assert claimed == (pair.low > 0 and pair.mcnemar_p < 0.05) == (is_clear(pair, 0.95) and pair.estimate > 0)
+
+
+def test_undefined_pgr_gives_its_reason(run_factory):
+    results = stated(run_factory, **ALL | {"ceiling": 500})
+    text = verdict(results)
+    assert "PGR on OOD is undefined: the ceiling is not clearly above the single expert: C − W is +0.0 points" in text
+    assert "Of the gap" not in text
+
+
+def test_a_student_that_is_not_above_its_teacher(run_factory):
+    text = verdict(stated(run_factory, **ALL | {"student_ensemble": 501}))
+    assert "The student from the boosted ensemble is not clearly above the single expert." in text
+    text = verdict(stated(run_factory, **ALL | {"student_ensemble": 400}))
+    assert "The student from the boosted ensemble falls behind the single expert." in text
+    text = verdict(stated(run_factory, **ALL | {"student_ensemble": 900}))
+    assert "The student from the boosted ensemble is above the ceiling." in text
+
+
+def test_no_ceiling(run_factory):
+    arms = {k: v for k, v in ALL.items() if k != "ceiling"}
+    assert "Without a ceiling there is no PGR." in verdict(stated(run_factory, **arms))
+
+
+def test_one_round_is_the_single_expert(run_factory):
+    results = replace(stated(run_factory, **ALL | {"ensemble": 500}), selected_rounds={"boosting": 1})
+    assert verdict(results).startswith("Validation chose a single round, so the boosted ensemble is the single expert.")
+
+
+def test_a_run_without_comparison(run_factory):
+    assert "no comparison" in verdict(stated(run_factory, single=500))
+
+
+def test_seeds_are_judged_after_holm(seeds):
+    text = plain(seed_verdict(seeds))
+    for a, b, words in (
+        ("ensemble", "single", ("the boosted ensemble", "the single expert")),
+        ("ensemble", "bagging", ("the boosted ensemble", "bagging")),
+        (
+            "student_ensemble",
+            "student_single",
+            ("the student from the boosted ensemble", "the student from the single expert"),
+        ),
+    ):
+        found = seeds.comparison(a, b, "hard_test")
+        claimed = f"On OOD {words[0]} beats {words[1]} (" in text
+        assert claimed == (found.p_holm < 0.05 and found.mean > 0)
+        ahead = sum(d > 0 for d in found.differences)
+        assert re.search(rf"{re.escape(words[1])} \([^)]*ahead in {ahead} of 3 seeds, p", text)
+    assert "after Holm" in text
+    assert text.endswith(seeds.caution)
+    assert "Three seeds prove little" in text
+
+
+def test_seeds_that_do_not_differ_have_no_test(run_factory):
+    runs = [replace(stated(run_factory, **ALL), seed=seed) for seed in range(2)]
+    text = seed_verdict(aggregate(runs))
+    assert "no test, the seeds do not differ" in text
+    assert "beats the single expert" not in text
+    assert "Two seeds prove little" in text
