@@ -42,6 +42,14 @@ class Row:
         return f"{self.file}:{self.line}" if self.unit == "line" else f"{self.file}, row {self.line}"
 
 
+def as_path(text: str) -> Path:
+    """A path from the configuration, with ``~`` replaced where that home exists."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def find_files(path: str | list[str] | None, patterns: Sequence[str], kind: str, report: Report) -> list[Path]:
     """The files that ``path`` names, in order; a folder stands for those files in it that match ``patterns``, sorted.
 
@@ -55,13 +63,15 @@ def find_files(path: str | list[str] | None, patterns: Sequence[str], kind: str,
         raise ConfigError(f"kind {kind!r} needs a path.", hint="Set data.source.path to a file or folder.")
     found: list[Path] = []
     for entry in entries:
-        here = Path(entry).expanduser()
+        here = as_path(entry)
         if not here.is_dir():
             found.append(here)
             continue
-        inside = sorted(
-            f for f in here.iterdir() if f.is_file() and any(fnmatchcase(f.name, pattern) for pattern in patterns)
-        )
+        try:
+            inside = sorted(f for f in here.iterdir() if f.is_file() and any(fnmatchcase(f.name, p) for p in patterns))
+        except OSError as error:
+            report(unreadable(here, error))
+            continue
         if not inside:
             expected = ", ".join(patterns)
             report(Problem("no_files", f"the folder has no file named like {expected} (kind {kind!r})", str(here)))

@@ -15,7 +15,7 @@ from ensemw2s.config.data import SourceConfig
 from ensemw2s.data.adapters import Adapter, adapter_for
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import RowContext
-from ensemw2s.data.files import Row, decode, find_files, read_bytes, read_rows, unreadable
+from ensemw2s.data.files import Row, as_path, decode, find_files, read_bytes, read_rows, unreadable
 from ensemw2s.data.levels import parse_difficulty
 from ensemw2s.data.problems import Problem, Report, RowError, raise_first
 from ensemw2s.data.text import did_you_mean
@@ -113,7 +113,7 @@ def _data_files(cfg: SourceConfig, adapter: Adapter, report: Report) -> list[Pat
     files = find_files(cfg.path, adapter.files, adapter.name, report)
     if cfg.annotations is None:
         return files
-    aside = Path(cfg.annotations).expanduser().resolve()
+    aside = as_path(cfg.annotations).resolve()
     return [file for file in files if file.resolve() != aside]
 
 
@@ -128,7 +128,7 @@ def source_files(cfg: SourceConfig) -> list[Path]:
         return []
     files = _data_files(cfg, adapter_for(cfg.kind, cfg.columns), raise_first)
     if cfg.annotations is not None:
-        files.append(Path(cfg.annotations).expanduser())
+        files.append(as_path(cfg.annotations))
     for file in files:
         try:
             file.open("rb").close()
@@ -143,7 +143,7 @@ def read_annotations(path: str, name: str, report: Report) -> Annotations:
     def problem(message: str, line: int | None = None) -> None:
         report(Problem("annotations", message, path, line))
 
-    file = Path(path).expanduser()
+    file = as_path(path)
     content = read_bytes(file, report)
     text = None if content is None else decode(content, str(file), report)
     if text is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Folder of the trainer's checkpoints inside an unfinished model folder.
 TRAINER_FOLDER = "trainer"
+_TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,12 @@ def _check(base: ModelConfig, cfg: TrainingConfig, device: torch.device) -> None
             f"{processes()} processes.",
             hint=f"Use a multiple of {parts}.",
         )
+    for name in cfg.report_to:
+        if name not in _TRACKERS or importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"training.report_to: {name} is not " + ("installed." if name in _TRACKERS else "a known tracker."),
+                hint=f"Install it, or leave it out. Known are {', '.join(_TRACKERS)}.",
+            )
     if base.dtype == "float16" and device.type != "cuda":
         raise ConfigError(
             f"Fine-tuning with dtype: float16 needs a CUDA device; this one is {device}.",
@@ -297,5 +305,8 @@ def _save(trainer: WeightedTrainer, loaded: LoadedModel, base: ModelConfig, cfg:
         (out / "README.md").unlink(missing_ok=True)  # peft's empty model card
     if trainer.is_world_process_zero():
         loaded.tokenizer.save_pretrained(out)
+        if (out / TRAINER_FOLDER / "runs").is_dir():
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            (out / TRAINER_FOLDER / "runs").replace(out / "tensorboard")
         shutil.rmtree(out / TRAINER_FOLDER, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -28,7 +28,8 @@ class LossConfig:
     warmup_steps: int = 0
     """``logconf``: optimiser steps over which that weight grows linearly from 0; it is constant afterwards."""
     binary_tokens: tuple[int, int] | None = None
-    """``logconf``: the two answers (of one token) of a two-class task, hardened at a class-balanced threshold."""
+    """``logconf``: the two answers (of one token) of a two-class task, hardened at a class-balanced
+    threshold within each forward pass."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.coefficient <= 1.0 or self.warmup_steps < 0:

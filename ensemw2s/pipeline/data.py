@@ -22,7 +22,7 @@ def prepare_data(ctx: Context) -> None:
         "data": config.model_dump(exclude={"template", "seed"}),
         "task": ctx.config.task,
         "seed": seed,
-        "files": {name: _files(source) for name, source in _sources(ctx).items()},
+        "files": {name: _file_hashes(source) for name, source in _sources(ctx).items()},
     }
 
     def work(partial: Path) -> None:
@@ -45,12 +45,12 @@ def _sources(ctx: Context) -> dict[str, SourceConfig]:
     return {"source": data.source} | ({} if data.hard_source is None else {"hard_source": data.hard_source})
 
 
-def _files(source: SourceConfig) -> dict[str, str]:
-    """Content hashes of the files that a source reads: changed data is noticed, a moved folder is not."""
+def _file_hashes(source: SourceConfig) -> list[list[str]]:
+    """Names and content hashes of the files that a source reads: changed data is noticed, a moved folder is not."""
     from ensemw2s.data.sources import source_files
 
-    hashes = {}
+    hashes = []
     for path in source_files(source):
         with path.open("rb") as stream:
-            hashes[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            hashes.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
     return hashes

@@ -85,7 +85,7 @@ def label_file(
     """
     from ensemw2s.data.sources import load_source
 
-    examples = load_source(source, seed)
+    examples = load_source(source, seed, answers=False)
     ensemble = load_ensemble(ensemble_dir, compute)
     rows = answer_examples(ensemble, examples, decoding=decoding, seed=seed, sink=sink or NullSink())
     write_label_rows(out, rows)

@@ -20,7 +20,7 @@ _MEMBERS = {"bagging": "bagging", "seeds": "seeds"}
 def _whole_numbers(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
 
 
 def draw_accuracy_by_round(results: Results, theme: Theme) -> Figure | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ensemw2s.config.data import ColumnMap, SourceConfig
 from ensemw2s.data.check import check_source
 from ensemw2s.data.sources import load_source, source_files
@@ -83,6 +84,18 @@ def test_not_utf8_names_the_line(tmp_path: Path, name: str) -> None:
 def test_folder_without_known_files(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing")
     _fails(SourceConfig(kind="arc", path=str(tmp_path)), "the folder has no file named like ARC-*.jsonl")
+
+
+def test_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    _fails(_file(tmp_path), "the file cannot be read: Permission denied")
+
+
+def test_home_of_nobody() -> None:
+    _fails(_file("~no-such-user-here/rows.jsonl"), "~no-such-user-here/rows.jsonl: the file does not exist")
 
 
 def test_no_path() -> None:
@@ -167,7 +180,7 @@ def test_corrupt_parquet(tmp_path: Path, cut: int) -> None:
 @pytest.mark.parametrize(
     ("columns", "row", "message"),
     [
-        (ColumnMap(prompt="question"), {"qestion": "p", "answer": "a"}, "no column 'question' (did you mean 'qestion'?)"),
+        (ColumnMap(prompt="question"), {"qestion": "p", "answer": "a"}, "'question' (did you mean 'qestion'?)"),
         (ColumnMap(), {"prompt": "p", "label": "a"}, "no column 'answer' (columns: 'prompt', 'label')"),
         (ColumnMap(prompt="q.stem"), {"q": {"stm": "p"}, "answer": "a"}, "no column 'q.stem' (did you mean 'q.stm'?)"),
         (ColumnMap(prompt="q.stem"), {"q": "p", "answer": "a"}, "no column 'q.stem'"),
@@ -222,7 +235,8 @@ def test_rows_of_parquet_are_rows(tmp_path: Path) -> None:
                  "answerKey": "C"}, "the answer 'C' is not among the options' labels A, B"),
         ("arc", {"question": "s", "choices": ["x", "y"], "answerKey": "A"}, "the options have no labels"),
         ("arc", {"question": "s", "choices": {"text": ["x", "y"], "label": ["A", "B"]}}, "no column 'answerKey'"),
-        ("sciq", {"question": "q", "correct_answer": "a", "distractor1": "b", "distractor2": "c"}, "no column 'distractor3'"),
+        ("sciq", {"question": "q", "correct_answer": "a", "distractor1": "b", "distractor2": "c"},
+         "no column 'distractor3'"),
         ("gsm8k", {"question": "q", "answer": "It is 5."}, "must end in '#### number'"),
         ("gsm8k", {"question": "q", "answer": "It is 5.\n####"}, "must end in '#### number'"),
         ("gsm8k", {"question": "q", "answer": ""}, "the answer is empty"),

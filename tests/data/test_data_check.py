@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ensemw2s.config.data import ColumnMap, SourceConfig
 from ensemw2s.data.check import check_source
 from ensemw2s.data.sources import load_source

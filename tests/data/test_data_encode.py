@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.encode import encode_prompts, encode_split
 from ensemw2s.data.example import Example
 from ensemw2s.data.template import extract_answer, render_answer, render_prompt
 from ensemw2s.errors import ConfigError, DataError, ModelError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 TEMPLATE = TemplateConfig(prompt="Question: {prompt}\nAnswer:")
 EXAMPLES = [
@@ -243,7 +244,7 @@ def test_bad_templates(template: dict[str, str], message: str) -> None:
 
 
 def test_template_with_options_needs_them() -> None:
-    with pytest.raises(DataError, match="uses {choices}, but example 'a' has none"):
+    with pytest.raises(DataError, match=r"uses \{choices\}, but example 'a' has none"):
         render_prompt(Example("a", "p", "x"), TemplateConfig(prompt="{prompt}{choices}"))
 
 

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+
 from ensemw2s.config.data import ColumnMap, SourceConfig
 from ensemw2s.data.example import Example
 from ensemw2s.data.sources import load_source, source_files
-from pydantic import ValidationError
 
 Write = Callable[..., Path]
 
 ROWS: list[dict[str, Any]] = [
     {"key": "q1", "text": "One plus one?", "right": "two", "all": ["one", "two"], "meta": {"hard": 1.5}, "kind": "sum"},
-    {"key": "q2", "text": "Größer als 1,5 – \"ja\"?\nZeile", "right": "B", "all": ["no", "yes"], "meta": {"hard": 2}, "kind": ""},
+    {"key": "q2", "text": "Größer als 1,5 – \"ja\"?\nZeile", "right": "B", "all": ["no", "yes"], "meta": {"hard": 2},
+     "kind": ""},
     {"key": 3, "text": "Two?", "right": 1, "all": ["x", "y", "z"], "meta": {"hard": None}, "kind": "look"},
 ]  # fmt: skip
 COLUMNS = ColumnMap(prompt="text", answer="right", choices="all", id="key", difficulty="meta.hard", group="kind")

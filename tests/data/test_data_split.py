@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
 from ensemw2s.config.data import ColumnMap, DataConfig, SourceConfig, SplitConfig
 from ensemw2s.data import split as split_module
 from ensemw2s.data.duplicates import find_duplicates, split_overlaps
@@ -17,9 +21,6 @@ from ensemw2s.data.split import make_splits
 from ensemw2s.data.store import splits_fingerprint
 from ensemw2s.data.text import normalise_text
 from ensemw2s.errors import DataError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
 
 Write = Callable[..., Path]
 COLUMNS = ColumnMap(id="id", choices="choices", difficulty="difficulty")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from ensemw2s.data.example import SPLITS, Example, Splits
 from ensemw2s.data.store import examples_fingerprint, read_splits, splits_fingerprint, write_splits
 from ensemw2s.errors import DataError

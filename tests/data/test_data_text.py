@@ -5,12 +5,13 @@ import sys
 import unicodedata
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from ensemw2s.data.fields import option_label
 from ensemw2s.data.levels import level_number, parse_difficulty
 from ensemw2s.data.problems import RowError
 from ensemw2s.data.text import did_you_mean, nearest, normalise_text
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -37,12 +38,14 @@ def test_texts_that_differ() -> None:
 @given(st.text())
 @example("ͅ\u0345a")
 @example("İstanbul ǅ ﬃ Å")
+@settings(deadline=None)
 def test_normalising_twice_changes_nothing(text: str) -> None:
     once = normalise_text(text)
     assert normalise_text(once) == once
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_normalising_forgets_white_space_case_and_form(text: str) -> None:
     spaced = "\n\t" + text.replace(" ", " \u3000 ") + "  "
     assert normalise_text(spaced) == normalise_text(text)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from ensemw2s import kernels
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import DataError, RunFailedError
-from ensemw2s.kernels import combine
 from ensemw2s.models import decode
 from ensemw2s.models.decode import generate
 from ensemw2s.models.load import LoadedModel, load_model
@@ -42,7 +42,7 @@ def naive(experts, alphas, prompt, rule: str, steps: int, choose=None):
         whole = torch.from_numpy(np.concatenate([prompt, ids]).astype(np.int64))[None]
         with torch.no_grad():
             logits = [expert.model(input_ids=whole).logits[:, -1].double() for expert in experts]
-        result = combine(logits, alphas, rule=rule, return_probs=True)
+        result = kernels.combine(logits, alphas, rule=rule, return_probs=True)
         token = int(result.argmax[0]) if choose is None else choose(step, result.log_probs[0])
         logprobs.append(float(result.log_probs[0, token]))
         if token == 1:
@@ -109,7 +109,7 @@ def test_samples_follow_the_ensemble_and_the_seed(experts, prompts) -> None:
     logits = [
         e.model(input_ids=torch.from_numpy(prompt.astype(np.int64))[None]).logits[:, -1].double() for e in experts
     ]
-    p = combine(logits, ALPHAS, return_probs=True).log_probs[0].exp().numpy()
+    p = kernels.combine(logits, ALPHAS, return_probs=True).log_probs[0].exp().numpy()
     expected, counts = p * n, np.bincount(first, minlength=VOCABULARY)
     big = expected >= 5
     statistic = ((counts - expected)[big] ** 2 / expected[big]).sum()

@@ -127,7 +127,7 @@ def test_folder_is_a_plain_model_folder_without_pickles(base: ModelConfig, tmp_p
 
 def test_same_seed_same_weights_other_seed_others(base: ModelConfig, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        torch.manual_seed(hash(name) % 1000)
+        torch.manual_seed(ord(name))  # the state of the global generator has no part in it
         finetune(base, make_data(), training(), tmp_path / name, seed=seed, compute=CPU)
     assert_equal(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
     assert not torch.equal(weights_of(tmp_path / "a")["lm_head.weight"], weights_of(tmp_path / "c")["lm_head.weight"])
@@ -153,7 +153,7 @@ def test_gradient_checkpointing_changes_nothing(base: ModelConfig, tmp_path: Pat
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Raised by a sink in the middle of a fine-tuning."""
 
 
@@ -167,7 +167,7 @@ class StoppingSink:
 
     def metric(self, kind: str, **fields) -> None:
         if fields["step"] >= self.step:
-            raise Stop
+            raise StopError
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=2, dropout=0.3)])
@@ -177,7 +177,7 @@ def test_resuming_is_bit_identical(base: ModelConfig, tmp_path: Path, recorder, 
     name = "model.safetensors" if lora is None else "adapter_model.safetensors"
     whole = finetune(base, data, cfg, tmp_path / "whole", seed=2, compute=CPU)
     out = tmp_path / "interrupted"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         finetune(base, data, cfg, out, seed=2, compute=CPU, sink=StoppingSink(8))
     assert sorted(p.name for p in (out / "trainer").iterdir()) == ["checkpoint-3", "checkpoint-6"]
     (out / "trainer" / "checkpoint-7").mkdir()  # cut off while it was written
@@ -190,7 +190,7 @@ def test_resuming_is_bit_identical(base: ModelConfig, tmp_path: Path, recorder, 
 
 def test_a_checkpoint_of_another_fine_tuning_is_not_continued(base: ModelConfig, tmp_path: Path, recorder) -> None:
     cfg = training(checkpoint_steps=2)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         finetune(base, make_data(0), cfg, tmp_path / "a", seed=2, compute=CPU, sink=StoppingSink(4))
     finetune(base, make_data(1), cfg, tmp_path / "a", seed=2, compute=CPU, sink=recorder)
     assert recorder.metrics[0]["step"] == 2
@@ -218,8 +218,8 @@ def test_lora_folder_holds_an_adapter_that_loads_over_its_base(base: ModelConfig
 
 
 def test_lora_modules_that_do_not_exist(base: ModelConfig, tmp_path: Path) -> None:
+    cfg = training(lora=LoraConfig(target_modules=["no_such_module"]))
     with pytest.raises(ConfigError, match="target_modules"):
-        cfg = training(lora=LoraConfig(target_modules=["no_such_module"]))
         finetune(base, make_data(), cfg, tmp_path, seed=0, compute=CPU)
 
 
@@ -260,6 +260,24 @@ def test_bad_arguments(base: ModelConfig, tmp_path: Path) -> None:
         finetune(base, make_data(), training(), tmp_path, seed=0, loss_constant=0.0, compute=CPU)
     with pytest.raises(ValueError, match="distributions"):
         finetune(base, make_data(), training(), tmp_path, seed=0, loss=LossConfig("soft"), compute=CPU)
+
+
+def test_unknown_or_missing_tracker(base: ModelConfig, tmp_path: Path) -> None:
+    for name in ("no_such_tracker", "azure_ml"):
+        with pytest.raises(ConfigError, match=f"report_to: {name}"):
+            finetune(base, make_data(), training(report_to=[name]), tmp_path, seed=0, compute=CPU)
+
+
+def test_files_of_a_tracker_outlive_the_trainer_folder(base: ModelConfig, tmp_path: Path) -> None:
+    class Writing(StoppingSink):
+        def metric(self, kind: str, **fields) -> None:
+            file = tmp_path / "trainer" / "runs" / "host" / "events"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(fields["step"]))
+
+    finetune(base, make_data(), training(), tmp_path, seed=0, compute=CPU, sink=Writing(0))
+    assert (tmp_path / "tensorboard" / "host" / "events").read_text() == "6"
+    assert not (tmp_path / "trainer").exists()
 
 
 def test_order_is_a_permutation_of_the_draws_every_epoch() -> None:

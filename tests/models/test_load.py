@@ -113,13 +113,13 @@ def test_damaged_files(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"incomplete: 1 are missing, for example model\.norm\.weight"):
         load_model(config(folder))
     (folder / "model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(ModelError, match="weights of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"weights of .* cannot be loaded"):
         load_model(config(folder))
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="safetensors files only"):
         load_model(config(folder))
     (folder / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="configuration of .* cannot be loaded|tokenizer of .* cannot be loaded"):
+    with pytest.raises(ModelError, match=r"configuration of .* cannot be loaded|tokenizer of .* cannot be loaded"):
         load_model(config(folder))
 
 

@@ -41,7 +41,7 @@ def make_split(seed: int = 0, n: int = 9, *, options: tuple[int, int] = (1, 5), 
 
 
 def naive(model, split: EncodedSplit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One sequence at a time, everything in float64 after the logits: target logprob, arg-max, all log-probabilities."""
+    """One sequence at a time, float64 after the logits: target logprob, arg-max, all log-probabilities."""
     targets, argmax, everything = [], [], []
     for example, option in zip(split.seq_example, split.seq_option, strict=True):
         prompt, tokens = split.prompts[example], split.options[example][option]

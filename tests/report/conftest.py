@@ -18,6 +18,7 @@ from ensemw2s.evaluation import (
     summarise,
     token_accuracy,
 )
+from ensemw2s.report import run_plots
 
 SPLITS = {"test": 400, "hard_test": 400}
 #: Chance of a right answer on ID and OOD: what a run of the embedded preset looks like.
@@ -165,6 +166,12 @@ def results():
 
 
 @pytest.fixture(scope="session")
+def drawn(results):
+    """The run's plots by mode, drawn once."""
+    return {mode: run_plots(results, mode) for mode in ("light", "dark")}
+
+
+@pytest.fixture(scope="session")
 def seeds():
     return aggregate([make_run(seed) for seed in range(3)])
 
@@ -215,11 +222,21 @@ EVENTS = [
 ]
 
 
+@pytest.fixture(scope="session")
+def fill_run_dir(results):
+    """Makes a folder into the run directory of a finished run."""
+
+    def fill(folder):
+        results.write(folder / "results.json")
+        (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
+        lines = [json.dumps({"v": 1, "t": 1.0 + k, **event}) + "\n" for k, event in enumerate(EVENTS)]
+        # a torn last line, as a killed run leaves it
+        (folder / "events.jsonl").write_text("".join(lines) + '{"v": 1, "t": 9', encoding="utf-8")
+        return folder
+
+    return fill
+
+
 @pytest.fixture
-def run_dir(tmp_path, results):
-    results.write(tmp_path / "results.json")
-    (tmp_path / "config.yaml").write_text(CONFIG, encoding="utf-8")
-    lines = [json.dumps({"v": 1, "t": 1.0 + k, **event}) + "\n" for k, event in enumerate(EVENTS)]
-    # a torn last line, as a killed run leaves it
-    (tmp_path / "events.jsonl").write_text("".join(lines) + '{"v": 1, "t": 9', encoding="utf-8")
-    return tmp_path
+def run_dir(tmp_path, fill_run_dir):
+    return fill_run_dir(tmp_path)

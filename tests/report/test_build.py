@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ensemw2s.errors import DataError
-from ensemw2s.report import build_report, run_plots
+from ensemw2s.report import build_report
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 
@@ -43,9 +43,17 @@ def parsed(path):
     return checker, " ".join(" ".join(checker.text).split())
 
 
-def test_report_of_a_run(run_dir, results):
-    path = build_report(run_dir)
-    assert path == run_dir / "report" / "report.html"
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, fill_run_dir):
+    """A built report for the tests that only read it."""
+    folder = fill_run_dir(tmp_path_factory.mktemp("run"))
+    path = build_report(folder)
+    assert path == folder / "report" / "report.html"
+    return path
+
+
+def test_report_of_a_run(report, results):
+    path = report
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "accuracy-by-round.png",
         "error-and-weight.png",
@@ -69,8 +77,8 @@ def test_report_of_a_run(run_dir, results):
     assert "torch 2.13.0" in text
 
 
-def test_report_is_self_contained(run_dir):
-    checker, _ = parsed(build_report(run_dir))
+def test_report_is_self_contained(report):
+    checker, _ = parsed(report)
     assert "script" not in checker.seen
     assert "link" not in checker.seen
     for tag, name, value in checker.attributes:
@@ -78,36 +86,41 @@ def test_report_is_self_contained(run_dir):
         assert not name.startswith("on")
         if name in ("src", "srcset"):
             assert value.startswith("data:image/png;base64,")
-    style = re.search(r"<style>(.*?)</style>", (run_dir / "report" / "report.html").read_text(), re.S).group(1)
+    style = re.search(r"<style>(.*?)</style>", report.read_text(encoding="utf-8"), re.S).group(1)
     assert "url(" not in style
     assert "@import" not in style
     assert "prefers-color-scheme: dark" in style
 
 
-def test_plots_are_inlined_in_both_colour_schemes(run_dir, results):
-    checker, _ = parsed(build_report(run_dir))
-    light, dark = run_plots(results), run_plots(results, "dark")
+@pytest.fixture
+def same_plots(monkeypatch, drawn):
+    """Spares tests that look at something else the drawing."""
+    monkeypatch.setattr("ensemw2s.report.build.run_plots", lambda results, mode="light": drawn[mode])
+
+
+def test_plots_are_inlined_in_both_colour_schemes(report, drawn):
+    checker, _ = parsed(report)
+    light, dark = drawn["light"], drawn["dark"]
     images = [base64.b64decode(v.split(",")[1]) for t, n, v in checker.attributes if (t, n) == ("img", "src")]
     sources = [base64.b64decode(v.split(",")[1]) for t, n, v in checker.attributes if (t, n) == ("source", "srcset")]
     assert sorted(images) == sorted(light.values())
     assert sorted(sources) == sorted(dark.values())
     for stem, png in light.items():
-        assert (run_dir / "report" / f"{stem}.png").read_bytes() == png
+        assert report.with_name(f"{stem}.png").read_bytes() == png
     assert all(value for t, n, value in checker.attributes if (t, n) == ("img", "alt"))
 
 
-def test_user_text_is_escaped(run_dir):
-    path = build_report(run_dir)
-    source = path.read_text(encoding="utf-8")
+def test_user_text_is_escaped(report):
+    source = report.read_text(encoding="utf-8")
     assert "<script" not in source
     assert "sort &lt;3 1 2&gt;" in source
-    _, text = parsed(path)
+    _, text = parsed(report)
     assert "<script>alert('{prompt}')</script> & more" in text
     assert "3 near-duplicates <dropped>" in text
 
 
-def test_heaviest_tokens_and_label_samples(run_dir):
-    checker, text = parsed(build_report(run_dir))
+def test_heaviest_tokens_and_label_samples(report):
+    checker, text = parsed(report)
     assert "Heaviest tokens of round 3" in text
     shades = [v for t, n, v in checker.attributes if n == "style" and t == "span"]
     # 0.85 for the heaviest, the others in proportion
@@ -121,6 +134,7 @@ def test_heaviest_tokens_and_label_samples(run_dir):
     assert "✗ wrong confidence 0.41, agreement 0.55" in text
 
 
+@pytest.mark.usefixtures("same_plots")
 def test_report_needs_results_only(run_dir):
     (run_dir / "events.jsonl").unlink()
     (run_dir / "config.yaml").unlink()
@@ -130,6 +144,7 @@ def test_report_needs_results_only(run_dir):
     assert "Pseudo-labels, a sample" not in text
 
 
+@pytest.mark.usefixtures("same_plots")
 def test_report_goes_where_it_is_told_and_repeats(run_dir, tmp_path):
     out = tmp_path / "elsewhere" / "deep"
     first = build_report(run_dir, out)
@@ -140,8 +155,8 @@ def test_report_goes_where_it_is_told_and_repeats(run_dir, tmp_path):
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
-def test_markdown_report(run_dir):
-    text = (build_report(run_dir).parent / "report.md").read_text(encoding="utf-8")
+def test_markdown_report(report):
+    text = report.with_name("report.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny: weak-to-strong run\n")
     links = re.findall(r"\]\((.+?)\)", text)
     assert sorted(links) == ["accuracy-by-round.png", "error-and-weight.png", "students.png"]
@@ -169,9 +184,7 @@ def test_no_results(tmp_path):
 
 
 def test_importing_the_report_loads_nothing_heavy():
-    code = (
-        "import sys, ensemw2s.report; "
-        "print([m for m in ('torch', 'transformers', 'datasets', 'matplotlib', 'jinja2', 'textual', 'typer') if m in sys.modules])"
-    )
+    heavy = ("torch", "transformers", "datasets", "matplotlib", "jinja2", "textual", "typer")
+    code = f"import sys, ensemw2s.report; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

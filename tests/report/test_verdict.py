@@ -16,7 +16,7 @@ def plain(text):
 
 
 def stated(run_factory, **right):
-    """A run whose arms have exactly these numbers of 1000 questions right, nested: who is better has all of the other's."""
+    """A run whose arms have exactly these numbers of 1000 questions right; a better arm has all of a worse one's."""
     correct = {arm: {s: np.arange(1000) < n for s in ("test", "hard_test")} for arm, n in right.items()}
     found = build_comparisons(correct)
     arms = {arm: {s: summarise(v) for s, v in splits.items()} for arm, splits in correct.items()}

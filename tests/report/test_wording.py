@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,10 @@ ARMS = [
     "bagging_equal_rounds", "seeds", "seeds_equal_rounds", "ensemble", "ensemble_all", "ensemble_equal",
     "student_single", "student_plain", "student_bagging", "student_seeds", "student_ensemble", "ceiling",
 ]  # fmt: skip
+
+
+def is_student(arm):
+    return arm.startswith("student_")
 
 
 def test_numbers():
@@ -61,8 +67,7 @@ def test_durations(seconds, text):
 
 @given(st.floats(0, 1e7))
 def test_durations_never_show_sixty(seconds):
-    assert not w.duration(seconds).startswith("60")
-    assert " 60 " not in w.duration(seconds)
+    assert not re.search(r"\b60(\.0)? (s|min)", w.duration(seconds))
 
 
 def test_counts():
@@ -72,7 +77,8 @@ def test_counts():
 
 def test_labels_fit_the_columns():
     assert all(len(w.arm_label(arm)) <= 27 for arm in ARMS)
-    assert all(len(w.pair_label(a, b)) <= 34 for a, b in planned_pairs(ARMS) if a != "ceiling")
+    shown = [(a, b) for a, b in planned_pairs(ARMS) if a != "ceiling" and not (is_student(a) and b == "single")]
+    assert all(len(w.pair_label(a, b)) <= 34 for a, b in shown)
     assert len({w.arm_label(arm) for arm in ARMS}) == len(ARMS)
     assert w.arm_label("my_own_arm") == "my own arm"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 import sys
 import tempfile
@@ -50,8 +49,8 @@ class Recipe:
 
 
 RECIPES: dict[BaseName, Recipe] = {
-    "weak": Recipe(48, 4, 2, 128, steps=4000, batch_size=64, lines=100_000, learning_rate=3e-3),
-    "strong": Recipe(80, 4, 4, 160, steps=9000, batch_size=64, lines=150_000, learning_rate=2e-3),
+    "weak": Recipe(48, 4, 2, 128, steps=1500, batch_size=64, lines=70_000, learning_rate=3e-3),
+    "strong": Recipe(80, 4, 4, 160, steps=2400, batch_size=64, lines=100_000, learning_rate=2e-3),
 }
 
 
@@ -93,7 +92,7 @@ def build_base(name: BaseName, seed: int, out: Path, recipe: Recipe) -> dict[str
         (folder / "build.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if (out / name).exists():
             shutil.rmtree(out / name)
-        os.replace(folder, out / name)
+        folder.replace(out / name)
     return record
 
 

@@ -1,0 +1,368 @@
+"""``run``, ``train-experts``, ``label`` and ``train-student``: the pipeline, whole or up to a phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from ensemw2s.cli import options as o
+from ensemw2s.cli.help import help_text
+from ensemw2s.cli.terminal import shell_path, terminal
+
+from ensemw2s.errors import InputError
+
+if TYPE_CHECKING:
+    from ensemw2s.cli.rundirs import Choice
+
+    from ensemw2s.config import Composed
+
+Until = Literal["data", "experts", "labels", "student"]
+
+_CONTINUE = (
+    "Without --out the latest run of the same configuration is continued; finished stages are kept. A changed "
+    "configuration with the same --out runs again what it affects."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for: where the run goes, how far, and what is printed."""
+
+    composed: Composed
+    out: Path | None
+    force_new: bool
+    dry_run: bool
+    json: bool
+    until: Until | None = None
+    seeds: tuple[int, ...] = ()
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` or ``0-4`` as numbers.
+
+    Raises:
+        InputError: anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"--seeds {text!r} is not a list of numbers.", hint="For example: --seeds 0,1,2 or 0-4")
+        seeds += range(int(first), int(last or first) + 1)
+    return tuple(seeds)
+
+
+def execute_request(request: Request) -> None:
+    """Choose the directory, run, and end with the results and the next command."""
+    from ensemw2s.cli import rundirs
+
+    config = request.composed.config
+    if request.seeds:
+        choice = rundirs.choose_seeds(config, request.seeds, request.out, request.force_new)
+    else:
+        choice = rundirs.choose_run(config, request.out, request.force_new)
+    if request.dry_run:
+        print_plan(request, choice)
+        return
+    if choice.kind == "finished" and choice.path is not None:
+        terminal.say(f"This configuration has a finished run: {choice.path} (--force-new makes another).")
+        show_results(choice.path, request.json)
+        return
+    path = rundirs.make_directory(choice, config.name + ("-seeds" if request.seeds else ""))
+    terminal.say(f"{'Continuing in' if choice.kind == 'continue' else 'Run directory:'} {path}")
+    summary = _execute(request, path)
+    if request.until is None:
+        show_results(path, request.json)
+    else:
+        show_summary(path, summary, request)
+
+
+def _execute(request: Request, path: Path) -> dict[str, Any]:
+    from ensemw2s.cli.progress import progress_sink
+
+    from ensemw2s.pipeline import execute, execute_seeds
+
+    made = request.composed
+    with progress_sink(terminal) as sink:
+        if request.seeds:
+            return execute_seeds(
+                made.config, path, list(request.seeds), sink=sink, provenance=made.provenance, preset=made.preset
+            )
+        return execute(
+            made.config, path, sink=sink, until=request.until, provenance=made.provenance, preset=made.preset
+        )
+
+
+def print_plan(request: Request, choice: Choice) -> None:
+    """``--dry-run``: where, what and with which settings."""
+    from ensemw2s.cli.rundirs import runs_root
+
+    from ensemw2s.pipeline import planned_stages
+
+    made = request.composed
+    stages = planned_stages(made.config, request.until)
+    where = str(choice.path) if choice.path else f"a new directory in {runs_root()}"
+    changed = {key: origin for key, origin in made.provenance.items() if origin != "default"}
+    if request.json:
+        terminal.json(
+            {
+                "directory": None if choice.path is None else str(choice.path),
+                "state": choice.kind,
+                "seeds": list(request.seeds) or [made.config.seed],
+                "stages": stages,
+                "config": made.config,
+                "provenance": changed,
+            }
+        )
+        return
+    terminal.out(f"Directory: {where} ({choice.kind})")
+    terminal.out(f"Seeds:     {', '.join(map(str, request.seeds or (made.config.seed,)))}")
+    models = made.config.models
+    terminal.out(f"Task:      {made.config.task}; weak {models.weak.path}, strong {models.strong.path}")
+    terminal.out(f"Stages:    {len(stages)}")
+    for stage in stages:
+        terminal.out(f"  {stage}")
+    terminal.out("Settings that are not defaults:" if changed else "All settings are defaults.")
+    for key, origin in changed.items():
+        terminal.out(f"  {key}: {_value(made, key)}  # {origin}")
+
+
+def _value(made: Composed, key: str) -> Any:
+    value: Any = made.config.model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def show_results(path: Path, as_json: bool) -> None:
+    """The table of a finished run or of several seeds, its report, and what can be done next."""
+    from ensemw2s.report import console_report, load_results
+
+    results = load_results(path)
+    if as_json:
+        terminal.json(results.to_json())
+    else:
+        import sys
+
+        console = terminal.console(sys.stdout)
+        console.print(console_report(results, console.width))
+    folder = path / "report"
+    plots = sorted(plot.name for plot in folder.glob("*.png"))
+    if (folder / "report.html").exists():
+        terminal.say(f"Report: {folder / 'report.html'}")
+        terminal.say(f"Plots:  {folder}/ ({', '.join(plots)})") if plots else None
+    where = shell_path(path)
+    if (path / "aggregate.json").exists():
+        terminal.next(f"ew2s report {where} --full")
+    else:
+        terminal.next(f"ew2s score {where} questions.jsonl", f"ew2s report {where} --full")
+
+
+def show_summary(path: Path, summary: dict[str, Any], request: Request) -> None:
+    """What a run that stops after a phase ends with."""
+    where = shell_path(path)
+    if request.json:
+        terminal.json({"run": str(path), **summary})
+    else:
+        terminal.out(str(path))
+    again = {"data": "train-experts", "experts": "label", "labels": "train-student", "student": "run"}
+    following = again.get(request.until or "", "run")
+    terminal.next(f"ew2s {following} --config {where}/config.yaml --out {where}")
+    if request.until == "experts":
+        terminal.next(f"ew2s score {where} questions.jsonl")
+
+
+def _request(
+    made: Composed, out: Path | None, force_new: bool, dry_run: bool, as_json: bool, until: Until | None = None
+) -> Request:
+    return Request(made, out, force_new, dry_run, as_json, until)
+
+
+def run(
+    preset: o.Preset = None,
+    config: o.ConfigFiles = None,
+    sets: o.Settings = None,
+    seed: o.Seed = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="0,1,2", help="Repeat with several seeds and aggregate.")
+    ] = None,
+    name: o.Name = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+    out: o.Out = None,
+    force_new: o.ForceNew = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+) -> None:
+    """The whole pipeline."""
+    if seeds is not None and seed is not None:
+        raise InputError("--seed and --seeds exclude each other.")
+    numbers = () if seeds is None else parse_seeds(seeds)
+    made = _composed(preset, config, sets, seed, name, device, threads, backend)
+    if len(numbers) == 1:
+        made = _composed(preset, config, sets, numbers[0], name, device, threads, backend)
+        numbers = ()
+    execute_request(Request(made, out, force_new, dry_run, as_json, seeds=numbers))
+
+
+def _composed(
+    preset: str | None,
+    config: list[Path] | None,
+    sets: list[str] | None,
+    seed: int | None,
+    name: str | None,
+    device: str | None,
+    threads: int | None,
+    backend: str | None,
+) -> Composed:
+    flags = {"--seed": seed, "--name": name, "--device": device, "--threads": threads, "--backend": backend}
+    if preset is None and not config:
+        raise InputError(
+            "Say what to run: a preset or a configuration file.",
+            hint="For example: ew2s run --preset tiny, or ew2s run --config my.yaml (ew2s presets lists presets).",
+        )
+    return o.compose_options(preset, config, sets, flags)
+
+
+def train_experts(
+    preset: o.Preset = None,
+    config: o.ConfigFiles = None,
+    sets: o.Settings = None,
+    seed: o.Seed = None,
+    name: o.Name = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+    out: o.Out = None,
+    force_new: o.ForceNew = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+) -> None:
+    """The pipeline up to the experts."""
+    made = _composed(preset, config, sets, seed, name, device, threads, backend)
+    execute_request(_request(made, out, force_new, dry_run, as_json, "experts"))
+
+
+def train_student(
+    preset: o.Preset = None,
+    config: o.ConfigFiles = None,
+    sets: o.Settings = None,
+    seed: o.Seed = None,
+    name: o.Name = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+    out: o.Out = None,
+    force_new: o.ForceNew = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+) -> None:
+    """The pipeline up to the students."""
+    made = _composed(preset, config, sets, seed, name, device, threads, backend)
+    execute_request(_request(made, out, force_new, dry_run, as_json, "student"))
+
+
+def label(
+    preset: o.Preset = None,
+    config: o.ConfigFiles = None,
+    sets: o.Settings = None,
+    ensemble: Annotated[
+        Path | None,
+        typer.Option("--ensemble", "-e", metavar="DIR", help="Run directory or saved ensemble that labels --input."),
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--input", "-i", metavar="FILE", help="File with questions; can repeat.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="JSON Lines file for the labels.")
+    ] = None,
+    kind: o.Kind = "file",
+    column: o.Columns = None,
+    seed: o.Seed = None,
+    name: o.Name = None,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+    out: o.Out = None,
+    force_new: o.ForceNew = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+) -> None:
+    """Pseudo-labels: in a run, or for a file."""
+    if ensemble is None and source is None and output is None:
+        made = _composed(preset, config, sets, seed, name, device, threads, backend)
+        execute_request(_request(made, out, force_new, dry_run, as_json, "labels"))
+        return
+    if ensemble is None or not source or output is None:
+        raise InputError(
+            "Labelling a file needs --ensemble, --input and --output.",
+            hint="For example: ew2s label --ensemble runs/… --input questions.jsonl --output labels.jsonl",
+        )
+    _label_file(ensemble, o.source_options(source, kind, column), output, (device, threads, backend), seed, as_json)
+
+
+def _label_file(
+    ensemble: Path, source: Any, output: Path, compute: tuple[Any, Any, Any], seed: int | None, as_json: bool
+) -> None:
+    from ensemw2s.cli.progress import progress_sink
+
+    from ensemw2s.pipeline import label_file
+
+    with progress_sink(terminal) as sink:
+        done = label_file(ensemble, source, output, compute=o.compute_options(*compute), seed=seed or 0, sink=sink)
+    if as_json:
+        terminal.json(done)
+    else:
+        terminal.out(
+            f"{done['n']} labels in {done['output']}, mean confidence {done['mean_confidence']:.3f}, "
+            f"mean agreement {done['mean_agreement']:.3f}"
+        )
+    terminal.next(f"ew2s evaluate {shell_path(ensemble)} FILE_WITH_ANSWERS")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(
+        "run",
+        help=help_text(
+            "Run the whole pipeline and report what came out.",
+            [
+                "ew2s run --preset tiny",
+                "ew2s run --preset tiny --seeds 0,1,2",
+                "ew2s run --preset tiny --set boosting.rounds=8 --out runs/eight",
+                "ew2s run --config my.yaml --device cuda",
+                "ew2s run --preset tiny --dry-run          # what would be done",
+            ],
+            _CONTINUE,
+        ),
+    )(run)
+    app.command(
+        "train-experts",
+        help=help_text(
+            "Run up to the experts: boosting and the weak arms.",
+            ["ew2s train-experts --preset tiny", "ew2s train-experts --config my.yaml --out runs/mine"],
+            "The same as `ew2s run`, stopped after the experts; `ew2s run` with the same options goes on from there.",
+        ),
+    )(train_experts)
+    app.command(
+        "label",
+        help=help_text(
+            "Label a run's hard pool, or your own file.",
+            [
+                "ew2s label --preset tiny                   # a run, stopped after the labels",
+                "ew2s label -e runs/… -i questions.jsonl --output labels.jsonl",
+                "ew2s label -e runs/… -i q.csv --column prompt=question --output labels.jsonl",
+            ],
+        ),
+    )(label)
+    app.command(
+        "train-student",
+        help=help_text(
+            "Run up to the students, without the report.",
+            ["ew2s train-student --preset tiny", "ew2s train-student --config my.yaml --set student.loss=soft"],
+            "The same as `ew2s run`, stopped after the students.",
+        ),
+    )(train_student)

@@ -1,0 +1,55 @@
+"""``report``: the tables and plots of a run, built again from its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from ensemw2s.cli import options as o
+from ensemw2s.cli.help import help_text
+from ensemw2s.cli.terminal import shell_path, terminal
+
+
+def report(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run directory; the latest by default.", show_default=False)
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="All tables, not only the main ones.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Folder; RUN/report by default.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Tables and plots."""
+    import sys
+
+    from ensemw2s.cli.progress import waiting
+    from ensemw2s.cli.rundirs import latest_run
+
+    from ensemw2s.report import build_report, console_report, load_results
+
+    path = latest_run(run)
+    results = load_results(path)
+    with waiting(terminal, f"Building the report of {path}"):
+        page = build_report(path, output)
+    plots = sorted(page.parent.glob("*.png"))
+    if as_json:
+        terminal.json({"run": str(path), "report": str(page), "plots": [str(p) for p in plots]})
+    else:
+        console = terminal.console(sys.stdout)
+        console.print(console_report(results, console.width, full=full))
+        terminal.out(f"Report: {page}")
+        terminal.out(f"Plots:  {page.parent}/ ({', '.join(p.name for p in plots)})")
+    terminal.next(f"ew2s score {shell_path(path)} questions.jsonl")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(
+        "report",
+        help=help_text(
+            "Print a run's tables and rebuild its report and plots.",
+            ["ew2s report                     # the latest run", "ew2s report runs/… --full"],
+        ),
+    )(report)

@@ -1,0 +1,291 @@
+"""``score``, ``generate`` and ``evaluate``: a trained ensemble at work on somebody's questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from ensemw2s.cli import options as o
+from ensemw2s.cli.help import help_text
+from ensemw2s.cli.terminal import shell_path, terminal
+
+from ensemw2s.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from ensemw2s.config.method import DecodingConfig
+    from ensemw2s.data import Example
+
+#: Questions scored at a time, so that answers appear while a long file is read.
+_CHUNK = 256
+
+EnsembleDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, or folder with an ensemble.json.")]
+
+
+def _open_text(path: str) -> str:
+    try:
+        if path == "-":
+            if sys.stdin.isatty():
+                terminal.say("Reading from the terminal; end with Ctrl-D.")
+            return sys.stdin.buffer.read().decode("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{_called(path)} is not text in UTF-8.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", hint="Check the path.") from error
+
+
+def _called(path: str) -> str:
+    return "standard input" if path == "-" else path
+
+
+def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Place and content of every JSON line."""
+    for number, line in enumerate(_open_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{_called(path)}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{place}: this line is not JSON ({error}).", hint=_FORMAT) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: expected a JSON object.", hint=_FORMAT)
+        yield place, row
+
+
+_FORMAT = 'One question a line: {"prompt": "…", "choices": ["…", "…"]}, and optionally "answer" and "id".'
+
+
+def read_questions(path: str) -> list[Example]:
+    """Questions with choices from JSON lines.
+
+    Raises:
+        DataError: a line that is not such a question; names file and line.
+    """
+    from ensemw2s.data import Example
+
+    questions: list[Example] = []
+    for place, row in _rows(path):
+        prompt, choices, answer = row.get("prompt"), row.get("choices"), row.get("answer")
+        if not isinstance(prompt, str):
+            raise DataError(f"{place}: `prompt` should be text, not {prompt!r}.", hint=_FORMAT)
+        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
+            raise DataError(f"{place}: `choices` should be a list of at least two texts.", hint=_FORMAT)
+        if answer is not None and answer not in choices:
+            raise DataError(f"{place}: the answer {answer!r} is not among the choices.", hint=_FORMAT)
+        name = str(row.get("id", len(questions) + 1))
+        questions.append(Example(id=name, prompt=prompt, answer=answer, choices=tuple(choices)))
+    if not questions:
+        raise DataError(f"{_called(path)} holds no questions.", hint=_FORMAT)
+    return questions
+
+
+def score(
+    run: EnsembleDir,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON Lines file with questions; - is standard input.")
+    ] = "-",
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+) -> None:
+    """Questions through a trained ensemble."""
+    from ensemw2s.cli.progress import progress_sink
+
+    from ensemw2s.pipeline import load_ensemble
+
+    ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
+    questions = read_questions(file)
+    right = known = 0
+    with progress_sink(terminal) as sink:
+        for start in range(0, len(questions), _CHUNK):
+            part = questions[start : start + _CHUNK]
+            for question, row in zip(part, ensemble.score(part, sink), strict=True):
+                terminal.json_line({**row, "choices": question.choices})
+                known += "correct" in row
+                right += bool(row.get("correct"))
+    where = shell_path(run)
+    if known:
+        terminal.say(f"{len(questions)} questions; {right} of {known} with an answer right.")
+    else:
+        terminal.say(f"{len(questions)} questions.")
+    terminal.next(f"ew2s label -e {where} -i {shell_path(file) if file != '-' else 'FILE'} --output labels.jsonl")
+
+
+def read_prompts(path: str) -> list[str]:
+    """Prompts from a text file (one a line) or JSON lines with a ``prompt``.
+
+    Raises:
+        DataError: no prompts, or a JSON line without one.
+    """
+    text = _open_text(path)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{_called(path)} holds no prompts.", hint="One prompt a line, as text or as JSON.")
+    if not all(line.lstrip().startswith("{") for line in lines):
+        return lines
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompt = json.loads(line)["prompt"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{_called(path)}: line {number} has no `prompt`.", hint='{"prompt": "…"}') from error
+        prompts.append(str(prompt))
+    return prompts
+
+
+def generate(
+    run: EnsembleDir,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts; without any, they come from --input.")
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input", "-i", metavar="FILE", help="File with a prompt a line (text or JSON); - is standard input."
+        ),
+    ] = "-",
+    sample: Annotated[bool, typer.Option("--sample", help="Sample instead of taking the most probable token.")] = False,
+    temperature: Annotated[float | None, typer.Option("--temperature", metavar="X", help="Of sampling.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", metavar="X", help="Of sampling: smallest set with this mass.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", metavar="N", help="Of sampling: most probable tokens only.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Longest answer.")] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes sampled answers.")] = 0,
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a prompt instead of text.")] = False,
+) -> None:
+    """Answers in words."""
+    from ensemw2s.cli.progress import progress_sink
+
+    from ensemw2s.pipeline import load_ensemble
+
+    questions = list(prompts or ()) or read_prompts(source)
+    ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
+    changes = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens}
+    if any(value is not None for value in (temperature, top_p, top_k)) and not sample:
+        raise InputError("--temperature, --top-p and --top-k need --sample.")
+    decoding = _decoding(ensemble.decoding, sample, {k: v for k, v in changes.items() if v is not None})
+    with progress_sink(terminal) as sink:
+        rows = ensemble.generate(questions, decoding, seed=seed, sink=sink)
+    for row in rows:
+        if as_json:
+            terminal.json_line(row)
+        else:
+            terminal.out(row["text"])
+    terminal.next(f"ew2s generate {shell_path(run)} --sample --temperature 0.7 --json …")
+
+
+def _decoding(own: DecodingConfig, sample: bool, changes: dict[str, Any]) -> DecodingConfig:
+    """The ensemble's own decoding with what was asked for, checked."""
+    from ensemw2s.config import compose
+
+    values = {**own.model_dump(), **({"method": "sample"} if sample else {}), **changes}
+    flags = {
+        "--sample" if key == "method" else f"--{key.replace('_', '-')}": (f"labelling.decoding.{key}", value)
+        for key, value in values.items()
+    }
+    return compose(flags=flags).config.labelling.decoding
+
+
+def evaluate(
+    run: EnsembleDir,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="Files with questions and answers.")] = None,
+    kind: o.Kind = "file",
+    column: o.Columns = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="NAME", help="A split of the run instead of a file: validation, test, hard_test."
+        ),
+    ] = None,
+    match: Annotated[
+        str, typer.Option("--match", metavar="HOW", help="Generated answers as text (exact) or as numbers (number).")
+    ] = ("exact"),
+    device: o.Device = None,
+    threads: o.Threads = None,
+    backend: o.Backend = None,
+    as_json: o.Json = False,
+) -> None:
+    """Accuracy on a file or a split."""
+    if not files and split is None:
+        _show_run(run, as_json)
+        return
+    if files and split is not None:
+        raise InputError("Give files or --split, not both.")
+    if match not in ("exact", "number"):
+        raise InputError(f"--match is {match!r}; expected exact or number.")
+    from ensemw2s.cli.progress import progress_sink
+
+    from ensemw2s.pipeline import evaluate_file
+
+    source = o.source_options(files or [_split_file(run, str(split))], kind, column)
+    with progress_sink(terminal) as sink:
+        found = evaluate_file(run, source, compute=o.compute_options(device, threads, backend), match=match, sink=sink)
+    if as_json:
+        terminal.json(found)
+    else:
+        share, low, high = (100 * found[key] for key in ("accuracy", "low", "high"))
+        terminal.out(f"{found['correct']} of {found['n']} right: {share:.1f} % [{low:.1f}, {high:.1f}]")
+    terminal.next(f"ew2s report {shell_path(run)} --full")
+
+
+def _show_run(run: Path, as_json: bool) -> None:
+    from ensemw2s.cli.commands.pipeline import show_results
+
+    show_results(run, as_json)
+
+
+def _split_file(run: Path, split: str) -> str:
+    names = ("train", "validation", "test", "hard_pool", "hard_test")
+    if split not in names:
+        raise InputError(f"There is no split {split!r}.", hint=f"Splits: {', '.join(names)}.")
+    path = run / "data" / f"{split}.jsonl"
+    if not path.exists():
+        raise InputError(f"{run} holds no split {split} ({path} is missing).", hint="Give a run directory or a file.")
+    return str(path)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    line = """'{"prompt": "…", "choices": ["…", "…"]}'"""
+    app.command(
+        "evaluate",
+        help=help_text(
+            "Measure an ensemble on a file, or show a run's results.",
+            [
+                "ew2s evaluate runs/…                        # the results of the run",
+                "ew2s evaluate runs/… --split hard_test      # measured again",
+                "ew2s evaluate runs/… my.csv --column prompt=question --column answer=label",
+            ],
+        ),
+    )(evaluate)
+    app.command(
+        "score",
+        help=help_text(
+            "Put questions with choices through a trained ensemble.",
+            ["ew2s score runs/… questions.jsonl", f"echo {line} | ew2s score runs/…"],
+            "Each question is a JSON object on a line. Each answer is one, too, with the score of every choice (a "
+            "log-probability), the label, its confidence, the margin to the runner-up, and the experts' agreement.",
+        ),
+    )(score)
+    app.command(
+        "generate",
+        help=help_text(
+            "Let a trained ensemble write answers.",
+            [
+                'ew2s generate runs/… "2 1 3 sorted is"',
+                "ew2s generate runs/… --input prompts.txt --json",
+                "ew2s generate runs/… -i prompts.txt --sample --temperature 0.7 --seed 1",
+            ],
+        ),
+    )(generate)

@@ -1,0 +1,137 @@
+"""The application ``ew2s``: its commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from ensemw2s.cli.commands import config, data, doctor, pipeline, report, runs, use
+from ensemw2s.cli.help import EXIT_CODES, help_text
+from ensemw2s.cli.terminal import terminal
+
+from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError
+
+_HELP = help_text(
+    "Boost weak language models, and teach a strong one with their ensemble.",
+    [
+        "ew2s run --preset tiny                 # the whole pipeline, minutes on a CPU",
+        "ew2s run --preset tiny --seeds 0,1,2   # three times, with tests over seeds",
+        "ew2s run --config my.yaml              # your own data and models",
+        "ew2s score runs/… questions.jsonl      # questions through a trained ensemble",
+        "ew2s runs list                         # what there is",
+    ],
+    "Repeating a command continues an interrupted run. The options below work before and after the command's name.",
+    EXIT_CODES,
+)
+
+app = typer.Typer(
+    name="ew2s",
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+pipeline.register(app)
+use.register(app)
+report.register(app)
+data.register(app)
+config.register(app)
+runs.register(app)
+doctor.register(app)
+
+#: Options of the application that may also stand behind the command's name.
+_GLOBAL = {"--debug": "--debug", "--quiet": "--quiet", "-q": "--quiet", "--no-color": "--no-color"}
+
+# The base of all usage errors of the argument parser that Typer uses, wherever it keeps it.
+_PARSER_ERROR: type[Any] = typer.BadParameter.__mro__[typer.BadParameter.__mro__.index(Exception) - 1]
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from ensemw2s import __version__
+
+        terminal.out(f"ew2s {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _configure(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk on stderr.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colour; NO_COLOR=1 does the same.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    terminal.debug, terminal.quiet, terminal.color = debug, quiet, not no_color
+
+
+def hoist_global_options(arguments: Sequence[str]) -> list[str]:
+    """Move the options of the application in front of the command; nothing behind ``--`` is touched."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    front = [_GLOBAL[word] for word in arguments[:end] if word in _GLOBAL]
+    rest = [word for word in arguments[:end] if word not in _GLOBAL]
+    return [*front, *rest, *arguments[end:]]
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; ``ew2s`` and ``python -m ensemw2s`` end with it.
+
+    Args:
+        arguments: without the program's name; ``sys.argv[1:]`` by default.
+    """
+    # Waiting threads of OpenMP should not burn the cores that others need; it has to be said before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)  # a batch system's stop leaves the run as tidy as Ctrl-C does
+    words = hoist_global_options(sys.argv[1:] if arguments is None else arguments)
+    terminal.debug = "--debug" in words
+    try:
+        code = app(words, prog_name="ew2s", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    except Ew2sError as error:
+        terminal.error(error)
+        _trace()
+        return error.exit_code
+    except _PARSER_ERROR as error:
+        error.show(file=sys.stderr)
+        return int(error.exit_code)
+    except Exception as error:
+        return _unexpected(error)
+    if code == EXIT_INTERRUPTED:
+        terminal.warn("interrupted; the same command continues.")
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def _trace() -> None:
+    if terminal.debug:
+        traceback.print_exc()
+
+
+def _unexpected(error: Exception) -> int:
+    """A defect, or something that nobody foresaw: one line, and where to see more."""
+    _trace()
+    text = " ".join(str(error).split()) or "no further words"
+    more = "" if terminal.debug else " (--debug shows the traceback)"
+    print(f"{terminal.paint('Error:', 'red', sys.stderr)} {type(error).__name__}: {text}{more}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+__all__ = ["EXIT_USAGE", "app", "main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ensemw2s.config import Composed, SourceConfig
+    from ensemw2s.config.training import ComputeConfig
+
+Preset = Annotated[
+    str | None, typer.Option("--preset", "-p", metavar="NAME", help="Begin with a preset (ew2s presets).")
+]
+ConfigFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file; repeat to lay one over the other."),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set a key: boosting.rounds=8.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The seed that fixes everything.")]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="TEXT", help="Short name; part of the run directory's name.")
+]
+Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads of torch on the CPU.")]
+Backend = Annotated[
+    str | None,
+    typer.Option("--backend", metavar="NAME", help="Kernel that combines experts: auto, native, triton, reference."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Run directory; by default runs/<date>-<name> or one to continue."),
+]
+ForceNew = Annotated[bool, typer.Option("--force-new", help="A new run directory, whatever is there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="FIELD=NAME",
+        help="Which column holds what: prompt=question, answer=label, choices=options, id=key …",
+    ),
+]
+Kind = Annotated[
+    str, typer.Option("--kind", metavar="KIND", help="Format of the files: file (columns), arc, sciq, gsm8k.")
+]
+
+_FLAGS = {
+    "--seed": "seed",
+    "--name": "name",
+    "--device": "compute.device",
+    "--threads": "compute.threads",
+    "--backend": "compute.backend",
+}
+
+
+def compose_options(
+    preset: str | None, files: Iterable[Path] | None, sets: Iterable[str] | None, flags: dict[str, Any]
+) -> Composed:
+    """The configuration of a command: preset < files < environment < ``--set`` < flags.
+
+    Args:
+        preset: a preset's name.
+        files: YAML files.
+        sets: ``key=value``.
+        flags: flag → value; None was not given.
+    """
+    from ensemw2s.config import compose
+
+    given = {flag: (_FLAGS[flag], value) for flag, value in flags.items() if value is not None}
+    return compose(preset, files or (), sets or (), os.environ, flags=given)
+
+
+def compute_options(device: str | None, threads: int | None, backend: str | None) -> ComputeConfig:
+    """Device, threads and backend for commands that use a trained ensemble; the environment counts too."""
+    flags = {"--device": device, "--threads": threads, "--backend": backend}
+    return compose_options(None, None, None, flags).config.compute
+
+
+def source_options(files: Iterable[str], kind: str, columns: Iterable[str] | None) -> SourceConfig:
+    """The data source that files and ``--column`` describe.
+
+    Columns named like the fields (``choices``, ``id``, ``difficulty``, ``group``) are found by themselves.
+
+    Raises:
+        InputError: ``--column`` is not of the form field=name.
+        ConfigError: an unknown kind or field.
+    """
+    from ensemw2s.config import compose
+    from ensemw2s.errors import InputError
+
+    paths = list(files)
+    chosen: dict[str, Any] = {}
+    for column in columns or ():
+        field, equals, name = column.partition("=")
+        if not equals or not field or not name:
+            raise InputError(
+                f"--column {column!r} is not of the form field=name.", hint="For example: --column prompt=question"
+            )
+        chosen[field] = name.split(",") if field == "distractors" else name
+    if kind == "file":
+        chosen = _found_columns(paths, chosen) | chosen
+    flags = {"FILE": ("data.source.path", paths), "--kind": ("data.source.kind", kind)}
+    flags |= {f"--column {field}": (f"data.source.columns.{field}", name) for field, name in chosen.items()}
+    return compose(flags=flags).config.data.source
+
+
+def _found_columns(paths: list[str], chosen: dict[str, Any]) -> dict[str, str]:
+    """Optional fields whose own name is a column of the first row."""
+    from ensemw2s.data.files import SUFFIXES, find_files, read_rows
+
+    optional = {"choices", "difficulty", "id", "group"} - ({"choices"} if "distractors" in chosen else set())
+    for file in find_files(paths, [f"*{suffix}" for suffix in SUFFIXES], "file", lambda problem: None):
+        for row in read_rows(file, lambda problem: None):
+            return {field: field for field in sorted(optional) if field in row.data}
+    return {}

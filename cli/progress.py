@@ -1,0 +1,276 @@
+"""Progress on stderr: moving bars on a terminal, a plain line now and then elsewhere (a Slurm log, a pipe)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from ensemw2s.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: Seconds between two plain lines about the same task.
+PLAIN_EVERY = 10.0
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``2 min 05 s``, ``3 h 12 min``."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Plan:
+    """Which stages of a run are done."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.done: set[str] = set()
+        self.kept = 0
+
+    def begin(self, stages: list[str]) -> None:
+        """A new run, or the next seed."""
+        self.stages, self.done, self.kept = list(stages), set(), 0
+
+    def finish(self, stage: str, cached: bool) -> None:
+        """A stage is done."""
+        self.done.add(stage)
+        self.kept += cached
+        if self.stages and stage not in self.stages:
+            self.stages.append(stage)
+
+    def stop_boosting(self, rounds: int) -> None:
+        """Rounds that will not happen leave the plan."""
+        ahead = [s for s in self.stages if s.startswith("experts/round-") and s not in self.done]
+        self.stages = [s for s in self.stages if s not in ahead or int(s.rpartition("-")[2]) <= rounds]
+
+    @property
+    def position(self) -> str:
+        """``3/14``."""
+        return f"{len(self.done)}/{len(self.stages)}"
+
+
+class ProgressSink:
+    """Tells a person at a terminal or a reader of a log file how a run goes.
+
+    Milestones become lines. Subclasses draw the progress of tasks. Use as a context manager.
+
+    Args:
+        terminal: where to write.
+        clock: seconds; replaced in tests.
+    """
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        self.terminal = terminal
+        self.clock = clock
+        self.plan = Plan()
+
+    def __enter__(self) -> ProgressSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing."""
+
+    def line(self, text: str) -> None:
+        """One line that stays."""
+        self.terminal.say(text)
+
+    def metric(self, kind: str, **fields: Any) -> None:
+        """Step metrics are not shown."""
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Draw a task's progress."""
+
+    def advance(self) -> None:
+        """A stage was finished or the plan changed."""
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Turn a milestone into a line, or nothing."""
+        if kind == "plan":
+            self.plan.begin(fields["stages"])
+        elif kind == "stage_finished":
+            self.plan.finish(fields["stage"], fields["cached"])
+        elif kind == "boosting_stopped":
+            self.plan.stop_boosting(fields["rounds"])
+        if kind == "message" and fields["level"] != "info":
+            self.warn(fields["text"])
+        else:
+            text = describe(kind, fields, self.plan)
+            if text is not None:
+                self.line(text)
+        self.advance()
+
+    def warn(self, text: str) -> None:
+        """A warning from a phase."""
+        self.terminal.warn(text)
+
+
+def describe(kind: str, fields: dict[str, Any], plan: Plan) -> str | None:
+    """The line for a milestone, or None where it says nothing to a person."""
+    match kind:
+        case "run_started":
+            verb = "Continuing" if fields["resumed"] else "Starting"
+            return f"{verb} {fields['name']} with seed {fields['seed']}"
+        case "stage_started":
+            return None
+        case "stage_finished":
+            how = "kept from before" if fields["cached"] else f"done in {duration(fields['seconds'])}"
+            return f"[{plan.position}] {fields['stage']}: {how}"
+        case "stage_rerun":
+            return f"{fields['stage']} runs again, because its inputs changed: {fields['reason']}"
+        case "data_ready":
+            return "Data: " + ", ".join(f"{name} {count}" for name, count in fields["counts"].items())
+        case "round_finished":
+            kept = "" if fields["kept"] else " (dropped)"
+            return f"Round {fields['round']}: ε {_number(fields['epsilon'])}, α {_number(fields['alpha'])}{kept}"
+        case "boosting_stopped":
+            return f"Boosting stopped: {fields['reason']}. The ensemble uses {_experts(fields['selected_rounds'])}."
+        case "labels_done":
+            right = "" if fields["accuracy"] is None else f", {100 * fields['accuracy']:.1f} % of them right"
+            return f"Labels from {fields['teacher']}: {fields['kept']} of {fields['n']} kept{right}"
+        case "message":
+            return str(fields["text"])
+    return None
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _experts(count: int) -> str:
+    return "1 expert" if count == 1 else f"{count} experts"
+
+
+class PlainProgress(ProgressSink):
+    """Lines at the start and end of stages, and every ten seconds in between."""
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(terminal, clock)
+        self._tasks: dict[str, tuple[float, int, float]] = {}
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """A line for a stage that begins, too."""
+        if kind == "stage_started":
+            self.line(f"[{self.plan.position}] {fields['stage']}: started")
+        super().event(kind, **fields)
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """A line if the last one about this task is ten seconds old."""
+        now = self.clock()
+        if done >= total:
+            self._tasks.pop(task, None)
+            return
+        began, first, shown = self._tasks.setdefault(task, (now, done, now))
+        if now - shown < PLAIN_EVERY:
+            return
+        self._tasks[task] = (began, first, now)
+        left = (total - done) * (now - began) / (done - first) if done > first else None
+        eta = "" if left is None else f", about {duration(left)} left"
+        self.line(f"[{self.plan.position}] {task}: {done}/{total} ({100 * done // total} %){eta}")
+
+
+class BarProgress(ProgressSink):
+    """Two kinds of bars at the bottom of the terminal: the stages of the run, and the tasks at work."""
+
+    def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(terminal, clock)
+        self._bars: Progress | None = None
+        self._whole: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> BarProgress:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=self.terminal.console(sys.stderr),
+            transient=True,
+            expand=True,
+            redirect_stdout=False,
+        )
+        self._bars.start()
+        return self
+
+    def close(self) -> None:
+        """Remove the bars; lines stay."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def line(self, text: str) -> None:
+        """A line above the bars."""
+        if self._bars is not None:
+            self._bars.console.print(text)
+        else:
+            super().line(text)
+
+    def warn(self, text: str) -> None:
+        """A warning above the bars."""
+        if self._bars is not None:
+            self._bars.console.print(f"Warning: {text}", style="yellow")
+        else:
+            super().warn(text)
+
+    def advance(self) -> None:
+        """Move the bar of the whole run."""
+        if self._bars is None or not self.plan.stages:
+            return
+        if self._whole is None:
+            self._whole = self._bars.add_task("stages", total=len(self.plan.stages))
+        self._bars.update(self._whole, total=len(self.plan.stages), completed=len(self.plan.done))
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Move a task's bar; it disappears when the task is done."""
+        if self._bars is None:
+            return
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(task, total=total)
+        self._bars.update(self._tasks[task], completed=done, total=total)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(task))
+
+
+class QuietProgress(ProgressSink):
+    """Warnings only."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+
+def progress_sink(terminal: Terminal) -> ProgressSink:
+    """The sink that fits where stderr goes."""
+    if terminal.quiet:
+        return QuietProgress(terminal)
+    return BarProgress(terminal) if terminal.animated else PlainProgress(terminal)
+
+
+def waiting(terminal: Terminal, text: str) -> AbstractContextManager[object]:
+    """A spinner with a text on a terminal; one plain line elsewhere."""
+    if terminal.animated:
+        return terminal.console(sys.stderr).status(text)
+    terminal.say(text)
+    return nullcontext()
