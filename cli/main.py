@@ -95,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Waiting threads of OpenMP should not burn the cores that others need; it has to be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 should not end a run
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # a batch system's stop leaves the run as tidy as Ctrl-C does
     words = hoist_global_options(sys.argv[1:] if arguments is None else arguments)

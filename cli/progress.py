@@ -35,16 +35,14 @@ class Plan:
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.done: set[str] = set()
-        self.kept = 0
 
     def begin(self, stages: list[str]) -> None:
         """A new run, or the next seed."""
-        self.stages, self.done, self.kept = list(stages), set(), 0
+        self.stages, self.done = list(stages), set()
 
-    def finish(self, stage: str, cached: bool) -> None:
+    def finish(self, stage: str) -> None:
         """A stage is done."""
         self.done.add(stage)
-        self.kept += cached
         if self.stages and stage not in self.stages:
             self.stages.append(stage)
 
@@ -101,7 +99,9 @@ class ProgressSink:
         if kind == "plan":
             self.plan.begin(fields["stages"])
         elif kind == "stage_finished":
-            self.plan.finish(fields["stage"], fields["cached"])
+            if fields["cached"] and fields["stage"] in self.plan.done:
+                return  # used again by a later phase of the same run: nothing new
+            self.plan.finish(fields["stage"])
         elif kind == "boosting_stopped":
             self.plan.stop_boosting(fields["rounds"])
         if kind == "message" and fields["level"] != "info":

@@ -99,8 +99,8 @@ def make_directory(choice: Choice, name: str) -> Path:
     return new_run_directory(runs_root(), name) if choice.path is None else choice.path
 
 
-def latest_run(given: Path | None) -> Path:
-    """The run directory that was named, or the latest one.
+def latest_results(given: Path | None) -> Path:
+    """The directory that was named, or the latest one with results, of one run or of several seeds.
 
     Raises:
         InputError: there is none.
@@ -109,9 +109,8 @@ def latest_run(given: Path | None) -> Path:
         if not given.exists():
             raise InputError(f"There is no run directory {given}.", hint="List the runs with: ew2s runs list")
         return given
-    from ensemw2s.runs import list_runs
-
-    runs = list_runs(runs_root(), depth=1)
-    if not runs:
-        raise InputError(f"There are no runs in {runs_root()}.", hint="Begin with: ew2s run --preset tiny")
-    return runs[0].path
+    root = runs_root()
+    files = [file for name in ("results.json", "aggregate.json") for file in root.glob(f"*/{name}")]
+    if not files:
+        raise InputError(f"There are no finished runs in {root}.", hint="Begin with: ew2s run --preset tiny")
+    return max(files, key=lambda file: file.stat().st_mtime).parent

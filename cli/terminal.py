@@ -80,11 +80,16 @@ class Terminal:
 
         self.out(dump_json(value))
 
-    def console(self, stream: TextIO) -> Console:
-        """A rich console on ``stream``, under the same rules for colour."""
+    def console(self, stream: TextIO, plain_width: int = 80) -> Console:
+        """A rich console on ``stream``, under the same rules for colour.
+
+        Args:
+            stream: stdout or stderr.
+            plain_width: characters a line where the stream is no terminal and ``COLUMNS`` is not set.
+        """
         from rich.console import Console
 
-        width = None if stream.isatty() or "COLUMNS" in os.environ else 100
+        width = None if stream.isatty() or "COLUMNS" in os.environ else plain_width
         return Console(
             file=stream,
             no_color=not self.colored(stream),
@@ -96,8 +101,8 @@ class Terminal:
         )
 
     def render(self, thing: RenderableType) -> None:
-        """A rich table or text, on stdout."""
-        self.console(sys.stdout).print(thing)
+        """A rich table, on stdout; as wide as it needs where stdout is no terminal."""
+        self.console(sys.stdout, plain_width=200).print(thing)
 
 
 #: The one terminal of the process; :func:`ensemw2s.cli.main.main` sets it up.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _is_built(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, "_native" + suffix)) for suffix in EXTENSION_SUFFIXES)  # noqa: PTH
+    return any(os.path.isfile(os.path.join(folder, "_native" + suffix)) for suffix in EXTENSION_SUFFIXES)  # noqa: PTH113, PTH118
 
 
 def _leave_source_checkout() -> None:

@@ -45,29 +45,23 @@ def show(
     config: o.ConfigFiles = None,
     sets: o.Settings = None,
     seed: o.Seed = None,
-    changed: Annotated[bool, typer.Option("--changed", help="Only values that are not defaults.")] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only values that were given, with dotted keys.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Print the resolved configuration."""
     from ensemw2s.config import config_fingerprint, dump_yaml
+    from ensemw2s.config.dump import given_lines
 
     made = o.compose_options(preset, config, sets, {"--seed": seed})
     if as_json:
         fingerprint = config_fingerprint(made.config)
         terminal.json({"config": made.config, "provenance": made.provenance, "fingerprint": fingerprint})
     elif changed:
-        for key, origin in made.provenance.items():
-            if origin != "default":
-                terminal.out(f"{key}: {_value(made.config.model_dump(mode='json'), key)}  # {origin}")
+        for line in given_lines(made.config, made.provenance):
+            terminal.out(line)
     else:
         terminal.out(dump_yaml(made.config, made.provenance, preset=preset).rstrip("\n"))
     terminal.next("ew2s run with the same options")
-
-
-def _value(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
 
 
 def validate(

@@ -154,10 +154,23 @@ def describe(found: dict[str, Any]) -> list[str]:
         memory = f"{machine['memory_free'] / 2**30:.1f} of {machine['memory'] / 2**30:.1f} GiB memory free"
         rows.append(("Machine", f"{machine['system']}, {machine['cores']} cores"))
         rows.append(("", f"{memory}, {machine['disk_free'] / 2**30:.1f} GiB disk free here"))
-    lines = [f"{title:<13} {text}".rstrip() for title, text in rows]
+    lines = [line for title, text in rows for line in _wrapped(title, text)]
     if found["problems"]:
         return [*lines, *(f"PROBLEM       {problem}" for problem in found["problems"])]
     return [*lines, "No problems found."]
+
+
+def _wrapped(title: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=f"{title:<13} ",
+        subsequent_indent=14 * " ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _device(device: dict[str, Any]) -> str:
@@ -167,7 +180,13 @@ def _device(device: dict[str, Any]) -> str:
 
 
 def _flat(value: Any) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, list):
+        return "/".join(map(str, value))
+    return (
+        ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if v not in ("", None))
+        if isinstance(value, dict)
+        else str(value)
+    )
 
 
 def register(app: typer.Typer) -> None:

@@ -99,12 +99,13 @@ def print_plan(request: Request, choice: Choice) -> None:
     """``--dry-run``: where, what and with which settings."""
     from ensemw2s.cli.rundirs import runs_root
 
+    from ensemw2s.config.dump import given_lines
     from ensemw2s.pipeline import planned_stages
 
     made = request.composed
     stages = planned_stages(made.config, request.until)
     where = str(choice.path) if choice.path else f"a new directory in {runs_root()}"
-    changed = {key: origin for key, origin in made.provenance.items() if origin != "default"}
+    where_from = {key: origin for key, origin in made.provenance.items() if origin != "default"}
     if request.json:
         terminal.json(
             {
@@ -113,7 +114,7 @@ def print_plan(request: Request, choice: Choice) -> None:
                 "seeds": list(request.seeds) or [made.config.seed],
                 "stages": stages,
                 "config": made.config,
-                "provenance": changed,
+                "provenance": where_from,
             }
         )
         return
@@ -124,16 +125,10 @@ def print_plan(request: Request, choice: Choice) -> None:
     terminal.out(f"Stages:    {len(stages)}")
     for stage in stages:
         terminal.out(f"  {stage}")
-    terminal.out("Settings that are not defaults:" if changed else "All settings are defaults.")
-    for key, origin in changed.items():
-        terminal.out(f"  {key}: {_value(made, key)}  # {origin}")
-
-
-def _value(made: Composed, key: str) -> Any:
-    value: Any = made.config.model_dump(mode="json")
-    for part in key.split("."):
-        value = value[part]
-    return value
+    given = given_lines(made.config, made.provenance)
+    terminal.out("Settings that were given:" if given else "All settings are defaults.")
+    for line in given:
+        terminal.out(f"  {line}")
 
 
 def show_results(path: Path, as_json: bool) -> None:

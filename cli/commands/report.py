@@ -25,11 +25,11 @@ def report(
     import sys
 
     from ensemw2s.cli.progress import waiting
-    from ensemw2s.cli.rundirs import latest_run
+    from ensemw2s.cli.rundirs import latest_results
 
     from ensemw2s.report import build_report, console_report, load_results
 
-    path = latest_run(run)
+    path = latest_results(run)
     results = load_results(path)
     with waiting(terminal, f"Building the report of {path}"):
         page = build_report(path, output)

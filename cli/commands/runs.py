@@ -56,12 +56,12 @@ def _table(runs: list[RunInfo]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    for title in ("state", "preset", "seed", "last active"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("run", overflow="fold", min_width=24)
+    for title in ("state", "preset", "seed", "active"):
         table.add_column(title, no_wrap=True)
     for _, title in _SHOWN:
-        table.add_column(f"{title}\nID / OOD", justify="right", no_wrap=True)
+        table.add_column(f"{title}\nID/OOD", justify="right", no_wrap=True)
     for run in runs:
         state = Text(run.state, style=_COLORS[run.state])
         facts = [run.preset or "", "" if run.seed is None else str(run.seed), _ago(run.updated)]
@@ -71,7 +71,7 @@ def _table(runs: list[RunInfo]) -> Table:
 
 def _pair(run: RunInfo, arm: str) -> str:
     values = [run.accuracy.get(f"{arm}/{split}") for split in ("test", "hard_test")]
-    return "" if values == [None, None] else " / ".join("–" if v is None else f"{100 * v:.1f}" for v in values)
+    return "" if values == [None, None] else "/".join("–" if v is None else f"{100 * v:.1f}" for v in values)
 
 
 def _ago(when: float | None) -> str:
@@ -81,7 +81,7 @@ def _ago(when: float | None) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size:.0f} {unit} ago"
-    return "now" if seconds < 15 else f"{seconds:.0f} s ago"
+    return "now"
 
 
 def register(app: typer.Typer) -> None:

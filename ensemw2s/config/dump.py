@@ -46,6 +46,18 @@ def _lines(data: Mapping[str, Any], origin: Mapping[str, str], prefix: str, inde
     return lines
 
 
+def given_lines(config: RunConfig, provenance: Mapping[str, str]) -> list[str]:
+    """``key: value  # origin`` for every value that is not left at its default, with dotted keys."""
+    lines = []
+    for key, origin in provenance.items():
+        if origin != "default":
+            value: Any = config.model_dump(mode="json")
+            for part in key.split("."):
+                value = value[part]
+            lines.append(f"{key}: {_scalar(value)}  # {origin}")
+    return lines
+
+
 def dump_yaml(config: RunConfig, provenance: Mapping[str, str] | None = None, *, preset: str | None = None) -> str:
     """The whole resolved configuration as YAML.
 

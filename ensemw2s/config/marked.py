@@ -98,4 +98,5 @@ def _collect(node: yaml.Node, prefix: str, lines: dict[str, int], name: str, abo
 
 
 def _kind(value: Any) -> str:
-    return "a list" if isinstance(value, list) else f"the single value {value!r}"
+    text = repr(value)
+    return "a list" if isinstance(value, list) else f"the single value {text if len(text) <= 60 else text[:57] + '…'}"

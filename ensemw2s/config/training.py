@@ -52,9 +52,9 @@ class TrainingConfig(Section):
     steps: int = Field(default=300, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(default=32, ge=1)
-    """Sequences in an optimiser step on one device."""
+    """Sequences in an optimiser step, over all processes together."""
     gradient_accumulation: int = Field(default=1, ge=1)
-    """Split a batch into this many forward passes."""
+    """Split a batch into this many forward passes on each process."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"

@@ -6,6 +6,7 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import ConfigDict
 
 
@@ -16,6 +17,8 @@ def jsonable(value: Any) -> Any:
         ValueError: a number is not finite; JSON has no such numbers, and a result must not hold one.
         TypeError: a value has no JSON form.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
@@ -25,8 +28,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"a result holds the number {value}, which JSON cannot carry")
     if value is None or isinstance(value, str | bool | int | float):
-        # numpy's float64 is a float, but prints differently inside containers
-        return float(value) if isinstance(value, float) else value
+        return value
     raise TypeError(f"a result holds a {type(value).__name__}, which has no JSON form")
 
 

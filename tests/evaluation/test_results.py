@@ -171,3 +171,11 @@ def test_correct_refuses_arms_with_other_examples(tmp_path):
     pq.write_table(pa.table(rows), tmp_path / "c.parquet")
     with pytest.raises(DataError, match="b has other examples of test"):
         read_correct(tmp_path / "c.parquet")
+
+
+def test_numpy_scalars_become_plain_json(make_results):
+    content = make_results(0, times={"a": np.float64(1.5)}, selected_rounds={"boosting": np.int64(3)}).to_json()
+    assert type(content["times"]["a"]) is float
+    assert type(content["selected_rounds"]["boosting"]) is int
+    with pytest.raises(TypeError, match="set, which has no JSON form"):
+        make_results(0, notes=[{1}]).to_json()

@@ -288,6 +288,32 @@ def test_order_is_a_permutation_of_the_draws_every_epoch() -> None:
     assert draw_order(data, 12, seed=9).tolist() == order[:12].tolist()
 
 
+@pytest.mark.slow
+def test_two_processes_give_the_same_weights(base: ModelConfig, tmp_path: Path) -> None:
+    """``batch_size`` is shared between processes; only the order of floating-point sums differs."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from ensemw2s.config.training import ComputeConfig, ModelConfig, TrainingConfig\n"
+        "from ensemw2s.models.finetune import finetune\n"
+        "from ensemw2s.models.training_set import TrainingSet\n"
+        "rng = np.random.default_rng(0)\n"
+        "tokens = [rng.integers(2, 30, size=rng.integers(1, 9)) for _ in range(40)]\n"
+        "data = TrainingSet.from_sequences(tokens[:20], tokens[20:], eos_id=1)\n"
+        "cfg = TrainingConfig(steps=4, batch_size=8, gradient_accumulation=2)\n"
+        "finetune(ModelConfig(path=sys.argv[1]), data, cfg, Path(sys.argv[2]), seed=1, "
+        "compute=ComputeConfig(device='cpu', threads=1))\n"
+    )
+    launch = {"one": [], "two": ["-m", "torch.distributed.run", "--nproc_per_node", "2"]}
+    for name, how in launch.items():
+        command = [sys.executable, *how, str(script), base.path, str(tmp_path / name)]
+        subprocess.run(command, check=True, timeout=240, capture_output=True)
+    a, b = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
 def test_importing_the_room_does_not_import_transformers() -> None:
     modules = ["finetune", "joint", "decode", "scoring", "load", "losses", "training_set", "scores"]
     code = "import sys; " + "; ".join(f"import ensemw2s.models.{m}" for m in modules)

@@ -1,0 +1,60 @@
+"""Reading values out of log records that may hold anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+NAN = math.nan
+Record = Mapping[str, Any]
+
+
+def number(record: Record, name: str) -> float:
+    """A finite or infinite number; NaN where it is missing, null or no number."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return NAN
+    try:
+        return float(value)
+    except OverflowError:
+        return NAN
+
+
+def whole(record: Record, name: str, default: int = 0) -> int:
+    """An integer; ``default`` where it is missing or no integer."""
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return default
+    return int(value)
+
+
+def text(record: Record, name: str, default: str = "") -> str:
+    """A string; ``default`` where it is missing or no string."""
+    value = record.get(name)
+    return value if isinstance(value, str) else default
+
+
+def texts(record: Record, name: str) -> list[str]:
+    """A list of strings; other items as their ``str``."""
+    value = record.get(name)
+    return [item if isinstance(item, str) else str(item) for item in value] if isinstance(value, list) else []
+
+
+def numbers(record: Record, name: str) -> list[float]:
+    """A list of numbers; NaN for other items."""
+    value = record.get(name)
+    if not isinstance(value, list):
+        return []
+    return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else NAN for v in value]
+
+
+def mapping(record: Record, name: str) -> dict[str, Any]:
+    """An object; empty where it is missing or none."""
+    value = record.get(name)
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def known(value: float) -> bool:
+    """Whether ``value`` is a finite number."""
+    return math.isfinite(value)

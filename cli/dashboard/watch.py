@@ -1,0 +1,177 @@
+"""The one thread that reads: it keeps the model up to date and says when something changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from ensemw2s.cli.dashboard.follow import Follower, RunFollower, load_run
+from ensemw2s.cli.dashboard.machine import Machine, Sample
+from ensemw2s.cli.dashboard.model import RunModel
+from ensemw2s.cli.dashboard.source import LocalSource, Source
+from ensemw2s.cli.dashboard.target import RunIndex, Target
+
+from ensemw2s.runs import RunInfo
+
+#: Seconds between two looks at a run that goes on, at one that is over, and between two notices to the screen.
+EVERY_RUNNING = 0.25
+EVERY_IDLE = 1.0
+NOTICE_EVERY = 0.25
+SLOW_EVERY = 2.0
+SAMPLES_KEPT = 900
+
+
+class Watcher(threading.Thread):
+    """Follows what the user asked for. Never touches a widget: it calls ``on_change`` from its own thread.
+
+    Args:
+        target: what to show; None if ``follower`` is fixed (a replay, a remote run).
+        follower: what to follow from the beginning.
+        on_change: called at most four times a second when something changed.
+        sample_machine: whether this machine's load is of interest.
+
+    Attributes:
+        model: of the run that is shown; replaced when another run is shown.
+        runs: the runs below the root, the most recently active first.
+        others: models of further runs, loaded for comparison.
+        samples: (unix time, sample) of the machine.
+    """
+
+    def __init__(
+        self,
+        target: Target | None,
+        follower: Follower | None = None,
+        *,
+        on_change: Callable[[], None] = lambda: None,
+        sample_machine: bool = True,
+    ) -> None:
+        super().__init__(name="dashboard-reader", daemon=True)
+        self.target = target
+        self.on_change = on_change
+        self.model: RunModel = follower.model if follower is not None else RunModel()
+        self.runs: list[RunInfo] = []
+        self.runs_revision = 0
+        self.others: dict[Path, RunModel] = {}
+        self.others_revision = 0
+        self.samples: deque[tuple[float, Sample]] = deque(maxlen=SAMPLES_KEPT)
+        self.first_read = threading.Event()
+        self.failure = ""
+        self.want_runs = False
+        self._follower = follower
+        self._folder: Path | None = None
+        self._wanted: set[Path] = set()
+        self._machine = Machine() if sample_machine else None
+        self._index = RunIndex()
+        self._slow_at = float("-inf")
+        self._noticed = (-1, 0.0)
+        self._poke = threading.Event()
+        self._stopping = False
+
+    @property
+    def follower(self) -> Follower | None:
+        """What is followed at present."""
+        return self._follower
+
+    def open(self, run: Path) -> None:
+        """Show another run."""
+        if self.target is not None:
+            self.target.choose(run)
+            self.poke()
+
+    def compare(self, runs: set[Path]) -> None:
+        """Load further runs for comparison; those no longer wanted are dropped."""
+        self._wanted = set(runs)
+        self.poke()
+
+    def poke(self) -> None:
+        """Look now."""
+        self._slow_at = float("-inf")
+        self._poke.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it a moment."""
+        self._stopping = True
+        self._poke.set()
+        if self.is_alive():
+            self.join(timeout=3.0)
+
+    def run(self) -> None:
+        """The thread's work."""
+        while not self._stopping:
+            try:
+                more = self.step()
+            except Exception as error:
+                # The screen stays up with what was read; the reason is shown, and the next look may work again.
+                self.failure = f"{type(error).__name__}: {error}"
+                self.first_read.set()
+                self._notify(force=True)
+                more = False
+            pause = 0.002 if more else EVERY_RUNNING if self.model.life == "running" else EVERY_IDLE
+            if self._poke.wait(pause):
+                self._poke.clear()
+        if self._follower is not None:
+            self._follower.source.close()
+
+    def step(self) -> bool:
+        """One look at the files; True if there is more to read at once."""
+        now = time.monotonic()
+        if now - self._slow_at >= SLOW_EVERY:
+            self._slow_at = now
+            self._look_around()
+        follower = self._follower
+        if follower is None:
+            self.first_read.set()
+            self._notify()
+            return False
+        more = follower.poll()
+        if not more:
+            self.first_read.set()
+            more = follower.read_history()
+        self._notify(force=not self.first_read.is_set() and self._noticed[0] < 0)
+        return more
+
+    def _look_around(self) -> None:
+        target = self.target
+        if target is not None:
+            folder = target.current()
+            if folder is not None and folder != self._folder:
+                self._folder = folder
+                self._follow(RunFollower(LocalSource(folder)))
+            if self.want_runs:
+                runs = self._index.refresh(target.root)
+                if runs != self.runs:
+                    self.runs = runs
+                    self.runs_revision += 1
+        if self._machine is not None:
+            self.samples.append((time.time(), self._machine.sample()))
+        self._load_others()
+
+    def _follow(self, follower: Follower) -> None:
+        self._follower = follower
+        self.model = follower.model
+        self._noticed = (-1, 0.0)
+
+    def _load_others(self) -> None:
+        wanted = set(self._wanted)
+        for path in [path for path in self.others if path not in wanted]:
+            del self.others[path]
+            self.others_revision += 1
+        for path in sorted(wanted - set(self.others)):
+            self.others[path] = load_run(self._source(path))
+            self.others_revision += 1
+            self._notify(force=True)
+
+    def _source(self, path: Path) -> Source:
+        return LocalSource(path)
+
+    def _notify(self, force: bool = False) -> None:
+        state = sum(self.model.revisions.values()) + self.runs_revision + self.others_revision + len(self.failure)
+        if self.samples:
+            state += int(self.samples[-1][0])
+        now = time.monotonic()
+        if force or (state != self._noticed[0] and now - self._noticed[1] >= NOTICE_EVERY):
+            self._noticed = (state, now)
+            self.on_change()

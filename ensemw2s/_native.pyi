@@ -1,0 +1,132 @@
+"""The compiled extension (``csrc/``): weighted sampling and token-weight arithmetic.
+
+Nothing here depends on the number of threads or on the instruction set: equal arguments give equal bits. ``threads`` is
+0 for the default number. Errors in values, shapes and data types are ``ValueError``.
+"""
+
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+_Float: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+_Flags: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
+
+class _BuildInfo(TypedDict):
+    compiler: str
+    openmp: bool
+    threads: int
+    simd: str
+    simd_available: list[str]
+    sanitize: str
+
+class _UpdateResult(TypedDict):
+    total_before_norm: float
+    n_eff: float
+    max: float
+
+def build_info() -> _BuildInfo:
+    """How the extension was built and runs.
+
+    ``simd`` is the instruction set in use; the environment variable ``ENSEMW2S_SIMD`` chooses another one of
+    ``simd_available`` (an ``ImportError`` or ``ValueError`` at import where it cannot run).
+    """
+
+def philox4x32(counter: npt.NDArray[np.uint32], key: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Ten rounds of Philox4x32.
+
+    Args:
+        counter: uint32 ``[n, 4]``, least significant word first.
+        key: uint32 ``[n, 2]``, or ``[2]`` for one key throughout.
+
+    Returns:
+        uint32 ``[n, 4]``.
+    """
+
+class WeightedSampler:
+    """Draws categories in proportion to weights; any number of categories (``2**32`` without ``sorted``).
+
+    Args:
+        weights: float64 or float32 ``[n]``, C-contiguous, memory maps included. They are read in place and must not
+            change while the sampler is in use.
+        threads: number of threads.
+
+    Raises:
+        ValueError: a weight is negative, NaN or infinite (the first is named), all are 0, or their sum overflows.
+    """
+
+    def __init__(self, weights: _Float, *, threads: int = 0) -> None: ...
+    @property
+    def size(self) -> int:
+        """Number of categories."""
+
+    @property
+    def total(self) -> float:
+        """Sum of the weights."""
+
+    def probability(self, i: int) -> float:
+        """Weight of category ``i`` divided by the total; ``IndexError`` outside ``[0, size)``."""
+
+    def sample(
+        self, n: int, seed: int, stream: int = 0, *, replacement: bool = True, sorted: bool = False
+    ) -> npt.NDArray[np.int64]:
+        """Draw ``n`` categories, int64 ``[n]``.
+
+        With replacement, draw ``k`` depends on ``(seed, stream, k)`` alone. ``sorted=True`` gives draws in increasing
+        order, without building a table; these are other draws, and depend on ``n`` too. Without replacement,
+        categories come in the order in which they are drawn (``sorted=True``: in increasing order), and a smaller
+        sample is the beginning of a larger one.
+
+        Args:
+            n: number of draws.
+            seed: in ``[0, 2**64)``.
+            stream: in ``[0, 2**64)``; streams of one seed are independent.
+            replacement: whether a category can be drawn again.
+            sorted: whether draws come in increasing order.
+
+        Raises:
+            ValueError: ``n`` without replacement exceeds the number of positive weights, or an argument is out of its
+                range.
+        """
+
+def boost_update(
+    weights: _Float,
+    wrong: _Float | _Flags | npt.NDArray[Any],
+    alpha: float,
+    cap: float | None = None,
+    *,
+    threads: int = 0,
+) -> _UpdateResult:
+    """Grow weights in place: ``weights_j ← weights_j · exp(alpha · wrong_j)``, divided by their sum.
+
+    Args:
+        weights: float64 or float32 ``[N]``, C-contiguous and writeable, memory maps included.
+        wrong: ``[N]``: float64 or float32 in ``[0, 1]``, or uint8 or bool.
+        alpha: the exponent's factor, shrinkage included; no size overflows.
+        cap: no weight exceeds ``cap / N`` afterwards (``cap >= 1``): the excess goes to the weights below in
+            proportion, until none exceeds it.
+        threads: number of threads.
+
+    Returns:
+        ``total_before_norm``, the sum of ``weights_j · exp(alpha · wrong_j)`` (inf where that overflows); ``n_eff``,
+        1 / the sum of the squares of the new weights; ``max``, the largest new weight.
+
+    Raises:
+        ValueError: with the weights as they were: a weight that is negative, NaN or infinite, weights that are all 0,
+            ``wrong`` outside ``[0, 1]``, an ``alpha`` that is not finite, or a cap that the positive weights cannot
+            meet.
+    """
+
+def segment_sum(
+    values: _Float | _Flags, offsets: npt.NDArray[np.int64], *, threads: int = 0
+) -> npt.NDArray[np.float64]:
+    """Compensated sums of ``values[offsets[s]:offsets[s + 1]]``.
+
+    Args:
+        values: float64, float32, uint8 or bool ``[N]``, C-contiguous, memory maps included.
+        offsets: int64 ``[n + 1]``, rising, in ``[0, N]``.
+        threads: number of threads.
+
+    Returns:
+        float64 ``[n]``; an empty segment gives 0, NaN and infinities go where they would in a plain sum.
+    """
