@@ -12,10 +12,10 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+
 from ensemw2s.cli.commands import config, data, doctor, pipeline, report, runs, use
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
-
 from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError
 
 _HELP = help_text(

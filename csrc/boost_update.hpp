@@ -224,8 +224,7 @@ private:
         constexpr double kRounding = 4.0 * static_cast<double>(std::numeric_limits<Weight>::epsilon()) + 1e-9;
         if (rest > kRounding) {
             throw std::invalid_argument("a cap of " + shown(*cap_) + " / " + std::to_string(weights_.size()) +
-                                        " cannot hold: only " + std::to_string(positive) +
-                                        " weights are positive, so they would sum to less than 1");
+                                        " cannot hold with so few positive weights: " + std::to_string(positive));
         }
     }
 

@@ -91,8 +91,8 @@ public:
             throw std::invalid_argument("cannot draw " + std::to_string(out.size()) + " without replacement: only " +
                                         std::to_string(positive_) + " weights are positive");
         }
-        ensemw2s::draw_without_replacement(weight_kernels<Weight>(), weights_, size_,
-                                           {seed, stream, Purpose::kWithoutReplacement}, out, threads_);
+        const RandomStream numbers{seed, stream, Purpose::kWithoutReplacement};
+        WithoutReplacement<Weight>(weight_kernels<Weight>(), weights_, size_, numbers, threads_).draw(out);
     }
 
 private:

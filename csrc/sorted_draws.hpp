@@ -17,8 +17,19 @@
 
 namespace ensemw2s {
 
-// Prefix sums of weights at fixed block boundaries, and look-ups of the category at which a given sum is exceeded.
-// The result depends on the sum alone, never on where a search began.
+// Prefix sums at the boundaries of consecutive parts, rising even where rounding would let them fall.
+[[nodiscard]] inline std::vector<double> running_sums(std::span<const CompensatedSum> parts) {
+    std::vector<double> out{0.0};
+    out.reserve(parts.size() + 1);
+    CompensatedSum total;
+    for (const CompensatedSum& part : parts) {
+        total.add(part);
+        out.push_back(std::max(out.back(), total.value()));
+    }
+    return out;
+}
+
+// Prefix sums of weights at fixed block boundaries.
 template <class Weight>
 class PrefixSums {
 public:
@@ -33,76 +44,58 @@ public:
                 sums[b] = sum(weights_ + b * kStep, std::min(kStep, size_ - b * kStep));
             }
         });
-        starts_.reserve(sums.size() + 1);
-        CompensatedSum total;
-        starts_.push_back(0.0);
-        for (const CompensatedSum& part : sums) {
-            total.add(part);
-            starts_.push_back(std::max(starts_.back(), total.value()));
-        }
+        starts_ = running_sums(sums);
         for (last_ = size_ - 1; last_ > 0 && !(weights_[last_] > 0); --last_) {
         }
     }
 
     [[nodiscard]] double total() const { return starts_.back(); }
+    [[nodiscard]] std::size_t blocks() const { return starts_.size() - 1; }
+    [[nodiscard]] double start(std::size_t block) const { return starts_[block]; }
 
-    // A place in the weights that moves forward as the sum grows.
-    class Cursor {
-    public:
-        Cursor(const PrefixSums& sums, double target) : sums_(sums) {
-            const auto after = std::upper_bound(sums.starts_.begin(), sums.starts_.end(), target);
-            enter(static_cast<std::size_t>(after - sums.starts_.begin()) - 1);
+    // The block in which a prefix sum is reached, from block `from` on.
+    [[nodiscard]] std::size_t block_of(double position, std::size_t from) const {
+        const auto begin = starts_.begin() + static_cast<std::ptrdiff_t>(from) + 1;
+        const auto after = std::upper_bound(begin, starts_.end(), position);
+        return std::min(from + static_cast<std::size_t>(after - begin), blocks() - 1);
+    }
+
+    // Fills `sums` with the prefix sums inside a block, from 0 on, and returns how many there are. Four at a time, so
+    // that an addition need not wait for the one before it.
+    std::size_t fill(std::size_t block, double* sums) const {
+        const Weight* weights = weights_ + block * kStep;
+        const std::size_t size = std::min(kStep, size_ - block * kStep);
+        const std::size_t whole = size - size % 4;
+        double base = 0.0;
+        for (std::size_t i = 0; i < whole; i += 4) {
+            const auto one = static_cast<double>(weights[i]);
+            const double two = one + static_cast<double>(weights[i + 1]);
+            const double three = two + static_cast<double>(weights[i + 2]);
+            const double four = three + static_cast<double>(weights[i + 3]);
+            sums[i] = base + one;
+            sums[i + 1] = base + two;
+            sums[i + 2] = base + three;
+            sums[i + 3] = base + four;
+            base = base + four;
         }
-
-        // The first category whose prefix sum exceeds the target; targets must not fall from call to call.
-        std::size_t advance(double target) {
-            if (target >= block_end_) {
-                const auto after = std::upper_bound(sums_.starts_.begin() + static_cast<std::ptrdiff_t>(block_) + 1,
-                                                    sums_.starts_.end(), target);
-                enter(static_cast<std::size_t>(after - sums_.starts_.begin()) - 1);
-            }
-            const double wanted = target - block_start_;
-            while (index_ < index_end_) {
-                const double reached = sum_ + static_cast<double>(sums_.weights_[index_]);
-                if (reached > wanted) {
-                    return index_;
-                }
-                sum_ = reached;
-                ++index_;
-            }
-            return sums_.first_positive(index_);
+        for (std::size_t i = whole; i < size; ++i) {
+            base += static_cast<double>(weights[i]);
+            sums[i] = base;
         }
+        return size;
+    }
 
-    private:
-        void enter(std::size_t block) {
-            block_ = std::min(block, sums_.starts_.size() - 2);
-            block_start_ = sums_.starts_[block_];
-            block_end_ = block_ + 2 < sums_.starts_.size() ? sums_.starts_[block_ + 1] : HUGE_VAL;
-            index_ = block_ * kStep;
-            index_end_ = std::min(index_ + kStep, sums_.size_);
-            sum_ = 0.0;
-        }
-
-        const PrefixSums& sums_;
-        std::size_t block_ = 0;
-        double block_start_ = 0.0;
-        double block_end_ = 0.0;
-        std::size_t index_ = 0;
-        std::size_t index_end_ = 0;
-        double sum_ = 0.0;
-    };
-
-private:
-    static CompensatedSum sum(const double* values, std::size_t size) { return kernels().sum_double(values, size); }
-    static CompensatedSum sum(const float* values, std::size_t size) { return kernels().sum_float(values, size); }
-
-    // Where a block's own sum falls short of its rounded end, a draw belongs to the next category that can be drawn.
-    [[nodiscard]] std::size_t first_positive(std::size_t index) const {
+    // The first category from `index` on that can be drawn, or the last one before it.
+    [[nodiscard]] std::size_t possible(std::size_t index) const {
         while (index < last_ && !(weights_[index] > 0)) {
             ++index;
         }
         return std::min(index, last_);
     }
+
+private:
+    static CompensatedSum sum(const double* values, std::size_t size) { return kernels().sum_double(values, size); }
+    static CompensatedSum sum(const float* values, std::size_t size) { return kernels().sum_float(values, size); }
 
     const Weight* weights_;
     std::size_t size_;
@@ -110,16 +103,83 @@ private:
     std::vector<double> starts_;
 };
 
+// Finds, for rising positions, the first category whose prefix sum exceeds each. What it finds depends on the position
+// alone, not on those before it. Where the sum inside a block falls short of the block's end by rounding, a position in
+// between belongs to the next category that can be drawn.
+template <class Weight>
+class Merge {
+public:
+    Merge(const PrefixSums<Weight>& prefix, double first) : prefix_(prefix) { enter(prefix.block_of(first, 0)); }
+
+    // Overwrites the positions' places in `out`; `positions` is overwritten too.
+    void run(std::span<double> positions, std::int64_t* out) {
+        std::size_t done = 0;
+        while (done < positions.size()) {
+            if (positions[done] >= end_) {
+                enter(prefix_.block_of(positions[done], block_));
+            }
+            const auto first = positions.begin() + static_cast<std::ptrdiff_t>(done);
+            const auto count = static_cast<std::size_t>(std::lower_bound(first, positions.end(), end_) - first);
+            const std::span<double> here = positions.subspan(done, count);
+            for (double& position : here) {
+                position -= start_;
+            }
+            place(here, out + done);
+            done += count;
+        }
+    }
+
+private:
+    void enter(std::size_t block) {
+        block_ = block;
+        start_ = prefix_.start(block);
+        end_ = block + 1 < prefix_.blocks() ? prefix_.start(block + 1) : HUGE_VAL;
+        size_ = prefix_.fill(block, sums_);
+        at_ = 0;
+    }
+
+    void place(std::span<const double> wanted, std::int64_t* out) {
+        constexpr std::size_t kSparse = 16;
+        const std::size_t base = block_ * PrefixSums<Weight>::kStep;
+        std::size_t k = 0;
+        if (wanted.size() * kSparse < size_ - at_) {
+            for (; k < wanted.size() && at_ < size_; ++k) {
+                at_ = static_cast<std::size_t>(std::upper_bound(sums_ + at_, sums_ + size_, wanted[k]) - sums_);
+                out[k] = static_cast<std::int64_t>(base + at_);
+                k -= static_cast<std::size_t>(at_ == size_);
+            }
+        } else {
+            while (k < wanted.size() && at_ < size_) {  // without a branch on the comparison: it cannot be predicted
+                const auto found = static_cast<std::size_t>(sums_[at_] > wanted[k]);
+                out[k] = static_cast<std::int64_t>(base + at_);
+                k += found;
+                at_ += 1 - found;
+            }
+        }
+        for (; k < wanted.size(); ++k) {
+            out[k] = static_cast<std::int64_t>(prefix_.possible(base + size_));
+        }
+    }
+
+    const PrefixSums<Weight>& prefix_;
+    std::size_t block_ = 0;
+    double start_ = 0.0;
+    double end_ = 0.0;
+    std::size_t size_ = 0;
+    std::size_t at_ = 0;
+    double sums_[PrefixSums<Weight>::kStep];
+};
+
 // Fills `out` with draws in increasing order. They depend on the stream and on their number, not on threads.
 template <class Weight>
 void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, std::span<std::int64_t> out, int threads) {
     constexpr std::size_t kDraws = 65536;
+    constexpr std::size_t kChunk = 1024;
     const std::size_t gaps = out.size() + 1;  // E_0 … E_n; the first n wait as bits in the place of their draws
     const std::size_t tasks = block_count(gaps, kDraws);
     std::vector<CompensatedSum> sums(tasks);
     parallel_for(tasks, threads, [&](std::size_t task) {
-        double buffer[kGroup * 64];
-        constexpr std::size_t kChunk = std::size(buffer);
+        double buffer[kChunk];
         const std::size_t end = std::min(gaps, (task + 1) * kDraws);
         for (std::size_t at = task * kDraws; at < end; at += kChunk) {
             const std::size_t count = std::min(kChunk, end - at);
@@ -130,25 +190,20 @@ void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, s
             }
         }
     });
-    std::vector<double> starts{0.0};
-    CompensatedSum all;
-    for (const CompensatedSum& part : sums) {
-        all.add(part);
-        starts.push_back(std::max(starts.back(), all.value()));
-    }
+    const std::vector<double> starts = running_sums(sums);
     const double scale = prefix.total() / starts.back();
     parallel_for(tasks, threads, [&](std::size_t task) {
-        const std::size_t begin = task * kDraws;
-        const std::size_t end = std::min(out.size(), begin + kDraws);
-        if (begin >= end) {
-            return;
-        }
-        typename PrefixSums<Weight>::Cursor cursor(prefix, starts[task] * scale);
+        const std::size_t end = std::min(out.size(), (task + 1) * kDraws);
+        Merge<Weight> merge(prefix, starts[task] * scale);
+        double positions[kChunk];
         double sum = 0.0;
-        for (std::size_t i = begin; i < end; ++i) {
-            sum += std::bit_cast<double>(out[i]);
-            const double position = std::min(starts[task] + sum, starts[task + 1]) * scale;
-            out[i] = static_cast<std::int64_t>(cursor.advance(position));
+        for (std::size_t at = task * kDraws; at < end; at += kChunk) {
+            const std::size_t count = std::min(kChunk, end - at);
+            for (std::size_t i = 0; i < count; ++i) {
+                sum += std::bit_cast<double>(out[at + i]);
+                positions[i] = std::min(starts[task] + sum, starts[task + 1]) * scale;
+            }
+            merge.run(std::span<double>(positions, count), out.data() + at);
         }
     });
 }

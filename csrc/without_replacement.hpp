@@ -1,7 +1,7 @@
 // Draws without replacement: category i gets the key E_i / w_i with E_i exponential, and the categories of the smallest
 // keys, in the order of their keys, are the draws (Efraimidis and Spirakis 2006; the same as drawing one after the other
-// from what is left). So the first m of n draws are the draws of a smaller sample. Keys are computed twice instead of
-// stored: once for a histogram, from which the key that is not exceeded is known to a few percent, once to collect.
+// from what is left). So the first m of n draws are the draws of a smaller sample. Keys are not stored: a histogram of
+// some of them tells which are small enough to be collected and sorted when all are computed.
 #pragma once
 
 #include <algorithm>
@@ -32,19 +32,6 @@ struct KeyedCategory {
 // A key's exponent and first four binary digits, which order keys coarsely. NaN (weight 0) comes after infinity.
 [[nodiscard]] inline std::size_t key_bin(double key) { return std::bit_cast<std::uint64_t>(key) >> 48U; }
 inline constexpr std::size_t kKeyBins = 0x7FF1;  // the last bin is infinity's
-
-// Calls visit(first, keys) for consecutive stretches of one task's categories.
-template <class Weight, class Visit>
-void visit_keys(const WeightKernels<Weight>& kernels, const Weight* weights, std::size_t begin, std::size_t end,
-                const RandomStream& stream, const Visit& visit) {
-    constexpr std::size_t kChunk = 1024;
-    double keys[kChunk];
-    for (std::size_t at = begin; at < end; at += kChunk) {
-        const std::size_t count = std::min(kChunk, end - at);
-        kernels.keys(stream, at, weights + at, count, keys);
-        visit(at, std::span<const double>(keys, count));
-    }
-}
 
 // Sorts by spreading over buckets of equal width, which hold a few each, and sorting these.
 inline void sort_keyed(std::vector<KeyedCategory>& items, int threads) {
@@ -86,58 +73,125 @@ inline void sort_keyed(std::vector<KeyedCategory>& items, int threads) {
     });
 }
 
-// Fills `out` with different categories of positive weight, in the order in which they are drawn. There must be enough
-// of them.
 template <class Weight>
-void draw_without_replacement(const WeightKernels<Weight>& kernels, const Weight* weights, std::size_t size,
-                              const RandomStream& stream, std::span<std::int64_t> out, int threads) {
-    if (out.empty()) {
-        return;
-    }
-    const std::size_t stretch = std::max(kBlock, (size / 64 + kGroup) / kGroup * kGroup);  // few histograms
-    const std::size_t tasks = block_count(size, stretch);
-    std::vector<std::size_t> histogram(kKeyBins, 0);
-    std::mutex mutex;
-    parallel_for(tasks, threads, [&](std::size_t task) {
-        std::vector<std::size_t> counts(kKeyBins + 15, 0);  // and the bins of NaN
-        visit_keys(kernels, weights, task * stretch, std::min(size, (task + 1) * stretch), stream,
-                   [&](std::size_t, std::span<const double> keys) {
-                       for (const double key : keys) {
-                           ++counts[key_bin(key)];
-                       }
-                   });
-        const std::scoped_lock lock(mutex);
-        for (std::size_t bin = 0; bin < kKeyBins; ++bin) {
-            histogram[bin] += counts[bin];
+class WithoutReplacement {
+public:
+    WithoutReplacement(const WeightKernels<Weight>& kernels, const Weight* weights, std::size_t size,
+                       const RandomStream& stream, int threads)
+        : kernels_(kernels), weights_(weights), size_(size), stream_(stream), threads_(threads) {}
+
+    // Fills `out` with different categories of positive weight, in the order in which they are drawn. There must be
+    // enough of them.
+    void draw(std::span<std::int64_t> out) const {
+        if (out.empty()) {
+            return;
         }
-    });
-    std::size_t last_bin = 0;
-    std::size_t expected = histogram[0];
-    while (expected < out.size() && last_bin + 1 < kKeyBins) {
-        expected += histogram[++last_bin];
+        std::vector<KeyedCategory> items = collect(likely_bin(out.size()));
+        if (items.size() < out.size()) {
+            items = collect(bin_reached(histogram(1), out.size()));
+        }
+        if (items.size() < out.size()) {
+            throw std::invalid_argument("weights changed while they were read");
+        }
+        sort_keyed(items, threads_);
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            out[i] = static_cast<std::int64_t>(items[i].category);
+        }
     }
-    std::vector<KeyedCategory> items;
-    items.reserve(expected);
-    parallel_for(tasks, threads, [&](std::size_t task) {
-        std::vector<KeyedCategory> found;
-        visit_keys(kernels, weights, task * stretch, std::min(size, (task + 1) * stretch), stream,
-                   [&](std::size_t first, std::span<const double> keys) {
-                       for (std::size_t i = 0; i < keys.size(); ++i) {
-                           if (key_bin(keys[i]) <= last_bin) {
-                               found.push_back({keys[i], first + i});
-                           }
-                       }
-                   });
-        const std::scoped_lock lock(mutex);
-        items.insert(items.end(), found.begin(), found.end());
-    });
-    if (items.size() < out.size()) {
-        throw std::invalid_argument("weights changed while they were read");
+
+private:
+    using Histogram = std::vector<std::size_t>;
+    static constexpr std::size_t kChunk = 1024;
+
+    // Calls visit(first, keys) for every `stride`-th chunk of categories of one task.
+    template <class Visit>
+    void visit_keys(std::size_t task, std::size_t stride, const Visit& visit) const {
+        double keys[kChunk];
+        const std::size_t end = std::min(size_, (task + 1) * stretch());
+        for (std::size_t at = task * stretch(); at < end; at += kChunk) {
+            if (at / kChunk % stride != 0) {
+                continue;
+            }
+            const std::size_t count = std::min(kChunk, end - at);
+            kernels_.keys(stream_, at, weights_ + at, count, keys);
+            visit(at, std::span<const double>(keys, count));
+        }
     }
-    sort_keyed(items, threads);
-    for (std::size_t i = 0; i < out.size(); ++i) {
-        out[i] = static_cast<std::int64_t>(items[i].category);
+
+    // Categories in a task: few tasks, since each has a histogram of its own.
+    [[nodiscard]] std::size_t stretch() const {
+        constexpr std::size_t kTasks = 64;
+        return std::max(kBlock, block_count(size_, kTasks * kChunk) * kChunk);
     }
-}
+
+    // How many keys each bin holds, in one of `stride` chunks.
+    [[nodiscard]] Histogram histogram(std::size_t stride) const {
+        constexpr std::size_t kAllBins = 0x8000;  // those of NaN included
+        Histogram out(kKeyBins, 0);
+        std::mutex mutex;
+        parallel_for(block_count(size_, stretch()), threads_, [&](std::size_t task) {
+            Histogram counts(kAllBins, 0);
+            visit_keys(task, stride, [&](std::size_t, std::span<const double> keys) {
+                for (const double key : keys) {
+                    ++counts[key_bin(key)];
+                }
+            });
+            const std::scoped_lock lock(mutex);
+            for (std::size_t bin = 0; bin < kKeyBins; ++bin) {
+                out[bin] += counts[bin];
+            }
+        });
+        return out;
+    }
+
+    // The bin that `wanted` keys reach up to, the last one where there are not as many.
+    static std::size_t bin_reached(const Histogram& counts, std::size_t wanted) {
+        std::size_t bin = 0;
+        std::size_t seen = counts[0];
+        while (seen < wanted && bin + 1 < kKeyBins) {
+            seen += counts[++bin];
+        }
+        return bin;
+    }
+
+    // A bin that almost certainly reaches far enough, from a part of the keys: six standard deviations more than
+    // expected. Only time depends on it, not what is drawn.
+    [[nodiscard]] std::size_t likely_bin(std::size_t wanted) const {
+        constexpr std::size_t kLarge = 1U << 20U;
+        constexpr std::size_t kStride = 16;
+        if (size_ < kLarge) {
+            return bin_reached(histogram(1), wanted);
+        }
+        const double expected = static_cast<double>(wanted) / static_cast<double>(kStride);
+        return bin_reached(histogram(kStride), static_cast<std::size_t>(expected + 6.0 * std::sqrt(expected) + 16.0));
+    }
+
+    // The categories whose keys lie in bins up to `last`, in no particular order.
+    [[nodiscard]] std::vector<KeyedCategory> collect(std::size_t last) const {
+        std::vector<KeyedCategory> out;
+        std::mutex mutex;
+        parallel_for(block_count(size_, stretch()), threads_, [&](std::size_t task) {
+            std::vector<KeyedCategory> found;
+            visit_keys(task, 1, [&](std::size_t first, std::span<const double> keys) {
+                KeyedCategory some[kChunk + 1];
+                std::size_t count = 0;
+                for (std::size_t i = 0; i < keys.size(); ++i) {
+                    some[count] = {keys[i], first + i};
+                    count += static_cast<std::size_t>(key_bin(keys[i]) <= last);
+                }
+                found.insert(found.end(), some, some + count);
+            });
+            const std::scoped_lock lock(mutex);
+            out.insert(out.end(), found.begin(), found.end());
+        });
+        return out;
+    }
+
+    const WeightKernels<Weight>& kernels_;
+    const Weight* weights_;
+    std::size_t size_;
+    RandomStream stream_;
+    int threads_;
+};
 
 }  // namespace ensemw2s

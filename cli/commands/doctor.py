@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import terminal
-
 from ensemw2s.errors import EXIT_FAILED
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "safetensors", "pydantic")
@@ -56,6 +56,7 @@ def _native() -> dict[str, Any]:
 
 def _kernels() -> dict[str, Any]:
     import torch
+
     from ensemw2s.kernels import available_backends
 
     places = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
-
 from ensemw2s.errors import InputError
 
 if TYPE_CHECKING:
     from ensemw2s.cli.rundirs import Choice
-
     from ensemw2s.config import Composed
 
 Until = Literal["data", "experts", "labels", "student"]
@@ -81,7 +80,6 @@ def execute_request(request: Request) -> None:
 
 def _execute(request: Request, path: Path) -> dict[str, Any]:
     from ensemw2s.cli.progress import progress_sink
-
     from ensemw2s.pipeline import execute, execute_seeds
 
     made = request.composed
@@ -98,7 +96,6 @@ def _execute(request: Request, path: Path) -> dict[str, Any]:
 def print_plan(request: Request, choice: Choice) -> None:
     """``--dry-run``: where, what and with which settings."""
     from ensemw2s.cli.rundirs import runs_root
-
     from ensemw2s.config.dump import given_lines
     from ensemw2s.pipeline import planned_stages
 
@@ -303,7 +300,6 @@ def _label_file(
     ensemble: Path, source: Any, output: Path, compute: tuple[Any, Any, Any], seed: int | None, as_json: bool
 ) -> None:
     from ensemw2s.cli.progress import progress_sink
-
     from ensemw2s.pipeline import label_file
 
     with progress_sink(terminal) as sink:

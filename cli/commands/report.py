@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
@@ -26,7 +27,6 @@ def report(
 
     from ensemw2s.cli.progress import waiting
     from ensemw2s.cli.rundirs import latest_results
-
     from ensemw2s.report import build_report, console_report, load_results
 
     path = latest_results(run)

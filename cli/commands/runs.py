@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
@@ -30,7 +31,6 @@ def list_(
 ) -> None:
     """List runs."""
     from ensemw2s.cli.rundirs import runs_root
-
     from ensemw2s.runs import list_runs
 
     folder = runs_root() if root is None else root

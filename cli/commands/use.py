@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
-
 from ensemw2s.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ def score(
 ) -> None:
     """Questions through a trained ensemble."""
     from ensemw2s.cli.progress import progress_sink
-
     from ensemw2s.pipeline import load_ensemble
 
     ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
@@ -166,7 +165,6 @@ def generate(
 ) -> None:
     """Answers in words."""
     from ensemw2s.cli.progress import progress_sink
-
     from ensemw2s.pipeline import load_ensemble
 
     questions = list(prompts or ()) or read_prompts(source)
@@ -225,7 +223,6 @@ def evaluate(
     if match not in ("exact", "number"):
         raise InputError(f"--match is {match!r}; expected exact or number.")
     from ensemw2s.cli.progress import progress_sink
-
     from ensemw2s.pipeline import evaluate_file
 
     source = o.source_options(files or [_split_file(run, str(split))], kind, column)

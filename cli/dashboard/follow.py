@@ -14,7 +14,6 @@ from ensemw2s.cli.dashboard.history import HistoryReader
 from ensemw2s.cli.dashboard.model import Life, RunModel
 from ensemw2s.cli.dashboard.names import ago
 from ensemw2s.cli.dashboard.source import Source
-
 from ensemw2s.runs import EventReader, read_heartbeat
 from ensemw2s.runs.files import read_json
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from ensemw2s.cli.dashboard.fold_metrics import HISTORY_KINDS, OldMetrics
 from ensemw2s.cli.dashboard.source import Source
-
 from ensemw2s.runs import SCHEMA_VERSION
 
 CHUNK = 1 << 18

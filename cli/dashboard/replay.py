@@ -13,7 +13,6 @@ from ensemw2s.cli.dashboard.fold_metrics import fold_metrics
 from ensemw2s.cli.dashboard.follow import EVENTS, METRICS, RESULTS, STEP_BYTES
 from ensemw2s.cli.dashboard.model import RunModel
 from ensemw2s.cli.dashboard.source import Source
-
 from ensemw2s.runs import EventReader
 from ensemw2s.runs.files import read_json
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemw2s.cli.dashboard.follow import run_files
-
 from ensemw2s.runs import RunInfo, describe_run, read_heartbeat
 from ensemw2s.runs.listing import is_run
 

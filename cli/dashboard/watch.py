@@ -13,7 +13,6 @@ from ensemw2s.cli.dashboard.machine import Machine, Sample
 from ensemw2s.cli.dashboard.model import RunModel
 from ensemw2s.cli.dashboard.source import LocalSource, Source
 from ensemw2s.cli.dashboard.target import RunIndex, Target
-
 from ensemw2s.runs import RunInfo
 
 #: Seconds between two looks at a run that goes on, at one that is over, and between two notices to the screen.
