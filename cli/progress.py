@@ -199,9 +199,10 @@ class BarProgress(ProgressSink):
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
 
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(min_width=26)),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -1,5 +1,6 @@
-// Walker's alias method: one random number, one look-up a draw. The table is built by one sweep with two cursors, without
-// stacks of light and heavy categories (after Huebschle-Schneider and Sanders, "Parallel weighted random sampling").
+// Walker's alias method: one random number, one look-up a draw. The table is built by one sweep with two cursors,
+// without stacks of light and heavy categories (after Huebschle-Schneider and Sanders, "Parallel weighted random
+// sampling").
 #pragma once
 
 #include <cmath>
@@ -10,7 +11,7 @@
 #include <new>
 #include <stdexcept>
 
-#if defined(__linux__)
+#ifdef __linux__
 #include <sys/mman.h>
 #endif
 
@@ -74,7 +75,7 @@ private:
         if (memory == nullptr) {
             throw std::bad_alloc();
         }
-#if defined(__linux__)
+#ifdef __linux__
         if (size * sizeof(AliasBucket) >= kPage) {
             madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: nothing is lost where it is refused
         }
@@ -94,7 +95,10 @@ private:
     static std::uint32_t units(double share) {
         constexpr double kUnits = 0x1p32;
         const double scaled = share * kUnits + 0.5;
-        return share <= 0.0 ? 0 : scaled >= kUnits ? 0xFFFFFFFFU : scaled < 1.0 ? 1 : static_cast<std::uint32_t>(scaled);
+        return share <= 0.0       ? 0
+               : scaled >= kUnits ? 0xFFFFFFFFU
+               : scaled < 1.0     ? 1
+                                  : static_cast<std::uint32_t>(scaled);
     }
 
     // The heavy categories (above the mean), or the light ones, in order. They are found a stretch at a time without

@@ -48,7 +48,9 @@ inline void require_writeable(const std::string& name, const py::array& array) {
     }
 }
 
-[[nodiscard]] inline std::size_t length(const py::array& array) { return static_cast<std::size_t>(array.size()); }
+[[nodiscard]] inline std::size_t length(const py::array& array) {
+    return static_cast<std::size_t>(array.size());
+}
 
 template <class Value>
 [[nodiscard]] std::span<const Value> view(const py::array& array) {

@@ -12,7 +12,7 @@ namespace {
 namespace py = pybind11;
 
 constexpr const char* kCompiler =
-#if defined(__clang__)
+#ifdef __clang__
     "Clang " __clang_version__;
 #else
     "GCC " __VERSION__;

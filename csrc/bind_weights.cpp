@@ -60,8 +60,8 @@ py::dict boost_update(py::array weights, const py::array& wrong, double alpha, s
         result = update<double>(weights, wrong, fast.grow_double_double, fast.grow_double_float, fast.grow_double_byte,
                                 options);
     } else if (holds<float>(weights)) {
-        result = update<float>(weights, wrong, fast.grow_float_double, fast.grow_float_float, fast.grow_float_byte,
-                               options);
+        result =
+            update<float>(weights, wrong, fast.grow_float_double, fast.grow_float_float, fast.grow_float_byte, options);
     } else {
         wrong_array("weights", weights, "float64 or float32");
     }
@@ -109,9 +109,11 @@ constexpr const char* kUpdateDoc =
     "weights: float64 or float32 [N]; wrong: float64 or float32 in [0, 1], or uint8 or bool, [N]; both C-contiguous,\n"
     "memory maps included. cap: no weight exceeds cap / N afterwards (cap >= 1): the excess goes to the weights below\n"
     "in proportion, until none exceeds it. Any exponent is safe, and any number of threads gives the same bits.\n"
-    "Returns total_before_norm (the sum of weights_j exp(alpha wrong_j), inf where that overflows), n_eff (1 / the sum\n"
+    "Returns total_before_norm (the sum of weights_j exp(alpha wrong_j), inf where that overflows), n_eff (1 / the "
+    "sum\n"
     "of the squares of the new weights) and max (the largest new weight).\n"
-    "Raises ValueError, with the weights as they were, for a weight that is negative, NaN or infinite, for weights that\n"
+    "Raises ValueError, with the weights as they were, for a weight that is negative, NaN or infinite, for weights "
+    "that\n"
     "are all 0, a wrong outside [0, 1], an alpha that is not finite, or a cap that the positive weights cannot meet.";
 
 constexpr const char* kSegmentDoc =

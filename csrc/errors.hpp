@@ -17,8 +17,8 @@ namespace ensemw2s {
 }
 
 [[noreturn]] inline void bad_value(std::string_view name, std::size_t index, double value, std::string_view expected) {
-    throw std::invalid_argument(std::string(name) + "[" + std::to_string(index) + "] is " + shown(value) + "; expected " +
-                                std::string(expected));
+    throw std::invalid_argument(std::string(name) + "[" + std::to_string(index) + "] is " + shown(value) +
+                                "; expected " + std::string(expected));
 }
 
 // Names the first value that is not a weight, and throws.

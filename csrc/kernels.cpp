@@ -6,7 +6,7 @@
 #include <string>
 #include <type_traits>
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #include <immintrin.h>
 #endif
 
@@ -16,7 +16,7 @@ namespace {
 namespace baseline {
 #define EW_TARGET
 #define EW_LANES 2
-#if defined(__x86_64__)
+#ifdef __x86_64__
 #define EW_MUL32(a, b) reinterpret_cast<U64>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #else
 #define EW_MUL32(a, b) (((a) & 0xFFFFFFFFU) * ((b) & 0xFFFFFFFFU))
@@ -26,7 +26,7 @@ namespace baseline {
 
 constexpr Kernels kBaseline = baseline::kernels_named("baseline");
 
-#if defined(__x86_64__)
+#ifdef __x86_64__
 namespace avx2 {
 #define EW_TARGET [[gnu::target("avx2")]]
 #define EW_LANES 4
@@ -68,7 +68,7 @@ const Kernels& choose() {
 
 std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> out{&kBaseline};
-#if defined(__x86_64__)
+#ifdef __x86_64__
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2")) {
         out.push_back(&kAvx2);

@@ -51,7 +51,8 @@ public:
     // Other draws, in increasing order; they also depend on how many there are.
     virtual void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
     // Throws std::invalid_argument where there are not enough categories of positive weight.
-    virtual void draw_without_replacement(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
+    virtual void draw_without_replacement(std::uint64_t seed, std::uint64_t stream,
+                                          std::span<std::int64_t> out) const = 0;
 };
 
 template <class Weight>
@@ -86,7 +87,8 @@ public:
         ensemw2s::draw_sorted(prefix, {seed, stream, Purpose::kSortedDraw}, out, threads_);
     }
 
-    void draw_without_replacement(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
+    void draw_without_replacement(std::uint64_t seed, std::uint64_t stream,
+                                  std::span<std::int64_t> out) const override {
         if (out.size() > positive_) {
             throw std::invalid_argument("cannot draw " + std::to_string(out.size()) + " without replacement: only " +
                                         std::to_string(positive_) + " weights are positive");
@@ -148,7 +150,8 @@ private:
         if (size_ > AliasTable::kMaxSize) {
             throw std::invalid_argument("more than 2**32 categories: draw with sorted=True, which needs no table");
         }
-        std::call_once(table_built_, [&] { table_ = std::make_unique<AliasTable>(weights_, size_, total_, heaviest_); });
+        std::call_once(table_built_,
+                       [&] { table_ = std::make_unique<AliasTable>(weights_, size_, total_, heaviest_); });
         return *table_;
     }
 

@@ -1,6 +1,6 @@
 // Independent draws with replacement in increasing order of category, without a table and without sorting. If E_0 … E_n
-// are exponential, (E_0 + … + E_k) / (E_0 + … + E_n) for k < n are n sorted uniform numbers (Devroye 1986, V.3.1); merged
-// with the prefix sums of the weights they give the draws with sequential memory access only.
+// are exponential, (E_0 + … + E_k) / (E_0 + … + E_n) for k < n are n sorted uniform numbers (Devroye 1986, V.3.1);
+// merged with the prefix sums of the weights they give the draws with sequential memory access only.
 #pragma once
 
 #include <algorithm>
@@ -172,7 +172,8 @@ private:
 
 // Fills `out` with draws in increasing order. They depend on the stream and on their number, not on threads.
 template <class Weight>
-void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, std::span<std::int64_t> out, int threads) {
+void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, std::span<std::int64_t> out,
+                 int threads) {
     constexpr std::size_t kDraws = 65536;
     constexpr std::size_t kChunk = 1024;
     const std::size_t gaps = out.size() + 1;  // E_0 … E_n; the first n wait as bits in the place of their draws

@@ -64,7 +64,8 @@ private:
 // Calls body(task) for every task in [0, tasks), in any order. `threads` 0 is the default number.
 template <class Body>
 void parallel_for(std::size_t tasks, int threads, const Body& body) {
-    const auto workers = static_cast<int>(std::min<std::size_t>(tasks, static_cast<std::size_t>(resolve_threads(threads))));
+    const auto workers =
+        static_cast<int>(std::min<std::size_t>(tasks, static_cast<std::size_t>(resolve_threads(threads))));
     if (workers <= 1) {
         for (std::size_t task = 0; task < tasks; ++task) {
             body(task);

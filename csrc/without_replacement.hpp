@@ -1,7 +1,7 @@
 // Draws without replacement: category i gets the key E_i / w_i with E_i exponential, and the categories of the smallest
-// keys, in the order of their keys, are the draws (Efraimidis and Spirakis 2006; the same as drawing one after the other
-// from what is left). So the first m of n draws are the draws of a smaller sample. Keys are not stored: a histogram of
-// some of them tells which are small enough to be collected and sorted when all are computed.
+// keys, in the order of their keys, are the draws (Efraimidis and Spirakis 2006; the same as drawing one after the
+// other from what is left). So the first m of n draws are the draws of a smaller sample. Keys are not stored: a
+// histogram of some of them tells which are small enough to be collected and sorted when all are computed.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,9 @@ struct KeyedCategory {
 };
 
 // A key's exponent and first four binary digits, which order keys coarsely. NaN (weight 0) comes after infinity.
-[[nodiscard]] inline std::size_t key_bin(double key) { return std::bit_cast<std::uint64_t>(key) >> 48U; }
+[[nodiscard]] inline std::size_t key_bin(double key) {
+    return std::bit_cast<std::uint64_t>(key) >> 48U;
+}
 inline constexpr std::size_t kKeyBins = 0x7FF1;  // the last bin is infinity's
 
 // Sorts by spreading over buckets of equal width, which hold a few each, and sorting these.

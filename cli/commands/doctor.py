@@ -164,14 +164,9 @@ def describe(found: dict[str, Any]) -> list[str]:
 def _wrapped(title: str, text: str) -> list[str]:
     import textwrap
 
-    return textwrap.wrap(
-        text,
-        80,
-        initial_indent=f"{title:<13} ",
-        subsequent_indent=14 * " ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    style = textwrap.TextWrapper(width=80, break_long_words=False, break_on_hyphens=False)
+    style.initial_indent, style.subsequent_indent = f"{title:<13} ", " " * 14
+    return style.wrap(text)
 
 
 def _device(device: dict[str, Any]) -> str:
@@ -183,11 +178,9 @@ def _device(device: dict[str, Any]) -> str:
 def _flat(value: Any) -> str:
     if isinstance(value, list):
         return "/".join(map(str, value))
-    return (
-        ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if v not in ("", None))
-        if isinstance(value, dict)
-        else str(value)
-    )
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(entry)}" for key, entry in value.items() if entry not in ("", None))
+    return str(value)
 
 
 def register(app: typer.Typer) -> None:

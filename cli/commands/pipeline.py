@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -166,12 +167,6 @@ def show_summary(path: Path, summary: dict[str, Any], request: Request) -> None:
         terminal.next(f"ew2s score {where} questions.jsonl")
 
 
-def _request(
-    made: Composed, out: Path | None, force_new: bool, dry_run: bool, as_json: bool, until: Until | None = None
-) -> Request:
-    return Request(made, out, force_new, dry_run, as_json, until)
-
-
 def run(
     preset: o.Preset = None,
     config: o.ConfigFiles = None,
@@ -219,42 +214,27 @@ def _composed(
     return o.compose_options(preset, config, sets, flags)
 
 
-def train_experts(
-    preset: o.Preset = None,
-    config: o.ConfigFiles = None,
-    sets: o.Settings = None,
-    seed: o.Seed = None,
-    name: o.Name = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    backend: o.Backend = None,
-    out: o.Out = None,
-    force_new: o.ForceNew = False,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-) -> None:
-    """The pipeline up to the experts."""
-    made = _composed(preset, config, sets, seed, name, device, threads, backend)
-    execute_request(_request(made, out, force_new, dry_run, as_json, "experts"))
+def up_to(until: Until) -> Callable[..., None]:
+    """A command that runs the pipeline up to a phase."""
 
+    def command(
+        preset: o.Preset = None,
+        config: o.ConfigFiles = None,
+        sets: o.Settings = None,
+        seed: o.Seed = None,
+        name: o.Name = None,
+        device: o.Device = None,
+        threads: o.Threads = None,
+        backend: o.Backend = None,
+        out: o.Out = None,
+        force_new: o.ForceNew = False,
+        dry_run: o.DryRun = False,
+        as_json: o.Json = False,
+    ) -> None:
+        made = _composed(preset, config, sets, seed, name, device, threads, backend)
+        execute_request(Request(made, out, force_new, dry_run, as_json, until))
 
-def train_student(
-    preset: o.Preset = None,
-    config: o.ConfigFiles = None,
-    sets: o.Settings = None,
-    seed: o.Seed = None,
-    name: o.Name = None,
-    device: o.Device = None,
-    threads: o.Threads = None,
-    backend: o.Backend = None,
-    out: o.Out = None,
-    force_new: o.ForceNew = False,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-) -> None:
-    """The pipeline up to the students."""
-    made = _composed(preset, config, sets, seed, name, device, threads, backend)
-    execute_request(_request(made, out, force_new, dry_run, as_json, "student"))
+    return command
 
 
 def label(
@@ -286,7 +266,7 @@ def label(
     """Pseudo-labels: in a run, or for a file."""
     if ensemble is None and source is None and output is None:
         made = _composed(preset, config, sets, seed, name, device, threads, backend)
-        execute_request(_request(made, out, force_new, dry_run, as_json, "labels"))
+        execute_request(Request(made, out, force_new, dry_run, as_json, "labels"))
         return
     if ensemble is None or not source or output is None:
         raise InputError(
@@ -337,7 +317,7 @@ def register(app: typer.Typer) -> None:
             ["ew2s train-experts --preset tiny", "ew2s train-experts --config my.yaml --out runs/mine"],
             "The same as `ew2s run`, stopped after the experts; `ew2s run` with the same options goes on from there.",
         ),
-    )(train_experts)
+    )(up_to("experts"))
     app.command(
         "label",
         help=help_text(
@@ -356,4 +336,4 @@ def register(app: typer.Typer) -> None:
             ["ew2s train-student --preset tiny", "ew2s train-student --config my.yaml --set student.loss=soft"],
             "The same as `ew2s run`, stopped after the students.",
         ),
-    )(train_student)
+    )(up_to("student"))

@@ -85,7 +85,8 @@ class ComputeConfig(Section):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads of torch on the CPU. A number gives the same floating-point results whatever the environment says."""
+    """Threads of torch on the CPU; null takes all cores of the machine. ``OMP_NUM_THREADS`` has no say: the order of
+    floating-point sums, and so every result, depends on the number."""
     batch_tokens: int = Field(default=16384, ge=64)
     """Padded tokens in one scoring or decoding batch."""
     backend: Literal["auto", "native", "triton", "reference"] = "auto"

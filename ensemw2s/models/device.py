@@ -11,7 +11,7 @@ from ensemw2s.errors import ConfigError
 
 
 def resolve_device(compute: ComputeConfig) -> torch.device:
-    """The device of the configuration, and torch's number of CPU threads set as it says.
+    """The device of the configuration, and torch's number of CPU threads set to :func:`cpu_threads`.
 
     ``auto`` is the first of CUDA, Apple's MPS and the CPU that is there; in a process of ``accelerate launch`` it is
     the GPU of the process's local rank.
@@ -19,8 +19,9 @@ def resolve_device(compute: ComputeConfig) -> torch.device:
     Raises:
         ConfigError: the device is not known, or not there.
     """
-    if compute.threads is not None and torch.get_num_threads() != compute.threads:
-        torch.set_num_threads(compute.threads)
+    threads = cpu_threads(compute)
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
     if compute.device == "auto":
         return torch.device(_best())
     try:
@@ -43,6 +44,16 @@ def resolve_device(compute: ComputeConfig) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"compute.device: {compute.device!r} is not supported.", hint="Use auto, cpu, cuda or mps.")
     return device
+
+
+def cpu_threads(compute: ComputeConfig) -> int:
+    """Threads of torch on the CPU: the configured number, or this process's share of the machine's cores.
+
+    Never what the environment happens to say (``OMP_NUM_THREADS``): the order of floating-point sums depends on it.
+    """
+    if compute.threads is not None:
+        return compute.threads
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _best() -> str:

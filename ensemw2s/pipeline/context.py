@@ -106,10 +106,11 @@ class Context:
     @cached_property
     def numerics(self) -> dict[str, Any]:
         """What changes floating-point results: part of every model stage's inputs."""
-        from ensemw2s.models.device import resolve_device
+        from ensemw2s.models.device import cpu_threads, resolve_device
 
         compute = self.config.compute
-        return {"device": resolve_device(compute).type, "threads": compute.threads}
+        device = resolve_device(compute).type
+        return {"device": device, "threads": cpu_threads(compute) if device == "cpu" else None}
 
 
 def _base(config: ModelConfig) -> Base:

@@ -39,7 +39,7 @@ def capped(weights: np.ndarray, limit: float) -> np.ndarray:
 def storable(limit: float, dtype: type) -> float:
     """The largest number of the type that is not above the limit."""
     near = dtype(limit)
-    return float(near if near <= limit else np.nextafter(near, dtype(0)))
+    return float(near if float(near) <= limit else np.nextafter(near, dtype(0)))
 
 
 cases = st.fixed_dictionaries(

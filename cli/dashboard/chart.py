@@ -1,0 +1,209 @@
+"""The chart widget: draws a plot in braille, zooms, smooths, and reads values under the mouse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ensemw2s.cli.dashboard.context import Context
+from ensemw2s.cli.dashboard.fields import known
+from ensemw2s.cli.dashboard.model import Part
+from ensemw2s.cli.dashboard.names import short
+from ensemw2s.cli.dashboard.palette import style
+from ensemw2s.cli.dashboard.panel import Panel, Rows, to_content, to_strip
+from ensemw2s.cli.dashboard.plot import Look, Picture, Plot, draw, value_at
+from ensemw2s.cli.dashboard.text import Line, line_width, plain
+
+SMOOTHING = (0.0, 0.6, 0.85, 0.95, 0.99)
+
+
+class Chart(Panel, Widget, can_focus=True):
+    """A panel with one plot.
+
+    Args:
+        make: context → the plot.
+        parts: what it shows.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,h", "pan(-0.2)", "Left", show=False),
+        Binding("right,l", "pan(0.2)", "Right", show=False),
+    ]
+
+    def __init__(
+        self,
+        make: Callable[[Context], Plot],
+        parts: tuple[Part, ...],
+        *,
+        id: str | None = None,
+        machine: bool = False,
+        runs: bool = False,
+    ) -> None:
+        super().__init__(id=id)
+        self.parts = parts
+        self.machine = machine
+        self.runs = runs
+        self.make = make
+        self.plot = Plot("")
+        self.look = Look()
+        self._picture: Picture | None = None
+        self._strips: list[Strip] = []
+        self._drawn_for: tuple[object, ...] = ()
+
+    def rebuild(self, context: Context) -> None:
+        """Take the plot from the model."""
+        self.plot = self.make(context)
+        self._redraw()
+
+    def _redraw(self) -> None:
+        self._drawn_for = ()
+        if self.context is not None:
+            self.border_title = to_content(self._title(self.size.width - 2), self.context.dark)
+            self.border_subtitle = to_content(self._subtitle(), self.context.dark)
+        self.refresh()
+
+    def _title(self, width: int) -> Line:
+        """Title, then the legend as far as it fits."""
+        line: Line = [(self.plot.title, "bold")]
+        legend: list[Line] = []
+        seen: set[str] = set()
+        for curve in self.plot.curves:
+            if curve.name in seen or not curve.legend or not curve.name:
+                continue
+            seen.add(curve.name)
+            marker = curve.marker if not curve.faint else "─"
+            legend.append([("  ", "text"), (f"{marker} {curve.name}", "faint" if curve.faint else curve.colour)])
+        if len(legend) == 1 and self.plot.curves[0].draw == "bars":
+            legend = []
+        for place, entry in enumerate(legend):
+            rest = f"  +{len(legend) - place}"
+            if line_width(line) + line_width(entry) + (len(rest) if place < len(legend) - 1 else 0) > width - 2:
+                if line_width(line) + len(rest) <= width - 2:
+                    line.append((rest, "dim"))
+                break
+            line += entry
+        return line
+
+    def _subtitle(self) -> Line:
+        look = self.look
+        marks = [self.plot.note] if self.plot.note else []
+        if look.smoothing and any(curve.smoothed for curve in self.plot.curves):
+            marks.append(f"smoothed {look.smoothing:g}")
+        if look.log and self.plot.can_log:
+            marks.append("log")
+        if look.end - look.start < 1.0:
+            marks.append(f"zoom ×{1 / (look.end - look.start):.3g}")
+        return [(" · ".join(marks), "dim")]
+
+    def picture(self) -> Picture:
+        """The plot as drawn for the present size."""
+        self._draw()
+        return self._picture or Picture([], None)
+
+    def _draw(self) -> None:
+        dark = self.context.dark if self.context is not None else True
+        width, height = self.content_size
+        wanted = (width, height, dark)
+        if self._drawn_for == wanted:
+            return
+        self._drawn_for = wanted
+        self._picture = draw(self.plot, self.look, width, height)
+        self._strips = [to_strip(line, width, dark).apply_style(self.rich_style) for line in self._picture.lines]
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Fit the legend and the drawing to the new size."""
+        self._redraw()
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the drawing."""
+        self._draw()
+        if y < len(self._strips):
+            return self._strips[y]
+        dark = self.context.dark if self.context is not None else True
+        return Strip.blank(self.content_size.width, style("text", dark)).apply_style(self.rich_style)
+
+    def plain_lines(self) -> list[str]:
+        """The drawing as plain text."""
+        return [plain(line) for line in self.picture().lines]
+
+    def set_look(self, look: Look) -> None:
+        """Look at the plot in another way."""
+        if look != self.look:
+            self.look = look
+            self._redraw()
+
+    def cycle_smoothing(self) -> None:
+        """The next stronger smoothing, then none."""
+        place = SMOOTHING.index(self.look.smoothing) if self.look.smoothing in SMOOTHING else 0
+        self.set_look(replace(self.look, smoothing=SMOOTHING[(place + 1) % len(SMOOTHING)]))
+
+    def toggle_log(self) -> None:
+        """Log axis or linear."""
+        self.set_look(replace(self.look, log=not self.look.log))
+
+    def zoom(self, factor: float) -> None:
+        """See less (``factor`` below 1) or more of the x range."""
+        self.set_look(self.look.zoom(factor))
+
+    def reset(self) -> None:
+        """All of the x range; smoothing and log axis stay."""
+        self.set_look(replace(self.look, start=0.0, end=1.0))
+
+    def action_pan(self, share: float) -> None:
+        """Move along x."""
+        self.set_look(self.look.pan(share))
+
+    def _place(self, event: events.MouseEvent) -> float | None:
+        """Where the mouse is in the plot area, 0 to 1."""
+        frame, offset = self.picture().frame, event.get_content_offset(self)
+        if frame is None or offset is None or not frame.left <= offset.x < frame.left + frame.width:
+            return None
+        return (offset.x - frame.left + 0.5) / frame.width
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Zoom in at the mouse."""
+        place = self._place(event)
+        if place is not None:
+            event.stop()
+            self.set_look(self.look.zoom(0.8, place))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Zoom out at the mouse."""
+        place = self._place(event)
+        if place is not None:
+            event.stop()
+            self.set_look(self.look.zoom(1.25, place))
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Say the values under the mouse."""
+        frame, place = self.picture().frame, self._place(event)
+        if frame is None or place is None or self.plot.categories or self.context is None:
+            return
+        x, found = value_at(self.plot, frame, int(place * frame.width))
+        scale = 100.0 if self.plot.percent else 1.0
+        at = f"{x:.0f}" if self.plot.whole_x else short(float(f"{x:.3g}"))
+        values = "  ".join(f"{name} {short(float(f'{scale * y:.3g}'))}" for name, y in found if known(y))
+        self.border_subtitle = to_content([(f"{self.plot.x_name} {at}  {values}", "text")], self.context.dark)
+
+    def on_leave(self, event: events.Leave) -> None:
+        """Back to what the subtitle says otherwise."""
+        if self.context is not None:
+            self.border_subtitle = to_content(self._subtitle(), self.context.dark)
+
+    def rows(self) -> Rows:
+        """Every point of the plot, unsmoothed, within the part of the x range that is seen."""
+        out: Rows = []
+        for curve in self.plot.curves:
+            for place, (x, y) in enumerate(zip(curve.x.tolist(), curve.y.tolist(), strict=True)):
+                row = {"series": curve.name, self.plot.x_name: x, "value": y if known(y) else None}
+                if curve.low is not None and curve.high is not None:
+                    row |= {"low": float(curve.low[place]), "high": float(curve.high[place])}
+                out.append(row)
+        out += [{"series": rule.name, "value": rule.y} for rule in self.plot.rules if rule.name]
+        return out
