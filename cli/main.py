@@ -21,10 +21,10 @@ from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, 
 _HELP = help_text(
     "Boost weak language models, and teach a strong one with their ensemble.",
     [
-        "ew2s run --preset tiny                 # the whole pipeline, minutes on a CPU",
+        "ew2s run --preset tiny                 # the whole pipeline, in minutes",
         "ew2s run --preset tiny --seeds 0,1,2   # three times, with tests over seeds",
         "ew2s run --config my.yaml              # your own data and models",
-        "ew2s score runs/… questions.jsonl      # questions through a trained ensemble",
+        "ew2s score runs/… questions.jsonl      # your questions to an ensemble",
         "ew2s runs list                         # what there is",
     ],
     "Repeating a command continues an interrupted run. The options below work before and after the command's name.",

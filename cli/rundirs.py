@@ -58,8 +58,11 @@ def choose_seeds(config: RunConfig, seeds: Sequence[int], out: Path | None, forc
     """The directory of a run over several seeds; the rules of :func:`choose_run`."""
     from ensemw2s.config import config_fingerprint
     from ensemw2s.runs import list_runs
+    from ensemw2s.runs.listing import is_run
 
     if out is not None:
+        if out.is_dir() and is_run(out):
+            raise InputError(f"{out} holds a single run, not one of several seeds.", hint="Name another directory.")
         return _named(out, force_new)
     root = runs_root()
     if force_new or not root.is_dir():

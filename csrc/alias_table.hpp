@@ -3,13 +3,11 @@
 // sampling").
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
-#include <stdexcept>
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -58,8 +56,10 @@ public:
     }
 
 private:
+    static constexpr std::align_val_t kPage{std::size_t{1} << 21U};
+
     struct Free {
-        void operator()(AliasBucket* buckets) const { std::free(buckets); }  // NOLINT: from aligned_alloc
+        void operator()(AliasBucket* buckets) const { ::operator delete(buckets, kPage); }
     };
     struct Position {
         std::uint64_t bucket;
@@ -68,17 +68,10 @@ private:
 
     // Large pages spare most of the address translation that random look-ups would need.
     static std::unique_ptr<AliasBucket[], Free> allocate(std::size_t size) {
-        constexpr std::size_t kPage = std::size_t{1} << 21U;
-        const std::size_t bytes = (size * sizeof(AliasBucket) + kPage - 1) / kPage * kPage;
-        void* memory = size * sizeof(AliasBucket) < kPage ? std::malloc(size * sizeof(AliasBucket))  // NOLINT
-                                                          : std::aligned_alloc(kPage, bytes);        // NOLINT
-        if (memory == nullptr) {
-            throw std::bad_alloc();
-        }
+        const std::size_t bytes = size * sizeof(AliasBucket);
+        void* memory = ::operator new(bytes, kPage);
 #ifdef __linux__
-        if (size * sizeof(AliasBucket) >= kPage) {
-            madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: nothing is lost where it is refused
-        }
+        madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: nothing is lost where it is refused
 #endif
         return std::unique_ptr<AliasBucket[], Free>(static_cast<AliasBucket*>(memory));
     }
@@ -94,11 +87,11 @@ private:
     // A share of a bucket in units of 2^-32; a category of positive weight keeps at least one unit.
     static std::uint32_t units(double share) {
         constexpr double kUnits = 0x1p32;
-        const double scaled = share * kUnits + 0.5;
-        return share <= 0.0       ? 0
-               : scaled >= kUnits ? 0xFFFFFFFFU
-               : scaled < 1.0     ? 1
-                                  : static_cast<std::uint32_t>(scaled);
+        if (!(share > 0.0)) {
+            return 0;
+        }
+        const double scaled = std::clamp(share * kUnits + 0.5, 1.0, kUnits - 1.0);
+        return static_cast<std::uint32_t>(scaled);
     }
 
     // The heavy categories (above the mean), or the light ones, in order. They are found a stretch at a time without

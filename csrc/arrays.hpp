@@ -33,11 +33,11 @@ template <class Value>
 
 // Throws std::invalid_argument unless the values lie one after the other in one dimension.
 inline void require_vector(const std::string& name, const py::array& array) {
-    constexpr int kAligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    constexpr unsigned kWanted = unsigned{py::array::c_style} | unsigned{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
     if (array.ndim() != 1) {
         wrong_array(name, array, "one dimension");
     }
-    if ((array.flags() & py::array::c_style) == 0 || (array.flags() & kAligned) == 0) {
+    if ((static_cast<unsigned>(array.flags()) & kWanted) != kWanted) {
         wrong_array(name, array, "a C-contiguous, aligned array (numpy.ascontiguousarray makes one)");
     }
 }
@@ -58,7 +58,7 @@ template <class Value>
 }
 
 template <class Value>
-[[nodiscard]] std::span<Value> mutable_view(py::array& array) {
+[[nodiscard]] std::span<Value> mutable_view(py::array array) {  // a second handle on the same array
     return {static_cast<Value*>(array.mutable_data()), length(array)};
 }
 

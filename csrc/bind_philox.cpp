@@ -1,6 +1,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "arrays.hpp"
@@ -18,7 +19,8 @@ Words philox(const py::array& counter, const py::array& key) {
     }
     const py::ssize_t size = counter.shape(0);
     const bool one_key = key.ndim() == 1 && key.shape(0) == 2;
-    if (!holds<std::uint32_t>(key) || !(one_key || (key.ndim() == 2 && key.shape(0) == size && key.shape(1) == 2))) {
+    const bool one_each = key.ndim() == 2 && key.shape(0) == size && key.shape(1) == 2;
+    if (!holds<std::uint32_t>(key) || !(one_key || one_each)) {
         wrong_array("key", key, "uint32 of shape [n, 2] or [2]");
     }
     const Words counters = counter;  // contiguous from here on
@@ -33,7 +35,7 @@ Words philox(const py::array& counter, const py::array& key) {
             const std::uint32_t* k = one_key ? with : with + 2 * i;
             const PhiloxCounter block =
                 philox4x32({from[4 * i], from[4 * i + 1], from[4 * i + 2], from[4 * i + 3]}, {k[0], k[1]});
-            std::copy(block.begin(), block.end(), to + 4 * i);
+            std::ranges::copy(block, to + 4 * i);
         }
     }
     return out;

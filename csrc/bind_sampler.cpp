@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
@@ -35,7 +36,8 @@ std::unique_ptr<Sampler> make_sampler(const py::array& weights, int threads) {
 // A sampler and the array that it reads.
 class BoundSampler {
 public:
-    BoundSampler(const py::array& weights, int threads) : weights_(weights), sampler_(make_sampler(weights, threads)) {}
+    BoundSampler(py::array weights, int threads)
+        : weights_(std::move(weights)), sampler_(make_sampler(weights_, threads)) {}
 
     [[nodiscard]] std::size_t size() const { return sampler_->size(); }
     [[nodiscard]] double total() const { return sampler_->total(); }
@@ -60,7 +62,7 @@ public:
         if (!replacement) {
             sampler_->draw_without_replacement(key, number, draws);
             if (sorted) {
-                std::sort(draws.begin(), draws.end());
+                std::ranges::sort(draws);
             }
         } else if (sorted) {
             sampler_->draw_sorted(key, number, draws);
@@ -91,9 +93,9 @@ constexpr const char* kSampleDoc =
 
 }  // namespace
 
-void bind_sampler(py::module_& module) {
+void bind_sampler(py::module_& module) {  // NOLINT(misc-const-correctness): the module is what changes
     py::class_<BoundSampler>(module, "WeightedSampler", kClassDoc)
-        .def(py::init<const py::array&, int>(), py::arg("weights"), py::kw_only(), py::arg("threads") = 0)
+        .def(py::init<py::array, int>(), py::arg("weights"), py::kw_only(), py::arg("threads") = 0)
         .def("sample", &BoundSampler::sample, py::arg("n"), py::arg("seed"), py::arg("stream") = 0, py::kw_only(),
              py::arg("replacement") = true, py::arg("sorted") = false, kSampleDoc)
         .def("probability", &BoundSampler::probability, py::arg("i"), "Weight of category i divided by the total.")

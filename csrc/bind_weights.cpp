@@ -22,7 +22,7 @@ struct UpdateOptions {
 };
 
 template <class Weight, class Wrong>
-UpdateResult update(py::array& weights, const py::array& wrong, const GrowthKernels<Weight, Wrong>& fast,
+UpdateResult update(const py::array& weights, const py::array& wrong, const GrowthKernels<Weight, Wrong>& fast,
                     const UpdateOptions& options) {
     const std::span<Weight> values = mutable_view<Weight>(weights);
     const auto* flags = static_cast<const Wrong*>(wrong.data());
@@ -31,7 +31,7 @@ UpdateResult update(py::array& weights, const py::array& wrong, const GrowthKern
 }
 
 template <class Weight>
-UpdateResult update(py::array& weights, const py::array& wrong, const GrowthKernels<Weight, double>& by_double,
+UpdateResult update(const py::array& weights, const py::array& wrong, const GrowthKernels<Weight, double>& by_double,
                     const GrowthKernels<Weight, float>& by_float, const GrowthKernels<Weight, std::uint8_t>& by_byte,
                     const UpdateOptions& options) {
     if (holds<double>(wrong)) {
@@ -46,7 +46,8 @@ UpdateResult update(py::array& weights, const py::array& wrong, const GrowthKern
     wrong_array("wrong", wrong, "float64, float32, uint8 or bool");
 }
 
-py::dict boost_update(py::array weights, const py::array& wrong, double alpha, std::optional<double> cap, int threads) {
+py::dict boost_update(const py::array& weights, const py::array& wrong, double alpha, std::optional<double> cap,
+                      int threads) {
     require_vector("weights", weights);
     require_writeable("weights", weights);
     require_vector("wrong", wrong);

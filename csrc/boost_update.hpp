@@ -87,7 +87,12 @@ class BoostUpdate {
 public:
     BoostUpdate(std::span<Weight> weights, const Wrong* wrong, double alpha, std::optional<double> cap,
                 const GrowthKernels<Weight, Wrong>& fast, int threads)
-        : weights_(weights), wrong_(wrong), cap_(cap), kernels_(fast), threads_(threads) {
+        : weights_(weights),
+          wrong_(wrong),
+          capped_(cap.has_value()),
+          cap_(cap.value_or(0.0)),
+          kernels_(fast),
+          threads_(threads) {
         growth_.alpha = alpha;
     }
 
@@ -109,8 +114,8 @@ public:
         const double total = grown.sum.value();
         double factor = 1.0 / total;
         double limit = std::numeric_limits<double>::infinity();
-        if (cap_) {
-            limit = rounded_down(*cap_ / static_cast<double>(weights_.size()));
+        if (capped_) {
+            limit = rounded_down(cap_ / static_cast<double>(weights_.size()));
             if (grown.largest * factor > limit) {
                 factor = fill_up(factor, limit);
             }
@@ -127,13 +132,13 @@ private:
         if (!std::isfinite(growth_.alpha)) {
             throw std::invalid_argument("alpha is " + shown(growth_.alpha) + "; expected a finite number");
         }
-        if (cap_ && !(*cap_ >= 1.0 && std::isfinite(*cap_))) {
-            throw std::invalid_argument("cap is " + shown(*cap_) + "; expected a finite number of at least 1");
+        if (capped_ && !(cap_ >= 1.0 && std::isfinite(cap_))) {
+            throw std::invalid_argument("cap is " + shown(cap_) + "; expected a finite number of at least 1");
         }
     }
 
     template <class Result, class Body>
-    std::vector<Result> per_block(const Body& body) const {
+    [[nodiscard]] std::vector<Result> per_block(const Body& body) const {
         std::vector<Result> parts(block_count(weights_.size()));
         parallel_for(parts.size(), threads_, [&](std::size_t block) {
             const std::size_t first = block * kBlock;
@@ -142,7 +147,7 @@ private:
         return parts;
     }
 
-    GrownSums sum_all() const {
+    [[nodiscard]] GrownSums sum_all() const {
         GrownSums out;
         for (const GrownSums& part : per_block<GrownSums>([&](std::size_t first, std::size_t size) {
                  return kernels_.sums(weights_.data() + first, wrong_ + first, size, growth_);
@@ -223,12 +228,12 @@ private:
     void check_feasible(std::size_t positive, double rest) const {
         constexpr double kRounding = 4.0 * static_cast<double>(std::numeric_limits<Weight>::epsilon()) + 1e-9;
         if (rest > kRounding) {
-            throw std::invalid_argument("a cap of " + shown(*cap_) + " / " + std::to_string(weights_.size()) +
+            throw std::invalid_argument("a cap of " + shown(cap_) + " / " + std::to_string(weights_.size()) +
                                         " cannot hold with so few positive weights: " + std::to_string(positive));
         }
     }
 
-    StoredSums store_all(double factor, double limit) const {
+    [[nodiscard]] StoredSums store_all(double factor, double limit) const {
         StoredSums out;
         for (const StoredSums& part : per_block<StoredSums>([&](std::size_t first, std::size_t size) {
                  return kernels_.store(weights_.data() + first, wrong_ + first, size, growth_, factor, limit);
@@ -241,7 +246,8 @@ private:
 
     std::span<Weight> weights_;
     const Wrong* wrong_;
-    std::optional<double> cap_;
+    bool capped_;
+    double cap_;
     GrowthKernels<Weight, Wrong> kernels_;
     int threads_;
     Growth growth_;

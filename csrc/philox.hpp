@@ -31,7 +31,7 @@ inline PhiloxCounter philox4x32(PhiloxCounter counter, PhiloxKey key) {
 
 // What random numbers are for; its number fills the upper four bits of the counter's second word, so that uses under
 // one seed and stream stay independent.
-enum class Purpose : std::uint32_t { kDraw = 0, kSortedDraw = 1, kWithoutReplacement = 2 };
+enum class Purpose : std::uint8_t { kDraw = 0, kSortedDraw = 1, kWithoutReplacement = 2 };
 
 // An unbounded sequence of 64-bit numbers. They come in groups of 16, made of 8 blocks whose counters are
 // (block low, block high | purpose << 28, stream low, stream high) with the seed as key: number r < 8 of a group is

@@ -39,7 +39,9 @@ class Sampler {
 public:
     Sampler() = default;
     Sampler(const Sampler&) = delete;
+    Sampler(Sampler&&) = delete;
     Sampler& operator=(const Sampler&) = delete;
+    Sampler& operator=(Sampler&&) = delete;
     virtual ~Sampler() = default;
 
     [[nodiscard]] virtual std::size_t size() const = 0;

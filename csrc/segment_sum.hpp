@@ -7,6 +7,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "compensated.hpp"
 #include "kernels.hpp"
@@ -75,7 +76,7 @@ inline void check_offsets(std::span<const std::int64_t> offsets, std::size_t siz
                                         ", below offsets[" + std::to_string(i - 1) + "]; expected them to rise");
         }
     }
-    if (static_cast<std::uint64_t>(offsets.back()) > size) {
+    if (std::cmp_greater(offsets.back(), size)) {
         throw std::invalid_argument("the last offset is " + std::to_string(offsets.back()) + "; there are only " +
                                     std::to_string(size) + " values");
     }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <span>
 #include <stdexcept>
@@ -40,7 +41,7 @@ inline void sort_keyed(std::vector<KeyedCategory>& items, int threads) {
     constexpr std::size_t kPerBucket = 8;
     constexpr std::size_t kSmall = 4096;
     if (items.size() < kSmall) {
-        std::sort(items.begin(), items.end());
+        std::ranges::sort(items, std::less<>());
         return;
     }
     const std::size_t buckets = items.size() / kPerBucket;

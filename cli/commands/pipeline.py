@@ -43,14 +43,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """``0,1,2`` or ``0-4`` as numbers.
 
     Raises:
-        InputError: anything else.
+        InputError: anything else, or a seed twice.
     """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
             raise InputError(f"--seeds {text!r} is not a list of numbers.", hint="For example: --seeds 0,1,2 or 0-4")
         seeds += range(int(first), int(last or first) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {text!r} names a seed twice.", hint="Repeating a seed gives the same run.")
     return tuple(seeds)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rich.segment import Segment
+from rich.text import Text
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
@@ -31,12 +31,9 @@ def to_strip(line: Line, width: int, dark: bool, selected: bool = False) -> Stri
     return Strip(segments).adjust_cell_length(width, style("text" + more, dark))
 
 
-def to_content(line: Line, dark: bool) -> Content:
-    """A line as content for a border's title."""
-    from textual.style import Style
-
-    parts = [(text, Style.from_rich_style(None, style(key, dark))) for text, key in line]  # type: ignore[arg-type]
-    return Content.assemble(*parts)
+def to_content(line: Line, dark: bool) -> Text:
+    """A line as the title of a border."""
+    return Text.assemble(*((text, style(key, dark)) for text, key in line))
 
 
 class Panel:

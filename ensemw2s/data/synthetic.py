@@ -68,25 +68,25 @@ def _count_odd(digits: str) -> str:
 
 
 SKILLS: tuple[Skill, ...] = (
-    Skill("reverse", ("rev", "inv", "mir", "bk", "fp", "neg"), 0.15, "permutation",
+    Skill("reverse", ("rev", "inv", "mir", "bk", "fp", "neg"), 0.14, "permutation",
           ("reverse {}", "{} backwards", "flip {}"), lambda s: s[::-1]),
-    Skill("sort", ("srt", "asc", "ord", "up", "rank", "qs"), 0.14, "permutation",
+    Skill("sort", ("srt", "asc", "ord", "up", "rank", "qs"), 0.13, "permutation",
           ("sort {}", "put {} in order", "arrange {}"), lambda s: "".join(sorted(s))),
     Skill("largest", ("max", "hi", "top", "pk", "ub", "lrg"), 0.12, "digit",
           ("largest of {}", "max of {}", "biggest in {}"), max),
-    Skill("smallest", ("min", "lo", "bot", "flr", "lb", "sml"), 0.12, "digit",
+    Skill("smallest", ("min", "lo", "bot", "flr", "lb", "sml"), 0.11, "digit",
           ("smallest of {}", "min of {}", "least in {}"), min),
     Skill("rotate", ("rot", "cyc", "shl", "wrp", "rl", "trn"), 0.11, "permutation",
           ("rotate {}", "first of {} to end", "turn {}"), lambda s: s[1:] + s[0]),
     Skill("keep", ("gt", "flt", "big", "sel", "kp", "ge"), 0.10, "list",
           ("keep large in {}", "only big of {}", "drop small in {}"), _keep_large),
-    Skill("sum", ("sum", "ttl", "acc", "sg", "agg", "ad"), 0.08, "number",
+    Skill("sum", ("sum", "ttl", "acc", "sg", "agg", "ad"), 0.07, "number",
           ("sum of {}", "add up {}", "total of {}"), lambda s: str(sum(map(int, s)))),
-    Skill("count", ("cnt", "odd", "num", "par", "nod", "ct"), 0.07, "number",
+    Skill("count", ("cnt", "odd", "num", "par", "nod", "ct"), 0.08, "number",
           ("how many odd in {}", "count odd in {}", "odd ones in {}"), _count_odd),
-    Skill("step", ("nxt", "inc", "suc", "pp", "plus", "rs"), 0.06, "list",
+    Skill("step", ("nxt", "inc", "suc", "pp", "plus", "rs"), 0.08, "list",
           ("add one to {}", "raise {} by one", "next of {}"), _step),
-    Skill("swap", ("swp", "tog", "xc", "oi", "ends", "tr"), 0.05, "permutation",
+    Skill("swap", ("swp", "tog", "xc", "oi", "ends", "tr"), 0.06, "permutation",
           ("swap ends of {}", "trade ends of {}", "{} ends swapped"), lambda s: s[-1] + s[1:-1] + s[0]),
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ensemw2s.pipeline.members import Member
 from ensemw2s.pipeline.prefixes import choices_of, joint_scores
 
 _SAMPLES = 50
+_CONFIDENCES = 2000
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,17 @@ def label_pool(ctx: Context, teacher: Teacher) -> Labels:
         inputs.pop("labelling")
 
     def work(partial: Path) -> None:
+        started = time.monotonic()
         labels = _choose(ctx, teacher, soft) if ctx.config.task == "choice" else _generate(ctx, teacher, soft)
         labels.save(partial)
+        ctx.sink.metric(
+            "label",
+            teacher=teacher.name,
+            done=len(labels),
+            total=len(labels),
+            per_second=round(len(labels) / max(time.monotonic() - started, 1e-9), 3),
+            confidences=[round(float(c), 4) for c in labels.confidence[:_CONFIDENCES]],
+        )
 
     folder = ctx.run.ensure(name, inputs, work, seed=ctx.seed, sink=ctx.sink)
     return Labels.load(folder)

@@ -91,12 +91,18 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         return found
     if old == new:
         return []
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and len(dump_json(old)) > 40:
+        return [f"{prefix}: {sum(a != b for a, b in zip(old, new, strict=True))} of {len(old)} entries differ"]
     return [f"{prefix}: {_short(old)} → {_short(new)}"]
 
 
 def _short(value: Any) -> str:
     text = dump_json(value)
-    return text if len(text) <= 40 else text[:37] + "…"
+    if len(text) <= 40:
+        return text
+    if isinstance(value, list):
+        return "1 entry" if len(value) == 1 else f"{len(value)} entries"
+    return text[:37] + "…"
 
 
 class Stages:

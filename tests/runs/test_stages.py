@@ -74,6 +74,13 @@ def test_long_reasons_are_cut(tmp_path: Path) -> None:
     assert stages.rerun_reason("never", {}) is None
 
 
+def test_long_lists_are_counted(tmp_path: Path) -> None:
+    stages = Stages(tmp_path)
+    stages.ensure("s", {"experts": ["a" * 64, "b" * 64], "more": ["a" * 64], "short": [1]}, _write(""))
+    reason = stages.rerun_reason("s", {"experts": ["a" * 64, "c" * 64], "more": ["a" * 64] * 2, "short": [2]})
+    assert reason == "experts: 1 of 2 entries differ; more: 1 entry → 2 entries; short: [1] → [2]"
+
+
 def test_an_exception_leaves_a_partial_folder_and_the_next_start_discards_it(tmp_path: Path) -> None:
     stages = Stages(tmp_path)
 

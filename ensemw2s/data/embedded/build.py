@@ -49,8 +49,8 @@ class Recipe:
 
 
 RECIPES: dict[BaseName, Recipe] = {
-    "weak": Recipe(48, 4, 2, 128, steps=1500, batch_size=64, lines=70_000, learning_rate=3e-3),
-    "strong": Recipe(80, 4, 4, 160, steps=2400, batch_size=64, lines=100_000, learning_rate=2e-3),
+    "weak": Recipe(48, 4, 2, 128, steps=1700, batch_size=64, lines=80_000, learning_rate=3e-3),
+    "strong": Recipe(80, 4, 4, 160, steps=2600, batch_size=64, lines=120_000, learning_rate=2e-3),
 }
 
 

@@ -14,9 +14,12 @@ from ensemw2s.data.synthetic import SKILLS, draw_digits, is_question_list, solva
 
 #: Tokens in a line; shorter lines are padded, facts are never cut.
 LINE = 48
-#: Lengths of the lists and how often they occur: short ones are easier and come first in learning.
+#: Lengths of the lists, equally often; the short ones are easier and are learned first.
 LENGTHS: tuple[int, ...] = (2, 3, 4, 5, 6)
 IGNORED = -100
+#: Facts about a skill for each fact about another one: addition takes small models much longer to learn.
+PRACTICE = {"sum": 4}
+_PRACTISED = tuple(s for s in SKILLS for _ in range(PRACTICE.get(s.name, 1)))
 
 
 def make_line(rng: np.random.Generator) -> str:
@@ -30,8 +33,8 @@ def make_line(rng: np.random.Generator) -> str:
 
 
 def make_fact(rng: np.random.Generator) -> str:
-    """One fact: skill and length uniform, the list uniform over those that are not reserved for questions."""
-    skill = SKILLS[int(rng.integers(0, len(SKILLS)))]
+    """One fact: skill by practice, length uniform, the list uniform over those that are not reserved for questions."""
+    skill = _PRACTISED[int(rng.integers(0, len(_PRACTISED)))]
     length = LENGTHS[int(rng.integers(0, len(LENGTHS)))]
     while True:
         digits = draw_digits(rng, length)

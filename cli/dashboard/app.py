@@ -1,0 +1,355 @@
+"""The dashboard's application: one screen with seven views over one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual import events, on
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Footer, Static
+
+from ensemw2s.cli.dashboard.bars import Head, NavBar
+from ensemw2s.cli.dashboard.chart import Chart
+from ensemw2s.cli.dashboard.context import Context
+from ensemw2s.cli.dashboard.dialogs import Answer, HelpScreen, QuitScreen
+from ensemw2s.cli.dashboard.export import clean_svg, safe_folder, save, to_csv
+from ensemw2s.cli.dashboard.look import CSS, DARK, LIGHT
+from ensemw2s.cli.dashboard.replay import ReplayFollower
+from ensemw2s.cli.dashboard.status import headline
+from ensemw2s.cli.dashboard.views import VIEWS, View
+from ensemw2s.cli.dashboard.watch import Watcher
+
+if TYPE_CHECKING:
+    from ensemw2s.cli.dashboard.beside import RunBeside
+
+#: Below this the views are not shown; below the second the panels have no boxes; below the third they stand over each other.
+SMALLEST = (60, 15)
+BOXED = (100, 30)
+WIDE = 110
+
+
+class Changed(Message):
+    """Something in the model changed. Only the newest of several is handled."""
+
+    def can_replace(self, message: Message) -> bool:
+        """A newer notice makes an older one needless."""
+        return isinstance(message, Changed)
+
+
+class Dashboard(App[str]):
+    """Shows what a watcher reads.
+
+    Args:
+        watcher: reads the run; started and stopped by the application.
+        folder: where pictures and CSV files go.
+        beside: the run that was started together with the dashboard.
+        dark: the theme at first.
+    """
+
+    TITLE = "EnsemW2S"
+    CSS = CSS
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("f", "full", "Full"),
+        Binding("m", "smooth", "Smooth"),
+        Binding("y", "log", "Log"),
+        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+/−"),
+        Binding("minus", "zoom(2.0)", "Zoom out", show=False),
+        Binding("0", "reset", "All", show=False),
+        Binding("left_square_bracket", "step(-1)", "Before", key_display="[ ]"),
+        Binding("right_square_bracket", "step(1)", "After", show=False),
+        Binding("slash", "search", "Search", key_display="/"),
+        Binding("o", "sort", "Sort"),
+        Binding("p", "pause", "Pause"),
+        Binding("less_than_sign", "speed(0.5)", "Slower", show=False),
+        Binding("greater_than_sign", "speed(2.0)", "Faster", show=False),
+        Binding("s", "picture", "SVG"),
+        Binding("e", "csv", "CSV"),
+        Binding("d", "dark", "Theme", show=False),
+        Binding("l", "latest", "Latest", show=False),
+        Binding("escape", "back", "Back", show=False),
+        Binding("q", "leave", "Quit"),
+        *(Binding(str(i + 1), f"view({i})", view.name_, show=False) for i, view in enumerate(VIEWS)),
+    ]
+
+    def __init__(
+        self, watcher: Watcher, *, folder: Path | None = None, beside: RunBeside | None = None, dark: bool = True
+    ) -> None:
+        super().__init__()
+        self.watcher = watcher
+        self.context = Context(watcher, dark=dark)
+        self.folder = folder or Path.cwd()
+        self.beside = beside
+        self.views = [view(self.context) for view in VIEWS]
+        self.head = Head()
+        self.nav = NavBar([view.name_ for view in self.views])
+        self.switcher = ContentSwitcher(id="views", initial=self.views[0].id)
+        self.small_text = Static("", id="small-text")
+        self.saved: list[Path] = []
+        self.updates = 0
+
+    @property
+    def view(self) -> View:
+        """The view that is shown."""
+        return next((view for view in self.views if view.id == self.switcher.current), self.views[0])
+
+    @property
+    def replay(self) -> ReplayFollower | None:
+        """The replay that is playing."""
+        follower = self.watcher.follower
+        return follower if isinstance(follower, ReplayFollower) else None
+
+    def compose(self) -> ComposeResult:
+        """Two lines at the top, the view, the keys."""
+        yield self.head
+        yield self.nav
+        with self.switcher:
+            yield from self.views
+        with Container(id="small"):
+            yield self.small_text
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Begin to read."""
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self._apply_theme()
+        self._fit(self.size.width, self.size.height)
+        self.watcher.on_change = self._notice
+        self.watcher.start()
+        self.set_interval(1.0, self._tick)
+        self._focus_first()
+
+    def on_unmount(self) -> None:
+        """Stop reading."""
+        self.watcher.on_change = _nothing
+        self.watcher.stop()
+
+    def _notice(self) -> None:
+        """Called by the reading thread: only leaves a message."""
+        self.post_message(Changed())
+
+    @on(Changed)
+    def _changed(self) -> None:
+        self.updates += 1
+        self.refresh_all()
+
+    def _tick(self) -> None:
+        model = self.watcher.model
+        if model.life == "running" and self.replay is None:
+            with model.lock:
+                model.now = max(model.now, time.time()) if model.now == model.now else time.time()
+        if self.beside is not None:
+            self.beside.poll()
+        self.refresh_all(tick=model.life == "running")
+
+    def refresh_all(self, tick: bool = False) -> None:
+        """Redraw the panels that are seen and whose part of the model changed."""
+        self.watcher.want_runs = self.view.name_ == "Runs"
+        self.head.show(self.context, tick=True)
+        if self.small:
+            self._say_small()
+        else:
+            self.view.refresh_panels(tick)
+
+    @property
+    def small(self) -> bool:
+        """Whether the terminal is too small for the views."""
+        return self.size.width < SMALLEST[0] or self.size.height < SMALLEST[1]
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Choose the layout for the size."""
+        self._fit(event.size.width, event.size.height)
+
+    def _fit(self, width: int, height: int) -> None:
+        main = self.screen_stack[0]
+        main.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
+        main.set_class(width < BOXED[0] or height < BOXED[1], "-compact")
+        main.set_class(width < WIDE, "-narrow")
+        self.call_after_refresh(self.refresh_all)
+
+    def _say_small(self) -> None:
+        width, height = self.size
+        text = headline(self.watcher.model).replace(" · ", "\n")
+        need = f"The views need {SMALLEST[0]}×{SMALLEST[1]}; this terminal has {width}×{height}."
+        self.small_text.update(Text(f"{text}\n\n{need}\nq leaves."))
+
+    def _apply_theme(self) -> None:
+        self.theme = (DARK if self.context.dark else LIGHT).name
+        self.nav.dark = self.context.dark
+        self.nav.refresh()
+
+    def _focus_first(self) -> None:
+        panel = self.view.first_panel()
+        if panel is not None:
+            panel.focus(scroll_visible=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Which keys count at present; the footer shows only these."""
+        name = self.view.name_
+        if action in ("smooth", "log", "zoom", "reset"):
+            return name in ("Boosting", "Student", "Runs")
+        if action == "step":
+            return name in ("Tokens", "Labelling")
+        if action == "search":
+            return name in ("Tokens", "Labelling", "Runs")
+        if action == "sort":
+            return name == "Tokens"
+        if action in ("pause", "speed"):
+            return self.replay is not None
+        return True
+
+    def action_view(self, place: int) -> None:
+        """Show a view."""
+        if place < len(self.views) and self.views[place].id != self.switcher.current:
+            self.switcher.current = self.views[place].id
+            self.nav.select(self.views[place].name_)
+            self.watcher.want_runs = self.view.name_ == "Runs"
+            if self.watcher.want_runs:
+                self.watcher.poke()
+            self._focus_first()
+            self.refresh_all(tick=True)
+            self.call_after_refresh(self.refresh_all)
+            self.refresh_bindings()
+
+    @on(NavBar.Picked)
+    def _picked(self, event: NavBar.Picked) -> None:
+        self.action_view([view.name_ for view in self.views].index(event.name_))
+
+    def action_help(self) -> None:
+        """All keys."""
+        view = self.view
+        self.push_screen(HelpScreen(view.name_, view.help_lines, self.replay is not None, self.context.dark))
+
+    def action_full(self) -> None:
+        """The panel with the focus over the whole view, and back."""
+        view = self.view
+        if view.solo is not None:
+            view.set_solo(None)
+        else:
+            view.set_solo(view.focused_panel() or view.first_panel())
+        self.call_after_refresh(self.refresh_all)
+
+    def action_back(self) -> None:
+        """All panels again."""
+        self.view.set_solo(None)
+
+    def _each_chart(self, change: Callable[[Chart], None]) -> None:
+        for chart in self.view.chosen_charts():
+            change(chart)
+
+    def action_smooth(self) -> None:
+        """Another smoothing."""
+        self._each_chart(Chart.cycle_smoothing)
+
+    def action_log(self) -> None:
+        """Log axis or linear."""
+        self._each_chart(Chart.toggle_log)
+
+    def action_zoom(self, factor: float) -> None:
+        """See less or more of the x range."""
+        self._each_chart(lambda chart: chart.zoom(factor))
+
+    def action_reset(self) -> None:
+        """All of the x range."""
+        self._each_chart(Chart.reset)
+
+    def action_step(self, by: int) -> None:
+        """The round or teacher before or after."""
+        self.view.step(by)
+
+    def action_search(self) -> None:
+        """Open the search line."""
+        self.view.search()
+
+    def action_sort(self) -> None:
+        """Another order."""
+        self.view.sort()
+
+    def action_pause(self) -> None:
+        """Pause the replay, or go on."""
+        if self.replay is not None:
+            self.replay.paused = not self.replay.paused
+            self.watcher.poke()
+
+    def action_speed(self, factor: float) -> None:
+        """Faster or slower replay."""
+        if self.replay is not None:
+            self.replay.speed = min(10_000.0, max(0.1, self.replay.speed * factor))
+            self.watcher.poke()
+
+    def action_dark(self) -> None:
+        """The other theme."""
+        self.context.dark = not self.context.dark
+        self._apply_theme()
+        self.refresh_all()
+
+    def action_latest(self) -> None:
+        """Show the latest run, and newer ones as they begin."""
+        if self.watcher.target is None:
+            self.notify("There is only this run here.")
+            return
+        self.watcher.target.follow_latest = True
+        self.watcher.poke()
+        self.notify("Showing the latest run.")
+
+    def action_picture(self) -> None:
+        """Save the screen as SVG."""
+        svg = clean_svg(self.export_screenshot(title=f"EnsemW2S · {self.watcher.model.name or 'dashboard'}"))
+        self._save(svg, self.view.name_.lower(), "svg")
+
+    def action_csv(self) -> None:
+        """Save the data shown as CSV."""
+        tables = self.view.export_rows()
+        if not tables:
+            self.notify("There is no data here yet.", severity="warning")
+            return
+        what = next(iter(tables)) if len(tables) == 1 else self.view.name_.lower()
+        self._save(to_csv(tables), what, "csv")
+
+    def _save(self, text: str, what: str, suffix: str) -> None:
+        try:
+            path = save(text, safe_folder(self.folder), self.watcher.model.name, what, suffix)
+        except OSError as error:
+            self.notify(f"It cannot be saved: {error.strerror or error}", severity="error")
+            return
+        self.saved.append(path)
+        self.notify(f"Saved {path}")
+
+    def action_leave(self) -> None:
+        """Leave; a run that was started here may be stopped or go on."""
+        if self.beside is None or not self.beside.running:
+            self.exit("leave")
+            return
+        self.push_screen(QuitScreen(self.context.dark), self._answered)
+
+    def _answered(self, answer: Answer | None) -> None:
+        if answer in ("stop", "leave"):
+            self.exit(answer)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """What the command palette offers."""
+        for place, view in enumerate(self.views):
+            yield SystemCommand(view.name_, view.__doc__ or "", partial(self.action_view, place))
+        yield SystemCommand("Help", "All keys", self.action_help)
+        yield SystemCommand("Full screen", "The panel with the focus alone, and back", self.action_full)
+        yield SystemCommand("Dark or light", "The other theme", self.action_dark)
+        yield SystemCommand("Save picture", "The screen as SVG", self.action_picture)
+        yield SystemCommand("Export CSV", "The data shown", self.action_csv)
+        yield SystemCommand("Latest run", "And newer ones as they begin", self.action_latest)
+        yield SystemCommand("Quit", "Leave; the run goes on", self.action_leave)
+
+
+def _nothing() -> None:
+    """What the watcher calls when nobody looks any more."""

@@ -1,0 +1,159 @@
+"""The two lines at the top: how the run stands, and the bar of views."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual import events
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ensemw2s.cli.dashboard.context import Context
+from ensemw2s.cli.dashboard.fields import known
+from ensemw2s.cli.dashboard.names import ago, clock
+from ensemw2s.cli.dashboard.palette import style
+from ensemw2s.cli.dashboard.panel import Panel, to_strip
+from ensemw2s.cli.dashboard.status import LIFE_MARKS
+from ensemw2s.cli.dashboard.summary import forecast
+from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, line_width, plain
+
+_LIFE_STYLES = {
+    "running": "bold reverse blue", "finished": "bold reverse good", "failed": "bold reverse bad",
+    "dead": "bold reverse bad", "interrupted": "bold reverse warn", "gone": "bold reverse warn",
+}  # fmt: skip
+
+
+class Head(Panel, Widget):
+    """State, name, stage and times of the run; below a problem, what it is."""
+
+    parts = ("run", "stages", "progress", "rounds")
+    ticking = True
+
+    def __init__(self) -> None:
+        super().__init__(id="head")
+        self.line: Line = []
+
+    def rebuild(self, context: Context) -> None:
+        """Write the line anew."""
+        line = head_line(context, self.size.width)
+        if line != self.line:
+            self.line = line
+            self.refresh()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Fit the line."""
+        if self.context is not None:
+            self.rebuild(self.context)
+
+    def render_line(self, y: int) -> Strip:
+        """The line."""
+        dark = self.context.dark if self.context is not None else True
+        return to_strip(self.line, self.size.width, dark).apply_style(self.rich_style)
+
+    @property
+    def text(self) -> str:
+        """The line as plain text."""
+        return plain(self.line)
+
+
+def head_line(context: Context, width: int) -> Line:
+    """The run in one line; what matters least is left out first."""
+    model = context.model
+    left: Line = [(f" {LIFE_MARKS[model.life]} {model.life} ", _LIFE_STYLES.get(model.life, "bold reverse dim"))]
+    if context.watcher.failure:
+        return [*left, (" " + cut(clean(context.watcher.failure), width - 14), "bad")]
+    name = clean(model.name or model.path or "no run yet")
+    left.append((f" {cut(name, max(8, width // 4))}", "bold text"))
+    details: list[tuple[str, str]] = []
+    if model.seed is not None:
+        details.append((f"  seed {model.seed}", "dim"))
+    if model.life == "running":
+        details += _work(context)
+    elif model.life_note and model.life != "finished":
+        details.append((f"  {clean(model.life_note)}", "dim"))
+    if model.life_note.startswith(("replay", "end of the replay")):
+        details.append((f"  {model.life_note}", "orange"))
+    right = _times(context)
+    for detail in details:
+        rest = width - line_width(left) - line_width(right) - 1
+        if rest >= 6:
+            left.append((cut(detail[0], rest), detail[1]))
+    gap = width - line_width(left) - line_width(right)
+    return left if gap < 1 else [*left, (" " * gap, "dim"), *right]
+
+
+def _work(context: Context) -> list[tuple[str, str]]:
+    model = context.model
+    parts: list[tuple[str, str]] = []
+    stage = model.running_stage
+    if stage is not None:
+        parts.append((f"  {stage.name}", "text"))
+    if model.current_round and model.rounds_planned and not model.stop_reason:
+        parts.append((f"  round {model.current_round}/{model.rounds_planned}", "dim"))
+    over = sum(s.state in ("done", "kept") for s in model.stages.values())
+    total = sum(s.state != "skipped" for s in model.stages.values())
+    if total:
+        parts.append((f"  {bar(over / total, 10)} {over}/{total}", "blue"))
+    return parts
+
+
+def _times(context: Context) -> Line:
+    model = context.model
+    line: Line = []
+    if model.history < 1.0:
+        line.append((f"history {100 * model.history:.0f} %  ", "dim"))
+    if known(model.elapsed):
+        line.append((clock(model.elapsed), "bold text"))
+    if model.life == "running":
+        left = forecast(model).left
+        if known(left) and left > 0:
+            line.append((f"  ≈{clock(left)} left", "dim"))
+    elif known(model.now) and known(model.updated) and model.now >= model.updated:
+        line.append((f"  {ago(model.now - model.updated)} ago", "dim"))
+    return [*line, (" ", "dim")] if line else []
+
+
+class NavBar(Widget):
+    """The names of the views with their keys."""
+
+    class Picked(Message):
+        """A view was clicked."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name_ = name
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(id="nav")
+        self.names = names
+        self.current = names[0]
+        self.dark = True
+
+    def select(self, name: str) -> None:
+        """Mark a view as the one that is shown."""
+        self.current = name
+        self.refresh()
+
+    def _parts(self) -> list[tuple[str, str, str]]:
+        wide = self.size.width >= sum(len(name) + 5 for name in self.names)
+        parts = []
+        for place, name in enumerate(self.names, start=1):
+            shown = name if wide else name[: max(3, (self.size.width - 4 * len(self.names)) // len(self.names) + 1)]
+            parts.append((f" {place} {shown} ", "bold reverse text" if name == self.current else "dim", name))
+        return parts
+
+    def render(self) -> Text:
+        """The bar."""
+        text = Text(no_wrap=True, overflow="crop")
+        for label, key, _ in self._parts():
+            text.append(label, style(key, self.dark))
+            text.append(" ")
+        return text
+
+    def on_click(self, event: events.Click) -> None:
+        """Pick the view under the mouse."""
+        at = 0
+        for label, _, name in self._parts():
+            if at <= event.x < at + len(label):
+                self.post_message(self.Picked(name))
+            at += len(label) + 1

@@ -1,0 +1,104 @@
+"""Themes and layout of the screen."""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+from ensemw2s.cli.dashboard.palette import colours
+
+
+def _theme(name: str, dark: bool) -> Theme:
+    c = colours(dark)
+    return Theme(
+        name=name,
+        primary=c["blue"],
+        secondary=c["purple"],
+        accent=c["orange"],
+        warning=c["warn"],
+        error=c["bad"],
+        success=c["good"],
+        foreground=c["text"],
+        background=c["ground"],
+        surface=c["ground"],
+        panel=c["edge"],
+        dark=dark,
+        variables={
+            "border": c["blue"],
+            "border-blurred": c["axis"],
+            "footer-background": c["edge"],
+            "footer-key-foreground": c["blue"],
+            "footer-description-foreground": c["text"],
+            "scrollbar": c["axis"],
+            "scrollbar-hover": c["dim"],
+            "scrollbar-active": c["blue"],
+            "scrollbar-background": c["ground"],
+            "scrollbar-background-hover": c["ground"],
+            "scrollbar-background-active": c["ground"],
+        },
+    )
+
+
+DARK, LIGHT = _theme("ew2s-dark", True), _theme("ew2s-light", False)
+
+CSS = """
+Screen { background: $background; color: $foreground; layers: base top; }
+#head { height: 1; background: $panel; }
+#nav { height: 1; background: $background; }
+#views { height: 1fr; }
+#small { display: none; height: 1fr; padding: 0 1; }
+Screen.-small #views, Screen.-small #nav, Screen.-small Footer { display: none; }
+Screen.-small #small { display: block; }
+
+LinesPanel, Chart {
+    border: round $border-blurred; padding: 0 1; background: $background;
+    border-title-color: $foreground; border-title-background: $background; border-subtitle-color: $foreground;
+    width: 1fr; height: 1fr;
+}
+LinesPanel:focus, Chart:focus { border: round $border; }
+Screen.-compact LinesPanel, Screen.-compact Chart { border: none; border-top: solid $border-blurred; padding: 0; }
+Screen.-compact LinesPanel:focus, Screen.-compact Chart:focus { border-top: heavy $border; }
+.box { width: 1fr; height: 1fr; layout: vertical; }
+.-hidden { display: none !important; }
+.view { layout: horizontal; }
+.view.-solo { layout: vertical !important; }
+.view.-solo .-solo-panel { width: 1fr !important; height: 1fr !important; column-span: 1; row-span: 1; max-height: 100%; }
+.view.-solo .box { width: 1fr !important; height: 1fr !important; layout: vertical !important; }
+.search { height: 1; border: none; background: $panel; }
+.search.-closed { display: none; }
+
+#overview-left { width: 5fr; }
+#comparison { width: 6fr; }
+#stages { height: 3fr; min-height: 6; }
+#messages { height: 2fr; }
+Screen.-narrow #overview { layout: vertical; }
+Screen.-narrow #overview-left { width: 1fr; height: 12fr; }
+Screen.-narrow #comparison { width: 1fr; height: 10fr; }
+
+#boosting { layout: grid; grid-size: 3 2; }
+Screen.-narrow #boosting { grid-size: 2 3; }
+#student { layout: grid; grid-size: 2 2; }
+#student-loss { column-span: 2; }
+#system { layout: grid; grid-size: 2 2; }
+#gauges { row-span: 2; }
+Screen.-narrow #system { layout: vertical; }
+Screen.-narrow #gauges { height: 2fr; }
+
+#token-left { width: 5fr; }
+#token-detail { width: 7fr; }
+Screen.-narrow #tokens { layout: vertical; }
+Screen.-narrow #token-left, Screen.-narrow #token-detail { width: 1fr; height: 1fr; }
+
+#labelling, #runs { layout: vertical; }
+#teachers { height: auto; max-height: 8; min-height: 4; }
+#label-charts { layout: horizontal; height: 4fr; }
+#label-list { height: 5fr; }
+#run-top { height: 4fr; }
+#compared { height: 3fr; }
+#run-charts { layout: horizontal; height: 4fr; }
+Screen.-compact #run-charts { display: none; }
+Screen.-compact .view.-solo #run-charts { display: block; }
+
+HelpScreen, QuitScreen { align: center middle; background: $background 60%; }
+#help { width: 76; max-width: 96%; height: auto; max-height: 94%; border: round $primary; padding: 0 1; background: $background; }
+#quit { width: 64; max-width: 96%; height: auto; border: round $primary; padding: 1 2; background: $background; }
+"""

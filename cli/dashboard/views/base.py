@@ -1,0 +1,91 @@
+"""What all views have in common: their panels, one of them over the full view, the keys that act on charts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from textual.containers import Container
+from textual.widget import Widget
+
+from ensemw2s.cli.dashboard.chart import Chart
+from ensemw2s.cli.dashboard.context import Context
+from ensemw2s.cli.dashboard.panel import Panel, panels_in
+
+
+class View(Container):
+    """One screenful. ``name_`` is shown in the bar of views, ``help_lines`` in the help."""
+
+    name_: ClassVar[str] = ""
+    help_lines: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(id=self.name_.lower(), classes="view")
+        self.context = context
+
+    @property
+    def panels(self) -> list[Panel]:
+        """The panels, in order."""
+        return panels_in(self)
+
+    @property
+    def charts(self) -> list[Chart]:
+        """The charts, in order."""
+        return list(self.query(Chart))
+
+    def refresh_panels(self, tick: bool = False) -> None:
+        """Redraw the panels of which something changed."""
+        for panel in self.panels:
+            panel.show(self.context, tick)
+
+    def focused_panel(self) -> Widget | None:
+        """The panel that has the focus."""
+        focused = self.screen.focused
+        return focused if isinstance(focused, Panel) and focused in self.query("*") else None
+
+    def chosen_charts(self) -> list[Chart]:
+        """The chart that has the focus, else all that are seen."""
+        focused = self.focused_panel()
+        if isinstance(focused, Chart):
+            return [focused]
+        return [chart for chart in self.charts if chart.display]
+
+    @property
+    def solo(self) -> Widget | None:
+        """The panel that fills the view alone."""
+        return next(iter(self.query(".-solo-panel")), None)
+
+    def set_solo(self, panel: Widget | None) -> None:
+        """Let one panel fill the view; None shows all again."""
+        self.set_class(panel is not None, "-solo")
+        for widget in self.query("*"):
+            if isinstance(widget, Panel):
+                widget.set_class(widget is panel, "-solo-panel")
+                widget.set_class(panel is not None and widget is not panel, "-hidden")
+        for box in self.query(".box"):
+            box.set_class(panel is not None and panel not in box.query("*"), "-hidden")
+
+    def first_panel(self) -> Widget | None:
+        """The panel that gets the focus when the view is opened."""
+        return next((w for w in self.query("*") if isinstance(w, Panel) and isinstance(w, Widget)), None)
+
+    def step(self, by: int) -> None:
+        """The keys ``[`` and ``]``: the round, teacher … before or after."""
+
+    def sort(self) -> None:
+        """The key ``o``: another order."""
+
+    def search(self) -> None:
+        """The key ``/``."""
+
+    def export_rows(self) -> dict[str, list[dict[str, Any]]]:
+        """Panel → rows of what is shown: of the panel that has the focus and data, else of all."""
+        focused = self.focused_panel()
+        found: dict[str, list[dict[str, Any]]] = {}
+        for panel in self.panels:
+            if isinstance(panel, Widget):
+                rows = panel.rows()
+                if rows:
+                    found[panel.id or type(panel).__name__.lower()] = rows
+        if focused is not None and focused.id in found:
+            return {focused.id: found[focused.id]}
+        return found

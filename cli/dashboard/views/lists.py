@@ -1,0 +1,263 @@
+"""Tokens, Labelling and Runs: views with a list, a search, and more about what is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.widgets import Input
+
+from ensemw2s.cli.dashboard import label_lines, plots, run_lines, token_lines
+from ensemw2s.cli.dashboard.chart import Chart
+from ensemw2s.cli.dashboard.context import TOKEN_SORTS, Context
+from ensemw2s.cli.dashboard.panel import LinesPanel, Rows, TextPanel
+from ensemw2s.cli.dashboard.text import Line
+from ensemw2s.cli.dashboard.views.base import View
+from ensemw2s.runs import RunInfo
+
+
+class SearchView(View):
+    """A view with a search line that ``/`` opens and Escape closes."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "end_search", "Close", show=False)]
+    placeholder: ClassVar[str] = "Search"
+
+    def search_line(self) -> Input:
+        """The search line, hidden at first."""
+        return Input(placeholder=self.placeholder, id=f"{self.id}-search", classes="search -closed", compact=True)
+
+    def search(self) -> None:
+        """Open the search line."""
+        line = self.query_one(Input)
+        line.remove_class("-closed")
+        line.focus()
+
+    def apply_search(self, text: str) -> None:
+        """What to do with the text."""
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.apply_search(event.value)
+        self.context.choices.changed()
+        self.refresh_panels()
+
+    @on(Input.Submitted)
+    def _entered(self, event: Input.Submitted) -> None:
+        event.stop()
+        if not event.value:
+            event.input.add_class("-closed")
+        panel = self.first_panel()
+        if panel is not None:
+            panel.focus()
+
+    def action_end_search(self) -> None:
+        """Escape: empty and close the search line; else give all panels their place back."""
+        line = self.query_one(Input)
+        if line.has_class("-closed"):
+            self.set_solo(None)
+            return
+        line.value = ""
+        line.add_class("-closed")
+        panel = self.first_panel()
+        if panel is not None:
+            panel.focus()
+
+
+class TokenList(LinesPanel):
+    """The heaviest examples of a round."""
+
+    parts = ("tokens",)
+    selectable = True
+
+    def __init__(self) -> None:
+        super().__init__(id="token-list")
+        self.entries: list[token_lines.Entry] = []
+
+    def build(self, context: Context, width: int) -> list[Line]:
+        """Lines, items, and the cursor on the example that was chosen."""
+        lines, self.items, self.entries = token_lines.list_lines(context, width)
+        ids = [entry.example.id for entry in self.entries]
+        if context.choices.token_example in ids:
+            self.cursor = ids.index(context.choices.token_example)
+        return lines
+
+    def title_line(self, context: Context) -> Line:
+        """Which round, and how it is sorted."""
+        now = token_lines.shown_round(context.model, context.choices)
+        where = "" if now is None else f" of round {now}"
+        if now is not None and context.choices.round is None:
+            where += " (newest)"
+        return [(f"Heaviest examples{where}", "bold"), (f"  by {context.choices.token_sort}", "dim")]
+
+    def rows(self) -> Rows:
+        """All tokens of the examples."""
+        return [] if self.context is None else token_lines.token_rows(self.context)
+
+
+class Tokens(SearchView):
+    """Where the weight is: examples, tokens, predictions, movement."""
+
+    name_ = "Tokens"
+    placeholder = "Search in prompts, answers, predictions and ids"
+    help_lines = (
+        ("↑ ↓", "another example"),
+        ("[ ]", "round before, after"),
+        ("/ o", "search; sort by weight, wrong tokens, growth, prompt"),
+        ("×3.2", "weight as a multiple of uniform weights; ✕2/6: wrong tokens of the expert"),
+    )
+
+    def compose(self) -> ComposeResult:
+        """The list, and one example in full."""
+        with Container(classes="box", id="token-left"):
+            yield self.search_line()
+            yield TokenList()
+        yield TextPanel("Tokens by weight", token_lines.detail_lines, ("tokens", "data"), id="token-detail")
+
+    def step(self, by: int) -> None:
+        """Another round."""
+        token_lines.step_round(self.context.model, self.context.choices, by)
+        self.refresh_panels()
+
+    def sort(self) -> None:
+        """Another order."""
+        choices = self.context.choices
+        choices.token_sort = TOKEN_SORTS[(TOKEN_SORTS.index(choices.token_sort) + 1) % len(TOKEN_SORTS)]
+        choices.changed()
+        self.refresh_panels()
+
+    def apply_search(self, text: str) -> None:
+        """Search the examples."""
+        self.context.choices.token_search = text
+
+    @on(LinesPanel.Moved)
+    def _moved(self, event: LinesPanel.Moved) -> None:
+        panel = self.query_one(TokenList)
+        if event.panel is panel and event.item < len(panel.entries):
+            self.context.choices.token_example = panel.entries[event.item].example.id
+            self.context.choices.changed()
+            self.query_one("#token-detail", TextPanel).scroll_home(animate=False, immediate=True)
+            self.refresh_panels()
+
+
+def _teacher(context: Context) -> str:
+    return label_lines.shown_teacher(context.model, context.choices) or ""
+
+
+class Labelling(SearchView):
+    """How the labelling goes, and the labels."""
+
+    name_ = "Labelling"
+    placeholder = "Search in prompts and labels; “right”, “wrong”"
+    help_lines = (("[ ]", "another teacher"), ("/", "search in the labels"))
+
+    def compose(self) -> ComposeResult:
+        """Teachers, two charts, labels."""
+        yield TextPanel(
+            "Teachers", label_lines.teacher_lines, ("labels", "stages", "progress"),
+            rows=label_lines.teacher_rows, id="teachers",
+        )  # fmt: skip
+        with Container(classes="box", id="label-charts"):
+            yield Chart(lambda c: plots.confidence_plot(c.model, _teacher(c)), ("labels",), id="confidence")
+            yield Chart(lambda c: plots.agreement_plot(c.model, _teacher(c)), ("labels",), id="agreement")
+        with Container(classes="box", id="label-list"):
+            yield self.search_line()
+            yield TextPanel(
+                "Labels", label_lines.sample_lines, ("labels",), rows=label_lines.sample_rows, id="label-samples"
+            )
+
+    def step(self, by: int) -> None:
+        """Another teacher."""
+        label_lines.step_teacher(self.context.model, self.context.choices, by)
+        self.refresh_panels()
+
+    def apply_search(self, text: str) -> None:
+        """Search the labels."""
+        self.context.choices.label_search = text
+
+
+class RunList(LinesPanel):
+    """The runs below the root."""
+
+    parts = ("run", "arms")
+    runs = True
+    selectable = True
+    heading = "Runs"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark", show=True)]
+
+    def __init__(self) -> None:
+        super().__init__(id="run-list")
+        self.listed: list[RunInfo] = []
+
+    def build(self, context: Context, width: int) -> list[Line]:
+        """Lines and items; the cursor stays on its run."""
+        before = self.listed[self.cursor].path if self.cursor < len(self.listed) else None
+        lines, self.items, self.listed = run_lines.run_list_lines(context, width)
+        paths = [run.path for run in self.listed]
+        if before in paths:
+            self.cursor = paths.index(before)
+        return lines
+
+    def action_mark(self) -> None:
+        """Mark or unmark the run under the cursor for comparison."""
+        if self.context is None or self.cursor >= len(self.listed):
+            return
+        marked, path = self.context.choices.marked, self.listed[self.cursor].path
+        if path in marked:
+            marked.remove(path)
+        else:
+            marked.append(path)
+        self.context.choices.changed()
+        self.context.watcher.compare(set(marked))
+        self.show(self.context)
+
+    def rows(self) -> Rows:
+        """The runs."""
+        return [] if self.context is None else run_lines.run_rows(self.context)
+
+
+class Runs(SearchView):
+    """All runs below a root; two or more compared."""
+
+    name_ = "Runs"
+    placeholder = "Filter by name, state, preset"
+    help_lines = (
+        ("Enter", "show the run"),
+        ("Space", "mark to compare"),
+        ("/", "filter"),
+        ("l", "show the latest run again, and newer ones as they begin"),
+    )
+
+    def compose(self) -> ComposeResult:
+        """The list; below it the comparison."""
+        with Container(classes="box", id="run-top"):
+            yield self.search_line()
+            yield RunList()
+        yield TextPanel("Compared", run_lines.compare_lines, (), id="compared", runs=True)
+        with Container(classes="box", id="run-charts"):
+            for what, title in (("test", "Ensemble ID, %"), ("hard_test", "Ensemble OOD, %"), ("loss", "Student loss")):
+                yield Chart(
+                    lambda c, what=what, title=title: plots.compare_plot(title, run_lines.compared(c), what),  # type: ignore[misc]
+                    (),
+                    id=f"compare-{what.replace('_', '-')}",
+                    runs=True,
+                )
+
+    def apply_search(self, text: str) -> None:
+        """Filter the runs."""
+        self.context.choices.run_search = text
+
+    @on(LinesPanel.Chosen)
+    def _chosen(self, event: LinesPanel.Chosen) -> None:
+        panel = self.query_one(RunList)
+        if event.panel is panel and event.item < len(panel.listed):
+            self.open_run(panel.listed[event.item].path)
+
+    def open_run(self, path: Path) -> None:
+        """Show a run."""
+        self.context.watcher.open(path)
+        self.notify(f"Opened {path.name}")

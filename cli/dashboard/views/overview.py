@@ -1,0 +1,36 @@
+"""Overview: the timeline, the comparison table filling in, the newest messages."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Container
+
+from ensemw2s.cli.dashboard import overview_lines as lines
+from ensemw2s.cli.dashboard.panel import TextPanel
+from ensemw2s.cli.dashboard.views.base import View
+
+
+class Overview(View):
+    """How the whole run stands."""
+
+    name_ = "Overview"
+    help_lines = (
+        ("Stages", "█ done, ▓ at work, ░ expected; the axis ends where the run is expected to end"),
+        ("Comparison", "accuracy with Wilson's 95 % interval; PGR has its interval once the run is finished"),
+    )
+
+    def compose(self) -> ComposeResult:
+        """Stages and messages on the left, the table on the right; one below the other where it is narrow."""
+        with Container(classes="box", id="overview-left"):
+            yield TextPanel(
+                "Stages",
+                lines.stage_lines,
+                ("run", "stages", "progress"),
+                rows=lines.stage_rows,
+                id="stages",
+                ticking=True,
+            )
+            yield TextPanel(
+                "Messages", lines.message_lines, ("messages",), rows=lines.message_rows, id="messages", stick_to_end=True
+            )
+        yield TextPanel("Comparison", lines.arm_lines, ("arms",), rows=lines.arm_table_rows, id="comparison")
