@@ -15,9 +15,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Footer, Static
+from textual.widgets import ContentSwitcher, Static
 
-from ensemw2s.cli.dashboard.bars import Head, NavBar
+from ensemw2s.cli.dashboard.bars import Head, KeyBar, NavBar
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.dialogs import Answer, HelpScreen, QuitScreen
@@ -35,6 +35,26 @@ if TYPE_CHECKING:
 SMALLEST = (60, 15)
 BOXED = (100, 30)
 WIDE = 110
+
+
+#: The last line: key, what it does, action.
+_KEYS = (
+    ("?", "Help", "help"),
+    ("f", "Full", "full"),
+    ("/", "Search", "search"),
+    ("o", "Sort", "sort"),
+    ("[ ]", "Before, after", "step(1)"),
+    ("m", "Smooth", "smooth"),
+    ("y", "Log", "log"),
+    ("+ −", "Zoom", "zoom(0.5)"),
+    ("p", "Pause", "pause"),
+    ("< >", "Speed", "speed(2.0)"),
+    ("s", "SVG", "picture"),
+    ("e", "CSV", "csv"),
+    ("d", "Theme", "dark"),
+    ("^p", "Commands", "command_palette"),
+    ("q", "Quit", "leave"),
+)
 
 
 class Changed(Message):
@@ -95,6 +115,7 @@ class Dashboard(App[str]):
         self.head = Head()
         self.nav = NavBar([view.name_ for view in self.views])
         self.switcher = ContentSwitcher(id="views", initial=self.views[0].id)
+        self.keys = KeyBar()
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
         self.updates = 0
@@ -118,7 +139,7 @@ class Dashboard(App[str]):
             yield from self.views
         with Container(id="small"):
             yield self.small_text
-        yield Footer(compact=True, show_command_palette=False)
+        yield self.keys
 
     def on_mount(self) -> None:
         """Begin to read."""
@@ -135,6 +156,12 @@ class Dashboard(App[str]):
         """Stop reading."""
         self.watcher.on_change = _nothing
         self.watcher.stop()
+
+    async def on_event(self, event: events.Event) -> None:
+        """A key has priority over reading."""
+        if isinstance(event, events.Key):
+            self.watcher.give_way()
+        await super().on_event(event)
 
     def _notice(self) -> None:
         """Called by the reading thread: only leaves a message."""
@@ -158,10 +185,30 @@ class Dashboard(App[str]):
         """Redraw the panels that are seen and whose part of the model changed."""
         self.watcher.want_runs = self.view.name_ == "Runs"
         self.head.show(self.context, tick=True)
+        self.keys.show_keys(self._keys(), self.context.dark)
         if self.small:
             self._say_small()
         else:
             self.view.refresh_panels(tick)
+
+    def _keys(self) -> list[tuple[str, str, str]]:
+        """The keys of the last line: those shown that count in this view."""
+        found = []
+        own = [*self.view.key_hints, *_KEYS] if self.view.solo is None else [("Esc", "Back", "back"), *_KEYS]
+        for key, what, action in own:
+            name, _, rest = action.partition("(")
+            if name.startswith("panel.") or self.check_action(name, (rest,)):
+                found.append((key, what, action))
+        return found
+
+    @on(KeyBar.Pressed)
+    async def _pressed(self, event: KeyBar.Pressed) -> None:
+        if event.action.startswith("panel."):
+            focused = self.focused
+            if focused is not None:
+                await self.run_action(event.action.removeprefix("panel."), focused)
+        else:
+            await self.run_action(event.action)
 
     @property
     def small(self) -> bool:
@@ -199,7 +246,7 @@ class Dashboard(App[str]):
         """Which keys count at present; the footer shows only these."""
         name = self.view.name_
         if action in ("smooth", "log", "zoom", "reset"):
-            return name in ("Boosting", "Student", "Runs")
+            return any(chart.size.width > 0 for chart in self.view.charts)
         if action == "step":
             return name in ("Tokens", "Labelling")
         if action == "search":
@@ -221,7 +268,6 @@ class Dashboard(App[str]):
             self._focus_first()
             self.refresh_all(tick=True)
             self.call_after_refresh(self.refresh_all)
-            self.refresh_bindings()
 
     @on(NavBar.Picked)
     def _picked(self, event: NavBar.Picked) -> None:

@@ -1,4 +1,4 @@
-"""The two lines at the top: how the run stands, and the bar of views."""
+"""The lines at the edges: how the run stands, the bar of views, and the keys."""
 
 from __future__ import annotations
 
@@ -113,6 +113,52 @@ def _times(context: Context) -> Line:
     return [*line, (" ", "dim")] if line else []
 
 
+class KeyBar(Widget):
+    """The keys that count at present, in one line; a click presses one. Much cheaper to change than Textual's footer."""
+
+    class Pressed(Message):
+        """A key was clicked."""
+
+        def __init__(self, action: str) -> None:
+            super().__init__()
+            self.action = action
+
+    def __init__(self) -> None:
+        super().__init__(id="keys")
+        self.entries: list[tuple[str, str, str]] = []
+        self.dark = True
+
+    def show_keys(self, entries: list[tuple[str, str, str]], dark: bool) -> None:
+        """Show (key, what it does, action)."""
+        if (entries, dark) != (self.entries, self.dark):
+            self.entries, self.dark = entries, dark
+            self.refresh()
+
+    def _fitting(self) -> list[tuple[str, str, str]]:
+        """Entries as far as there is room; the first and the last are kept longest."""
+        entries = list(self.entries)
+        while len(entries) > 2 and sum(len(key) + len(what) + 3 for key, what, _ in entries) > self.size.width:
+            del entries[-2]
+        return entries
+
+    def render(self) -> Text:
+        """The line."""
+        text = Text(no_wrap=True, overflow="crop")
+        for key, what, _ in self._fitting():
+            text.append(f" {key}", style("bold blue", self.dark))
+            text.append(f" {what} ", style("text", self.dark))
+        return text
+
+    def on_click(self, event: events.Click) -> None:
+        """Press the key under the mouse."""
+        at = 0
+        for key, what, action in self._fitting():
+            width = len(key) + len(what) + 3
+            if at <= event.x < at + width:
+                self.post_message(self.Pressed(action))
+            at += width
+
+
 class NavBar(Widget):
     """The names of the views with their keys."""
 
@@ -135,7 +181,7 @@ class NavBar(Widget):
         self.refresh()
 
     def _parts(self) -> list[tuple[str, str, str]]:
-        wide = self.size.width >= sum(len(name) + 5 for name in self.names)
+        wide = self.size.width >= sum(len(name) + 4 for name in self.names)
         parts = []
         for place, name in enumerate(self.names, start=1):
             shown = name if wide else name[: max(3, (self.size.width - 4 * len(self.names)) // len(self.names) + 1)]
@@ -147,7 +193,6 @@ class NavBar(Widget):
         text = Text(no_wrap=True, overflow="crop")
         for label, key, _ in self._parts():
             text.append(label, style(key, self.dark))
-            text.append(" ")
         return text
 
     def on_click(self, event: events.Click) -> None:
@@ -156,4 +201,4 @@ class NavBar(Widget):
         for label, _, name in self._parts():
             if at <= event.x < at + len(label):
                 self.post_message(self.Picked(name))
-            at += len(label) + 1
+            at += len(label)

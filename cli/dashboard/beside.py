@@ -72,3 +72,40 @@ class RunBeside:
         if self.running:
             # it outlives us on purpose, so its exit code is nobody's business
             self._process.returncode = 0
+
+
+def run_and_watch(arguments: Sequence[str], folder: Path, *, dark: bool = True) -> int:
+    """Start ``ew2s`` with these arguments in the background, and watch its run directory until the user leaves.
+
+    Args:
+        arguments: a command that writes into ``folder`` (``run … --out folder``).
+        folder: the run directory; it may be new.
+        dark: the theme at first.
+
+    Returns:
+        The run's exit code; 0 where it goes on in the background, 130 where the user stopped it.
+    """
+    from ensemw2s.cli.dashboard.app import Dashboard
+    from ensemw2s.cli.dashboard.target import Target
+    from ensemw2s.cli.dashboard.watch import Watcher
+    from ensemw2s.cli.terminal import shell_path, terminal
+    from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = RunBeside.ew2s(arguments, folder.with_name(folder.name + ".log"))
+    try:
+        answer = Dashboard(Watcher(Target(folder)), beside=beside, dark=dark).run()
+        if beside.running and answer == "stop":
+            beside.stop()
+            terminal.say("The run was stopped; the same command continues it.")
+            return EXIT_INTERRUPTED
+        if beside.running:
+            terminal.say(f"The run goes on as process {beside.pid}; its output is in {beside.log}.")
+            terminal.next(f"ew2s dashboard {shell_path(folder)}", f"kill -INT {beside.pid}")
+            return EXIT_OK
+        code = beside.poll()
+        if code:
+            terminal.say(beside.tail())
+        return EXIT_FAILED if code is None else code
+    finally:
+        beside.close()

@@ -18,7 +18,7 @@ from ensemw2s.cli.dashboard.names import short
 from ensemw2s.cli.dashboard.palette import style
 from ensemw2s.cli.dashboard.panel import Panel, Rows, to_content, to_strip
 from ensemw2s.cli.dashboard.plot import Look, Picture, Plot, draw, value_at
-from ensemw2s.cli.dashboard.text import Line, line_width, plain
+from ensemw2s.cli.dashboard.text import Line, line_width, plain, width_of
 
 SMOOTHING = (0.0, 0.6, 0.85, 0.95, 0.99)
 
@@ -68,9 +68,8 @@ class Chart(Panel, Widget, can_focus=True):
             self.border_subtitle = to_content(self._subtitle(), self.context.dark)
         self.refresh()
 
-    def _title(self, width: int) -> Line:
-        """Title, then the legend as far as it fits."""
-        line: Line = [(self.plot.title, "bold")]
+    def _legend(self) -> list[Line]:
+        """One entry for each name."""
         legend: list[Line] = []
         seen: set[str] = set()
         for curve in self.plot.curves:
@@ -79,8 +78,28 @@ class Chart(Panel, Widget, can_focus=True):
             seen.add(curve.name)
             marker = curve.marker if not curve.faint else "─"
             legend.append([("  ", "text"), (f"{marker} {curve.name}", "faint" if curve.faint else curve.colour)])
-        if len(legend) == 1 and self.plot.curves[0].draw == "bars":
-            legend = []
+        return [] if len(legend) == 1 and self.plot.curves[0].draw == "bars" else legend
+
+    def _legend_rows(self, width: int, height: int) -> list[Line]:
+        """The legend above the drawing, where it has no place in the title; at most two rows."""
+        legend = self._legend()
+        title = width_of(self.plot.title) + sum(line_width(entry) for entry in legend)
+        if title <= width - 2 or height < 9:
+            return []
+        rows: list[Line] = [[]]
+        for entry in legend:
+            if rows[-1] and line_width(rows[-1]) + line_width(entry) > width:
+                rows.append([])
+            rows[-1] = rows[-1] + entry
+        return rows if len(rows) <= 2 else []
+
+    def _title(self, width: int) -> Line:
+        """Title, then the legend as far as it fits."""
+        legend = [] if self._legend_rows(self.content_size.width, self.content_size.height) else self._legend()
+        title = self.plot.title
+        if width_of(title) + sum(line_width(entry) for entry in legend) > width - 2:
+            title = self.plot.short_title or title
+        line: Line = [(title, "bold")]
         for place, entry in enumerate(legend):
             rest = f"  +{len(legend) - place}"
             if line_width(line) + line_width(entry) + (len(rest) if place < len(legend) - 1 else 0) > width - 2:
@@ -92,7 +111,8 @@ class Chart(Panel, Widget, can_focus=True):
 
     def _subtitle(self) -> Line:
         look = self.look
-        marks = [self.plot.note] if self.plot.note else []
+        marks = [] if self.plot.categories else [self.plot.x_name]
+        marks += [self.plot.note] if self.plot.note else []
         if look.smoothing and any(curve.smoothed for curve in self.plot.curves):
             marks.append(f"smoothed {look.smoothing:g}")
         if look.log and self.plot.can_log:
@@ -113,7 +133,9 @@ class Chart(Panel, Widget, can_focus=True):
         if self._drawn_for == wanted:
             return
         self._drawn_for = wanted
-        self._picture = draw(self.plot, self.look, width, height)
+        legend = self._legend_rows(width, height)
+        picture = draw(self.plot, self.look, width, height - len(legend))
+        self._picture = Picture([*legend, *picture.lines], picture.frame)
         self._strips = [to_strip(line, width, dark).apply_style(self.rich_style) for line in self._picture.lines]
 
     def on_resize(self, event: events.Resize) -> None:

@@ -20,7 +20,7 @@ from ensemw2s.runs.files import read_json
 EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 
 #: Bytes taken at once, so that the lock is never held for long, and what is read of the metrics before the first screen.
-STEP_BYTES = 1 << 18
+STEP_BYTES = 1 << 17
 TAIL_BYTES = 1 << 20
 LIFE_EVERY = 1.0
 

@@ -9,7 +9,7 @@ from ensemw2s.cli.dashboard.fold_metrics import HISTORY_KINDS, OldMetrics
 from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.runs import SCHEMA_VERSION
 
-CHUNK = 1 << 18
+CHUNK = 1 << 17
 _NEEDLES = tuple(f'"{kind}"'.encode() for kind in HISTORY_KINDS)
 
 

@@ -9,7 +9,7 @@ from ensemw2s.cli.dashboard.fields import NAN, known
 from ensemw2s.cli.dashboard.model import LabelSample, RunModel, Stage
 from ensemw2s.cli.dashboard.names import percent, sort_arms, teacher_name
 from ensemw2s.cli.dashboard.palette import look_of
-from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit
+from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit, width_of
 
 
 def teachers(model: RunModel) -> list[str]:
@@ -108,7 +108,7 @@ def sample_lines(context: Context, width: int) -> list[Line]:
     found = samples(context.model, context.choices)
     if not found:
         return [[("No label matches." if context.choices.label_search else "No label yet.", "dim")]]
-    label = max(10, min(34, (width - 24) // 3))
+    label = max(6, min(34, (width - 24) // 3, max(width_of(clean(s.label).strip()) for s in found)))
     lines: list[Line] = [[(cut(f"  conf.       agree {fit('label', label)}  prompt", width), "dim")]]
     for sample in found:
         mark, key, _ = _verdict(sample)

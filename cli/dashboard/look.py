@@ -25,9 +25,6 @@ def _theme(name: str, dark: bool) -> Theme:
         variables={
             "border": c["blue"],
             "border-blurred": c["axis"],
-            "footer-background": c["edge"],
-            "footer-key-foreground": c["blue"],
-            "footer-description-foreground": c["text"],
             "scrollbar": c["axis"],
             "scrollbar-hover": c["dim"],
             "scrollbar-active": c["blue"],
@@ -45,8 +42,9 @@ Screen { background: $background; color: $foreground; layers: base top; }
 #head { height: 1; background: $panel; }
 #nav { height: 1; background: $background; }
 #views { height: 1fr; }
+#keys { height: 1; background: $panel; }
 #small { display: none; height: 1fr; padding: 0 1; }
-Screen.-small #views, Screen.-small #nav, Screen.-small Footer { display: none; }
+Screen.-small #views, Screen.-small #nav, Screen.-small #keys { display: none; }
 Screen.-small #small { display: block; }
 
 LinesPanel, Chart {
@@ -67,12 +65,17 @@ Screen.-compact LinesPanel:focus, Screen.-compact Chart:focus { border-top: heav
 .search.-closed { display: none; }
 
 #overview-left { width: 5fr; }
-#comparison { width: 6fr; }
+#overview-right { width: 6fr; }
+#comparison { height: 14fr; }
+#newest-loss { height: 8fr; }
+Screen.-compact #newest-loss { display: none; }
+Screen.-compact .view.-solo #newest-loss.-solo-panel { display: block; }
 #stages { height: 3fr; min-height: 6; }
 #messages { height: 2fr; }
 Screen.-narrow #overview { layout: vertical; }
 Screen.-narrow #overview-left { width: 1fr; height: 12fr; }
-Screen.-narrow #comparison { width: 1fr; height: 10fr; }
+Screen.-compact #stages { height: 5fr; }
+Screen.-narrow #overview-right { width: 1fr; height: 10fr; }
 
 #boosting { layout: grid; grid-size: 3 2; }
 Screen.-narrow #boosting { grid-size: 2 3; }
@@ -84,9 +87,13 @@ Screen.-narrow #system { layout: vertical; }
 Screen.-narrow #gauges { height: 2fr; }
 
 #token-left { width: 5fr; }
-#token-detail { width: 7fr; }
+#token-right { width: 7fr; }
+#token-detail { height: 3fr; }
+#token-weight { height: 2fr; }
+Screen.-compact #token-weight { display: none; }
+Screen.-compact .view.-solo #token-weight.-solo-panel { display: block; }
 Screen.-narrow #tokens { layout: vertical; }
-Screen.-narrow #token-left, Screen.-narrow #token-detail { width: 1fr; height: 1fr; }
+Screen.-narrow #token-left, Screen.-narrow #token-right { width: 1fr; height: 1fr; }
 
 #labelling, #runs { layout: vertical; }
 #teachers { height: auto; max-height: 8; min-height: 4; }

@@ -7,9 +7,9 @@ from typing import Any
 from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.fields import known
 from ensemw2s.cli.dashboard.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.names import TESTS, arm_name, clock, group_name, is_strong, moment, percent
+from ensemw2s.cli.dashboard.names import SPLITS, TESTS, arm_name, clock, group_name, is_strong, moment, percent
 from ensemw2s.cli.dashboard.palette import look_of
-from ensemw2s.cli.dashboard.status import MARKS
+from ensemw2s.cli.dashboard.status import MARKS, pgr_text
 from ensemw2s.cli.dashboard.summary import (
     ArmRow,
     Forecast,
@@ -175,6 +175,22 @@ def arm_lines(context: Context, width: int) -> list[Line]:
             if len(lines) > 1:
                 lines.append([("─" * min(width, name + extra + 2 * (column + (picture + 2 if picture else 0))), "grid")])
         lines.append(_arm_line(row, name, column, extra, scale))
+    return [*lines, *_pgr_lines(rows, context.model, width)]
+
+
+def _pgr_lines(rows: list[ArmRow], model: RunModel, width: int) -> list[Line]:
+    """PGR of every student with its interval, or that it is not defined."""
+    learners = [row for row in rows if row.arm.startswith("student_")]
+    if not any(row.pgr for row in learners):
+        return []
+    lines: list[Line] = [[], [(cut("PGR = (S − W) / (C − W), with Fieller's 95 % interval", width), "dim")]]
+    for row in learners:
+        colour, marker = look_of(row.arm)
+        line: Line = [(marker + " ", colour), (fit(arm_name(row.arm), 20), "text")]
+        for split in TESTS:
+            text = pgr_text(row.pgr.get(split)) or ("undefined" if model.results else "–")
+            line += [(f" {SPLITS[split]} ", "dim"), (fit(text, 18), "text")]
+        lines.append(line)
     return lines
 
 

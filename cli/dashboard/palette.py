@@ -75,9 +75,10 @@ def _mix(share: float, dark: bool) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=4096)
 def style(key: str, dark: bool) -> Style:
-    """The style of a key: colour names and ``bold``, ``italic``, ``underline``, ``reverse``, ``heat:0.42``.
+    """The style of a key: colour names and ``bold``, ``underline``, ``reverse``, ``heat:0.42``, ``ink:0.42``.
 
-    ``heat`` is a background whose lightness grows with the value, and a text colour that can be read on it.
+    ``heat`` is a background whose lightness grows with the value, and a text colour that can be read on it; ``ink`` is
+    the same as a text colour. ``selected`` gives way to ``heat``.
     """
     names = colours(dark)
     out = Style(color=names["text"])
@@ -88,8 +89,11 @@ def style(key: str, dark: bool) -> Style:
             red, green, blue = _mix(float(word[5:]), dark)
             bright = 0.299 * red + 0.587 * green + 0.114 * blue > 120
             out += Style(bgcolor=f"rgb({red},{green},{blue})", color="#101010" if bright else "#f4f4f4")
+        elif word.startswith("ink:"):
+            out += Style(color="rgb({},{},{})".format(*_mix(0.3 + 0.7 * float(word[4:]), dark)))
         elif word == "selected":
-            out += Style(bgcolor=names["select"])
+            if out.bgcolor is None:
+                out += Style(bgcolor=names["select"])
         else:
             out += Style.parse(word)
     return out

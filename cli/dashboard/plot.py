@@ -55,6 +55,8 @@ class Plot:
         categories: names of x = 0, 1, 2 …; x is numeric where there are none.
         empty: what to say while there is nothing to draw.
         y_range: fixed ends of the y axis.
+        note: shown at the lower edge.
+        short_title: for narrow panels.
     """
 
     title: str
@@ -68,6 +70,7 @@ class Plot:
     empty: str = "Nothing yet."
     y_range: tuple[float, float] | None = None
     note: str = ""
+    short_title: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,10 @@ def full_range(plot: Plot) -> tuple[float, float] | None:
     if not found:
         return None
     low, high = min(float(x.min()) for x in found), max(float(x.max()) for x in found)
+    for curve in plot.curves:
+        if curve.draw == "bars" and curve.x.size > 1:  # a bar is as wide as the distance to the next
+            half = float(curve.x[1] - curve.x[0]) / 2
+            return low - half, high + half
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
@@ -181,6 +188,16 @@ def _centred(message: str, width: int, height: int) -> list[Line]:
     return lines
 
 
+def _at_least_two(low: float, high: float, most: int) -> list[float]:
+    """Linear ticks; more than asked for where there would be one or none."""
+    ticks: list[float] = []
+    for more in (0, 1, 2, 4):
+        ticks = linear_ticks(low, high, most + more)
+        if len(ticks) >= 2:
+            break
+    return ticks
+
+
 class _Drawing:
     """One drawing in progress."""
 
@@ -199,7 +216,7 @@ class _Drawing:
         rows = height - axis_rows
         most = max(1, rows // 3)
         scale = 100.0 if plot.percent else 1.0
-        self.y_ticks = log_ticks(*y_range, most) if log else linear_ticks(*y_range, most)
+        self.y_ticks = log_ticks(*y_range, most) if log else _at_least_two(*y_range, most)
         self.y_labels = log_labels(self.y_ticks, scale=scale) if log else tick_labels(self.y_ticks, scale=scale)
         left = min(9, max((len(label) for label in self.y_labels), default=1)) + 1
         names = [width_of(rule.name) for rule in plot.rules if rule.name]
@@ -311,7 +328,7 @@ class _Drawing:
             return
         columns = np.repeat(self._columns(curve.x), 3)
         ends = np.stack([self._rows(curve.low), self._rows(curve.high), np.full(curve.x.size, np.nan)], axis=1)
-        canvas.line(np.floor(columns / 2) * 2, ends.reshape(-1), ink)
+        canvas.line(np.rint(columns) // 2 * 2, ends.reshape(-1), ink)
 
     def _take(self, canvas: Canvas) -> None:
         frame = self.frame
@@ -357,7 +374,10 @@ class _Drawing:
             room = max(1, frame.width // max(1, len(ticks)) - 1)
             labels = [cut(name, room) for name in self.plot.categories]
         else:
-            ticks = linear_ticks(*self.window, max(1, frame.width // 9), whole=self.plot.whole_x)
+            ticks = linear_ticks(*self.window, max(1, frame.width // 7), whole=self.plot.whole_x)
+            labels = tick_labels(ticks)
+            longest = max(map(len, labels), default=1) + 2
+            ticks = linear_ticks(*self.window, max(1, frame.width // longest), whole=self.plot.whole_x)
             labels = tick_labels(ticks)
         free = frame.left - 1
         end = frame.left + frame.width + self.right
@@ -369,8 +389,7 @@ class _Drawing:
             if self.axis_rows == 2:
                 self._put(frame.height, column, "┬", axis)
             start = min(max(frame.left - 1, column - len(label) // 2), end - len(label))
-            limit = end if self.plot.categories else name_at - 1
-            if start >= free and start + len(label) <= limit:
+            if start >= free and start + len(label) <= end:
                 self._put(self.height - 1, start, label, 0)
                 free = start + len(label) + 1
         if not self.plot.categories and name_at >= free:

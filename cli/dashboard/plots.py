@@ -8,7 +8,7 @@ import numpy as np
 
 from ensemw2s.cli.dashboard.fields import NAN, known
 from ensemw2s.cli.dashboard.model import BINS, RunModel
-from ensemw2s.cli.dashboard.names import SPLITS, arm_name, teacher_name
+from ensemw2s.cli.dashboard.names import SPLITS, arm_name, sort_arms, teacher_name
 from ensemw2s.cli.dashboard.palette import CYCLE, look_of
 from ensemw2s.cli.dashboard.plot import Curve, Plot, Rule
 from ensemw2s.cli.dashboard.series import Floats
@@ -31,9 +31,21 @@ def loss_plot(model: RunModel) -> Plot:
     for tag in tags[-MAX_EARLIER - 1 :]:
         x, y = model.curves[tag].loss.arrays()
         newest = tag == tags[-1]
-        name = f"round {_round_number(tag)}" if newest else "earlier rounds"
+        name = f"round {_round_number(tag)}" if newest else "earlier"
         curves.append(Curve(name, x, y, "blue", "●" if newest else "", faint=not newest, legend=newest or tag == tags[-2]))
-    return Plot("Training loss", curves, x_name="step", whole_x=True, empty="No training step yet.")
+    return Plot(
+        "Training loss", curves, x_name="step", whole_x=True, empty="No training step yet.", short_title="Loss"
+    )
+
+
+def newest_loss_plot(model: RunModel) -> Plot:
+    """Training loss of what is trained now, or was last."""
+    dated = [curve for curve in model.curves.values() if known(curve.time)]
+    if not dated:
+        return Plot("Training loss", x_name="step", empty="No training step yet.")
+    newest = max(dated, key=lambda curve: curve.time)
+    x, y = newest.loss.arrays()
+    return Plot(f"Training loss of {newest.tag}", [Curve("", x, y, "blue", "")], x_name="step", whole_x=True)
 
 
 def _round_number(tag: str) -> int:
@@ -49,7 +61,7 @@ def accuracy_plot(model: RunModel, split: str) -> Plot:
         scores = model.scores.get((arm, split), {})
         if scores:
             curves.append(_curve(arm_name(arm), arm, {t: s.ensemble for t, s in scores.items()}))
-    curves.append(_curve("ensemble so far", "ensemble", {t: s.ensemble for t, s in boosting.items()}))
+    curves.append(_curve("ensemble", "ensemble", {t: s.ensemble for t, s in boosting.items()}))
     rules = []
     weak = model.arms.get("weak_zero_shot", {}).get(split)
     if weak is not None and known(weak.accuracy):
@@ -62,6 +74,7 @@ def accuracy_plot(model: RunModel, split: str) -> Plot:
         percent=True,
         whole_x=True,
         empty="No round is scored yet.",
+        short_title=f"{SPLITS.get(split, split)}, %",
     )
 
 
@@ -100,16 +113,17 @@ def concentration_plot(model: RunModel) -> Plot:
         _curve("top 1 %", "ceiling", {t: r.top1_share for t, r in done.items()}),
     ]
     return Plot(
-        "Concentration of D, %", curves, x_name="round", percent=True, whole_x=True, empty="No round is finished."
-    )
+        "Concentration of D, %", curves, x_name="round", percent=True, whole_x=True, empty="No round is finished.",
+        short_title="D, %",
+    )  # fmt: skip
 
 
 def student_loss_plot(model: RunModel) -> Plot:
     """Training loss of the students and the ceiling."""
     curves = []
-    for tag in ("ceiling", *sorted(tag for tag in model.curves if tag.startswith("student/"))):
-        if tag in model.curves:
-            arm = tag.replace("/", "_")
+    arms = {tag.replace("/", "_"): tag for tag in model.curves if tag.startswith("student/") or tag == "ceiling"}
+    for arm in sort_arms(arms):
+        if (tag := arms[arm]) in model.curves:
             colour, marker = look_of(arm)
             x, y = model.curves[tag].loss.arrays()
             curves.append(Curve(arm_name(arm), x, y, colour, marker))
@@ -194,6 +208,24 @@ def agreement_plot(model: RunModel, teacher: str) -> Plot:
         empty="No label yet.",
         y_range=(0.0, 1.0),
     )
+
+
+def weight_plot(model: RunModel, example_id: str) -> Plot:
+    """Weight of one example by round, as a multiple of uniform weights; the heaviest and the 20th as context."""
+    own: dict[int, float] = {}
+    edges: tuple[dict[int, float], dict[int, float]] = ({}, {})
+    for place, examples in model.hard.items():
+        weights = {e.id: e.weight * (model.tokens / max(1, len(e.tokens)) if model.tokens else 1.0) for e in examples}
+        if example_id in weights:
+            own[place] = weights[example_id]
+        if weights:
+            edges[0][place], edges[1][place] = max(weights.values()), min(weights.values())
+    curves = [_curve(name, "dim", points, faint=True) for name, points in zip(("largest", "least shown"), edges, strict=True)]
+    curves[1].legend = False
+    curves[0].name = "range of those shown"
+    curves.append(_curve("this example", "ensemble", own))
+    title = "Weight by round, × uniform" if model.tokens else "Weight by round"
+    return Plot(title, curves, x_name="round", whole_x=True, empty="No round has reported its tokens yet.")
 
 
 def time_plot(title: str, curves: list[tuple[str, Floats, Floats]], *, percent: bool = False, empty: str = "") -> Plot:

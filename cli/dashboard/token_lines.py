@@ -73,6 +73,12 @@ def entries(model: RunModel, choices: Choices) -> list[Entry]:
     return found
 
 
+def chosen(model: RunModel, choices: Choices) -> HardExample | None:
+    """The example under the cursor; the first where that one is not in the list."""
+    found = [entry.example for entry in entries(model, choices)]
+    return next((e for e in found if e.id == choices.token_example), found[0] if found else None)
+
+
 def _matches(example: HardExample, search: str) -> bool:
     words = search.casefold().split()
     answer = "".join(example.tokens)
@@ -128,14 +134,14 @@ def list_lines(context: Context, width: int) -> tuple[list[Line], list[int | Non
     for place, entry in enumerate(found):
         example = entry.example
         spark = sparkline(entry.history[-8:])
-        wrong = f"✕{example.wrong_tokens}/{len(example.tokens)}"
+        wrong = f"{example.wrong_tokens}/{len(example.tokens)} wrong"
         head: Line = [
             (fit(str(entry.rank), 3, ">") + " ", "dim"),
             (fit(times_uniform(model, example.weight, len(example.tokens)), 6, ">") + " ", "bold text"),
-            (fit(wrong, 6) + " ", "bad" if example.wrong_tokens else "dim"),
+            (fit(wrong, 11) + " ", "bad" if example.wrong_tokens else "dim"),
             (fit(spark, min(8, len(entry.history)) + 1), "blue"),
         ]
-        used = 18 + min(8, len(entry.history)) + 1
+        used = 23 + min(8, len(entry.history)) + 1
         lines.append([*head, (cut(clean(example.prompt), max(4, width - used)), "text")])
         lines.append([("    ", "dim"), *answer_line(example, largest, width - 5)])
         items += [place, place]
@@ -148,12 +154,9 @@ def detail_lines(context: Context, width: int) -> list[Line]:
     now = shown_round(model, choices)
     if now is None:
         return [[("After each round the 20 heaviest training examples appear here.", "dim")]]
-    example = find(model, now, choices.token_example)
+    example = chosen(model, choices)
     if example is None:
-        found = entries(model, choices)
-        if not found:
-            return [[("No example.", "dim")]]
-        example = found[0].example
+        return [[("No example.", "dim")]]
     rounds = [t for t in sorted(model.hard) if find(model, t, example.id) is not None]
     lines: list[Line] = [
         [(clean(example.id), "bold text"), (f"  round {now}", "dim")],
@@ -189,7 +192,7 @@ def _blocks(model: RunModel, example: HardExample, now: int, rounds: list[int], 
         return [[("The answer has no tokens.", "dim")]]
     shown = [visible(token) for token in example.tokens[:MAX_TOKENS]]
     said = [visible(token) for token in example.predicted[:MAX_TOKENS]]
-    wide = [max(2, width_of(a), width_of(b) if w >= 0.5 else 0) for a, b, w in zip(shown, said, example.wrong, strict=False)]
+    wide = [max(3, width_of(a), width_of(b) if w >= 0.5 else 0) for a, b, w in zip(shown, said, example.wrong, strict=False)]
     wide = [min(w, max(2, width - _LABEL - 1)) for w in wide]
     history = {t: e for t in rounds[-MAX_ROUNDS_SHOWN:] if (e := find(model, t, example.id)) is not None}
     largest = _largest(list(history.values()) or [example])
@@ -222,7 +225,9 @@ def _block(
     for j in places:
         key, _ = heat(example.weights[j], largest)
         wrong = example.wrong[j] >= 0.5
-        answer += [(fit(shown[j], wide[j]), key + (" bold underline" if wrong else "")), (" ", "text")]
+        token = cut(shown[j], wide[j])
+        answer += [(token, key + (" bold underline" if wrong else "")), (" " * (wide[j] - width_of(token)), key)]
+        answer.append((" ", "text"))
         expert.append((fit(said[j] if wrong else "·", wide[j] + 1), "bold bad" if wrong else "faint"))
     lines = [answer, expert]
     for t in sorted(history, reverse=True):
@@ -232,10 +237,9 @@ def _block(
             if j >= len(old.weights):
                 row.append((" " * (wide[j] + 1), "text"))
                 continue
-            key, part = heat(old.weights[j], largest)
-            mark = "✕" if old.wrong[j] >= 0.5 else level(part * 0.999)
-            cell = level(part * 0.999) * (wide[j] - 1) + mark
-            row += [(cell, key), (" ", "text")]
+            part = heat(old.weights[j], largest)[1]
+            row.append((level(part * 0.999) * (wide[j] - 1), f"ink:{part:.2f}"))
+            row.append(("✕ " if old.wrong[j] >= 0.5 else "  ", "bad"))
         lines.append(row)
     lines.append([])
     return lines

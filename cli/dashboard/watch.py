@@ -68,6 +68,7 @@ class Watcher(threading.Thread):
         self._noticed = (-1, 0.0)
         self._poke = threading.Event()
         self._stopping = False
+        self._give_way_until = float("-inf")
 
     @property
     def follower(self) -> Follower | None:
@@ -90,6 +91,10 @@ class Watcher(threading.Thread):
         self._slow_at = float("-inf")
         self._poke.set()
 
+    def give_way(self, seconds: float = 0.2) -> None:
+        """Leave the processor to the screen for a moment: a key was pressed."""
+        self._give_way_until = time.monotonic() + seconds
+
     def stop(self) -> None:
         """End the thread and wait for it a moment."""
         self._stopping = True
@@ -108,7 +113,8 @@ class Watcher(threading.Thread):
                 self.first_read.set()
                 self._notify(force=True)
                 more = False
-            pause = 0.002 if more else EVERY_RUNNING if self.model.life == "running" else EVERY_IDLE
+            busy = time.monotonic() < self._give_way_until
+            pause = (0.03 if busy else 0.003) if more else EVERY_RUNNING if self.model.life == "running" else EVERY_IDLE
             if self._poke.wait(pause):
                 self._poke.clear()
         if self._follower is not None:
@@ -128,7 +134,7 @@ class Watcher(threading.Thread):
         more = follower.poll()
         if not more:
             self.first_read.set()
-            more = follower.read_history()
+            more = True if now < self._give_way_until and self.model.history < 1.0 else follower.read_history()
         self._notify(force=not self.first_read.is_set() and self._noticed[0] < 0)
         return more
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -171,4 +172,7 @@ def _score(ctx: Context, name: str, side: Side, model: ModelConfig, partial: Pat
             sink=ctx.sink,
             tag=f"{name}/{split}",
         )
-        table.save(folder)
+        unfinished = folder.with_name(f"{split}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        table.save(unfinished)
+        unfinished.rename(folder)

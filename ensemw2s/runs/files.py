@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -15,6 +16,8 @@ from typing import Any
 from ensemw2s.errors import RunFailedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 def to_json(value: Any) -> Any:
@@ -99,13 +102,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def is_disk_full(error: BaseException) -> bool:
     """Whether ``error``, or what caused it, says that no space is left.
 
-    Besides ``OSError`` this knows libraries that hide the number in their text (safetensors: ``os error 28``).
+    Besides ``OSError`` with its number this knows libraries that put it into their text (safetensors: ``os error 28``)
+    or report nothing but a short write (numpy).
     """
     for one in _chain(error):
         if isinstance(one, OSError) and one.errno in _FULL:
             return True
         text = str(one)
-        if "No space left on device" in text or "Disk quota exceeded" in text or "(os error 28)" in text:
+        if any(sign in text for sign in _FULL_TEXTS) or (isinstance(one, OSError) and _SHORT_WRITE.fullmatch(text)):
             return True
     return False
 

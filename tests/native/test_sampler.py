@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -218,6 +219,16 @@ def test_reads_memory_maps_and_leaves_them_alone(tmp_path) -> None:
         expected = WeightedSampler(weights).sample(1000, 1, **options)
         assert np.array_equal(WeightedSampler(mapped).sample(1000, 1, **options), expected)
     assert np.array_equal(np.load(tmp_path / "w.npy"), weights)
+
+
+def test_several_threads_may_draw_at_once() -> None:
+    weights = np.random.default_rng(8).random(200_000)
+    sampler = WeightedSampler(weights)  # its table is built by whichever thread comes first
+    calls = [(1000, s, 0, ordered) for s in range(8) for ordered in (False, True)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda c: sampler.sample(c[0], c[1], c[2], sorted=c[3]), calls))
+    for call, drawn in zip(calls, together, strict=True):
+        assert np.array_equal(drawn, WeightedSampler(weights).sample(*call[:3], sorted=call[3]))
 
 
 def test_keeps_its_weights_alive() -> None:

@@ -180,3 +180,21 @@ def test_fingerprints_do_not_depend_on_key_order_but_on_every_value() -> None:
     assert fingerprint(base) == fingerprint({"b": "t", "a": {"y": [1.5, None], "x": 1}})
     others = [{"a": {"x": 1, "y": [1.5, 0]}, "b": "t"}, {"a": {"x": 1, "y": [None, 1.5]}, "b": "t"}, {"b": "t"}]
     assert len({fingerprint(base), *map(fingerprint, others)}) == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
+@pytest.mark.parametrize("library", ["python", "numpy"])
+def test_a_full_disk_is_recognised_whoever_wrote(tmp_path: Path, library: str) -> None:
+    import numpy as np
+
+    def write(_partial: Path) -> None:
+        values = np.zeros(200_000, dtype=np.float32)
+        if library == "python":
+            with Path("/dev/full").open("wb", buffering=0) as stream:
+                stream.write(values.tobytes())
+        else:
+            with Path("/dev/full").open("wb") as stream:
+                np.save(stream, values)
+
+    with pytest.raises(RunFailedError, match="disk is full"):
+        Stages(tmp_path).ensure("stage", {}, write)

@@ -13,10 +13,11 @@ from ensemw2s.cli.dashboard.panel import Panel, panels_in
 
 
 class View(Container):
-    """One screenful. ``name_`` is shown in the bar of views, ``help_lines`` in the help."""
+    """One screenful. ``name_`` is in the bar of views, ``help_lines`` in the help, ``key_hints`` come first in the last line."""
 
     name_: ClassVar[str] = ""
     help_lines: ClassVar[tuple[tuple[str, str], ...]] = ()
+    key_hints: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
     def __init__(self, context: Context) -> None:
         super().__init__(id=self.name_.lower(), classes="view")

@@ -15,6 +15,7 @@ from ensemw2s.cli.dashboard import label_lines, plots, run_lines, token_lines
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import TOKEN_SORTS, Context
 from ensemw2s.cli.dashboard.panel import LinesPanel, Rows, TextPanel
+from ensemw2s.cli.dashboard.plot import Plot
 from ensemw2s.cli.dashboard.text import Line
 from ensemw2s.cli.dashboard.views.base import View
 from ensemw2s.runs import RunInfo
@@ -116,7 +117,9 @@ class Tokens(SearchView):
         with Container(classes="box", id="token-left"):
             yield self.search_line()
             yield TokenList()
-        yield TextPanel("Tokens by weight", token_lines.detail_lines, ("tokens", "data"), id="token-detail")
+        with Container(classes="box", id="token-right"):
+            yield TextPanel("Tokens by weight", token_lines.detail_lines, ("tokens", "data"), id="token-detail")
+            yield Chart(_weight_plot, ("tokens", "data"), id="token-weight")
 
     def step(self, by: int) -> None:
         """Another round."""
@@ -142,6 +145,11 @@ class Tokens(SearchView):
             self.context.choices.changed()
             self.query_one("#token-detail", TextPanel).scroll_home(animate=False, immediate=True)
             self.refresh_panels()
+
+
+def _weight_plot(context: Context) -> Plot:
+    example = token_lines.chosen(context.model, context.choices)
+    return plots.weight_plot(context.model, "" if example is None else example.id)
 
 
 def _teacher(context: Context) -> str:
@@ -187,7 +195,7 @@ class RunList(LinesPanel):
     runs = True
     selectable = True
     heading = "Runs"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark", show=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark", key_display="Space")]
 
     def __init__(self) -> None:
         super().__init__(id="run-list")
@@ -224,6 +232,7 @@ class Runs(SearchView):
     """All runs below a root; two or more compared."""
 
     name_ = "Runs"
+    key_hints = (("Enter", "Open", "panel.choose"), ("Space", "Mark", "panel.mark"))
     placeholder = "Filter by name, state, preset"
     help_lines = (
         ("Enter", "show the run"),

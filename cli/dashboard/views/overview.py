@@ -1,4 +1,4 @@
-"""Overview: the timeline, the comparison table filling in, the newest messages."""
+"""Overview: the timeline, the comparison table filling in, the newest messages and the training at work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from textual.app import ComposeResult
 from textual.containers import Container
 
 from ensemw2s.cli.dashboard import overview_lines as lines
+from ensemw2s.cli.dashboard import plots
+from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.panel import TextPanel
 from ensemw2s.cli.dashboard.views.base import View
 
@@ -33,4 +35,6 @@ class Overview(View):
             yield TextPanel(
                 "Messages", lines.message_lines, ("messages",), rows=lines.message_rows, id="messages", stick_to_end=True
             )
-        yield TextPanel("Comparison", lines.arm_lines, ("arms",), rows=lines.arm_table_rows, id="comparison")
+        with Container(classes="box", id="overview-right"):
+            yield TextPanel("Comparison", lines.arm_lines, ("arms",), rows=lines.arm_table_rows, id="comparison")
+            yield Chart(lambda c: plots.newest_loss_plot(c.model), ("train",), id="newest-loss")

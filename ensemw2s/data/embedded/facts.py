@@ -17,24 +17,27 @@ LINE = 48
 #: Lengths of the lists, equally often; the short ones are easier and are learned first.
 LENGTHS: tuple[int, ...] = (2, 3, 4, 5, 6)
 IGNORED = -100
-#: Facts about a skill for each fact about another one: addition takes small models much longer to learn.
-PRACTICE = {"sum": 4}
-_PRACTISED = tuple(s for s in SKILLS for _ in range(PRACTICE.get(s.name, 1)))
 
 
-def make_line(rng: np.random.Generator) -> str:
-    """Facts that fit into :data:`LINE` characters."""
+def make_line(rng: np.random.Generator, sums: int = 1) -> str:
+    """Facts that fit into :data:`LINE` characters; ``sums`` as in :func:`make_fact`."""
     line = ""
     while True:
-        fact = make_fact(rng)
+        fact = make_fact(rng, sums)
         if len(line) + len(fact) > LINE:
             return line
         line += fact
 
 
-def make_fact(rng: np.random.Generator) -> str:
-    """One fact: skill by practice, length uniform, the list uniform over those that are not reserved for questions."""
-    skill = _PRACTISED[int(rng.integers(0, len(_PRACTISED)))]
+def make_fact(rng: np.random.Generator, sums: int = 1) -> str:
+    """One fact: its length uniform, its list uniform over those that are not reserved for questions.
+
+    Args:
+        rng: source of randomness.
+        sums: facts about ``sum`` for each fact about any other skill; the others are equally frequent.
+    """
+    skills = [s for s in SKILLS for _ in range(sums if s.name == "sum" else 1)]
+    skill = skills[int(rng.integers(0, len(skills)))]
     length = LENGTHS[int(rng.integers(0, len(LENGTHS)))]
     while True:
         digits = draw_digits(rng, length)

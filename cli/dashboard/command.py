@@ -1,0 +1,156 @@
+"""The command ``ew2s dashboard``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ensemw2s.cli.help import help_text
+
+if TYPE_CHECKING:
+    from ensemw2s.cli.dashboard.follow import Follower
+    from ensemw2s.cli.dashboard.model import RunModel
+    from ensemw2s.cli.dashboard.target import Target
+
+HELP = help_text(
+    "Watch a run in the terminal: boosting, tokens, labelling, students.",
+    [
+        "ew2s dashboard                          # the latest run below runs/",
+        "ew2s dashboard runs/2026-…-tiny         # one run, going on or over",
+        "ew2s dashboard --once                   # a plain status, once",
+        "ew2s dashboard runs/… --replay --speed 50",
+        "ew2s dashboard user@host:project/runs   # over ssh",
+    ],
+    "It only reads: start and leave it at any time, before, during and after a run. Press ? for the keys. Without a "
+    "terminal it prints the status that --once prints.",
+)
+
+
+def dashboard(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN or ROOT]", help="A run directory, a folder with runs, or user@host:path.", show_default=False),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print a plain status and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the status as JSON and end.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Play the run from its log.")] = False,
+    speed: Annotated[float, typer.Option("--speed", min=0.1, help="Seconds of the run in a second of the replay.")] = 20.0,
+    light: Annotated[bool, typer.Option("--light", help="Begin with the light theme; d switches.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Serve it to a browser (needs textual-serve).")] = False,
+    host: Annotated[str, typer.Option("--host", help="Address for --web; only this machine by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port for --web.")] = 8000,
+) -> None:
+    """Watch a run (the help text is given by ``register``)."""
+    if web:
+        from ensemw2s.cli.dashboard.web import serve
+
+        serve(run, host=host, port=port, replay=replay, speed=speed, light=light)
+        return
+    target, follower = _resolve(run, replay, speed)
+    if once or json or not interactive():
+        _print_status(target, follower, json)
+        return
+    from ensemw2s.cli.dashboard.app import Dashboard
+    from ensemw2s.cli.dashboard.watch import Watcher
+
+    sys.setswitchinterval(0.001)  # the reading thread gives way to the screen sooner
+    Dashboard(Watcher(target, follower), dark=not light).run()
+
+
+def interactive() -> bool:
+    """Whether somebody can see and use a full screen: Textual draws to stderr and reads from stdin."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | None, Follower | None]:
+    """What to follow: a place that is looked at again and again, or something fixed.
+
+    Raises:
+        InputError: a replay of what is no run; a remote machine that cannot be read.
+    """
+    from ensemw2s.cli.dashboard.follow import RunFollower
+    from ensemw2s.cli.dashboard.source import LocalSource
+    from ensemw2s.cli.dashboard.target import Target, parse_remote
+    from ensemw2s.cli.rundirs import runs_root
+    from ensemw2s.errors import InputError
+
+    remote = parse_remote(run) if run is not None else None
+    if remote is not None:
+        from ensemw2s.cli.dashboard.remote import RemoteSource
+
+        if replay:
+            raise InputError("A run on another machine cannot be replayed.", hint="Copy its run directory here first.")
+        source = RemoteSource(remote)
+        try:
+            source.connect()
+        except InputError:
+            source.close()
+            raise
+        return None, RunFollower(source)
+    target = Target(Path(run) if run is not None else runs_root())
+    if not replay:
+        return target, None
+    from ensemw2s.cli.dashboard.replay import ReplayFollower
+
+    folder = target.current()
+    if folder is None:
+        raise _no_run(target)
+    return None, ReplayFollower(LocalSource(folder), speed)
+
+
+def _no_run(target: Target) -> Exception:
+    from ensemw2s.errors import InputError
+
+    return InputError(f"There is no run in {target.path}.", hint="Begin with: ew2s run --preset tiny")
+
+
+def _print_status(target: Target | None, follower: Follower | None, as_json: bool) -> None:
+    """The status on stdout.
+
+    Raises:
+        InputError: there is no run.
+    """
+    from ensemw2s.cli.dashboard.follow import RunFollower
+    from ensemw2s.cli.dashboard.source import LocalSource
+    from ensemw2s.cli.dashboard.status import status_text
+    from ensemw2s.cli.dashboard.summary import to_json
+    from ensemw2s.cli.terminal import terminal
+
+    if target is not None:
+        folder = target.current()
+        if folder is None:
+            raise _no_run(target)
+        follower = RunFollower(LocalSource(folder))
+    model = _read(follower)
+    if as_json:
+        terminal.json(to_json(model))
+    else:
+        terminal.out(status_text(model))
+        if model.life == "running":
+            terminal.next("ew2s dashboard   in a terminal, to watch it")
+
+
+def _read(follower: Follower | None) -> RunModel:
+    """Everything but history."""
+    from ensemw2s.cli.dashboard.follow import RunFollower
+    from ensemw2s.errors import InputError
+
+    if follower is None:
+        raise InputError("There is nothing to show.")
+    if not isinstance(follower, RunFollower):  # a replay without a terminal: its end is the run as it stands
+        follower = RunFollower(follower.source)
+    try:
+        while follower.poll():
+            pass
+    finally:
+        follower.source.close()
+    return follower.model
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("dashboard", help=HELP)(dashboard)
