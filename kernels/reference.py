@@ -148,9 +148,11 @@ def with_temperature(log_probs: Tensor, temperature: float) -> Tensor:
     """``log_softmax(log_probs / temperature)``, shifted first so that no temperature overflows."""
     if temperature == 1.0:
         return log_probs
-    limits = torch.finfo(log_probs.dtype)
+    if log_probs.dtype == torch.float32:
+        limits = torch.finfo(torch.float32)
+        temperature = min(max(temperature, limits.tiny), limits.max)
     shifted = log_probs - log_probs.max(dim=1, keepdim=True).values
-    return torch.log_softmax(shifted / min(max(temperature, limits.tiny), limits.max), dim=1)
+    return torch.log_softmax(shifted / temperature, dim=1)
 
 
 def combine(request: CombineRequest) -> CombineResult:

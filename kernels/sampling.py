@@ -44,5 +44,7 @@ def invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(dim=1)
     total = cumulative[:, -1:].contiguous()
     tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    last = torch.searchsorted(cumulative, total)  # the last possible token: uniform · total may round up to total
+    last = torch.searchsorted(
+        cumulative, total
+    )  # the last possible token: in float32 a uniform number may round up to 1
     return torch.minimum(tokens, last)[:, 0]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 from rich.text import Text
 from textual import events, on
 from textual.app import App, ComposeResult, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
+from ensemw2s.cli.dashboard import keys
 from ensemw2s.cli.dashboard.bars import Head, KeyBar, NavBar
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import Context
@@ -31,30 +32,10 @@ from ensemw2s.cli.dashboard.watch import Watcher
 if TYPE_CHECKING:
     from ensemw2s.cli.dashboard.beside import RunBeside
 
-#: Below this the views are not shown; below the second the panels have no boxes; below the third they stand over each other.
+#: Below the first the views are not shown; below the second panels have no boxes, below the third they are stacked.
 SMALLEST = (60, 15)
 BOXED = (100, 30)
 WIDE = 110
-
-
-#: The last line: key, what it does, action.
-_KEYS = (
-    ("?", "Help", "help"),
-    ("f", "Full", "full"),
-    ("/", "Search", "search"),
-    ("o", "Sort", "sort"),
-    ("[ ]", "Before, after", "step(1)"),
-    ("m", "Smooth", "smooth"),
-    ("y", "Log", "log"),
-    ("+ −", "Zoom", "zoom(0.5)"),
-    ("p", "Pause", "pause"),
-    ("< >", "Speed", "speed(2.0)"),
-    ("s", "SVG", "picture"),
-    ("e", "CSV", "csv"),
-    ("d", "Theme", "dark"),
-    ("^p", "Commands", "command_palette"),
-    ("q", "Quit", "leave"),
-)
 
 
 class Changed(Message):
@@ -79,29 +60,7 @@ class Dashboard(App[str]):
     CSS = CSS
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("f", "full", "Full"),
-        Binding("m", "smooth", "Smooth"),
-        Binding("y", "log", "Log"),
-        Binding("plus,equals_sign", "zoom(0.5)", "Zoom", key_display="+/−"),
-        Binding("minus", "zoom(2.0)", "Zoom out", show=False),
-        Binding("0", "reset", "All", show=False),
-        Binding("left_square_bracket", "step(-1)", "Before", key_display="[ ]"),
-        Binding("right_square_bracket", "step(1)", "After", show=False),
-        Binding("slash", "search", "Search", key_display="/"),
-        Binding("o", "sort", "Sort"),
-        Binding("p", "pause", "Pause"),
-        Binding("less_than_sign", "speed(0.5)", "Slower", show=False),
-        Binding("greater_than_sign", "speed(2.0)", "Faster", show=False),
-        Binding("s", "picture", "SVG"),
-        Binding("e", "csv", "CSV"),
-        Binding("d", "dark", "Theme", show=False),
-        Binding("l", "latest", "Latest", show=False),
-        Binding("escape", "back", "Back", show=False),
-        Binding("q", "leave", "Quit"),
-        *(Binding(str(i + 1), f"view({i})", view.name_, show=False) for i, view in enumerate(VIEWS)),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = keys.bindings([view.name_ for view in VIEWS])
 
     def __init__(
         self, watcher: Watcher, *, folder: Path | None = None, beside: RunBeside | None = None, dark: bool = True
@@ -115,7 +74,7 @@ class Dashboard(App[str]):
         self.head = Head()
         self.nav = NavBar([view.name_ for view in self.views])
         self.switcher = ContentSwitcher(id="views", initial=self.views[0].id)
-        self.keys = KeyBar()
+        self.key_bar = KeyBar()
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
         self.updates = 0
@@ -139,7 +98,7 @@ class Dashboard(App[str]):
             yield from self.views
         with Container(id="small"):
             yield self.small_text
-        yield self.keys
+        yield self.key_bar
 
     def on_mount(self) -> None:
         """Begin to read."""
@@ -185,7 +144,7 @@ class Dashboard(App[str]):
         """Redraw the panels that are seen and whose part of the model changed."""
         self.watcher.want_runs = self.view.name_ == "Runs"
         self.head.show(self.context, tick=True)
-        self.keys.show_keys(self._keys(), self.context.dark)
+        self.key_bar.show_keys(self._keys(), self.context.dark)
         if self.small:
             self._say_small()
         else:
@@ -194,7 +153,7 @@ class Dashboard(App[str]):
     def _keys(self) -> list[tuple[str, str, str]]:
         """The keys of the last line: those shown that count in this view."""
         found = []
-        own = [*self.view.key_hints, *_KEYS] if self.view.solo is None else [("Esc", "Back", "back"), *_KEYS]
+        own = [*self.view.key_hints, *keys.LINE] if self.view.solo is None else [("Esc", "Back", "back"), *keys.LINE]
         for key, what, action in own:
             name, _, rest = action.partition("(")
             if name.startswith("panel.") or self.check_action(name, (rest,)):
@@ -243,19 +202,9 @@ class Dashboard(App[str]):
             panel.focus(scroll_visible=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Which keys count at present; the footer shows only these."""
-        name = self.view.name_
-        if action in ("smooth", "log", "zoom", "reset"):
-            return any(chart.size.width > 0 for chart in self.view.charts)
-        if action == "step":
-            return name in ("Tokens", "Labelling")
-        if action == "search":
-            return name in ("Tokens", "Labelling", "Runs")
-        if action == "sort":
-            return name == "Tokens"
-        if action in ("pause", "speed"):
-            return self.replay is not None
-        return True
+        """Which keys count at present."""
+        charts = any(chart.size.width > 0 for chart in self.view.charts)
+        return keys.counts(action, self.view.name_, charts=charts, replay=self.replay is not None)
 
     def action_view(self, place: int) -> None:
         """Show a view."""
@@ -287,7 +236,7 @@ class Dashboard(App[str]):
             view.set_solo(view.focused_panel() or view.first_panel())
         self.call_after_refresh(self.refresh_all)
 
-    def action_back(self) -> None:
+    async def action_back(self) -> None:
         """All panels again."""
         self.view.set_solo(None)
 

@@ -114,7 +114,7 @@ def _times(context: Context) -> Line:
 
 
 class KeyBar(Widget):
-    """The keys that count at present, in one line; a click presses one. Much cheaper to change than Textual's footer."""
+    """The keys that count at present, in one line; a click presses one. Cheaper to change than Textual's footer."""
 
     class Pressed(Message):
         """A key was clicked."""

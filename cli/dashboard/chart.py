@@ -12,12 +12,13 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ensemw2s.cli.dashboard.context import Context
+from ensemw2s.cli.dashboard.drawing import draw
 from ensemw2s.cli.dashboard.fields import known
 from ensemw2s.cli.dashboard.model import Part
 from ensemw2s.cli.dashboard.names import short
 from ensemw2s.cli.dashboard.palette import style
 from ensemw2s.cli.dashboard.panel import Panel, Rows, to_content, to_strip
-from ensemw2s.cli.dashboard.plot import Look, Picture, Plot, draw, value_at
+from ensemw2s.cli.dashboard.plot import Look, Picture, Plot, value_at
 from ensemw2s.cli.dashboard.text import Line, line_width, plain, width_of
 
 SMOOTHING = (0.0, 0.6, 0.85, 0.95, 0.99)

@@ -33,12 +33,16 @@ HELP = help_text(
 def dashboard(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN or ROOT]", help="A run directory, a folder with runs, or user@host:path.", show_default=False),
+        typer.Argument(
+            metavar="[RUN or ROOT]", help="A run directory, a folder with runs, or user@host:path.", show_default=False
+        ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print a plain status and end.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the status as JSON and end.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Play the run from its log.")] = False,
-    speed: Annotated[float, typer.Option("--speed", min=0.1, help="Seconds of the run in a second of the replay.")] = 20.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.1, help="Seconds of the run in a second of the replay.")
+    ] = 20.0,
     light: Annotated[bool, typer.Option("--light", help="Begin with the light theme; d switches.")] = False,
     web: Annotated[bool, typer.Option("--web", help="Serve it to a browser (needs textual-serve).")] = False,
     host: Annotated[str, typer.Option("--host", help="Address for --web; only this machine by default.")] = "127.0.0.1",

@@ -213,7 +213,10 @@ def _labels_done(model: RunModel, record: Record) -> None:
     teacher = teacher_of(model, text(record, "teacher", "?"))
     teacher.done = teacher.total = whole(record, "n")
     teacher.kept = whole(record, "kept")
-    teacher.mean_confidence, teacher.mean_agreement = number(record, "mean_confidence"), number(record, "mean_agreement")
+    teacher.mean_confidence, teacher.mean_agreement = (
+        number(record, "mean_confidence"),
+        number(record, "mean_agreement"),
+    )
     teacher.accuracy = number(record, "accuracy")
     teacher.finished = True
     model.touch("labels")

@@ -19,7 +19,7 @@ from ensemw2s.runs.files import read_json
 
 EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 
-#: Bytes taken at once, so that the lock is never held for long, and what is read of the metrics before the first screen.
+#: Bytes taken at once, so that the lock is never held for long; what is read of the metrics at first.
 STEP_BYTES = 1 << 17
 TAIL_BYTES = 1 << 20
 LIFE_EVERY = 1.0
@@ -47,9 +47,7 @@ class RunFollower:
         clock: unix seconds.
     """
 
-    def __init__(
-        self, source: Source, *, tail_bytes: int = TAIL_BYTES, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, source: Source, *, tail_bytes: int = TAIL_BYTES, clock: Callable[[], float] = time.time) -> None:
         self.source = source
         self.model = RunModel(path=source.label)
         self._clock = clock

@@ -25,7 +25,8 @@ def shown_teacher(model: RunModel, choices: Choices) -> str | None:
         return choices.teacher
     running = [name for name in names if (stage := _stage(model, name)) is not None and stage.state == "running"]
     have = [name for name in names if name in model.teachers]
-    return (running or have or names or [None])[-1]
+    found = running or have or names
+    return found[-1] if found else None
 
 
 def step_teacher(model: RunModel, choices: Choices, by: int) -> None:
@@ -84,7 +85,10 @@ def _outcome(model: RunModel, name: str, speed: float) -> Line:
     teacher = model.teachers.get(name)
     if teacher is None or not teacher.finished:
         return [(f"  {speed:.1f} a second", "dim")] if known(speed) and speed > 0 else []
-    values = (str(teacher.kept), *(percent(v) for v in (teacher.mean_confidence, teacher.mean_agreement, teacher.accuracy)))
+    values = (
+        str(teacher.kept),
+        *(percent(v) for v in (teacher.mean_confidence, teacher.mean_agreement, teacher.accuracy)),
+    )
     return [("".join(fit(value, 8, ">") for value in values), "text")]
 
 

@@ -49,7 +49,8 @@ Screen.-small #small { display: block; }
 
 LinesPanel, Chart {
     border: round $border-blurred; padding: 0 1; background: $background;
-    border-title-color: $foreground; border-title-background: $background; border-subtitle-color: $foreground;
+    border-title-color: $foreground; border-title-background: $background;
+    border-subtitle-color: $foreground;
     width: 1fr; height: 1fr;
 }
 LinesPanel:focus, Chart:focus { border: round $border; }
@@ -59,7 +60,9 @@ Screen.-compact LinesPanel:focus, Screen.-compact Chart:focus { border-top: heav
 .-hidden { display: none !important; }
 .view { layout: horizontal; }
 .view.-solo { layout: vertical !important; }
-.view.-solo .-solo-panel { width: 1fr !important; height: 1fr !important; column-span: 1; row-span: 1; max-height: 100%; }
+.view.-solo .-solo-panel {
+    width: 1fr !important; height: 1fr !important;
+    column-span: 1; row-span: 1; max-height: 100%; }
 .view.-solo .box { width: 1fr !important; height: 1fr !important; layout: vertical !important; }
 .search { height: 1; border: none; background: $panel; }
 .search.-closed { display: none; }
@@ -106,6 +109,8 @@ Screen.-compact #run-charts { display: none; }
 Screen.-compact .view.-solo #run-charts { display: block; }
 
 HelpScreen, QuitScreen { align: center middle; background: $background 60%; }
-#help { width: 76; max-width: 96%; height: auto; max-height: 94%; border: round $primary; padding: 0 1; background: $background; }
+#help {
+    width: 76; max-width: 96%; height: auto; max-height: 94%;
+    border: round $primary; padding: 0 1; background: $background; }
 #quit { width: 64; max-width: 96%; height: auto; border: round $primary; padding: 1 2; background: $background; }
 """

@@ -23,7 +23,8 @@ from ensemw2s.cli.dashboard.summary import (
 from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit, wrap
 
 STATE_STYLES = {
-    "done": "good", "kept": "good", "running": "bold blue", "waiting": "faint", "skipped": "faint", "stopped": "bold bad",
+    "done": "good", "kept": "good", "running": "bold blue", "waiting": "faint", "skipped": "faint",
+    "stopped": "bold bad",
 }  # fmt: skip
 _NAME, _COUNT, _TIME = 16, 6, 8
 
@@ -77,7 +78,14 @@ def _running_line(stage: Stage, model: RunModel, plan: Forecast, width: int) -> 
     room = max(0, width - 4 - len(tail) - 1)
     name = cut(clean(what), max(8, room // 2))
     progress = bar(done, min(30, max(0, room - len(name) - 3)))
-    return [("  └ ", "axis"), (name + " ", "bold text"), ("▕", "axis"), (progress, "blue"), ("▏", "axis"), (tail, "dim")]
+    return [
+        ("  └ ", "axis"),
+        (name + " ", "bold text"),
+        ("▕", "axis"),
+        (progress, "blue"),
+        ("▏", "axis"),
+        (tail, "dim"),
+    ]
 
 
 class _Axis:
@@ -173,7 +181,9 @@ def arm_lines(context: Context, width: int) -> list[Line]:
         if is_strong(row.arm) and not strong:
             strong = True
             if len(lines) > 1:
-                lines.append([("─" * min(width, name + extra + 2 * (column + (picture + 2 if picture else 0))), "grid")])
+                lines.append(
+                    [("─" * min(width, name + extra + 2 * (column + (picture + 2 if picture else 0))), "grid")]
+                )
         lines.append(_arm_line(row, name, column, extra, scale))
     return [*lines, *_pgr_lines(rows, context.model, width)]
 
@@ -207,7 +217,9 @@ def _arm_line(row: ArmRow, name: int, column: int, extra: int, scale: _Scale) ->
     if extra:
         parts = [f"{row.pgr[s][0]:.2f}" if s in row.pgr else "–" for s in TESTS] if row.pgr else []
         known_interval = all(known(value[1]) for value in row.pgr.values())
-        line.append((fit(("" if known_interval else "≈") + " / ".join(parts), extra, ">"), "text" if known_interval else "dim"))
+        line.append(
+            (fit(("" if known_interval else "≈") + " / ".join(parts), extra, ">"), "text" if known_interval else "dim")
+        )
     return line
 
 

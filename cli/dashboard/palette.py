@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 from rich.style import Style
 
@@ -16,7 +17,13 @@ _LIGHT = {
     "blue": "#0072B2", "vermillion": "#C24F00", "orange": "#A66F00", "green": "#00805C", "purple": "#A9527F",
     "yellow": "#857A00", "good": "#00805C", "bad": "#C24F00", "warn": "#A66F00", "select": "#cfe3f2", "edge": "#d5dade",
 }  # fmt: skip
-_HEAT_DARK = ((0.0, (18, 22, 27)), (0.25, (38, 58, 82)), (0.5, (110, 76, 96)), (0.75, (214, 118, 38)), (1.0, (240, 228, 66)))
+_HEAT_DARK = (
+    (0.0, (18, 22, 27)),
+    (0.25, (38, 58, 82)),
+    (0.5, (110, 76, 96)),
+    (0.75, (214, 118, 38)),
+    (1.0, (240, 228, 66)),
+)
 _HEAT_LIGHT = (
     (0.0, (251, 251, 250)), (0.25, (214, 230, 240)), (0.5, (250, 214, 150)), (0.75, (236, 146, 62)), (1.0, (160, 44, 10)),
 )  # fmt: skip
@@ -65,7 +72,7 @@ def colours(dark: bool) -> dict[str, str]:
 def _mix(share: float, dark: bool) -> tuple[int, int, int]:
     stops = _HEAT_DARK if dark else _HEAT_LIGHT
     share = min(1.0, max(0.0, share))
-    for (a, low), (b, high) in zip(stops, stops[1:], strict=False):
+    for (a, low), (b, high) in itertools.pairwise(stops):
         if share <= b:
             part = (share - a) / (b - a)
             red, green, blue = (round(x + part * (y - x)) for x, y in zip(low, high, strict=True))

@@ -16,12 +16,12 @@ from ensemw2s.cli.dashboard.series import Floats
 MAX_EARLIER = 12
 
 
-def _curve(name: str, look: str, points: Mapping[int, float], **more: bool) -> Curve:
+def _curve(name: str, look: str, points: Mapping[int, float], faint: bool = False) -> Curve:
     colour, marker = look_of(look)
     places = sorted(points)
     x = np.array(places, dtype=np.float64)
     y = np.array([points[place] for place in places], dtype=np.float64)
-    return Curve(name, x, y, colour, marker, smoothed=False, **more)
+    return Curve(name, x, y, colour, marker, smoothed=False, faint=faint)
 
 
 def loss_plot(model: RunModel) -> Plot:
@@ -32,10 +32,10 @@ def loss_plot(model: RunModel) -> Plot:
         x, y = model.curves[tag].loss.arrays()
         newest = tag == tags[-1]
         name = f"round {_round_number(tag)}" if newest else "earlier"
-        curves.append(Curve(name, x, y, "blue", "●" if newest else "", faint=not newest, legend=newest or tag == tags[-2]))
-    return Plot(
-        "Training loss", curves, x_name="step", whole_x=True, empty="No training step yet.", short_title="Loss"
-    )
+        curves.append(
+            Curve(name, x, y, "blue", "●" if newest else "", faint=not newest, legend=newest or tag == tags[-2])
+        )
+    return Plot("Training loss", curves, x_name="step", whole_x=True, empty="No training step yet.", short_title="Loss")
 
 
 def newest_loss_plot(model: RunModel) -> Plot:
@@ -89,7 +89,9 @@ def epsilon_plot(model: RunModel) -> Plot:
         rules.append(Rule("ε_0", priors.pop(), "dim"))
     elif priors:
         curves.append(prior)
-    return Plot("Token error ε, %", curves, rules, x_name="round", percent=True, whole_x=True, empty="No round is finished.")
+    return Plot(
+        "Token error ε, %", curves, rules, x_name="round", percent=True, whole_x=True, empty="No round is finished."
+    )
 
 
 def alpha_plot(model: RunModel) -> Plot:
@@ -193,7 +195,11 @@ def agreement_plot(model: RunModel, teacher: str) -> Plot:
     """Agreement between the experts against confidence, right and wrong labels apart (from the sample)."""
     found = model.teachers.get(teacher)
     curves = []
-    for name, wanted, colour, marker in (("right", True, "blue", "●"), ("wrong", False, "vermillion", "✕"), ("unknown", None, "dim", "○")):
+    for name, wanted, colour, marker in (
+        ("right", True, "blue", "●"),
+        ("wrong", False, "vermillion", "✕"),
+        ("unknown", None, "dim", "○"),
+    ):
         rows = [s for s in found.samples if s.correct is wanted and known(s.confidence)] if found is not None else []
         if rows:
             x, y = (np.array([getattr(s, f) for s in rows], dtype=np.float64) for f in ("confidence", "agreement"))
@@ -220,7 +226,9 @@ def weight_plot(model: RunModel, example_id: str) -> Plot:
             own[place] = weights[example_id]
         if weights:
             edges[0][place], edges[1][place] = max(weights.values()), min(weights.values())
-    curves = [_curve(name, "dim", points, faint=True) for name, points in zip(("largest", "least shown"), edges, strict=True)]
+    curves = [
+        _curve(name, "dim", points, faint=True) for name, points in zip(("largest", "least shown"), edges, strict=True)
+    ]
     curves[1].legend = False
     curves[0].name = "range of those shown"
     curves.append(_curve("this example", "ensemble", own))
@@ -240,7 +248,7 @@ def time_plot(title: str, curves: list[tuple[str, Floats, Floats]], *, percent: 
 
 
 def compare_plot(title: str, runs: Mapping[str, RunModel], what: str) -> Plot:
-    """Curves of several runs over each other: ``test`` or ``hard_test`` (ensemble accuracy), ``epsilon`` or ``loss``."""
+    """Curves of several runs: ``test`` or ``hard_test`` (ensemble accuracy), ``epsilon`` or ``loss``."""
     curves = []
     for place, (name, model) in enumerate(runs.items()):
         colour, marker = CYCLE[place % len(CYCLE)]

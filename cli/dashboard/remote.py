@@ -1,8 +1,8 @@
-"""A run on another machine, mirrored over the user's own ``ssh`` into a temporary folder. Nothing is written over there.
+"""A run on another machine, mirrored over the user's own ``ssh`` into a temporary folder; nothing is written there.
 
 One ``ssh`` process stays open and is asked small questions in plain ``sh``: the size of a file, some of its bytes
-(``tail -c +OFFSET | head -c COUNT``). The mirror of a long log is sparse: its end comes first, older parts when the history
-is read.
+(``tail -c +OFFSET | head -c COUNT``). The mirror of a long log is sparse: its end comes first, older parts when the
+history is read.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ class Shell:
             command = ["ssh", "-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=15", "--", self.host, "exec sh"]
             try:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise SshError(f"ssh cannot be started: {error}") from error
@@ -158,7 +162,8 @@ class RemoteSource:
         self.sync()
         if self._problem:
             raise InputError(
-                f"{self.label} cannot be read: {self._problem}", hint=f"Try: ssh {self.remote.host} ls {self.remote.path}"
+                f"{self.label} cannot be read: {self._problem}",
+                hint=f"Try: ssh {self.remote.host} ls {self.remote.path}",
             )
 
     def _find(self) -> str:
@@ -196,8 +201,8 @@ class RemoteSource:
     def _sizes(self) -> dict[str, tuple[str, int]]:
         """Name → (inode, bytes) of the files that are there."""
         names = " ".join((*_LOGS, *_SMALL))
-        command = f'cd {remote_path(self._run or ".")} && for f in {names}; do [ -f $f ] && '
-        command += 'echo $f $(ls -i -- $f | { read -r i r; echo $i; }) $(wc -c < $f); done'
+        command = f"cd {remote_path(self._run or '.')} && for f in {names}; do [ -f $f ] && "
+        command += "echo $f $(ls -i -- $f | { read -r i r; echo $i; }) $(wc -c < $f); done"
         found: dict[str, tuple[str, int]] = {}
         for line in self._shell.ask(command).decode("utf-8", "replace").splitlines():
             parts = line.split()

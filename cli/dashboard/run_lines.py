@@ -14,7 +14,13 @@ from ensemw2s.cli.dashboard.status import LIFE_MARKS
 from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit
 from ensemw2s.runs import RunInfo
 
-_LIFE_STYLES = {"running": "bold blue", "finished": "good", "failed": "bold bad", "dead": "bold bad", "incomplete": "warn"}
+_LIFE_STYLES = {
+    "running": "bold blue",
+    "finished": "good",
+    "failed": "bold bad",
+    "dead": "bold bad",
+    "incomplete": "warn",
+}
 _KEYS = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "student"), ("ceiling", "ceiling"))
 
 
@@ -166,7 +172,9 @@ def system_lines(context: Context, width: int) -> list[Line]:
         heat = f"  {gpu.temperature:.0f} °C" if known(gpu.temperature) else ""
         lines.append([(f"GPU {place}  {clean(gpu.name)}", "bold text"), (heat, "dim")])
         lines.append(_gauge("load", gpu.load, 100.0, f"{gpu.load:.0f} %" if known(gpu.load) else "not told", width))
-        lines.append(_gauge("memory", gpu.memory, gpu.memory_total, f"{size(gpu.memory)} of {size(gpu.memory_total)}", width))
+        lines.append(
+            _gauge("memory", gpu.memory, gpu.memory_total, f"{size(gpu.memory)} of {size(gpu.memory_total)}", width)
+        )
     if now.gpu_note:
         lines.append([(now.gpu_note, "faint")])
     return lines

@@ -70,7 +70,9 @@ class Series:
         merged_x = x[:even].reshape(-1, 2).mean(axis=1)
         pairs = y[:even].reshape(-1, 2)
         # a gap next to a number must not swallow it
-        merged_y = np.where(np.isnan(pairs).any(axis=1), np.nanmax(np.nan_to_num(pairs, nan=-np.inf), axis=1), pairs.mean(axis=1))
+        merged_y = np.where(
+            np.isnan(pairs).any(axis=1), np.nanmax(np.nan_to_num(pairs, nan=-np.inf), axis=1), pairs.mean(axis=1)
+        )
         merged_y[np.isneginf(merged_y)] = np.nan
         self.x = array("d", np.concatenate([merged_x, x[even:]]).tobytes())
         self.y = array("d", np.concatenate([merged_y, y[even:]]).tobytes())

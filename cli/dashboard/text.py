@@ -93,7 +93,7 @@ def bar(share: float, width: int) -> str:
     """A horizontal bar in eighths of a column; empty where the share is unknown."""
     if share != share or width <= 0:
         return " " * max(0, width)
-    eighths = int(round(min(1.0, max(0.0, share)) * width * 8))
+    eighths = round(min(1.0, max(0.0, share)) * width * 8)
     full, rest = divmod(eighths, 8)
     text = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     return text + " " * (width - len(text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from ensemw2s.cli.dashboard.names import short
@@ -21,7 +22,7 @@ def linear_ticks(low: float, high: float, most: int, *, whole: bool = False) -> 
     """Nice values within ``[low, high]``, at most ``most + 1`` of them."""
     step = nice_step(high - low, most, whole=whole)
     first = math.ceil(low / step - 1e-9)
-    count = int(math.floor(high / step + 1e-9)) - first + 1
+    count = math.floor(high / step + 1e-9) - first + 1
     return [(first + place) * step for place in range(min(count, 200))]
 
 
@@ -49,7 +50,7 @@ def tick_labels(ticks: list[float], *, scale: float = 1.0) -> list[str]:
     if not values:
         return []
     largest = max(abs(value) for value in values)
-    step = min((b - a for a, b in zip(values, values[1:], strict=False) if b > a), default=largest or 1.0)
+    step = min((b - a for a, b in itertools.pairwise(values) if b > a), default=largest or 1.0)
     if largest >= 1e6 or (0 < largest < 1e-3):
         return [short(value) for value in values]
     if largest >= 1e4 and step >= 1000 - 1e-6:

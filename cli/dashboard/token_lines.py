@@ -126,7 +126,9 @@ def list_lines(context: Context, width: int) -> tuple[list[Line], list[int | Non
     model = context.model
     found = entries(model, context.choices)
     if not found:
-        text = "Nothing matches the search." if context.choices.token_search else "No round has reported its tokens yet."
+        text = (
+            "Nothing matches the search." if context.choices.token_search else "No round has reported its tokens yet."
+        )
         return [[(text, "dim")]], [None], []
     largest = _largest([entry.example for entry in found])
     lines: list[Line] = []
@@ -180,8 +182,8 @@ def detail_lines(context: Context, width: int) -> list[Line]:
 
 
 LEGEND = (
-    "Height and colour: token weight D_t, square root scale, the largest of this example is full. ✕: the expert's arg-max "
-    "there is wrong; “expert” shows it. ␣ is a space."
+    "Height and colour: token weight D_t, square root scale, the largest of this example is full. ✕: the expert's "
+    "arg-max there is wrong; “expert” shows it. ␣ is a space."
 )
 _LABEL = 9
 
@@ -192,7 +194,9 @@ def _blocks(model: RunModel, example: HardExample, now: int, rounds: list[int], 
         return [[("The answer has no tokens.", "dim")]]
     shown = [visible(token) for token in example.tokens[:MAX_TOKENS]]
     said = [visible(token) for token in example.predicted[:MAX_TOKENS]]
-    wide = [max(3, width_of(a), width_of(b) if w >= 0.5 else 0) for a, b, w in zip(shown, said, example.wrong, strict=False)]
+    wide = [
+        max(3, width_of(a), width_of(b) if w >= 0.5 else 0) for a, b, w in zip(shown, said, example.wrong, strict=False)
+    ]
     wide = [min(w, max(2, width - _LABEL - 1)) for w in wide]
     history = {t: e for t in rounds[-MAX_ROUNDS_SHOWN:] if (e := find(model, t, example.id)) is not None}
     largest = _largest(list(history.values()) or [example])

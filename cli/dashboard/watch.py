@@ -134,7 +134,7 @@ class Watcher(threading.Thread):
         more = follower.poll()
         if not more:
             self.first_read.set()
-            more = True if now < self._give_way_until and self.model.history < 1.0 else follower.read_history()
+            more = follower.read_history()
         self._notify(force=not self.first_read.is_set() and self._noticed[0] < 0)
         return more
 

@@ -33,7 +33,8 @@ def serve(run: str | None, *, host: str, port: int, replay: bool, speed: float, 
         module: Any = importlib.import_module("textual_serve.server")
     except ImportError as error:
         raise InputError(
-            "The dashboard in a browser needs the package textual-serve.", hint="Install it with: pip install textual-serve"
+            "The dashboard in a browser needs the package textual-serve.",
+            hint="Install it with: pip install textual-serve",
         ) from error
     if host not in _LOOPBACK:
         terminal.warn(f"Everybody who reaches {host}:{port} sees the run; there is no password.")
@@ -41,4 +42,6 @@ def serve(run: str | None, *, host: str, port: int, replay: bool, speed: float, 
     try:
         module.Server(command, host=host, port=port, title="EnsemW2S").serve()
     except OSError as error:
-        raise InputError(f"{host}:{port} cannot be used: {error.strerror or error}.", hint="Choose another --port.") from error
+        raise InputError(
+            f"{host}:{port} cannot be used: {error.strerror or error}.", hint="Choose another --port."
+        ) from error

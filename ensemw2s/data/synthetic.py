@@ -26,7 +26,7 @@ LENGTHS: tuple[int, ...] = (3, 4, 5, 6)
 LENGTH_WEIGHTS: tuple[float, ...] = (0.18, 0.36, 0.23, 0.23)
 #: Share of the questions about a skill that use its first, second and third wording.
 WORDING_WEIGHTS: tuple[float, ...] = (0.5, 0.3, 0.2)
-#: Questions per example are unique facts (skill and list); beyond this size the short lists run out.
+#: No fact (skill and list) is asked twice; beyond this size the short lists run out and longer ones fill their place.
 MAX_SIZE = 100_000
 N_CHOICES = 4
 

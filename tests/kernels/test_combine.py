@@ -28,7 +28,7 @@ cases = st.fixed_dictionaries(
         "rule": st.sampled_from(RULES),
         "kind": st.sampled_from(["normal", "peaked", "huge", "tied", "equal", "one-hot"]),
         "specials": st.lists(st.sampled_from(["nan", "+inf", "-inf", "-inf row"]), max_size=2),
-        "temperature": st.sampled_from([1.0, 1.0, 0.7, 1e-300, 1e-6, 30.0, 1e300]),
+        "temperature": st.sampled_from([1.0, 1.0, 0.7, 5e-324, 1e-308, 1e-6, 30.0, 1e300]),
         "alphas": st.lists(st.sampled_from([0.0, 1.0, 1.0, 0.3, 2.5, 1e-9, 1e200]), min_size=5, max_size=5),
         "layout": st.sampled_from(["stacked", "list", "transposed", "strided"]),
         "top_k": st.sampled_from([None, 1, 3, 16, 1000]),
@@ -189,10 +189,21 @@ def test_vote_ties_go_to_the_mixture_then_to_the_lowest_index() -> None:
     assert int(kernels.combine(torch.stack([two, one])[:, None], [1.0, 1.0], rule="vote").argmax) == 1
     mirror = torch.tensor([0.0, 1.0, 0.0, 0.0])
     assert int(kernels.combine(torch.stack([one, mirror])[:, None], [1.0, 1.0], rule="vote").argmax) == 1
-    three = torch.stack([one, one, two])[:, None]  # 0.1 + 0.2 is not 0.3 in floating point, yet a tie
-    result = kernels.combine(three, [0.1, 0.2, 0.3], rule="vote", top_k=4)
-    assert result.topk_ids.tolist() == [[1, 2, 0, 3]]
-    assert result.topk_logprob[0, 2] == -math.inf
+    three = torch.stack([one, one, two])[:, None]
+    for alphas in ([0.1, 0.2, 0.3], [0.01, 0.14, 0.15], [0.01, 0.68, 0.69]):  # ties but for rounding
+        result = kernels.combine(three, alphas, rule="vote", top_k=4)
+        assert result.topk_ids.tolist() == [[1, 2, 0, 3]]
+        assert result.topk_logprob[0, 2] == -math.inf
+
+
+def test_what_the_result_cannot_tell_apart_is_a_tie() -> None:
+    flat = torch.zeros(1, 6)
+    peaked = torch.tensor([[0.0, 0.0, 0.0, 5.0, 0.0, 0.0]])
+    result = kernels.combine([flat, peaked], [1.0, 1e-10], top_k=3)
+    assert result.argmax.tolist() == [0]
+    assert result.topk_ids.tolist() == [[0, 1, 2]]
+    assert kernels.combine([flat, peaked], [1.0, 1e-4]).argmax.tolist() == [3]
+    assert kernels.combine([flat.double(), peaked.double()], [1.0, 1e-10]).argmax.tolist() == [3]
 
 
 def test_vote_gives_unchosen_targets_minus_infinity() -> None:

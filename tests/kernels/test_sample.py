@@ -15,6 +15,7 @@ from scipy import stats
 
 from ensemw2s import kernels
 from ensemw2s.kernels.philox import row_uniforms
+from ensemw2s.kernels.sampling import invert
 
 FALSE_ALARM = 1e-4
 DRAWS = 20_000
@@ -130,6 +131,26 @@ def test_uniforms_are_uniform() -> None:
     assert u.min() >= 0
     assert u.max() < 1
     assert stats.kstest(u, "uniform").pvalue > FALSE_ALARM
+
+
+def test_uniforms_are_the_documented_bits_of_philox() -> None:
+    seed = 0x0123456789ABCDEF
+    for index in (0, 1, 2**32, 2**40 + 3, -1, -(2**63)):
+        bits = index % 2**64
+        counter = np.array([[bits & 0xFFFFFFFF, bits >> 32, 0, 0x53414D50]], dtype=np.uint32)
+        words = kernels.philox4x32(counter, np.array([0x89ABCDEF, 0x01234567], dtype=np.uint32))[0].tolist()
+        expected = (words[0] | words[1] << 32) >> 11
+        assert row_uniforms(seed, np.array([index]))[0] * 2**53 == expected
+
+
+def test_inversion_at_the_edges() -> None:
+    probabilities = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]], dtype=torch.float64)
+    for uniform, token in ((0.0, 1), (0.2499, 1), (0.25, 3), (0.7499, 3), (0.75, 4), (1 - 2**-53, 4)):
+        assert invert(probabilities, torch.tensor([uniform], dtype=torch.float64)).tolist() == [token]
+    many = torch.full((1, 3001), 1 / 3000, dtype=torch.float64)
+    many[0, 3000] = 0.0
+    assert invert(many, torch.tensor([1 - 2**-53], dtype=torch.float64)).tolist() == [2999]
+    assert invert(many.float(), torch.tensor([1 - 2**-53], dtype=torch.float32)).tolist() == [2999]
 
 
 @pytest.mark.parametrize(

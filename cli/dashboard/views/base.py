@@ -13,7 +13,10 @@ from ensemw2s.cli.dashboard.panel import Panel, panels_in
 
 
 class View(Container):
-    """One screenful. ``name_`` is in the bar of views, ``help_lines`` in the help, ``key_hints`` come first in the last line."""
+    """One screenful.
+
+    ``name_`` is in the bar of views, ``help_lines`` in the help, ``key_hints`` come first in the last line.
+    """
 
     name_: ClassVar[str] = ""
     help_lines: ClassVar[tuple[tuple[str, str], ...]] = ()

@@ -33,7 +33,12 @@ class Overview(View):
                 ticking=True,
             )
             yield TextPanel(
-                "Messages", lines.message_lines, ("messages",), rows=lines.message_rows, id="messages", stick_to_end=True
+                "Messages",
+                lines.message_lines,
+                ("messages",),
+                rows=lines.message_rows,
+                id="messages",
+                stick_to_end=True,
             )
         with Container(classes="box", id="overview-right"):
             yield TextPanel("Comparison", lines.arm_lines, ("arms",), rows=lines.arm_table_rows, id="comparison")

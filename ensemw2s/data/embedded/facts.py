@@ -1,7 +1,9 @@
 """What the embedded bases are pre-trained on: facts about lists in a terse notation.
 
-A line holds several facts such as ``R4172=2714;``: a skill's symbol, a list, and the result. The questions of
-:mod:`ensemw2s.data.synthetic` ask for the same skills in words, and about lists that never occur here.
+A line holds a few facts such as ``rev(4172)=2714;`` or ``4172.inv=2714;``: a list, one of the codes of a skill, and the
+result. The questions of :mod:`ensemw2s.data.synthetic` ask for the same skills in words, and about lists that never
+occur here. Several codes a skill make a base read the whole code before it acts; with a single letter for each skill
+it learned nothing that fine-tuning on words could use.
 """
 
 from __future__ import annotations
