@@ -18,6 +18,12 @@ def scalar_of(vector, lanes, lane):
 
 
 @triton.jit
+def slack_of(bound):
+    """By how much a value can exceed its tile's bound through rounding alone; 0 where the bound is not finite."""
+    return tl.where(tl.abs(bound) < float("inf"), SLACK * (1.0 + tl.abs(bound)), 0.0)
+
+
+@triton.jit
 def as_vector(values, lanes, count: tl.constexpr):
     """The scalars ``values`` as a vector; lanes beyond ``count`` repeat the first."""
     out = tl.zeros_like(lanes).to(tl.float32) + values[0]
@@ -128,13 +134,13 @@ def finish_rows(
         row_norm = tl.log(tl.sum(weight, axis=0))
         if active == 1:
             row_shift = scalar_of(anchor, lane, 0)
-        bound = ((bound + SLACK * (1.0 + tl.abs(bound))) - row_base) - row_norm
+        bound = ((bound + slack_of(bound)) - row_base) - row_norm
         tl.store(base + row, row_base)
     else:
         term = relative + held[:, None]
         ceiling = finite_or_zero(tl.max(term, axis=0))
         bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
-        bound += SLACK * (1.0 + tl.abs(bound))
+        bound += slack_of(bound)
         weight = tl.exp(as_vector(log_weights, lane, active) - log_total)[:, None] * part
         weight = tl.sum(tl.where((lane < active)[:, None], weight, 0.0), axis=0)
     bound = tl.where(undefined, NEG_INF, bound)

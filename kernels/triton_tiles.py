@@ -166,6 +166,12 @@ def token_values(
 
 
 @triton.jit
+def weights_of(value, shift, inv_temp):
+    """``exp((value − shift) · inv_temp)``, at most 1: ``shift`` is no smaller than any value but for rounding."""
+    return tl.exp(tl.minimum(value - shift, 0.0) * inv_temp)
+
+
+@triton.jit
 def tile_values(
     experts,
     weights,
@@ -213,7 +219,7 @@ def tile_values(
                 experts, weights, centre, offset, base, row, token, inside, row_stride, col_stride, rows,
                 active, product, contiguous,
             )  # fmt: skip
-            tl.store(tile_out + pid, tl.sum(tl.exp((value - tl.load(shift + row)) * inv_temp), axis=0))
+            tl.store(tile_out + pid, tl.sum(weights_of(value, tl.load(shift + row), inv_temp), axis=0))
     else:
         value = token_values(
             experts, weights, centre, offset, base, row, token, inside, row_stride, col_stride, rows,

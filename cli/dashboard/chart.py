@@ -33,8 +33,8 @@ class Chart(Panel, Widget, can_focus=True):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,h", "pan(-0.2)", "Left", show=False),
-        Binding("right,l", "pan(0.2)", "Right", show=False),
+        Binding("left", "pan(-0.2)", "Left", show=False),
+        Binding("right", "pan(0.2)", "Right", show=False),
     ]
 
     def __init__(

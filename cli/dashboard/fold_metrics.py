@@ -63,9 +63,10 @@ def count_confidences(histogram: list[int], confidences: Iterable[float]) -> Non
 def _label(model: RunModel, record: Record) -> None:
     teacher = teacher_of(model, text(record, "teacher", "?"))
     done = whole(record, "done")
-    if done <= teacher.done and not teacher.finished:  # labelled again from the start
+    if done <= teacher.counted:  # labelled again from the start
         teacher.histogram = [0] * BINS
         teacher.first_done = done
+    teacher.counted = done
     teacher.first_done = teacher.first_done or done
     if not teacher.finished:
         teacher.done, teacher.total = done, whole(record, "total")

@@ -128,9 +128,11 @@ class RunFollower:
 
     def _open_metrics(self) -> None:
         path = self.source.folder / METRICS
-        if not path.exists():
+        try:
+            size = path.stat().st_size
+        except OSError:
             return
-        self._metrics = EventReader.tail(path, self._tail_bytes)
+        self._metrics = EventReader.tail(path, min(self._tail_bytes, size - self.source.floor(METRICS)))
         self._resets[1] = 0
         self._history = None
         if self._metrics.offset > 0:

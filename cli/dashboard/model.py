@@ -132,7 +132,7 @@ class LabelSample:
 
 @dataclass
 class Teacher:
-    """What one teacher has labelled so far."""
+    """What one teacher has labelled so far; the histogram counts the step metrics from ``first_done`` to ``counted``."""
 
     name: str
     done: int = 0
@@ -145,6 +145,7 @@ class Teacher:
     finished: bool = False
     histogram: list[int] = field(default_factory=lambda: [0] * BINS)
     first_done: int = 0
+    counted: int = 0
     samples: list[LabelSample] = field(default_factory=list)
 
 
@@ -234,7 +235,7 @@ class RunModel:
         self.curves.clear()
         self.cpu, self.rss = Series(2048), Series(2048)
         for teacher in self.teachers.values():
-            teacher.histogram = [0] * BINS
+            teacher.histogram, teacher.first_done, teacher.counted = [0] * BINS, 0, 0
         self.touch("train", "labels", "system", "progress")
 
     @property

@@ -239,6 +239,10 @@ class RemoteSource:
             file.seek(start)
             file.write(data)
 
+    def floor(self, name: str) -> int:
+        """Where the mirrored part of a log begins."""
+        return self._floor.get(name, 0)
+
     def ensure(self, name: str, start: int, end: int) -> None:
         """Bring an older part of a log into its hole."""
         floor = self._floor.get(name, 0)

@@ -20,6 +20,9 @@ class Source(Protocol):
     def sync(self) -> None:
         """Bring the folder up to date; called before every read."""
 
+    def floor(self, name: str) -> int:
+        """The first byte of a file that can be read without ``ensure``."""
+
     def ensure(self, name: str, start: int, end: int) -> None:
         """Make bytes ``start`` to ``end`` of a file readable; only for history."""
 
@@ -39,6 +42,10 @@ class LocalSource:
 
     def sync(self) -> None:
         """Nothing to bring."""
+
+    def floor(self, name: str) -> int:
+        """Everything can be read."""
+        return 0
 
     def ensure(self, name: str, start: int, end: int) -> None:
         """Nothing to bring."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
@@ -206,3 +207,15 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     for name in ("NO_COLOR", "TEXTUAL_THEME", "EW2S_RUNS_DIR"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """The log of a real run of the preset ``tiny``, in a folder of runs."""
+    folder = tmp_path / "runs" / "recorded"
+    folder.mkdir(parents=True)
+    for file in sorted((Path(__file__).parent / "data").glob("*.gz")):
+        (folder / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+    beat = {"pid": 1, "host": "elsewhere", "time": time.time() - 60, "state": "finished"}
+    (folder / "heartbeat").write_text(json.dumps(beat))
+    return folder

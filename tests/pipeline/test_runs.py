@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,38 @@ def test_same_seed_same_numbers_other_seed_others(finished, mini_config, tmp_pat
     first = json.loads((finished[0] / "data" / "stage.json").read_text())
     other = json.loads((tmp_path / "other" / "data" / "stage.json").read_text())
     assert first["inputs"]["seed"] != other["inputs"]["seed"]
+
+
+def test_golden_numbers(finished):
+    """A refactor must not move a seeded run.
+
+    Data and draws are exact everywhere. Losses and errors carry the rounding of the processor's vector units, so they
+    have a tolerance far below what any change of the method would do. ``EW2S_UPDATE_GOLDEN=1`` writes the file anew.
+    """
+    folder, results = finished
+    training = {
+        name: json.loads((folder / name / "trained.json").read_text())["final_loss"]
+        for name in ("experts/round-01", "experts/round-02", "baselines/plain", "student/ensemble", "ceiling")
+    }
+    rounds = results["rounds"]["boosting"]
+    found = {
+        "data": json.loads((folder / "data" / "fingerprint.json").read_text())["fingerprint"],
+        "first_draws": json.loads((folder / "data" / "stage.json").read_text())["inputs"]["seed"],
+        "losses": training,
+        "epsilon": [r["epsilon_raw"] for r in rounds],
+        "alpha": [r["alpha"] for r in rounds],
+        "accuracy": {arm: by["test"]["accuracy"] for arm, by in results["arms"].items()},
+    }
+    golden = Path(__file__).with_name("golden.json")
+    if os.environ.get("EW2S_UPDATE_GOLDEN"):
+        golden.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
+    expected = json.loads(golden.read_text())
+    assert found["data"] == expected["data"]
+    assert found["first_draws"] == expected["first_draws"]
+    for name, loss in expected["losses"].items():
+        assert found["losses"][name] == pytest.approx(loss, rel=2e-3), name
+    assert found["epsilon"] == pytest.approx(expected["epsilon"], abs=0.01)
+    assert found["alpha"] == pytest.approx(expected["alpha"], abs=0.08)
+    assert set(found["accuracy"]) == set(expected["accuracy"])
+    for arm, accuracy in expected["accuracy"].items():
+        assert found["accuracy"][arm] == pytest.approx(accuracy, abs=0.061), arm
