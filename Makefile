@@ -15,7 +15,7 @@ help:
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      lint, types, import layers and clang-tidy"
-	@echo "make sanitize   native tests with the address and undefined-behaviour sanitizers"
+	@echo "make sanitize   native tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make install    set up .venv only; then: .venv/bin/ew2s --help"
 
 tools:
@@ -61,9 +61,27 @@ imports: $(STAMP)
 	cd tests && ../$(BIN)/lint-imports --config ../pyproject.toml --no-cache
 
 tidy: $(STAMP)
-	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DENSEMW2S_WERROR=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DENSEMW2S_WERROR=ON -DENSEMW2S_OPENMP=OFF -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
 	$(BIN)/clang-tidy -p build/tidy --quiet --warnings-as-errors='*' csrc/*.cpp
 	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+
+# The sanitized extension stands in for the installed one in a folder of links. CXX must be GCC for the preloads below.
+sanitize: $(STAMP)
+	$(call sanitized,address-undefined,address$(comma)undefined)
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	  PYTHONPATH=build/sanitize-address-undefined/links $(PYTEST) -n 0 -m "not slow" tests/native
+	$(call sanitized,thread,thread)
+	TSAN_OPTIONS="report_signal_unsafe=0 history_size=5" LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" \
+	  PYTHONPATH=build/sanitize-thread/links $(PYTEST) -n 0 -m "not slow" -k thread tests/native
+
+comma := ,
+define sanitized
+	$(BIN)/cmake -S . -B build/sanitize-$(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DENSEMW2S_SANITIZE=$(2) -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
+	$(BIN)/cmake --build build/sanitize-$(1)
+	rm -rf build/sanitize-$(1)/links && mkdir -p build/sanitize-$(1)/links/ensemw2s
+	ln -s $$($(BIN)/python -P -c 'import ensemw2s; print(ensemw2s.__path__[0])')/[!_]* $$($(BIN)/python -P -c 'import ensemw2s; print(ensemw2s.__path__[0])')/__init__.py build/sanitize-$(1)/links/ensemw2s/
+	ln -s $(abspath build/sanitize-$(1))/_native*.so build/sanitize-$(1)/links/ensemw2s/
+endef
 
 check: lint types imports tidy
 

@@ -6,6 +6,7 @@
 namespace ensemw2s::python {
 
 void bind_build_info(pybind11::module_& module);
+void bind_combine(pybind11::module_& module);
 void bind_philox(pybind11::module_& module);
 void bind_sampler(pybind11::module_& module);
 void bind_weights(pybind11::module_& module);

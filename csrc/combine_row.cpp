@@ -11,15 +11,19 @@ namespace {
 constexpr double kNever = -std::numeric_limits<double>::infinity();
 constexpr double kShareGrid = 0x1p20;  // shares of the vote rule that agree to this are equal
 
+[[nodiscard]] bool in_order(const Candidate& a, const Candidate& b) {
+    return a.before(b);
+}
+
 [[nodiscard]] std::size_t first_equal(const float* values, std::size_t size, float wanted) {
     return static_cast<std::size_t>(std::find(values, values + size, wanted) - values);
 }
 
 [[nodiscard]] bool holds_nan(const CombineInput& input, std::size_t row, std::size_t expert,
                              const CombineKernels& fast) {
-    std::vector<float> buffer(kBlockTokens);
+    float buffer[kBlockTokens];
     for (std::size_t block = 0; block < input.blocks(); ++block) {
-        const float* values = read_block(input, input.experts[expert], row, block, buffer.data(), fast);
+        const float* values = read_block(input, input.experts[expert], row, block, static_cast<float*>(buffer), fast);
         if (std::any_of(values, values + input.tokens_of(block), [](float value) { return std::isnan(value); })) {
             return true;
         }
@@ -68,8 +72,8 @@ ExpertRow summarise(const CombineInput& input, std::size_t row, std::size_t expe
     out.mass = fast.total(table.sums.data(), table.references.data(), table.sums.size(), out.peak);
     out.log_mass = std::log(out.mass);
     const auto block = static_cast<std::size_t>(largest - table.largest.data());
-    std::vector<float> buffer(kBlockTokens);
-    const float* values = read_block(input, input.experts[expert], row, block, buffer.data(), fast);
+    float buffer[kBlockTokens];
+    const float* values = read_block(input, input.experts[expert], row, block, static_cast<float*>(buffer), fast);
     out.argmax = block * kBlockTokens + first_equal(values, input.tokens_of(block), *largest);
     return out;
 }
@@ -77,6 +81,7 @@ ExpertRow summarise(const CombineInput& input, std::size_t row, std::size_t expe
 CombineRow::CombineRow(const CombineInput& input, bool exact)
     : input_(&input),
       fast_(&combine_kernels()),
+      rule_(input.rule),
       exact_(exact),
       experts_(input.experts.size()),
       buffers_(input.experts.size() * kBlockTokens),
@@ -88,6 +93,9 @@ CombineRow::CombineRow(const CombineInput& input, bool exact)
         }
     }
     parts_.resize(active_.size());
+    if (rule_ == Rule::kProduct && active_.size() == 1) {
+        rule_ = Rule::kMixture;  // the same for one expert
+    }
 }
 
 void CombineRow::read(std::size_t row) {
@@ -117,9 +125,9 @@ void CombineRow::take(std::size_t row, std::span<const BlockTable> tables) {
         const ExpertRow& own = experts_[active_[i]];
         parts_[i] = {own.peak, weight, std::log(weight) - own.log_mass};
     }
-    if (input_->rule == Rule::kProduct) {
+    if (rule_ == Rule::kProduct) {
         normalise_product();
-    } else if (input_->rule == Rule::kVote) {
+    } else if (rule_ == Rule::kVote) {
         collect_votes();
     }
 }
@@ -178,7 +186,7 @@ void CombineRow::gather_block(std::size_t block) {
 
 // Combined log-probabilities without temperature; those of the vote rule's tie-break, which are the mixture's.
 void CombineRow::evaluate_at(std::span<const float* const> values, std::size_t size, double* out) const {
-    if (input_->rule == Rule::kProduct) {
+    if (rule_ == Rule::kProduct) {
         fast_->log_product(values.data(), parts_.data(), parts_.size(), -product_norm_, size, out);
     } else if (parts_.size() == 1) {
         const Part lone{parts_[0].peak, 1.0, 0.0};
@@ -195,7 +203,8 @@ void CombineRow::evaluate(std::size_t block, double* out) {
 
 // ---- order -------------------------------------------------------------------------------------------------------
 
-void CombineRow::bound_blocks(std::span<const BlockTable> tables) {
+void CombineRow::bound_blocks() {
+    const std::span<const BlockTable> tables = read_tables_;
     if (!bounds_.empty()) {
         return;
     }
@@ -213,33 +222,35 @@ void CombineRow::bound_blocks(std::span<const BlockTable> tables) {
     fast_->log_mixture(largest.data(), parts_.data(), parts_.size(), size, bounds_.data());
 }
 
-void CombineRow::offer(Candidate candidate, std::size_t count) {
-    if (full_ && !candidate.before(last_)) {
-        return;
+void CombineRow::offer(Candidate candidate) {
+    if (!full_ || candidate.before(last_)) {
+        found_.push_back(candidate);
     }
-    found_.push_back(candidate);
-    if (found_.size() >= 2 * count + kBlockTokens || (!full_ && found_.size() >= count)) {
-        const auto before = [](const Candidate& a, const Candidate& b) { return a.before(b); };
-        std::ranges::nth_element(found_, found_.begin() + static_cast<std::ptrdiff_t>(count) - 1, before);
+}
+
+// Drops all but the `count` best.
+void CombineRow::settle(std::size_t count) {
+    if (found_.size() >= count) {
+        std::ranges::nth_element(found_, found_.begin() + static_cast<std::ptrdiff_t>(count) - 1, in_order);
         found_.resize(count);
         last_ = found_.back();
         full_ = true;
     }
 }
 
-void CombineRow::offer_block(std::size_t block, std::size_t count) {
+void CombineRow::offer_block(std::size_t block) {
     const std::size_t first = block * kBlockTokens;
     const std::size_t tokens = input_->tokens_of(block);
     if (active_.size() == 1) {  // ordered by its logits
         gather_block(block);
         for (std::size_t i = 0; i < tokens; ++i) {
-            offer({values_[0][i], first + i}, count);
+            offer({values_[0][i], first + i});
         }
         return;
     }
     evaluate(block, combined_.data());
     for (std::size_t i = 0; i < tokens; ++i) {
-        offer({static_cast<float>(combined_[i]), first + i}, count);
+        offer({static_cast<float>(combined_[i]), first + i});
     }
 }
 
@@ -248,7 +259,7 @@ void CombineRow::most_probable_by_rank(std::size_t count) {
     found_.clear();
     full_ = false;
     const std::size_t blocks = input_->blocks();
-    bound_blocks(read_tables_);
+    bound_blocks();
     order_.resize(blocks);
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     const auto later = [this](std::size_t a, std::size_t b) {
@@ -267,15 +278,11 @@ void CombineRow::most_probable_by_rank(std::size_t count) {
             break;
         }
         if (!full_ || bound > last_.rank || block * kBlockTokens < last_.token) {
-            offer_block(block, count);
-        }
-        if (full_) {
-            last_ = *std::ranges::max_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(count),
-                                              [](const Candidate& a, const Candidate& b) { return a.before(b); });
+            offer_block(block);
+            settle(count);
         }
     }
-    std::ranges::sort(found_, [](const Candidate& a, const Candidate& b) { return a.before(b); });
-    found_.resize(std::min(count, found_.size()));
+    std::ranges::sort(found_, in_order);
 }
 
 // Chosen tokens come first, by their shares; what is left is ordered by the mixture.
@@ -331,7 +338,7 @@ void CombineRow::votes_first(std::size_t count) {
 }
 
 std::span<const Candidate> CombineRow::most_probable(std::size_t count) {
-    if (input_->rule == Rule::kVote) {
+    if (rule_ == Rule::kVote) {
         votes_first(count);
     } else if (count == 1 && active_.size() == 1) {
         const std::size_t token = experts_[active_[0]].argmax;
@@ -364,7 +371,7 @@ const Tempering& CombineRow::tempering() {
             sum += other_sum * std::exp((other_top - top) / tempering_.temperature);
         }
     };
-    if (input_->rule == Rule::kVote) {
+    if (rule_ == Rule::kVote) {
         for (const Vote& vote : votes_) {
             include(std::log(vote.share), 1.0);
         }
@@ -385,7 +392,7 @@ const Tempering& CombineRow::tempering() {
 
 void CombineRow::log_probs_of(std::span<const std::size_t> tokens, std::span<double> out) {
     const Tempering& how = tempering();
-    if (input_->rule == Rule::kVote) {
+    if (rule_ == Rule::kVote) {
         for (std::size_t i = 0; i < tokens.size(); ++i) {
             const auto vote = std::ranges::find(votes_, tokens[i], &Vote::token);
             out[i] = vote == votes_.end() ? kNever : std::log(vote->share);
@@ -413,7 +420,7 @@ void CombineRow::log_probs_of(std::span<const std::size_t> tokens, std::span<dou
 }
 
 void CombineRow::write_log_probs(float* out) {
-    if (input_->rule == Rule::kVote) {
+    if (rule_ == Rule::kVote) {
         std::fill(out, out + input_->vocabulary, kImpossible);
         for (const Vote& vote : votes_) {
             double value = 0.0;
@@ -440,7 +447,7 @@ std::span<const double> CombineRow::probabilities(std::size_t block) {
     const std::size_t tokens = input_->tokens_of(block);
     const std::size_t size = padded(tokens);
     const Tempering& how = tempering();
-    if (input_->rule == Rule::kVote) {
+    if (rule_ == Rule::kVote) {
         std::fill(combined_.begin(), combined_.begin() + static_cast<std::ptrdiff_t>(size), 0.0);
         for (const Vote& vote : votes_) {
             if (vote.token / kBlockTokens == block) {
@@ -458,7 +465,7 @@ std::span<const double> CombineRow::probabilities(std::size_t block) {
 
 std::vector<double> CombineRow::block_probabilities() {
     std::vector<double> out(input_->blocks(), 0.0);
-    if (input_->rule == Rule::kMixture && input_->temperature == 1.0) {
+    if (rule_ == Rule::kMixture && input_->temperature == 1.0) {
         for (const std::size_t k : active_) {
             const BlockTable& table = read_tables_[k];
             for (std::size_t block = 0; block < out.size(); ++block) {

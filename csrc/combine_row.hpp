@@ -79,21 +79,22 @@ public:
     [[nodiscard]] std::vector<double> block_probabilities();
 
 private:
-    void combine(std::span<const BlockTable> tables);
     void collect_votes();
     void normalise_product();
     const Tempering& tempering();
     void evaluate(std::size_t block, double* out);
     void evaluate_at(std::span<const float* const> values, std::size_t size, double* out) const;
     void gather_block(std::size_t block);
-    void bound_blocks(std::span<const BlockTable> tables);
-    void offer_block(std::size_t block, std::size_t count);
-    void offer(Candidate candidate, std::size_t count);
+    void bound_blocks();
+    void offer_block(std::size_t block);
+    void offer(Candidate candidate);
+    void settle(std::size_t count);
     void most_probable_by_rank(std::size_t count);
     void votes_first(std::size_t count);
 
     const CombineInput* input_;
     const CombineKernels* fast_;
+    Rule rule_;
     bool exact_;
     std::size_t row_ = 0;
     bool defined_ = false;

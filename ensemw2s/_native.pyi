@@ -1,15 +1,17 @@
-"""The compiled extension (``csrc/``): weighted sampling and token-weight arithmetic.
+"""The compiled extension (``csrc/``): weighted sampling, token-weight arithmetic and combination of experts.
 
 Nothing here depends on the number of threads or on the instruction set: equal arguments give equal bits. ``threads`` is
 0 for the default number. Errors in values, shapes and data types are ``ValueError``.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 _Float: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+_Logits: TypeAlias = Sequence[npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.int16]]
 _Flags: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.bool_]
 
 class _BuildInfo(TypedDict):
@@ -129,4 +131,54 @@ def segment_sum(
 
     Returns:
         float64 ``[n]``; an empty segment gives 0, NaN and infinities go where they would in a plain sum.
+    """
+
+def combine_into(
+    logits: _Logits,
+    weights: Sequence[float],
+    *,
+    rule: str,
+    temperature: float,
+    targets: npt.NDArray[np.int64] | None,
+    results: Mapping[str, npt.NDArray[Any]],
+    threads: int = 0,
+) -> None:
+    """Combine the next-token distributions of K experts (see ``ensemw2s.kernels.combine``).
+
+    Args:
+        logits: K arrays ``[N, V]``: float32, float16, or bfloat16 seen as int16; any strides. Read in place.
+        weights: K numbers that sum to 1; 0 leaves an expert out.
+        rule: ``mixture``, ``product`` or ``vote``.
+        temperature: positive and finite.
+        targets: int64 ``[N]``, or None.
+        results: C-contiguous arrays to fill, by the names of the fields of ``CombineResult``. ``argmax``, ``logprob``,
+            ``expert_argmax`` and ``logsumexp`` are needed, and the two about targets where these are given.
+        threads: number of threads.
+    """
+
+def sample_tokens(
+    logits: _Logits,
+    weights: Sequence[float],
+    *,
+    rule: str,
+    temperature: float,
+    uniforms: npt.NDArray[np.float64],
+    top_k: int | None = None,
+    top_p: float | None = None,
+    threads: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Draw a token for each row (see ``ensemw2s.kernels.sample``).
+
+    Args:
+        logits: as in :func:`combine_into`.
+        weights: as in :func:`combine_into`.
+        rule: as in :func:`combine_into`.
+        temperature: as in :func:`combine_into`.
+        uniforms: float64 ``[N]`` in ``[0, 1)``, at which the cumulative probabilities are inverted.
+        top_k: only the most probable tokens, in ``[1, V]``.
+        top_p: the smallest set of most probable tokens with at least this probability, in ``(0, 1]``.
+        threads: number of threads.
+
+    Returns:
+        int64 ``[N]``; −1 in undefined rows.
     """

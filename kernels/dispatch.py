@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ensemw2s.kernels import reference, sampling
+from ensemw2s.kernels.native import Native
 from ensemw2s.kernels.request import (
     Alphas,
     CombineRequest,
@@ -18,6 +19,7 @@ from ensemw2s.kernels.request import (
     sample_request,
 )
 from ensemw2s.kernels.result import CombineResult
+from ensemw2s.kernels.triton_backend import TritonBackend
 
 
 class Backend(Protocol):
@@ -72,6 +74,8 @@ def register(backend: Backend) -> None:
 
 
 register(_Reference())
+register(TritonBackend())
+register(Native())
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:

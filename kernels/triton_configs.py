@@ -18,8 +18,11 @@ class Config:
     """Tokens in a tile; a power of two."""
     tile_warps: int
     """Warps of a program that reads a tile."""
-    row_warps: int = 4
-    """Warps of a program that finishes a row."""
+
+    @property
+    def row_warps(self) -> int:
+        """Warps of a program that finishes a row: what it holds of a tile must fit its registers."""
+        return max(4, self.block // 512)
 
 
 CANDIDATES = (
@@ -55,4 +58,4 @@ def choose(item_bytes: int, experts: int, vocabulary: int) -> Config:
     block = config.block
     while -(-vocabulary // block) > MOST_TILES:
         block *= 2
-    return Config(block, config.tile_warps, config.row_warps)
+    return Config(block, max(config.tile_warps, min(block // 1024, 16)))

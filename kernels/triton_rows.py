@@ -137,7 +137,7 @@ def finish_rows(
         bound = ((bound + slack_of(bound)) - row_base) - row_norm
         tl.store(base + row, row_base)
     else:
-        term = relative + held[:, None]
+        term = tl.where((lane < active)[:, None], relative + held[:, None], NEG_INF)
         ceiling = finite_or_zero(tl.max(term, axis=0))
         bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
         bound += slack_of(bound)

@@ -103,5 +103,5 @@ def thin(x: Floats, y: Floats, columns: Ints, width: int) -> tuple[Floats, Float
     # a NaN at the border of a column must not cut a line that goes on inside it
     ys[:, 0] = np.where(np.isnan(ys[:, 0]), low, ys[:, 0])
     ys[:, 3] = np.where(np.isnan(ys[:, 3]), high, ys[:, 3])
-    xs = np.repeat(x[starts], 4)
+    xs = np.repeat(columns[starts].astype(np.float64), 4)
     return xs, ys.reshape(-1)

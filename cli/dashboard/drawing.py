@@ -41,7 +41,7 @@ def _y_range(plot: Plot, curves: list[Curve], window: tuple[float, float], log: 
     if plot.y_range is not None:
         return min(plot.y_range[0], low), max(plot.y_range[1], high)
     if high - low < 1e-12 * max(1.0, abs(high)):
-        pad = 0.05 if plot.percent else max(0.5 * abs(high), 0.5)
+        pad = max(0.05 if plot.percent else 0.5, 0.5 * abs(high) if abs(high) > 1.0 or not plot.percent else 0.0)
     else:
         pad = 0.06 * (high - low)
     low, high = low - pad, high + pad
@@ -202,7 +202,7 @@ class _Drawing:
         last = min(columns.size, int(np.searchsorted(columns, dots - 1.0)) + 2)
         near[first:last] = True
         columns, y = columns[near], curve.y[near]
-        columns, y = thin(columns, y, np.floor(np.clip(columns, -1e9, 1e9)).astype(np.int64), dots)
+        columns, y = thin(columns, y, np.rint(np.clip(columns, -1e9, 1e9)).astype(np.int64), dots)
         canvas.line(columns, self._rows(y), ink)
 
     def _whiskers(self, canvas: Canvas, curve: Curve, ink: int) -> None:

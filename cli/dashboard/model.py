@@ -132,7 +132,7 @@ class LabelSample:
 
 @dataclass
 class Teacher:
-    """What one teacher has labelled so far; the histogram counts the step metrics from ``first_done`` to ``counted``."""
+    """What one teacher has labelled so far; the histogram covers the labels ``first_done`` to ``counted``."""
 
     name: str
     done: int = 0

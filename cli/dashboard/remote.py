@@ -62,8 +62,13 @@ class Shell:
             process.stdin.flush()
             return self._read(process, b"\n" + mark + b"\n", timeout)
         except OSError as error:
-            self.close()
-            raise SshError(str(error)) from error
+            raise SshError(self._ended(process)) from error
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> str:
+        """Why ``ssh`` ended, in its own words."""
+        reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr is not None else ""
+        self.close()
+        return reason.splitlines()[-1] if reason else f"the connection to {self.host} ended"
 
     def _open(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -93,9 +98,7 @@ class Shell:
                 raise SshError(f"{self.host} does not answer")
             part = os.read(descriptor, 1 << 16)
             if not part:
-                reason = process.stderr.read().decode("utf-8", "replace").strip() if process.stderr is not None else ""
-                self.close()
-                raise SshError(reason.splitlines()[-1] if reason else f"the connection to {self.host} ended")
+                raise SshError(self._ended(process))
             data += part
         return bytes(data[: -len(end)])
 

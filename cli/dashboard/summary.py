@@ -80,28 +80,42 @@ class Forecast:
     left: float
 
 
-def forecast(model: RunModel) -> Forecast:
-    """Time left: a stage takes what the finished ones of its row took on average, else what all took.
+#: Rows whose stages take about as long, where a row has no finished stage of its own.
+_KIN = {
+    "ceiling": "student",
+    "student": "ceiling",
+    "experts": "baselines/plain",
+    "baselines/plain": "experts",
+    "baselines/bagging": "experts",
+    "baselines/seeds": "experts",
+}
 
-    A stage at work in its training counts by its progress where its row has no finished stage yet.
+
+def forecast(model: RunModel) -> Forecast:
+    """Time left: a stage takes what the finished ones of its row took on average.
+
+    Where its row has none: what the stage at work there will take by its training's progress, else what a related row
+    took, else what all stages took.
     """
     times: dict[str, list[float]] = {}
     for stage in model.stages.values():
         if stage.state in ("done", "kept") and known(stage.seconds) and stage.name != "data":
             times.setdefault(stage_group(stage.name), []).append(stage.seconds)
     every = [second for group in times.values() for second in group]
+    means = {group: sum(seconds) / len(seconds) for group, seconds in times.items()}
     overall = sum(every) / len(every) if every else NAN
+    for stage in model.stages.values():
+        part = share(stage)
+        if stage.state == "running" and stage.task == stage.name and known(part) and part > 0.05:
+            means.setdefault(stage_group(stage.name), stage_seconds(stage, model.now) / part)
     wanted: dict[str, float] = {}
     for stage in model.stages.values():
         if stage.state not in ("waiting", "running"):
             continue
-        own = times.get(stage_group(stage.name), [])
-        seconds = sum(own) / len(own) if own else overall
-        if stage.state == "running":
-            gone, part = stage_seconds(stage, model.now), share(stage)
-            if not own and stage.task == stage.name and known(part) and part > 0.05:
-                seconds = gone / part
-            seconds = max(seconds - gone, 0.0) if known(seconds) else seconds
+        group = stage_group(stage.name)
+        seconds = means.get(group, means.get(_KIN.get(group, ""), overall))
+        if stage.state == "running" and known(seconds):
+            seconds = max(seconds - stage_seconds(stage, model.now), 0.0)
         wanted[stage.name] = seconds
     return Forecast(wanted, sum(wanted.values()) if wanted else 0.0)
 

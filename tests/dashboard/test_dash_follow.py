@@ -37,7 +37,8 @@ def test_tail_and_history_give_what_reading_all_gives(simulate: Simulate) -> Non
     steps = 0
     while follower.read_history():
         steps += 1
-    assert steps > 20 and follower.model.history == 1.0
+    assert steps > 20
+    assert follower.model.history == 1.0
     assert set(follower.model.curves) == set(whole.curves)
     for tag, curve in whole.curves.items():
         for mine, theirs in zip(follower.model.curves[tag].loss.arrays(), curve.loss.arrays(), strict=True):
@@ -48,7 +49,10 @@ def test_tail_and_history_give_what_reading_all_gives(simulate: Simulate) -> Non
 
 
 def test_history_survives_a_line_longer_than_a_chunk(tmp_path: Path) -> None:
-    lines = [json.dumps({"v": 1, "t": i, "kind": "train", "tag": "a", "step": i, "steps": 9, "loss": 1.0}) for i in range(1, 6)]
+    lines = [
+        json.dumps({"v": 1, "t": i, "kind": "train", "tag": "a", "step": i, "steps": 9, "loss": 1.0})
+        for i in range(1, 6)
+    ]
     lines.insert(2, json.dumps({"v": 1, "t": 2, "kind": "train", "tag": "b" * 3000, "step": 1, "steps": 1, "loss": 1}))
     data = ("\n".join(lines) + "\n").encode()
     (tmp_path / "metrics.jsonl").write_bytes(data)
@@ -69,10 +73,14 @@ def test_a_torn_line_is_no_line_until_it_ends(simulate: Simulate) -> None:
         file.flush()
         drain(follower)
         assert not follower.model.messages
-        file.write("ä".encode()[1:] + b'"}\n{"torn\n{"v":1,"t":1,"kind":"unheard_of"}\n{"v":2,"t":1,"kind":"plan","stages":[]}\n')
+        file.write(
+            "ä".encode()[1:]
+            + b'"}\n{"torn\n{"v":1,"t":1,"kind":"unheard_of"}\n{"v":2,"t":1,"kind":"plan","stages":[]}\n'
+        )
     drain(follower)
     assert [m.text for m in follower.model.messages] == ["ä"]
-    assert follower.model.unreadable == 2 and follower.model.stages
+    assert follower.model.unreadable == 2
+    assert follower.model.stages
 
 
 def test_a_log_that_appears_later(tmp_path: Path, simulate: Simulate) -> None:
@@ -81,7 +89,8 @@ def test_a_log_that_appears_later(tmp_path: Path, simulate: Simulate) -> None:
     assert follower.model.life == "waiting"
     simulate().whole()
     drain(follower)
-    assert follower.model.life == "finished" and follower.model.curves
+    assert follower.model.life == "finished"
+    assert follower.model.curves
 
 
 def test_deleted_and_made_again(simulate: Simulate) -> None:
@@ -91,13 +100,15 @@ def test_deleted_and_made_again(simulate: Simulate) -> None:
     drain(follower)
     shutil.rmtree(sim.folder)
     drain(follower)
-    assert follower.model.life == "gone" and "deleted" in follower.model.life_note
+    assert follower.model.life == "gone"
+    assert "deleted" in follower.model.life_note
     assert follower.model.arms  # what was seen stays
     again = simulate(rounds=2, seed=5)
     again.begin()
     again.data()
     drain(follower)
-    assert follower.model.seed == 5 and not follower.model.arms
+    assert follower.model.seed == 5
+    assert not follower.model.arms
 
 
 def test_truncated_and_rotated(simulate: Simulate) -> None:
@@ -108,7 +119,8 @@ def test_truncated_and_rotated(simulate: Simulate) -> None:
     lines = (sim.folder / "events.jsonl").read_bytes().splitlines(keepends=True)
     (sim.folder / "events.jsonl").write_bytes(b"".join(lines[:6]))
     drain(follower)
-    assert not follower.model.arms and follower.model.stages["data"].state == "done"
+    assert not follower.model.arms
+    assert follower.model.stages["data"].state == "done"
     (sim.folder / "metrics.jsonl").rename(sim.folder / "metrics.1")
     (sim.folder / "metrics.jsonl").write_bytes(b"")
     drain(follower)
@@ -147,17 +159,21 @@ def test_a_replay_ends_like_the_run(simulate: Simulate) -> None:
     now = [0.0]
     replay = ReplayFollower(LocalSource(folder), 20.0, clock=lambda: now[0])
     replay.poll()
-    assert replay.model.life == "running" and not replay.model.arms
+    assert replay.model.life == "running"
+    assert not replay.model.arms
     seen = []
     for _ in range(400):
         now[0] += 0.25
         while replay.poll():
             pass
         seen.append(len(replay.model.arms))
-    assert replay.finished and replay.model.life == "finished"
-    assert len(set(seen)) > 3 and seen == sorted(seen)
+    assert replay.finished
+    assert replay.model.life == "finished"
+    assert len(set(seen)) > 3
+    assert seen == sorted(seen)
     whole = load_run(LocalSource(folder))
-    assert replay.model.arms == whole.arms and replay.model.curves.keys() == whole.curves.keys()
+    assert replay.model.arms == whole.arms
+    assert replay.model.curves.keys() == whole.curves.keys()
 
 
 def test_a_replay_pauses_and_cuts_long_waits_short(simulate: Simulate) -> None:
@@ -218,8 +234,11 @@ def test_runs_are_listed_and_read_again_only_after_a_change(simulate: Simulate, 
     simulate("deep/b").whole()
     index = RunIndex()
     runs = index.refresh(tmp_path / "runs")
-    assert {run.name for run in runs} == {"a", "deep/b"} and all(run.state == "finished" for run in runs)
-    assert index.refresh(tmp_path / "runs")[0] is next(r for r in runs if r.name == index.refresh(tmp_path / "runs")[0].name)
+    assert {run.name for run in runs} == {"a", "deep/b"}
+    assert all(run.state == "finished" for run in runs)
+    assert index.refresh(tmp_path / "runs")[0] is next(
+        r for r in runs if r.name == index.refresh(tmp_path / "runs")[0].name
+    )
 
 
 def test_the_watcher_survives_an_error(simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +249,8 @@ def test_the_watcher_survives_an_error(simulate: Simulate, tmp_path: Path, monke
     watcher.start()
     assert watcher.first_read.wait(5)
     watcher.stop()
-    assert "ZeroDivisionError" in watcher.failure and notices
+    assert "ZeroDivisionError" in watcher.failure
+    assert notices
 
 
 def test_the_watcher_follows_a_run_that_begins_later(simulate: Simulate, tmp_path: Path) -> None:
@@ -281,12 +301,15 @@ def test_a_run_on_another_machine(simulate: Simulate, fake_ssh: Path, monkeypatc
         source.connect()
         follower = RunFollower(source)
         drain(follower)
-        assert follower.model.life == "running" and follower.model.arms
+        assert follower.model.life == "running"
+        assert follower.model.arms
         assert source.label == "me@box:~/my runs/far run"
         while follower.read_history():
             pass
         near = load_run(LocalSource(far))
-        assert {t: len(c.loss) for t, c in follower.model.curves.items()} == {t: len(c.loss) for t, c in near.curves.items()}
+        assert {t: len(c.loss) for t, c in follower.model.curves.items()} == {
+            t: len(c.loss) for t, c in near.curves.items()
+        }
         with (far / "events.jsonl").open("a") as file:
             file.write('{"v":1,"t":1,"kind":"message","level":"info","text":"later"}\n')
         source._next = 0.0

@@ -42,13 +42,17 @@ def test_a_whole_run(simulate: Simulate) -> None:
         "data", "baselines/zero-shot", "experts", "baselines/plain", "baselines/bagging", "labels", "student", "ceiling",
     ]  # fmt: skip
     assert all(g.state == "done" for g in groups(model))
-    assert sorted(model.rounds) == [1, 2, 3] and all(r.finished for r in model.rounds.values())
-    assert model.rounds[2].alpha == 1.5 and model.selected_rounds == 2
+    assert sorted(model.rounds) == [1, 2, 3]
+    assert all(r.finished for r in model.rounds.values())
+    assert model.rounds[2].alpha == 1.5
+    assert model.selected_rounds == 2
     assert model.scores["boosting", "test"][1].expert == 0.66
     assert model.arms["ceiling"]["hard_test"].accuracy == 0.8
     assert [row.arm for row in arm_rows(model)][:3] == ["weak_zero_shot", "single", "expert_2"]
-    assert model.teachers["ensemble"].finished and sum(model.teachers["ensemble"].histogram) == 300
-    assert len(model.hard[3]) == 20 and model.hard[3][0].tokens == ["1", "2", "3", "4", "5"]
+    assert model.teachers["ensemble"].finished
+    assert sum(model.teachers["ensemble"].histogram) == 300
+    assert len(model.hard[3]) == 20
+    assert model.hard[3][0].tokens == ["1", "2", "3", "4", "5"]
     assert len(model.curves["student/ensemble"].loss) == 10
     assert model.cpu.last() is not None
     assert forecast(model).left == 0.0
@@ -62,7 +66,8 @@ def test_pgr_comes_from_the_results_once_they_are_there(simulate: Simulate) -> N
     (sim.folder / "results.json").unlink()
     ratio, low, high = {row.arm: row for row in arm_rows(load(sim.folder))}["student_ensemble"].pgr["hard_test"]
     assert ratio == pytest.approx((0.69 - 0.5) / (0.8 - 0.5))
-    assert math.isnan(low) and math.isnan(high)
+    assert math.isnan(low)
+    assert math.isnan(high)
 
 
 def test_a_recorded_run(recorded: Path) -> None:
@@ -70,9 +75,13 @@ def test_a_recorded_run(recorded: Path) -> None:
     events = read_events(recorded / "events.jsonl")
     last = {(e["arm"], e["split"]): e["accuracy"] for e in events if e["kind"] == "arm_result"}
     assert {(a, s): v.accuracy for a, splits in model.arms.items() for s, v in splits.items()} == last
-    assert model.life == "finished" and len(model.rounds) == 5 and len(model.hard) == 5
+    assert model.life == "finished"
+    assert len(model.rounds) == 5
+    assert len(model.hard) == 5
     text = status_text(model)
-    assert "boosted ensemble" in text and "PGR" in text and "5 experts chosen" in text
+    assert "boosted ensemble" in text
+    assert "PGR" in text
+    assert "5 experts chosen" in text
     assert json.loads(json.dumps(to_json(model), allow_nan=False))["rounds"][4]["round"] == 5
 
 
@@ -90,8 +99,10 @@ def test_a_run_at_work_has_a_forecast(simulate: Simulate) -> None:
     while follower.poll():
         pass
     model = follower.model
-    assert model.life == "running" and model.running_stage is not None
-    assert model.running_stage.name == "experts/round-03" and model.running_stage.done == 50
+    assert model.life == "running"
+    assert model.running_stage is not None
+    assert model.running_stage.name == "experts/round-03"
+    assert model.running_stage.done == 50
     plan = forecast(model)
     assert plan.stages["experts/round-03"] == pytest.approx(2.5)  # the rounds before took 5 s, 2.5 s are over
     assert plan.stages["experts/round-04"] == pytest.approx(5.0)
@@ -108,12 +119,17 @@ def test_a_continued_run_keeps_what_holds(simulate: Simulate) -> None:
     sim.begin(resumed=True)
     sim.stage("data", 1.0, cached=True)
     model = load(sim.folder)
-    assert model.starts == 2 and model.rounds[1].finished and not model.rounds[2].finished
-    assert model.stages["data"].state == "kept" and model.stages["experts/round-01"].state == "waiting"
+    assert model.starts == 2
+    assert model.rounds[1].finished
+    assert not model.rounds[2].finished
+    assert model.stages["data"].state == "kept"
+    assert model.stages["experts/round-01"].state == "waiting"
     assert len(model.curves["experts/round-01"].loss) == 10
     sim.begin(resumed=True, fingerprint="other")
     model = load(sim.folder)
-    assert not model.rounds and not model.arms and not model.hard
+    assert not model.rounds
+    assert not model.arms
+    assert not model.hard
     assert len(model.curves["experts/round-01"].loss) == 10
 
 
@@ -156,7 +172,8 @@ def test_no_round_and_sixty(simulate: Simulate, rounds: int) -> None:
         sim.round(t)
     model = load(sim.folder)
     assert len(model.rounds) == rounds
-    assert status_text(model) and to_json(model)["rounds_planned"] == rounds
+    assert status_text(model)
+    assert to_json(model)["rounds_planned"] == rounds
 
 
 def test_a_clock_that_goes_back(simulate: Simulate) -> None:
@@ -168,7 +185,7 @@ def test_a_clock_that_goes_back(simulate: Simulate) -> None:
     sim.log.event("stage_started", stage="experts/round-01")
     model = load(sim.folder)
     assert model.elapsed >= 0.0
-    assert all(forecast(model).stages[name] >= 0 for name in ("experts/round-01",))
+    assert not any(seconds < 0 for seconds in forecast(model).stages.values())
     assert status_text(model)
 
 
@@ -210,7 +227,8 @@ def test_a_series_stays_small_and_keeps_its_shape() -> None:
         series.append(float(x), float(x) ** 2)
     assert 25 <= len(series) <= 100
     x, y = series.arrays()
-    assert (np.diff(x) > 0).all() and np.allclose(y, x**2, rtol=1e-2, atol=1e4)
+    assert (np.diff(x) > 0).all()
+    assert np.allclose(y, x**2, rtol=1e-2, atol=1e4)
 
 
 def test_history_goes_in_front() -> None:
@@ -220,18 +238,22 @@ def test_history_goes_in_front() -> None:
     for x in (3.0, 4.0):
         series.append(x, x)
     series.prepend(older)
-    assert series.arrays()[0].tolist() == [1, 2, 3, 4] and series.arrays()[1].tolist() == [10, 20, 3, 4]
+    assert series.arrays()[0].tolist() == [1, 2, 3, 4]
+    assert series.arrays()[1].tolist() == [10, 20, 3, 4]
 
 
 def test_smoothing_has_no_bias_and_passes_gaps_over() -> None:
     y = np.array([2.0, np.nan, 2.0, 2.0])
     out = smooth(y, 0.9)
-    assert np.allclose(out[[0, 2, 3]], 2.0) and np.isnan(out[1])
+    assert np.allclose(out[[0, 2, 3]], 2.0)
+    assert np.isnan(out[1])
     assert smooth(y, 0.0) is y
 
 
 def test_bins_cover_zero_to_one(simulate: Simulate) -> None:
     model = RunModel()
-    fold_metrics(model, [{"kind": "label", "t": 1, "teacher": "a", "done": 4, "total": 4, "confidences": [0, 1, 0.5, None]}])
+    fold_metrics(
+        model, [{"kind": "label", "t": 1, "teacher": "a", "done": 4, "total": 4, "confidences": [0, 1, 0.5, None]}]
+    )
     histogram = model.teachers["a"].histogram
     assert (histogram[0], histogram[-1], histogram[BINS // 2], sum(histogram)) == (1, 1, 1, 3)

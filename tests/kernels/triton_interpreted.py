@@ -1,0 +1,397 @@
+"""The Triton kernels in Triton's interpreter, on the CPU. Run by ``test_triton.py`` in a process of its own.
+
+``TRITON_INTERPRET`` must be set before anything imports triton.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from ensemw2s import kernels
+from ensemw2s.kernels import triton_backend, triton_launch
+from ensemw2s.kernels.philox import row_uniforms
+from ensemw2s.kernels.request import combine_request
+from ensemw2s.kernels.triton_configs import Config
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    raise RuntimeError("these tests need TRITON_INTERPRET=1")
+
+# the interpreter is numpy, which warns where IEEE arithmetic is meant
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+RULES = ["mixture", "product", "vote"]
+EPS = 2.0**-23
+FALSE_ALARM = 1e-4  # of each chi-square test, when its seed was chosen; the seeds are fixed, so the verdicts are too
+
+cases = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**32),
+        "experts": st.integers(1, 5),
+        "rows": st.integers(0, 3),
+        "vocabulary": st.one_of(st.just(1), st.integers(1, 150)),
+        "dtype": st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+        "rule": st.sampled_from(RULES),
+        "kind": st.sampled_from(["normal", "peaked", "huge", "tied", "equal", "one-hot"]),
+        "specials": st.lists(st.sampled_from(["nan", "+inf", "-inf", "-inf row"]), max_size=2),
+        "temperature": st.sampled_from([1.0, 1.0, 0.7, 1e-300, 1e-6, 30.0, 1e300]),
+        "alphas": st.lists(st.sampled_from([0.0, 1.0, 1.0, 0.3, 2.5, 1e-9, 1e200]), min_size=5, max_size=5),
+        "layout": st.sampled_from(["stacked", "list", "transposed", "mixed"]),
+        "top_k": st.sampled_from([None, None, None, None, 1, 3, 1000]),
+        "block": st.sampled_from([16, 64]),
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def narrow_tiles():
+    with mock.patch.object(triton_launch, "choose", lambda *_: Config(32, 4)):
+        yield
+
+
+def laid_out(logits: torch.Tensor, layout: str) -> torch.Tensor | list[torch.Tensor]:
+    if layout == "list":
+        return [x.clone() for x in logits]
+    if layout == "transposed":
+        return logits.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == "mixed":  # other strides and another type for the last expert
+        return [*logits[:-1], logits[-1].float().T.contiguous().T]
+    return logits
+
+
+class Allowed:
+    """How far a float32 result may be from the truth: roundings of what was added up, times 1/T where it was divided."""
+
+    def __init__(self, row, rule: str, temperature: float) -> None:
+        self.temperature = temperature
+        untempered = row.log_probs if rule == "vote" else row.mixture
+        if rule == "product":
+            untempered = row.log_probs * np.longdouble(min(temperature, 1e30))  # up to a constant
+            centre = sum_of_distances(row)
+            self.scale = np.abs(untempered - untempered.max()) + centre
+        else:
+            self.scale = np.abs(untempered)
+        self.gain = 1.0 if rule == "vote" else max(1.0, 1.0 / temperature)
+
+    def __call__(self, token: int, truth: float) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float((3e-6 + 6 * EPS * self.scale[token]) * self.gain + 4 * EPS * abs(truth))
+
+
+def sum_of_distances(row) -> float:
+    """How far the product's most probable token lies below the experts' own maxima: what cancels in its logarithm."""
+    best = int(np.argmax(row.log_probs))
+    return float(sum(own.max() - own[best] for own in row.experts if own is not None and np.isfinite(own[best])))
+
+
+def close(actual: float, truth: float, allowed: float) -> bool:
+    with np.errstate(over="ignore"):
+        truth = float(np.float32(truth))
+    if allowed > 1e3 * (1 + abs(truth)):  # an extreme temperature: nothing is known but the sign
+        return actual <= allowed
+    if math.isnan(truth) or math.isinf(truth) or not math.isfinite(actual):
+        return actual == truth or (math.isnan(actual) and math.isnan(truth))
+    return abs(actual - truth) <= allowed
+
+
+def first_twin(logits: np.ndarray, active: list[int], token: int) -> int:
+    same = (logits[active] == logits[active][:, [token]]).all(axis=0)
+    return int(np.flatnonzero(same)[0])
+
+
+def check_ranking(result, n, row, logits, active, rule, allowed) -> None:
+    token = int(result.argmax[n])
+    order = row.mixture if rule == "mixture" else row.log_probs
+    slack = allowed(token, float(order[token]))
+    assert order[token] >= order.max() - slack
+    assert close(float(result.logprob[n]), row.log_probs[token], slack)
+    if rule != "vote":
+        assert token == first_twin(logits, active, token)
+        if len(active) == 1:
+            assert token == int(np.argmax(logits[active[0]]))
+    if result.topk_ids is None:
+        return
+    ids = result.topk_ids[n].tolist()
+    assert ids[0] == token
+    assert len(set(ids)) == len(ids)
+    kept = [order[i] for i in ids]
+    assert all(b <= a + slack + allowed(i, 0.0) or a == b for (a, b), i in zip(itertools.pairwise(kept), ids, strict=False))
+    for j, i in enumerate(ids):
+        assert close(float(result.topk_logprob[n, j]), row.log_probs[i], allowed(i, row.log_probs[i]))
+        if rule != "vote":
+            first = first_twin(logits, active, i)
+            assert first == i or first in ids[:j]
+
+
+def check_experts(result, n, row, logits, target) -> None:
+    for k, own in enumerate(row.experts):
+        total = float(result.logsumexp[k, n])
+        if own is None:
+            assert int(result.expert_argmax[k, n]) == 0
+            assert math.isnan(result.expert_target_logprob[k, n])
+            largest = float(np.max(logits[k]))
+            assert total == largest or (math.isnan(total) and math.isnan(largest))
+            continue
+        assert int(result.expert_argmax[k, n]) == int(np.argmax(logits[k]))
+        assert close(float(result.expert_target_logprob[k, n]), own[target], 1e-6 + 4 * EPS * abs(own[target]))
+        peak = np.longdouble(logits[k].max())
+        truth = peak + np.log(np.exp(logits[k].astype(np.longdouble) - peak).sum())
+        assert close(total, truth, 1e-6 + 2 * EPS * abs(truth))
+
+
+def check(case, oracle, make_logits) -> None:
+    shape = (case["experts"], case["rows"], case["vocabulary"])
+    logits = make_logits(case["seed"], shape, case["dtype"], case["kind"], case["specials"])
+    alphas = case["alphas"][: case["experts"]]
+    if not any(alphas):
+        alphas[0] = 1.0
+    targets = torch.from_numpy(np.random.default_rng(case["seed"]).integers(0, case["vocabulary"], case["rows"]))
+    options = {name: case[name] for name in ("rule", "temperature", "top_k")}
+    with mock.patch.object(triton_launch, "choose", lambda *_: Config(case["block"], 4)):
+        result = kernels.combine(
+            laid_out(logits, case["layout"]), alphas, targets=targets, return_probs=True, backend="triton", **options
+        )
+    like = kernels.combine(logits, alphas, targets=targets, return_probs=True, backend="reference", **options)
+    for name in like.__dataclass_fields__:
+        a, b = getattr(result, name), getattr(like, name)
+        assert (a is None) == (b is None)
+        assert a is None or (a.shape, a.dtype) == (b.shape, b.dtype), name
+    wide = logits.double().numpy()
+    scale = np.asarray(alphas) / max(alphas)
+    active = [k for k in range(case["experts"]) if scale[k] > 0]
+    for n in range(case["rows"]):
+        row = oracle(wide[:, n], scale, case["rule"], case["temperature"])
+        check_experts(result, n, row, wide[:, n], int(targets[n]))
+        if row.log_probs is None:
+            assert int(result.argmax[n]) == 0
+            assert math.isnan(result.logprob[n])
+            assert math.isnan(result.target_logprob[n])
+            assert bool(result.log_probs[n].isnan().all())
+            if result.topk_ids is not None:
+                assert result.topk_ids[n].tolist() == list(range(result.topk_ids.shape[1]))
+                assert bool(result.topk_logprob[n].isnan().all())
+            continue
+        allowed = Allowed(row, case["rule"], case["temperature"])
+        for v, truth in enumerate(row.log_probs):
+            assert close(float(result.log_probs[n, v]), truth, allowed(v, truth)), (v, result.log_probs[n, v], truth)
+        target = int(targets[n])
+        assert close(float(result.target_logprob[n]), row.log_probs[target], allowed(target, row.log_probs[target]))
+        check_ranking(result, n, row, wide[:, n], active, case["rule"], allowed)
+
+
+FEW = settings(max_examples=45, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+
+
+@FEW
+@given(case=cases)
+def test_combine_agrees_with_the_definitions(case, oracle, make_logits) -> None:
+    check(case, oracle, make_logits)
+
+
+@pytest.mark.slow
+@settings(FEW, max_examples=1500)
+@given(case=cases)
+def test_combine_agrees_with_the_definitions_at_length(case, oracle, make_logits) -> None:
+    check(case, oracle, make_logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+def test_combine_at_the_size_of_a_real_vocabulary(rule, oracle, make_logits) -> None:
+    case = {"seed": 3, "experts": 3, "rows": 2, "vocabulary": 50_257, "dtype": torch.bfloat16, "rule": rule}
+    case |= {"kind": "normal", "specials": [], "temperature": 0.9, "alphas": [1.0, 0.3, 2.5], "layout": "list"}
+    check({**case, "top_k": 16, "block": 4096}, oracle, make_logits)
+
+
+def test_combine_is_the_same_in_tiles_of_any_width() -> None:
+    logits = torch.randn(3, 3, 300, generator=torch.Generator().manual_seed(1)) * 5
+    for rule in RULES:
+        expected = kernels.combine(logits, [1, 2, 3], rule=rule, backend="reference")
+        for block in (16, 128, 512):
+            with mock.patch.object(triton_launch, "choose", lambda *_, b=block: Config(b, 4)):
+                result = kernels.combine(logits, [1, 2, 3], rule=rule, backend="triton")
+            assert torch.equal(result.argmax, expected.argmax)
+            torch.testing.assert_close(result.logprob, expected.logprob, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_combine_ties_go_to_the_lowest_index_across_tiles(rule) -> None:
+    equal = torch.full((3, 2, 150), 0.1)
+    result = kernels.combine(equal, [0.2, 0.3, 0.5], rule=rule, top_k=5, backend="triton")
+    assert result.argmax.tolist() == [0, 0]
+    assert result.topk_ids.tolist() == [[0, 1, 2, 3, 4]] * 2
+    rng = torch.Generator().manual_seed(5)
+    tied = torch.randn(3, 4, 150, generator=rng)
+    tied[:, :, 140] = tied[:, :, 70] = tied[:, :, 5] = 7.3  # the same tokens in three tiles
+    assert kernels.combine(tied, [0.2, 0.3, 0.5], rule=rule, backend="triton").argmax.tolist() == [5] * 4
+
+
+def test_combine_reads_again_only_the_tiles_that_can_win() -> None:
+    logits = torch.zeros(2, 1, 320)
+    logits[:, 0, 200] = 9.0
+    request = combine_request(logits, [1, 1], rule="mixture", temperature=1.0, targets=None, return_probs=False, top_k=None)
+    problem = triton_launch.prepare(request)
+    seen = []
+    original = triton_launch.triton_rows.token_values
+
+    def counting(*arguments, **named):
+        seen.append(1)
+        return original(*arguments, **named)
+
+    with mock.patch.object(triton_launch.triton_rows, "token_values", counting):
+        rows = triton_launch.first_pass(problem)
+    assert rows.argmax.tolist() == [200]
+    assert len(seen) == 1
+
+
+def test_combine_ignored_expert_may_hold_anything() -> None:
+    logits = torch.randn(3, 3, 40, generator=torch.Generator().manual_seed(1))
+    spoilt = torch.cat([torch.full((1, 3, 40), math.nan), logits, torch.full((1, 3, 40), math.inf)])
+    for rule in RULES:
+        clean = kernels.combine(logits, [1, 2, 3], rule=rule, return_probs=True, top_k=4, backend="triton")
+        same = kernels.combine(spoilt, [0, 1, 2, 3, 0], rule=rule, return_probs=True, top_k=4, backend="triton")
+        for name in ("argmax", "logprob", "log_probs", "topk_ids", "topk_logprob"):
+            assert torch.equal(getattr(clean, name), getattr(same, name)), (rule, name)
+        assert torch.equal(same.expert_argmax[1:4], clean.expert_argmax)
+        assert bool(same.logsumexp[0].isnan().all())
+        assert bool((same.logsumexp[4] == math.inf).all())
+
+
+def test_combine_in_pieces_changes_nothing(monkeypatch) -> None:
+    logits = torch.randn(2, 5, 30, generator=torch.Generator().manual_seed(3))
+    options = {"targets": torch.arange(5), "return_probs": True, "top_k": 3, "backend": "triton"}
+    whole = kernels.combine(logits, [1, 2], **options)
+    drawn = kernels.sample(logits, [1, 2], seed=4, top_k=3, backend="triton")
+    monkeypatch.setattr(triton_backend, "_SCRATCH_ELEMENTS", 60)
+    pieces = kernels.combine(logits, [1, 2], **options)
+    for name in whole.__dataclass_fields__:
+        assert torch.equal(getattr(whole, name), getattr(pieces, name)), name
+    assert torch.equal(drawn, kernels.sample(logits, [1, 2], seed=4, top_k=3, backend="triton"))
+
+
+def test_backend_takes_double_precision_through_the_reference() -> None:
+    logits = torch.randn(2, 3, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for result in (kernels.combine(logits, [1, 1], backend=name) for name in ("triton", "reference")):
+        assert result.logprob.dtype == torch.float64
+    assert torch.equal(*(kernels.sample(logits, [1, 1], seed=1, backend=name) for name in ("triton", "reference")))
+
+
+def test_backend_is_never_chosen_on_the_cpu_unless_it_is_named() -> None:
+    assert "triton" in kernels.available_backends("cpu")
+    assert kernels.available_backends("cpu")[0] != "triton"
+
+
+def test_sample_uniforms_are_those_of_the_contract() -> None:
+    index = torch.tensor([0, 1, 2**31, 2**40 + 7, -1, -(2**62), 2**63 - 1])
+    logits = torch.zeros(1, len(index), 4)
+    request = combine_request(logits, [1], rule="mixture", temperature=1.0, targets=None, return_probs=False, top_k=None)
+    problem = triton_launch.prepare(request)
+    for seed in (0, 1, 2**31 - 1, 2**31, 2**32, 2**63, 2**64 - 1):
+        got = triton_launch.uniforms(problem, seed, index).numpy()
+        assert got.tolist() == row_uniforms(seed, index.numpy()).tolist()
+
+
+def chi_square(drawn: np.ndarray, probabilities: np.ndarray) -> float:
+    counts = np.bincount(drawn, minlength=len(probabilities)).astype(float)
+    assert counts[probabilities == 0].sum() == 0
+    expected = probabilities / probabilities.sum() * len(drawn)
+    small = expected < 5
+    observed = np.append(counts[~small], counts[small].sum())
+    wanted = np.append(expected[~small], expected[small].sum())
+    keep = wanted > 0
+    return 1.0 if keep.sum() < 2 else float(stats.chisquare(observed[keep], wanted[keep]).pvalue)
+
+
+def truncated(log_probs: np.ndarray, top_k: int | None, top_p: float | None) -> np.ndarray:
+    p = np.exp(log_probs.astype(float))
+    order = sorted(range(len(p)), key=lambda v: (-p[v], v))[:top_k]
+    if top_p is not None:
+        share = p[order] / p[order].sum()
+        order = [v for v, before in zip(order, np.cumsum(share) - share, strict=True) if before < top_p]
+    out = np.zeros_like(p)
+    out[order] = p[order]
+    return out / out.sum()
+
+
+def frequencies(draws, rule, top_k, top_p, temperature, oracle) -> None:
+    row = np.random.default_rng(12).standard_normal((3, 1, 40)) * 2
+    logits = torch.from_numpy(row).float().expand(3, draws, 40)
+    alphas = [0.5, 1.0, 0.0]
+    options = {"rule": rule, "top_k": top_k, "top_p": top_p, "temperature": temperature, "seed": 17}
+    drawn = kernels.sample(logits, alphas, backend="triton", **options)
+    assert drawn.dtype == torch.int64
+    truth = oracle(logits[:, 0].double().numpy(), np.array(alphas), rule, temperature).log_probs
+    assert chi_square(drawn.numpy(), truncated(truth, top_k, top_p)) > FALSE_ALARM
+    same = kernels.sample(logits, alphas, backend="reference", **options)
+    assert int((drawn != same).sum()) <= draws // 1000  # the uniforms are the same; sums differ in their last digits
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sample_frequencies(rule, temperature, oracle) -> None:
+    frequencies(400, rule, None, None, temperature, oracle)
+
+
+@pytest.mark.parametrize(("rule", "top_k", "top_p"), [("mixture", 5, None), ("product", None, 0.8), ("vote", 7, 0.6)])
+def test_sample_frequencies_truncated(rule, top_k, top_p, oracle) -> None:
+    frequencies(30, rule, top_k, top_p, 1.0, oracle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("top_k", "top_p"), [(None, None), (5, None), (None, 0.8), (7, 0.6)])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sample_frequencies_at_length(rule, top_k, top_p, temperature, oracle) -> None:
+    frequencies(1000, rule, top_k, top_p, temperature, oracle)
+
+
+def test_sample_one_possible_token_is_always_drawn() -> None:
+    logits = torch.full((2, 20, 70), -math.inf)
+    logits[:, :, 66] = 0.0
+    assert bool((kernels.sample(logits, [1, 1], seed=0, backend="triton") == 66).all())
+    noise = torch.randn(2, 10, 70, generator=torch.Generator().manual_seed(0))
+    best = kernels.combine(noise, [1, 1]).argmax
+    for options in ({"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-300}):
+        assert torch.equal(kernels.sample(noise, [1, 1], seed=0, backend="triton", **options), best)
+
+
+def test_sample_ties_at_the_edge_keep_the_lowest_ids() -> None:
+    drawn = kernels.sample(torch.zeros(2, 60, 40), [1, 1], seed=1, top_k=3, backend="triton")
+    assert sorted(set(drawn.tolist())) == [0, 1, 2]
+    nucleus = kernels.sample(torch.zeros(2, 60, 40), [1, 1], seed=1, top_p=0.1, backend="triton")
+    assert sorted(set(nucleus.tolist())) == [0, 1, 2, 3]
+
+
+def test_sample_depends_on_seed_and_index_only() -> None:
+    logits = torch.randn(2, 20, 30, generator=torch.Generator().manual_seed(4))
+    index = torch.arange(20) * 1_000_003 + 2**40
+    whole = kernels.sample(logits, [1, 1], seed=2**64 - 1, index=index, backend="triton")
+    some = torch.tensor([19, 3, 10, 3])
+    again = kernels.sample(logits[:, some], [1, 1], seed=2**64 - 1, index=index[some], backend="triton")
+    assert torch.equal(again, whole[some])
+    assert torch.equal(whole, kernels.sample(logits, [1, 1], seed=2**64 - 1, index=index, backend="reference"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_sample_undefined_row_is_an_error_that_names_it(rule, value) -> None:
+    logits = torch.zeros(2, 3, 4)
+    logits[1, 2] = value
+    for options in ({}, {"top_k": 2}, {"temperature": 0.5}):
+        with pytest.raises(ValueError, match="row 2"):
+            kernels.sample(logits, [1, 1], seed=0, rule=rule, backend="triton", **options)
+    assert kernels.sample(logits, [1, 0], seed=0, rule=rule, backend="triton").shape == (3,)
+
+
+def test_sample_no_rows_and_one_token() -> None:
+    for options in ({}, {"top_k": 2}, {"rule": "vote"}):
+        assert kernels.sample(torch.zeros(2, 0, 5), [1, 1], seed=0, backend="triton", **options).shape == (0,)
+        assert kernels.sample(torch.zeros(1, 3, 1), [1], seed=0, backend="triton", **options).tolist() == [0, 0, 0]
