@@ -62,7 +62,7 @@ imports: $(STAMP)
 
 tidy: $(STAMP)
 	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DENSEMW2S_WERROR=ON -DENSEMW2S_OPENMP=OFF -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
-	$(BIN)/clang-tidy -p build/tidy --quiet --warnings-as-errors='*' csrc/*.cpp
+	ls csrc/*.cpp | xargs -P 2 -n 1 $(BIN)/clang-tidy -p build/tidy --quiet --warnings-as-errors='*'
 	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
 
 # The sanitized extension stands in for the installed one in a folder of links. CXX must be GCC for the preloads below.

@@ -202,12 +202,12 @@ class BarProgress(ProgressSink):
         from rich.table import Column
 
         self._bars = Progress(
-            TextColumn("{task.description}", table_column=Column(min_width=26)),
-            BarColumn(bar_width=None),
+            TextColumn("{task.description}", table_column=Column(min_width=26, max_width=30, no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("ETA", table_column=Column(min_width=3, no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
             console=self.terminal.console(sys.stderr),
             transient=True,
             expand=True,

@@ -85,14 +85,16 @@ CombineRow::CombineRow(const CombineInput& input, bool exact)
       exact_(exact),
       experts_(input.experts.size()),
       buffers_(input.experts.size() * kBlockTokens),
-      values_(input.experts.size()),
-      combined_(kBlockTokens) {
+      combined_(kBlockTokens),
+      group_tops_(input.experts.size() * kPaddedTokens) {
     for (std::size_t k = 0; k < input.weights.size(); ++k) {
         if (input.weights[k] > 0.0) {
             active_.push_back(k);
         }
     }
     parts_.resize(active_.size());
+    values_.resize(active_.size());
+    group_values_.resize(active_.size());
     if (rule_ == Rule::kProduct && active_.size() == 1) {
         rule_ = Rule::kMixture;  // the same for one expert
     }
@@ -228,9 +230,11 @@ void CombineRow::offer(Candidate candidate) {
     }
 }
 
-// Drops all but the `count` best.
-void CombineRow::settle(std::size_t count) {
-    if (found_.size() >= count) {
+// Drops all but the `count` best; not every time where that takes long.
+void CombineRow::settle(std::size_t count, bool now) {
+    constexpr std::size_t kAtOnce = 1024;
+    const bool due = now || !full_ || count <= kAtOnce || found_.size() >= count + count / 2;
+    if (due && found_.size() >= count) {
         std::ranges::nth_element(found_, found_.begin() + static_cast<std::ptrdiff_t>(count) - 1, in_order);
         found_.resize(count);
         last_ = found_.back();
@@ -238,19 +242,55 @@ void CombineRow::settle(std::size_t count) {
     }
 }
 
-void CombineRow::offer_block(std::size_t block) {
+// Whether tokens from `first` on, none above `bound`, can be among the best.
+bool CombineRow::promising(double bound, std::size_t first) const {
+    if (!full_) {
+        return true;
+    }
+    // bounds and tokens are rounded alike, but not always in the same direction
+    const bool exact = active_.size() == 1 || !std::isfinite(bound);
+    const auto rank = static_cast<float>(exact ? bound : bound + 1e-14 * (1.0 + std::abs(bound)));
+    return rank > last_.rank || (rank == last_.rank && first < last_.token);
+}
+
+// Groups of kPaddedTokens have bounds of their own.
+void CombineRow::offer_block(std::size_t block, std::size_t count) {
+    constexpr std::size_t kGroups = kBlockTokens / kPaddedTokens;
+    gather_block(block);
     const std::size_t first = block * kBlockTokens;
     const std::size_t tokens = input_->tokens_of(block);
     if (active_.size() == 1) {  // ordered by its logits
-        gather_block(block);
         for (std::size_t i = 0; i < tokens; ++i) {
             offer({values_[0][i], first + i});
         }
+        settle(count, false);
         return;
     }
-    evaluate(block, combined_.data());
-    for (std::size_t i = 0; i < tokens; ++i) {
-        offer({static_cast<float>(combined_[i]), first + i});
+    const std::size_t groups = padded(tokens) / kPaddedTokens;
+    std::vector<float>& tops = group_tops_;
+    std::fill(tops.begin(), tops.end(), kImpossible);
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+        for (std::size_t group = 0; group < groups; ++group) {
+            tops[i * kPaddedTokens + group] = fast_->largest(values_[i] + group * kPaddedTokens, kPaddedTokens);
+        }
+        group_values_[i] = tops.data() + i * kPaddedTokens;
+    }
+    double bounds[kPaddedTokens];
+    evaluate_at(group_values_, kPaddedTokens / 2, static_cast<double*>(bounds));
+    static_assert(kGroups <= kPaddedTokens / 2);
+    for (std::size_t group = 0; group < groups; ++group) {
+        const std::size_t start = group * kPaddedTokens;
+        if (!promising(bounds[group], first + start)) {
+            continue;
+        }
+        for (std::size_t i = 0; i < active_.size(); ++i) {
+            group_values_[i] = values_[i] + start;
+        }
+        evaluate_at(group_values_, kPaddedTokens, combined_.data());
+        for (std::size_t i = 0; i < std::min(kPaddedTokens, tokens - start); ++i) {
+            offer({static_cast<float>(combined_[i]), first + start + i});
+        }
+        settle(count, false);
     }
 }
 
@@ -266,22 +306,17 @@ void CombineRow::most_probable_by_rank(std::size_t count) {
         return bounds_[a] < bounds_[b] || (bounds_[a] == bounds_[b] && a > b);
     };
     std::ranges::make_heap(order_, later);
-    const bool exact_bounds = active_.size() == 1;
     for (std::size_t left = blocks; left > 0; --left) {
         std::ranges::pop_heap(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(left), later);
         const std::size_t block = order_[left - 1];
-        // bounds and tokens are rounded alike, but not always in the same direction
-        const double margin = exact_bounds || !std::isfinite(bounds_[block]) ? 0.0
-                                                                              : 1e-14 * (1.0 + std::abs(bounds_[block]));
-        const auto bound = static_cast<float>(bounds_[block] + margin);
-        if (full_ && bound < last_.rank) {
+        if (full_ && !promising(bounds_[block], 0)) {
             break;
         }
-        if (!full_ || bound > last_.rank || block * kBlockTokens < last_.token) {
-            offer_block(block);
-            settle(count);
+        if (promising(bounds_[block], block * kBlockTokens)) {
+            offer_block(block, count);
         }
     }
+    settle(count, true);
     std::ranges::sort(found_, in_order);
 }
 
@@ -461,6 +496,21 @@ std::span<const double> CombineRow::probabilities(std::size_t block) {
         fast_->exponentials(combined_.data(), size, how, combined_.data());
     }
     return {combined_.data(), tokens};
+}
+
+void CombineRow::collect(std::vector<Weighted>& out) {
+    const Tempering& how = tempering();
+    out.resize(input_->vocabulary);
+    double values[kBlockTokens];
+    for (std::size_t block = 0; block < input_->blocks(); ++block) {
+        evaluate(block, combined_.data());
+        fast_->exponentials(combined_.data(), padded(input_->tokens_of(block)), how, static_cast<double*>(values));
+        const std::size_t first = block * kBlockTokens;
+        for (std::size_t i = 0; i < input_->tokens_of(block); ++i) {
+            const float rank = active_.size() == 1 ? values_[0][i] : static_cast<float>(combined_[i]);
+            out[first + i] = {{rank, first + i}, values[i]};
+        }
+    }
 }
 
 std::vector<double> CombineRow::block_probabilities() {

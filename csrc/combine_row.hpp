@@ -51,6 +51,11 @@ struct Candidate {
     }
 };
 
+struct Weighted {
+    Candidate candidate;
+    double probability = 0.0;
+};
+
 // The combined distribution of one row at a time; memory for it is kept from row to row. Reads logits a second time
 // where needed, which finds them in the cache.
 class CombineRow {
@@ -75,7 +80,9 @@ public:
     void write_log_probs(float* out);
     // Probabilities with temperature in block `block`, zeros behind its last token; valid until the next call.
     [[nodiscard]] std::span<const double> probabilities(std::size_t block);
-    // Their sums over blocks; empty where each must be computed (by summing probabilities(block)).
+    // All tokens with their ranks and probabilities, in the order of their numbers; not for the vote rule.
+    void collect(std::vector<Weighted>& out);
+    // Sums of probabilities(block).
     [[nodiscard]] std::vector<double> block_probabilities();
 
 private:
@@ -86,9 +93,10 @@ private:
     void evaluate_at(std::span<const float* const> values, std::size_t size, double* out) const;
     void gather_block(std::size_t block);
     void bound_blocks();
-    void offer_block(std::size_t block);
+    void offer_block(std::size_t block, std::size_t count);
+    [[nodiscard]] bool promising(double bound, std::size_t first) const;
     void offer(Candidate candidate);
-    void settle(std::size_t count);
+    void settle(std::size_t count, bool now);
     void most_probable_by_rank(std::size_t count);
     void votes_first(std::size_t count);
 
@@ -106,6 +114,8 @@ private:
     std::vector<float> buffers_;  // one block for each expert
     std::vector<const float*> values_;
     std::vector<double> combined_;  // one block
+    std::vector<float> group_tops_;
+    std::vector<const float*> group_values_;
     std::vector<double> bounds_;    // no token of a block exceeds its bound; float64 or exact float32 ranks
     std::vector<std::size_t> order_;
     std::vector<Candidate> found_;

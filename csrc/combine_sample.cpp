@@ -53,28 +53,25 @@ struct Place {
     return total;
 }
 
-struct Kept {
-    std::size_t token = 0;
-    double probability = 0.0;
-};
-
-// The `count` most probable tokens and their probabilities.
-[[nodiscard]] std::vector<Kept> best(CombineRow& row, std::size_t count) {
-    std::vector<std::size_t> tokens;
-    for (const Candidate& candidate : row.most_probable(count)) {
-        tokens.push_back(candidate.token);
+// The `count` most probable tokens.
+[[nodiscard]] std::vector<Weighted> best(CombineRow& row, std::size_t count) {
+    const std::span<const Candidate> found = row.most_probable(count);
+    std::vector<Weighted> out(found.size());
+    std::vector<std::size_t> tokens(found.size());
+    std::vector<double> values(found.size());
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        out[i].candidate = found[i];
+        tokens[i] = found[i].token;
     }
-    std::vector<double> values(tokens.size());
     row.log_probs_of(tokens, values);
-    std::vector<Kept> out(tokens.size());
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        out[i] = {tokens[i], std::exp(values[i])};
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        out[i].probability = std::exp(values[i]);
     }
     return out;
 }
 
 // Drops the tokens behind the smallest set that has `top_p` of the total; false where more tokens may be needed.
-[[nodiscard]] bool cut(std::vector<Kept>& kept, double total, double top_p) {
+[[nodiscard]] bool cut(std::vector<Weighted>& kept, double total, double top_p) {
     double sum = 0.0;
     for (std::size_t i = 0; i < kept.size(); ++i) {
         const double share = kept[i].probability / total;
@@ -87,40 +84,76 @@ struct Kept {
     return false;
 }
 
-[[nodiscard]] std::vector<Kept> kept_tokens(CombineRow& row, std::size_t vocabulary, const Truncation& truncation) {
-    constexpr std::size_t kFirstGuess = 64;
-    constexpr std::size_t kGrowth = 8;
+// The most probable tokens, in order: enough of them to hold `mass`. Halves what is open again and again, as when a
+// median is sought.
+[[nodiscard]] std::vector<Weighted> heaviest(CombineRow& row, double mass) {
+    constexpr std::size_t kSmall = 256;
+    std::vector<Weighted> all;
+    row.collect(all);
+    const auto in_order = [](const Weighted& a, const Weighted& b) { return a.candidate.before(b.candidate); };
+    auto first = all.begin();
+    auto last = all.end();
+    double before = 0.0;
+    while (last - first > static_cast<std::ptrdiff_t>(kSmall)) {
+        const auto middle = first + (last - first) / 2;
+        std::nth_element(first, middle, last, in_order);
+        double half = 0.0;
+        for (auto it = first; it != middle; ++it) {
+            half += it->probability;
+        }
+        if (before + half > mass) {
+            last = middle;
+        } else {
+            before += half;
+            first = middle;
+        }
+    }
+    all.erase(last, all.end());
+    std::ranges::sort(all, in_order);
+    return all;
+}
+
+[[nodiscard]] double total_of(const std::vector<Weighted>& tokens) {
+    double total = 0.0;
+    for (const Weighted& one : tokens) {
+        total += one.probability;
+    }
+    return total;
+}
+
+[[nodiscard]] std::vector<Weighted> kept_tokens(CombineRow& row, const CombineInput& input,
+                                                const Truncation& truncation) {
+    constexpr std::size_t kFirstGuess = 512;
+    constexpr double kMargin = 1e-9;
     if (truncation.top_k) {
-        std::vector<Kept> kept = best(row, *truncation.top_k);
+        std::vector<Weighted> kept = best(row, *truncation.top_k);
         if (truncation.top_p) {
-            double total = 0.0;
-            for (const Kept& one : kept) {
-                total += one.probability;
-            }
-            static_cast<void>(cut(kept, total, *truncation.top_p));
+            static_cast<void>(cut(kept, total_of(kept), *truncation.top_p));
         }
         return kept;
     }
+    const double top_p = truncation.top_p.value_or(1.0);
     const double total = total_probability(row);
-    for (std::size_t count = kFirstGuess;; count *= kGrowth) {
-        std::vector<Kept> kept = best(row, std::min(count, vocabulary));
-        if (cut(kept, total, truncation.top_p.value_or(1.0)) || count >= vocabulary) {
-            return kept;
-        }
+    std::vector<Weighted> kept = best(row, std::min(kFirstGuess, input.vocabulary));
+    if (cut(kept, total, top_p) || kept.size() == input.vocabulary) {
+        return kept;
     }
+    kept = input.rule == Rule::kVote ? best(row, input.vocabulary) : heaviest(row, (top_p + kMargin) * total);
+    static_cast<void>(cut(kept, total, top_p));
+    return kept;
 }
 
-[[nodiscard]] std::int64_t draw_truncated(CombineRow& row, std::size_t vocabulary, const Truncation& truncation,
+[[nodiscard]] std::int64_t draw_truncated(CombineRow& row, const CombineInput& input, const Truncation& truncation,
                                           double uniform) {
-    std::vector<Kept> kept = kept_tokens(row, vocabulary, truncation);
-    std::ranges::sort(kept, {}, &Kept::token);
+    std::vector<Weighted> kept = kept_tokens(row, input, truncation);
+    std::ranges::sort(kept, {}, [](const Weighted& one) { return one.candidate.token; });
     std::vector<double> probabilities;
-    double total = 0.0;
-    for (const Kept& one : kept) {
+    probabilities.reserve(kept.size());
+    for (const Weighted& one : kept) {
         probabilities.push_back(one.probability);
-        total += one.probability;
     }
-    return static_cast<std::int64_t>(kept[invert(probabilities, uniform * total, 0.0).index].token);
+    const double total = total_of(kept);
+    return static_cast<std::int64_t>(kept[invert(probabilities, uniform * total, 0.0).index].candidate.token);
 }
 
 }  // namespace
@@ -132,7 +165,7 @@ void sample(const CombineInput& input, const Truncation& truncation, const doubl
             if (!from.defined()) {
                 tokens[row] = -1;
             } else if (truncation.top_k || truncation.top_p) {
-                tokens[row] = draw_truncated(from, input.vocabulary, truncation, uniforms[row]);
+                tokens[row] = draw_truncated(from, input, truncation, uniforms[row]);
             } else {
                 tokens[row] = draw_from_all(from, uniforms[row]);
             }

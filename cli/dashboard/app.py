@@ -78,6 +78,7 @@ class Dashboard(App[str]):
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
         self.updates = 0
+        self._keys_for: tuple[object, ...] = ()
 
     @property
     def view(self) -> View:
@@ -144,11 +145,18 @@ class Dashboard(App[str]):
         """Redraw the panels that are seen and whose part of the model changed."""
         self.watcher.want_runs = self.view.name_ == "Runs"
         self.head.show(self.context, tick=True)
-        self.key_bar.show_keys(self._keys(), self.context.dark)
+        self._show_keys()
         if self.small:
             self._say_small()
         else:
             self.view.refresh_panels(tick)
+
+    def _show_keys(self) -> None:
+        charts = any(chart.size.width > 0 for chart in self.view.charts)
+        state = (self.view.name_, self.view.solo is None, charts, self.replay is None, self.context.dark)
+        if state != self._keys_for:
+            self._keys_for = state
+            self.key_bar.show_keys(self._keys(), self.context.dark)
 
     def _keys(self) -> list[tuple[str, str, str]]:
         """The keys of the last line: those shown that count in this view."""

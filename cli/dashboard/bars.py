@@ -48,7 +48,7 @@ class Head(Panel, Widget):
     def render_line(self, y: int) -> Strip:
         """The line."""
         dark = self.context.dark if self.context is not None else True
-        return to_strip(self.line, self.size.width, dark).apply_style(self.rich_style)
+        return to_strip(self.line, self.size.width, dark, ground="edge")
 
     @property
     def text(self) -> str:
@@ -145,8 +145,8 @@ class KeyBar(Widget):
         """The line."""
         text = Text(no_wrap=True, overflow="crop")
         for key, what, _ in self._fitting():
-            text.append(f" {key}", style("bold blue", self.dark))
-            text.append(f" {what} ", style("text", self.dark))
+            text.append(f" {key}", style("bold blue", self.dark, "edge"))
+            text.append(f" {what} ", style("text", self.dark, "edge"))
         return text
 
     def on_click(self, event: events.Click) -> None:

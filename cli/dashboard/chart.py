@@ -56,6 +56,7 @@ class Chart(Panel, Widget, can_focus=True):
         self._picture: Picture | None = None
         self._strips: list[Strip] = []
         self._drawn_for: tuple[object, ...] = ()
+        self._bordered_for: object = None
 
     def rebuild(self, context: Context) -> None:
         """Take the plot from the model."""
@@ -64,10 +65,13 @@ class Chart(Panel, Widget, can_focus=True):
 
     def _redraw(self) -> None:
         self._drawn_for = ()
+        self._write_border()
+        self.refresh()
+
+    def _write_border(self) -> None:
         if self.context is not None:
             self.border_title = to_content(self._title(self.size.width - 2), self.context.dark)
             self.border_subtitle = to_content(self._subtitle(), self.context.dark)
-        self.refresh()
 
     def _legend(self) -> list[Line]:
         """One entry for each name."""
@@ -137,11 +141,13 @@ class Chart(Panel, Widget, can_focus=True):
         legend = self._legend_rows(width, height)
         picture = draw(self.plot, self.look, width, height - len(legend))
         self._picture = Picture([*legend, *picture.lines], picture.frame)
-        self._strips = [to_strip(line, width, dark).apply_style(self.rich_style) for line in self._picture.lines]
+        self._strips = [to_strip(line, width, dark) for line in self._picture.lines]
 
     def on_resize(self, event: events.Resize) -> None:
-        """Fit the legend and the drawing to the new size."""
-        self._redraw()
+        """Fit the legend to the new size; the drawing is made anew where it is another size than before."""
+        if event.size != self._bordered_for:
+            self._bordered_for = event.size
+            self._write_border()
 
     def render_line(self, y: int) -> Strip:
         """One line of the drawing."""
@@ -149,7 +155,7 @@ class Chart(Panel, Widget, can_focus=True):
         if y < len(self._strips):
             return self._strips[y]
         dark = self.context.dark if self.context is not None else True
-        return Strip.blank(self.content_size.width, style("text", dark)).apply_style(self.rich_style)
+        return Strip.blank(self.content_size.width, style("text", dark))
 
     def plain_lines(self) -> list[str]:
         """The drawing as plain text."""

@@ -82,14 +82,14 @@ def _mix(share: float, dark: bool) -> tuple[int, int, int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def style(key: str, dark: bool) -> Style:
+def style(key: str, dark: bool, ground: str = "ground") -> Style:
     """The style of a key: colour names and ``bold``, ``underline``, ``reverse``, ``heat:0.42``, ``ink:0.42``.
 
     ``heat`` is a background whose lightness grows with the value, and a text colour that can be read on it; ``ink`` is
-    the same as a text colour. ``selected`` gives way to ``heat``.
+    the same as a text colour. ``selected`` gives way to ``heat``. ``ground`` is the colour behind the text.
     """
     names = colours(dark)
-    out = Style(color=names["text"])
+    out = Style(color=names["text"], bgcolor=names[ground])
     for word in key.split():
         if word in names:
             out += Style(color=names[word])
@@ -100,7 +100,7 @@ def style(key: str, dark: bool) -> Style:
         elif word.startswith("ink:"):
             out += Style(color="rgb({},{},{})".format(*_mix(0.3 + 0.7 * float(word[4:]), dark)))
         elif word == "selected":
-            if out.bgcolor is None:
+            if "heat:" not in key:
                 out += Style(bgcolor=names["select"])
         else:
             out += Style.parse(word)

@@ -24,11 +24,11 @@ Rows = list[dict[str, Any]]
 BAD_STAMP: tuple[object, ...] = ()
 
 
-def to_strip(line: Line, width: int, dark: bool, selected: bool = False) -> Strip:
+def to_strip(line: Line, width: int, dark: bool, selected: bool = False, ground: str = "ground") -> Strip:
     """A line as a strip of exactly ``width`` columns."""
     more = " selected" if selected else ""
-    segments = [Segment(text, style(key + more, dark)) for text, key in line if text]
-    return Strip(segments).adjust_cell_length(width, style("text" + more, dark))
+    segments = [Segment(text, style(key + more, dark, ground)) for text, key in line if text]
+    return Strip(segments).adjust_cell_length(width, style("text" + more, dark, ground))
 
 
 def to_content(line: Line, dark: bool) -> Text:
@@ -155,10 +155,10 @@ class LinesPanel(Panel, ScrollView, can_focus=True):
         place = self.scroll_offset.y + y
         width = self.size.width
         if place >= len(self.lines):
-            return Strip.blank(width, style("text", dark)).apply_style(self.rich_style)
+            return Strip.blank(width, style("text", dark))
         item = self.items[place] if place < len(self.items) else None
         selected = self.selectable and item is not None and item == self.cursor
-        return to_strip(self.lines[place], width, dark, selected).apply_style(self.rich_style)
+        return to_strip(self.lines[place], width, dark, selected)
 
     def move_to(self, item: int) -> None:
         """Put the cursor on an item, and bring it into view."""

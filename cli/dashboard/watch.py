@@ -15,10 +15,12 @@ from ensemw2s.cli.dashboard.source import LocalSource, Source
 from ensemw2s.cli.dashboard.target import RunIndex, Target
 from ensemw2s.runs import RunInfo
 
-#: Seconds between two looks at a run that goes on, at one that is over, and between two notices to the screen.
+#: Seconds between two looks at a run that goes on, at one that is over; between two notices to the screen, and while
+#: history is read.
 EVERY_RUNNING = 0.25
 EVERY_IDLE = 1.0
 NOTICE_EVERY = 0.25
+NOTICE_HISTORY = 1.0
 SLOW_EVERY = 2.0
 SAMPLES_KEPT = 900
 
@@ -105,6 +107,7 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         """The thread's work."""
         while not self._stopping:
+            began = time.monotonic()
             try:
                 more = self.step()
             except Exception as error:
@@ -113,12 +116,23 @@ class Watcher(threading.Thread):
                 self.first_read.set()
                 self._notify(force=True)
                 more = False
-            busy = time.monotonic() < self._give_way_until
-            pause = (0.03 if busy else 0.003) if more else EVERY_RUNNING if self.model.life == "running" else EVERY_IDLE
+            pause = (
+                self._rest(time.monotonic() - began)
+                if more
+                else EVERY_RUNNING
+                if self.model.life == "running"
+                else EVERY_IDLE
+            )
             if self._poke.wait(pause):
                 self._poke.clear()
         if self._follower is not None:
             self._follower.source.close()
+
+    def _rest(self, worked: float) -> float:
+        """Seconds to rest where there is more to read: history takes half the time at most, less while keys come."""
+        if time.monotonic() < self._give_way_until:
+            return 0.03
+        return min(0.05, worked) if self.first_read.is_set() else 0.001
 
     def step(self) -> bool:
         """One look at the files; True if there is more to read at once."""
@@ -177,6 +191,7 @@ class Watcher(threading.Thread):
         if self.samples:
             state += int(self.samples[-1][0])
         now = time.monotonic()
-        if force or (state != self._noticed[0] and now - self._noticed[1] >= NOTICE_EVERY):
+        every = NOTICE_EVERY if self.model.history >= 1.0 else NOTICE_HISTORY
+        if force or (state != self._noticed[0] and now - self._noticed[1] >= every):
             self._noticed = (state, now)
             self.on_change()

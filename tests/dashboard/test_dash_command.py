@@ -109,15 +109,17 @@ def test_textual_is_not_loaded_for_a_plain_status(recorded: Path) -> None:
     import subprocess
 
     code = (
-        "import sys; from ensemw2s.cli.dashboard import command; command.dashboard(sys.argv[1], True, False, False, 20.0,"
-        " False, False, '', 1); print([m for m in sys.modules if m.split('.')[0] in ('textual', 'torch', 'scipy')])"
+        "import sys; from ensemw2s.cli.dashboard import command; "
+        "command.dashboard(sys.argv[1], True, False, False, 20.0, False, False, '', 1); "
+        "print([m for m in sys.modules if m.split('.')[0] in ('textual', 'torch', 'scipy')])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(recorded)], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
 
 
 def test_a_run_beside_the_dashboard(tmp_path: Path) -> None:
-    script = "import signal,sys,time\nprint('begun', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(130)"
+    script = "import sys, time\nprint('begun', flush=True)\ntry:\n    time.sleep(60)\n"
+    script += "except KeyboardInterrupt:\n    sys.exit(130)"
     beside = RunBeside([sys.executable, "-c", script], tmp_path / "run.log")
     while "begun" not in beside.tail():
         assert beside.running

@@ -205,6 +205,7 @@ def test_files_do_not_go_into_a_run_directory(simulate: Simulate, tmp_path: Path
 
 
 def test_pictures_load_nothing_from_the_network() -> None:
-    svg = '<style>@font-face { font-family: "Fira Code"; src: url("https://x/y.woff2"); } .a { font-family: Fira Code, monospace; }</style>'
+    svg = '<style>@font-face { font-family: "Fira Code"; src: url("https://x/y.woff2"); } '
+    svg += ".a { font-family: Fira Code, monospace; }</style>"
     assert "http" not in clean_svg(svg)
     assert "monospace" in clean_svg(svg)

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -164,11 +164,14 @@ def check(case, oracle, make_logits) -> None:
         a, b = getattr(result, name), getattr(like, name)
         assert (a is None) == (b is None)
         assert a is None or (a.shape, a.dtype) == (b.shape, b.dtype), name
+    # 1/T is a float32 in the kernels; votes are counted in float64
+    limits = (0.0, math.inf) if case["rule"] == "vote" else (1 / triton_launch.LARGEST, 1 / triton_launch.SMALLEST)
+    temperature = min(max(case["temperature"], limits[0]), limits[1])
     wide = logits.double().numpy()
     scale = np.asarray(alphas) / max(alphas)
     active = [k for k in range(case["experts"]) if scale[k] > 0]
     for n in range(case["rows"]):
-        row = oracle(wide[:, n], scale, case["rule"], case["temperature"])
+        row = oracle(wide[:, n], scale, case["rule"], temperature)
         check_experts(result, n, row, wide[:, n], int(targets[n]))
         if row.log_probs is None:
             assert int(result.argmax[n]) == 0
@@ -179,7 +182,7 @@ def check(case, oracle, make_logits) -> None:
                 assert result.topk_ids[n].tolist() == list(range(result.topk_ids.shape[1]))
                 assert bool(result.topk_logprob[n].isnan().all())
             continue
-        allowed = Allowed(row, case["rule"], case["temperature"])
+        allowed = Allowed(row, case["rule"], temperature)
         for v, truth in enumerate(row.log_probs):
             assert close(float(result.log_probs[n, v]), truth, allowed(v, truth)), (v, result.log_probs[n, v], truth)
         target = int(targets[n])
@@ -187,7 +190,14 @@ def check(case, oracle, make_logits) -> None:
         check_ranking(result, n, row, wide[:, n], active, case["rule"], allowed)
 
 
-FEW = settings(max_examples=45, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+FEW = settings(
+    max_examples=45,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],  # shrinking takes minutes here
+)
 
 
 @FEW
