@@ -125,9 +125,9 @@ def resources(compiled: Any) -> dict[str, int]:
             found = re.search(rf"\.{name}:\s+(\d+)", text)
             return int(found.group(1)) if found else -1
 
-        spills = field("vgpr_spill_count") + field("sgpr_spill_count")
-        stack = field("private_segment_fixed_size")
-        return {"registers": field("vgpr_count"), "shared": compiled.metadata.shared, "stack": stack, "spills": spills}
+        memory = {"stack": field("private_segment_fixed_size"), "spills": field("vgpr_spill_count")}
+        scalar = {"shared": compiled.metadata.shared, "scalar_to_lane": field("sgpr_spill_count")}
+        return {"registers": field("vgpr_count"), **memory, **scalar}
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
@@ -136,7 +136,7 @@ def resources(compiled: Any) -> dict[str, int]:
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = {name: int(value) for name, value in re.findall(r"\b([A-Z]+):(\d+)", text)}
     out = {"registers": usage["REG"], "stack": usage["STACK"], "spills": usage["LOCAL"]}
-    return {**out, "shared": compiled.metadata.shared}
+    return {**out, "shared": compiled.metadata.shared, "scalar_to_lane": 0}
 
 
 def records(targets: list[str], experts: int, dtypes: list[torch.dtype], vocabulary: int) -> Iterator[dict[str, Any]]:
@@ -172,19 +172,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--experts", type=int, nargs="+", default=[1, 5, 8])
-    parser.add_argument("--dtypes", nargs="+", choices=["bfloat16", "float16", "float32"], default=["bfloat16", "float32"])
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=["bfloat16", "float16", "float32"], default=["bfloat16", "float32"]
+    )
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--json", action="store_true", help="print the records and write no file")
     options = parser.parse_args()
     dtypes = [getattr(torch, name) for name in options.dtypes]
-    rows = [
-        row for count in options.experts for row in records(options.targets, count, dtypes, options.vocabulary)
-    ]
+    rows = [row for count in options.experts for row in records(options.targets, count, dtypes, options.vocabulary)]
     if options.json:
         print(json.dumps(rows))
     else:
         text = f"# Triton kernels, compiled ahead of time\n\nTriton {triton.__version__}, V = {options.vocabulary}; "
-        text += "`shared` and `stack` in bytes, `spills` in bytes of local memory (gfx942: spilled registers).\n"
+        text += "`shared` and `stack` in bytes, `spills` in bytes of local memory (gfx942: vector registers);\n"
+        text += (
+            "`scalar_to_lane`: gfx942's scalar registers that live in lanes of vector registers (no memory traffic).\n"
+        )
         text += "Written by `python benchmarks/triton_aot.py`; no GPU is needed.\n\n" + table(rows)
         folder = Path(__file__).parent / "results"
         folder.mkdir(exist_ok=True)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ensemw2s.cli.commands import config, data, doctor, pipeline, report, runs, use
+from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError
@@ -25,6 +26,7 @@ _HELP = help_text(
         "ew2s run --preset tiny --seeds 0,1,2   # three times, with tests over seeds",
         "ew2s run --config my.yaml              # your own data and models",
         "ew2s score runs/… questions.jsonl      # your questions to an ensemble",
+        "ew2s dashboard                         # watch a run, live",
         "ew2s runs list                         # what there is",
     ],
     "Repeating a command continues an interrupted run. The options below work before and after the command's name.",
@@ -47,6 +49,7 @@ data.register(app)
 config.register(app)
 runs.register(app)
 doctor.register(app)
+dashboard.register(app)
 
 #: Options of the application that may also stand behind the command's name.
 _GLOBAL = {"--debug": "--debug", "--quiet": "--quiet", "-q": "--quiet", "--no-color": "--no-color"}

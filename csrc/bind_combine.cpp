@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arrays.hpp"
@@ -145,7 +146,7 @@ void combine_into(const std::vector<py::array>& logits, const std::vector<double
         }
         output.targets = static_cast<const std::int64_t*>(targets->data());
         for (std::size_t row = 0; row < rows; ++row) {
-            if (output.targets[row] < 0 || static_cast<std::size_t>(output.targets[row]) >= input.vocabulary) {
+            if (output.targets[row] < 0 || std::cmp_greater_equal(output.targets[row], input.vocabulary)) {
                 throw std::invalid_argument("targets[" + std::to_string(row) + "] is " +
                                             std::to_string(output.targets[row]) + "; expected a token in [0, V)");
             }
@@ -198,7 +199,8 @@ py::array_t<std::int64_t> sample_tokens(const std::vector<py::array>& logits, co
 
 constexpr const char* kCombineDoc =
     "Combine the distributions of K experts into the arrays of `results`.\n\n"
-    "logits: K arrays [N, V], float32, float16, or bfloat16 seen as int16, any strides; read in place. weights: sum to\n"
+    "logits: K arrays [N, V], float32, float16, or bfloat16 seen as int16, any strides; read in place. weights: sum "
+    "to\n"
     "1; 0 leaves an expert out. results: C-contiguous arrays by the names of the fields of CombineResult; those that\n"
     "are absent are not computed.";
 

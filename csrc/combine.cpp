@@ -55,7 +55,7 @@ private:
             output_->logsumexp[at] = static_cast<float>(expert.log_sum_exp());
             if (output_->targets != nullptr) {
                 const auto target = static_cast<std::size_t>(output_->targets[row]);
-                const double given = static_cast<double>(from.logit(k, target));
+                const auto given = static_cast<double>(from.logit(k, target));
                 output_->expert_target_logprob[at] =
                     expert.defined ? static_cast<float>((given - expert.peak) - expert.log_mass) : kUndefined;
             }

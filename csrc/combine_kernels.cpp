@@ -7,6 +7,8 @@
 
 #ifdef __x86_64__
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace ensemw2s {
@@ -20,6 +22,19 @@ namespace baseline {
 #else
 #define EW_MAX(a, b) ((a) > (b) ? (a) : (b))
 #endif
+#ifdef __aarch64__
+#define EW_FUSED 1
+#define EW_FMA(a, b, c)                                                                                 \
+    reinterpret_cast<F32>(vfmaq_f32(reinterpret_cast<float32x4_t>(c), reinterpret_cast<float32x4_t>(a), \
+                                    reinterpret_cast<float32x4_t>(b)))
+#define EW_FMA_WIDE(a, b, c)                                                                            \
+    reinterpret_cast<F64>(vfmaq_f64(reinterpret_cast<float64x2_t>(c), reinterpret_cast<float64x2_t>(a), \
+                                    reinterpret_cast<float64x2_t>(b)))
+#else
+#define EW_FUSED 0
+#define EW_FMA(a, b, c) ((a) * (b) + (c))
+#define EW_FMA_WIDE(a, b, c) ((a) * (b) + (c))
+#endif
 #define EW_WIDEN_HALF(bits) widen_float16(bits)
 #include "combine_body.inc"
 }  // namespace baseline
@@ -28,8 +43,11 @@ constexpr CombineKernels kBaseline = baseline::combine_kernels_named("baseline")
 
 #ifdef __x86_64__
 namespace avx2 {
-#define EW_TARGET [[gnu::target("avx2")]]
+#define EW_TARGET [[gnu::target("avx2,fma")]]
 #define EW_LANES 8
+#define EW_FUSED 1
+#define EW_FMA(a, b, c) reinterpret_cast<F32>(_mm256_fmadd_ps((a), (b), (c)))
+#define EW_FMA_WIDE(a, b, c) reinterpret_cast<F64>(_mm256_fmadd_pd((a), (b), (c)))
 #define EW_MAX(a, b) reinterpret_cast<F32>(_mm256_max_ps((a), (b)))
 #define EW_WIDEN_HALF(bits) widen_float16(bits)
 #include "combine_body.inc"
@@ -38,6 +56,9 @@ namespace avx2 {
 namespace avx512 {
 #define EW_TARGET [[gnu::target("avx512f,avx512dq,avx512vl,avx512bw")]]
 #define EW_LANES 16
+#define EW_FUSED 1
+#define EW_FMA(a, b, c) reinterpret_cast<F32>(_mm512_fmadd_ps((a), (b), (c)))
+#define EW_FMA_WIDE(a, b, c) reinterpret_cast<F64>(_mm512_fmadd_pd((a), (b), (c)))
 // zero-masked, because GCC 12 warns about the unmasked ones' own undefined operand
 #define EW_MAX(a, b) reinterpret_cast<F32>(_mm512_maskz_max_ps(0xFFFF, (a), (b)))
 #define EW_WIDEN_HALF(bits) reinterpret_cast<F32>(_mm512_maskz_cvtph_ps(0xFFFF, reinterpret_cast<__m256i>(bits)))
@@ -54,8 +75,13 @@ constexpr std::array kAll = {&kBaseline};
 }  // namespace
 
 const CombineKernels& combine_kernels() {
+#ifdef __x86_64__
+    const std::string_view name = __builtin_cpu_supports("fma") ? kernels().name : kBaseline.name;
+#else
+    const std::string_view name = kernels().name;
+#endif
     for (const CombineKernels* candidate : kAll) {
-        if (candidate->name == kernels().name) {
+        if (candidate->name == name) {
             return *candidate;
         }
     }

@@ -116,7 +116,7 @@ private:
     std::vector<double> combined_;  // one block
     std::vector<float> group_tops_;
     std::vector<const float*> group_values_;
-    std::vector<double> bounds_;    // no token of a block exceeds its bound; float64 or exact float32 ranks
+    std::vector<double> bounds_;  // no token of a block exceeds its bound; float64 or exact float32 ranks
     std::vector<std::size_t> order_;
     std::vector<Candidate> found_;
     Candidate last_;  // the last of found_ once there are enough

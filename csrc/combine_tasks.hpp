@@ -19,13 +19,13 @@ template <class MakeUse>
 void by_blocks(const CombineInput& input, bool exact, int threads, const MakeUse& make_use) {
     const std::size_t experts = input.experts.size();
     const std::size_t blocks = input.blocks();
-    const std::size_t blocks_per_task = kTaskLogits / kBlockTokens;
-    const std::size_t parts = block_count(blocks, blocks_per_task);
+    constexpr std::size_t kBlocksPerTask = kTaskLogits / kBlockTokens;
+    const std::size_t parts = (blocks + kBlocksPerTask - 1) / kBlocksPerTask;
     std::vector<BlockTable> tables(input.rows * experts, BlockTable(blocks));
     parallel_for(tables.size() * parts, threads, [&](std::size_t task) {
         const std::size_t table = task / parts;
-        const std::size_t first = task % parts * blocks_per_task;
-        read_blocks(input, table / experts, table % experts, first, std::min(first + blocks_per_task, blocks), exact,
+        const std::size_t first = task % parts * kBlocksPerTask;
+        read_blocks(input, table / experts, table % experts, first, std::min(first + kBlocksPerTask, blocks), exact,
                     tables[table]);
     });
     parallel_for(input.rows, threads, [&](std::size_t row) {
@@ -39,7 +39,7 @@ template <class MakeUse>
 void by_rows(const CombineInput& input, bool exact, std::size_t rows_per_task, int threads, const MakeUse& make_use) {
     parallel_for(block_count(input.rows, rows_per_task), threads, [&](std::size_t task) {
         CombineRow combined(input, exact);
-        auto use = make_use();
+        auto use = make_use();  // NOLINT(misc-const-correctness): it may have state
         const std::size_t first = task * rows_per_task;
         for (std::size_t row = first; row < std::min(first + rows_per_task, input.rows); ++row) {
             combined.read(row);

@@ -82,8 +82,8 @@ def _pieces(request: AnyRequest, whole_rows: bool) -> list[AnyRequest]:
     if request.rows <= max(most, 1):
         return [request]
     pieces = []
-    for part in torch.arange(request.rows).split(max(most, 1)):
-        rows = slice(int(part[0]), int(part[-1]) + 1)
+    for start in range(0, request.rows, max(most, 1)):
+        rows = slice(start, start + max(most, 1))
         changed: dict[str, Any] = {"experts": tuple(x[rows] for x in request.experts)}
         for name in ("targets", "index"):
             if getattr(request, name, None) is not None:

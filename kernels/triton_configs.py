@@ -48,7 +48,7 @@ MOST_TILES = 1024
 def choose(item_bytes: int, experts: int, vocabulary: int) -> Config:
     """The configuration for logits of ``item_bytes`` bytes, K experts and V tokens.
 
-    More experts than the table knows take :data:`WIDEST`; a vocabulary of more than :data:`MOST_TILES` tiles wider ones.
+    More experts than the table knows take :data:`WIDEST`; what would be more than :data:`MOST_TILES` tiles, wider ones.
     """
     config = WIDEST
     for (size, most_experts, most_tokens), entry in TABLE:

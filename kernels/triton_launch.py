@@ -98,7 +98,7 @@ class Problem:
 
 
 def prepare(request: Inputs, config: Config | None = None) -> Problem:
-    """Order the experts and choose a configuration. Logits are copied only where the experts' types or strides differ."""
+    """Order the experts and choose a configuration; logits are copied only where their types or strides differ."""
     order = request.active + [k for k, weight in enumerate(request.weights) if weight == 0.0]
     experts = [request.experts[k] for k in order]
     if len({x.dtype for x in experts}) > 1:

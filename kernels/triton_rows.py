@@ -33,6 +33,92 @@ def as_vector(values, lanes, count: tl.constexpr):
 
 
 @triton.jit
+def row_totals(tile_max, tile_sum, row, rows, tiles, lane, tile, count: tl.constexpr):
+    """The tiles' maxima ``[K, tiles]`` of a row, its maxima ``[K]``, and the tiles' sums relative to these maxima."""
+    where = (lane[:, None] * rows + row) * tiles + tile[None, :]
+    loaded = (lane < count)[:, None] & (tile < tiles)[None, :]
+    top = tl.load(tile_max + where, mask=loaded, other=NEG_INF)
+    part = tl.load(tile_sum + where, mask=loaded, other=0.0)
+    peak = tl.max(top, axis=1)
+    # a sum of 0 belongs to a tile of −inf, whose scale may be infinite
+    scale = tl.exp(finite_or_zero(top) - finite_or_zero(peak)[:, None])
+    return top, peak, tl.where(part == 0.0, 0.0, part * scale)
+
+
+@triton.jit
+def first_of_peak(
+    pointer, row, first_tile, peak, defined, row_stride, col_stride, vocabulary, tiles,
+    block: tl.constexpr, contiguous: tl.constexpr,
+):  # fmt: skip
+    """The first token of the tile whose logit is ``peak``; 0 where the row is undefined."""
+    token = tl.minimum(first_tile, tiles - 1) * block + tl.arange(0, block)  # a row with NaN may match no tile
+    x = load_logits(pointer, row, token, token < vocabulary, row_stride, col_stride, contiguous)
+    return tl.where(defined, tl.min(tl.where(x == peak, token, vocabulary), axis=0), 0)
+
+
+@triton.jit
+def product_tiles(
+    weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active: tl.constexpr
+):  # fmt: skip
+    """What the product rule has in each tile: bounds and masses ``[tiles]``, and the row's ``base`` and ``norm``."""
+    if active > 1:
+        scaled = as_vector(weights, lane, active)[:, None] * relative
+        bound = tl.sum(tl.where((lane < active)[:, None], scaled, 0.0), axis=0)
+    else:
+        bound = tl.max(relative, axis=0)
+    here = row * tiles + tile
+    bound += tl.load(product_max + here, mask=tile < tiles, other=NEG_INF)
+    base = tl.max(bound, axis=0)
+    impossible = base == NEG_INF
+    base = finite_or_zero(base)
+    mass = tl.load(product_sum + here, mask=tile < tiles, other=0.0)
+    mass = tl.where(mass == 0.0, 0.0, mass * tl.exp((bound - base) * inv_temp))
+    norm = tl.log(tl.sum(mass, axis=0))
+    return ((bound + slack_of(bound)) - base) - norm, mass, base, norm, impossible
+
+
+@triton.jit
+def mixture_tiles(log_weights, part, relative, log_total, lane, active: tl.constexpr):
+    """What the mixture has in each tile at temperature 1: bounds and masses ``[tiles]``."""
+    taking_part = (lane < active)[:, None]
+    held = as_vector(log_weights, lane, active) - log_total
+    term = tl.where(taking_part, relative + held[:, None], NEG_INF)
+    ceiling = finite_or_zero(tl.max(term, axis=0))
+    bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
+    mass = tl.sum(tl.where(taking_part, tl.exp(held)[:, None] * part, 0.0), axis=0)
+    return bound + slack_of(bound), mass
+
+
+@triton.jit
+def search(
+    experts, weights, centre, offset, base, bound, row_norm, row, row_stride, col_stride, rows, vocabulary, tile,
+    active: tl.constexpr, product: tl.constexpr, block: tl.constexpr, tiles_padded: tl.constexpr,
+    contiguous: tl.constexpr,
+):  # fmt: skip
+    """The best token and what it was ordered by: reads the tiles by falling bound while one can still win or tie."""
+    best = tl.full([], NEG_INF, tl.float32)
+    winner = tl.full([], 0, tl.int32)
+    ahead = tl.max(bound, axis=0)
+    while (ahead > NEG_INF) & (ahead >= best):
+        candidate = tl.min(tl.where(bound == ahead, tile, tiles_padded), axis=0)
+        token = candidate * block + tl.arange(0, block)
+        value = token_values(
+            experts, weights, centre, offset, base, row, token, token < vocabulary, row_stride, col_stride, rows,
+            active, product, contiguous,
+        )  # fmt: skip
+        if product:
+            value -= row_norm
+        highest = tl.max(value, axis=0)
+        found = tl.min(tl.where(value == highest, token, vocabulary), axis=0)
+        better = (highest > best) | ((highest == best) & (found < winner))
+        winner = tl.where(better, found, winner)
+        best = tl.where(better, highest, best)
+        bound = tl.where(tile == candidate, NEG_INF, bound)
+        ahead = tl.max(bound, axis=0)
+    return winner, best
+
+
+@triton.jit
 def finish_rows(
     experts,
     weights,
@@ -83,121 +169,76 @@ def finish_rows(
     lane = tl.arange(0, count_padded)
     tile = tl.arange(0, tiles_padded)
     valid = lane < count
-    where = (lane[:, None] * rows + row) * tiles + tile[None, :]
-    loaded = valid[:, None] & (tile < tiles)[None, :]
-    top = tl.load(tile_max + where, mask=loaded, other=NEG_INF)
-    part = tl.load(tile_sum + where, mask=loaded, other=0.0)
-    peak = tl.max(top, axis=1)
-    anchor = finite_or_zero(peak)
-    part = tl.where(part == 0.0, 0.0, part * tl.exp(finite_or_zero(top) - anchor[:, None]))
+    top, peak, part = row_totals(tile_max, tile_sum, row, rows, tiles, lane, tile, count)
     total = tl.sum(part, axis=1)
     good = (total > 0.0) & (total < float("inf"))
+    defined = good.to(tl.int32)
+    anchor = finite_or_zero(peak)
     log_total = tl.log(total)
+    undefined = tl.max(tl.where(lane < active, 1 - defined, 0), axis=0) > 0
     tl.store(logsumexp + lane * rows + row, anchor + log_total, mask=valid)
-    undefined = tl.max(((lane < active) & (good == 0)).to(tl.int32), axis=0) > 0
-    held = as_vector(log_weights, lane, active) - log_total
     tl.store(centre + lane * rows + row, anchor, mask=valid)
-    tl.store(offset + lane * rows + row, held, mask=valid)
+    tl.store(offset + lane * rows + row, as_vector(log_weights, lane, active) - log_total, mask=valid)
 
-    chosen_tile = tl.min(tl.where(top == peak[:, None], tile[None, :], tiles_padded), axis=1)
-    lone = tl.full([], 0, tl.int32)
-    if want_experts or (active == 1 and want_best):
-        for k in tl.static_range(count):
-            if want_experts or k == 0:
-                defined = scalar_of(good.to(tl.int32), lane, k) > 0
-                first = tl.minimum(scalar_of(chosen_tile, lane, k), tiles - 1)  # NaN rows may match no tile
-                token = first * block + tl.arange(0, block)
-                x = load_logits(experts[k], row, token, token < vocabulary, row_stride, col_stride, contiguous)
-                found = tl.min(tl.where(x == scalar_of(peak, lane, k), token, vocabulary), axis=0)
-                found = tl.where(defined, found, 0)
-                tl.store(expert_argmax + k * rows + row, found.to(tl.int64))
-                if k == 0:
-                    lone = found
+    first_tile = tl.min(tl.where(top == peak[:, None], tile[None, :], tiles_padded), axis=1)
+    winner = tl.full([], 0, tl.int32)
+    for k in tl.static_range(count):
+        if want_experts or (active == 1 and want_best and k == 0):
+            found = first_of_peak(
+                experts[k], row, scalar_of(first_tile, lane, k), scalar_of(peak, lane, k),
+                scalar_of(defined, lane, k) > 0, row_stride, col_stride, vocabulary, tiles, block, contiguous,
+            )  # fmt: skip
+            tl.store(expert_argmax + k * rows + row, found.to(tl.int64))
+            if k == 0:
+                winner = found
 
-    # what each tile can hold at most
     relative = tl.where((lane < active)[:, None], top - anchor[:, None], NEG_INF)
     row_norm = tl.full([], 0.0, tl.float32)
     row_shift = tl.full([], 0.0, tl.float32)
     if product:
-        if active > 1:
-            scaled = tl.where((lane < active)[:, None], as_vector(weights, lane, active)[:, None] * relative, 0.0)
-            bound = tl.sum(scaled, axis=0)
-        else:
-            bound = tl.max(relative, axis=0)
-        here = row * tiles + tile
-        bound += tl.load(product_max + here, mask=tile < tiles, other=NEG_INF)
-        row_base = tl.max(bound, axis=0)
-        undefined = undefined | (row_base == NEG_INF)
-        row_base = finite_or_zero(row_base)
-        weight = tl.load(product_sum + here, mask=tile < tiles, other=0.0)
-        weight = tl.where(weight == 0.0, 0.0, weight * tl.exp((bound - row_base) * inv_temp))
-        row_norm = tl.log(tl.sum(weight, axis=0))
+        bound, tile_mass, row_base, row_norm, impossible = product_tiles(
+            weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active
+        )
+        undefined = undefined | impossible
+        tl.store(base + row, row_base)
         if active == 1:
             row_shift = scalar_of(anchor, lane, 0)
-        bound = ((bound + slack_of(bound)) - row_base) - row_norm
-        tl.store(base + row, row_base)
     else:
-        term = tl.where((lane < active)[:, None], relative + held[:, None], NEG_INF)
-        ceiling = finite_or_zero(tl.max(term, axis=0))
-        bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
-        bound += slack_of(bound)
-        weight = tl.exp(as_vector(log_weights, lane, active) - log_total)[:, None] * part
-        weight = tl.sum(tl.where((lane < active)[:, None], weight, 0.0), axis=0)
-    bound = tl.where(undefined, NEG_INF, bound)
+        bound, tile_mass = mixture_tiles(log_weights, part, relative, log_total, lane, active)
     if want_mass:
-        tl.store(mass + row * tiles + tile, tl.where(undefined, 0.0, weight), mask=tile < tiles)
+        tl.store(mass + row * tiles + tile, tl.where(undefined, 0.0, tile_mass), mask=tile < tiles)
+    tl.store(shift + row, row_shift)
+    tl.store(norm + row, tl.where(undefined, float("nan"), row_norm))
     tl.debug_barrier()  # the row's constants, written above, are read below
 
-    best = tl.full([], NEG_INF, tl.float32)
-    winner = tl.full([], 0, tl.int32)
+    best = row_shift
     if want_best and active > 1:
-        ahead = tl.max(bound, axis=0)
-        while (ahead > NEG_INF) & (ahead >= best):
-            candidate = tl.min(tl.where(bound == ahead, tile, tiles_padded), axis=0)
-            token = candidate * block + tl.arange(0, block)
-            value = token_values(
-                experts, weights, centre, offset, base, row, token, token < vocabulary, row_stride, col_stride, rows,
-                active, product, contiguous,
-            )  # fmt: skip
-            if product:
-                value -= row_norm
-            highest = tl.max(value, axis=0)
-            found = tl.min(tl.where(value == highest, token, vocabulary), axis=0)
-            better = (highest > best) | ((highest == best) & (found < winner))
-            winner = tl.where(better, found, winner)
-            best = tl.where(better, highest, best)
-            bound = tl.where(tile == candidate, NEG_INF, bound)
-            ahead = tl.max(bound, axis=0)
-    elif want_best:
-        winner = lone
-        best = row_shift
+        bound = tl.where(undefined, NEG_INF, bound)
+        winner, best = search(
+            experts, weights, centre, offset, base, bound, row_norm, row, row_stride, col_stride, rows, vocabulary,
+            tile, active, product, block, tiles_padded, contiguous,
+        )  # fmt: skip
+    tl.store(argmax + row, tl.where(undefined, -1, winner).to(tl.int64))
     if want_best:
-        tl.store(argmax + row, tl.where(undefined, -1, winner).to(tl.int64))
         tl.store(best_value + row, best)
+        result = best
         if product:
-            untempered = best - row_shift
-            if active > 1:
-                untempered += row_norm
+            untempered = best + row_norm if active > 1 else best - row_shift
             result = untempered * inv_temp - row_norm
-        else:
-            result = best
         tl.store(logprob + row, tl.where(undefined, float("nan"), result))
-    else:
-        tl.store(argmax + row, tl.where(undefined, -1, 0).to(tl.int64))
-    tl.store(shift + row, row_shift)
-    tl.store(norm + row, row_norm)
 
     if has_targets:
-        target = tl.load(targets + row).to(tl.int32) + tl.arange(0, 1)
+        one = tl.arange(0, 1)
+        target = tl.load(targets + row).to(tl.int32) + one
         here = target >= 0
         for k in tl.static_range(count):
             x = load_logits(experts[k], row, target, here, row_stride, col_stride, contiguous)
-            own = (x - scalar_of(anchor, lane, k)) - scalar_of(log_total, lane, k)
-            defined = scalar_of(good.to(tl.int32), lane, k) > 0
-            tl.store(expert_target + k * rows + row + tl.arange(0, 1), tl.where(defined, own, float("nan")))
+            mass_of_k = scalar_of(log_total, lane, k)  # NaN, +inf or −inf in an undefined row
+            own = tl.where(mass_of_k < float("inf"), (x - scalar_of(anchor, lane, k)) - mass_of_k, float("nan"))
+            tl.store(expert_target + k * rows + row + one, own)
         value = token_values(
             experts, weights, centre, offset, base, row, target, here, row_stride, col_stride, rows,
             active, product, contiguous,
         )  # fmt: skip
         result = (value - row_shift) * inv_temp - row_norm if product else value
-        tl.store(target_logprob + row + tl.arange(0, 1), tl.where(undefined, float("nan"), result))
+        tl.store(target_logprob + row + one, tl.where(undefined, float("nan"), result))

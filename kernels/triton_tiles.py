@@ -1,8 +1,8 @@
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, assignment"
 """Triton: one read of the logits, tile by tile, and the combined value of any tile afterwards.
 
-A *tile* is ``block`` consecutive tokens of a row. The first pass gives each tile's maximum and sum of exponentials; from
-these follow every expert's log-sum-exp, an upper bound of the combined distribution in each tile, and, where the
+A *tile* is ``block`` consecutive tokens of a row. The first pass gives each tile's maximum and sum of exponentials;
+from these follow every expert's log-sum-exp, an upper bound of the combined distribution in each tile, and, where the
 distribution needs no second normaliser, the probability mass of each tile. So what comes after (arg-max, draws) only
 reads the few tiles that matter.
 
@@ -31,10 +31,7 @@ def finite_or_zero(x):
 @triton.jit
 def load_logits(pointer, row, token, mask, row_stride, col_stride, contiguous: tl.constexpr):
     """Logits of the tokens ``token`` in ``row`` as float32, −inf where masked."""
-    if contiguous:
-        offset = token
-    else:
-        offset = token.to(tl.int64) * col_stride
+    offset = token if contiguous else token.to(tl.int64) * col_stride
     return tl.load(pointer + row * row_stride + offset, mask=mask, other=NEG_INF).to(tl.float32)
 
 
@@ -92,7 +89,7 @@ def tile_stats_product(
 ):
     """First pass, product rule and lone experts: one program for each (row, tile), over all experts.
 
-    Writes what :func:`tile_stats` does, and of ``q = Σ ᾱ_k (l_k − m_k)`` over the first ``active`` experts, with ``m_k``
+    Writes what :func:`tile_stats` does, and of ``q = Σ ᾱ_k (l_k − m_k)`` over the first ``active`` experts, ``m_k``
     the tile's own maxima: ``product_max`` ``max q`` and ``product_sum`` ``Σ exp((q − max q) · inv_temp)``, float32
     ``[N, tiles]``.
     """
@@ -138,7 +135,7 @@ def token_values(
 ):
     """Values of the tokens ``token`` of one row, −inf where masked.
 
-    ``centre`` ``[K, N]`` holds each expert's largest logit, ``offset`` ``[K, N]`` ``log ᾱ_k − log Σ exp(l_k − centre)``.
+    ``centre`` ``[K, N]``: each expert's largest logit; ``offset`` ``[K, N]``: ``log ᾱ_k − log Σ exp(l_k − centre)``.
     """
     if active == 1:
         value = load_logits(experts[0], row, token, mask, row_stride, col_stride, contiguous)

@@ -185,6 +185,9 @@ def run(
     force_new: o.ForceNew = False,
     dry_run: o.DryRun = False,
     as_json: o.Json = False,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Run in the background and watch; leaving asks what to do.")
+    ] = False,
 ) -> None:
     """The whole pipeline."""
     if seeds is not None and seed is not None:
@@ -194,7 +197,51 @@ def run(
     if len(numbers) == 1:
         made = _composed(preset, config, sets, numbers[0], name, device, threads, backend)
         numbers = ()
-    execute_request(Request(made, out, force_new, dry_run, as_json, seeds=numbers))
+    request = Request(made, out, force_new, dry_run, as_json, seeds=numbers)
+    if dashboard:
+        flags = {"--preset": preset, "--seed": seed, "--name": name, "--device": device, "--threads": threads}
+        words = [
+            word for flag, value in {**flags, "--backend": backend}.items() if value for word in (flag, str(value))
+        ]
+        words += [
+            word
+            for flag, given in (("--config", config), ("--set", sets))
+            for v in given or []
+            for word in (flag, str(v))
+        ]
+        watch_request(request, ["run", *words])
+        return
+    execute_request(request)
+
+
+def watch_request(request: Request, words: list[str]) -> None:
+    """``ew2s run --dashboard``: the run goes to the background, the terminal shows the dashboard.
+
+    Args:
+        request: what is run.
+        words: the command line that runs it, without its directory.
+
+    Raises:
+        InputError: there is no terminal, or what was asked for cannot be watched.
+        typer.Exit: with the run's exit code.
+    """
+    from ensemw2s.cli import rundirs
+    from ensemw2s.cli.dashboard.beside import run_and_watch
+    from ensemw2s.cli.dashboard.command import interactive
+
+    if request.seeds or request.dry_run or request.json:
+        raise InputError("--dashboard watches one run; it does not go with --seeds, --dry-run or --json.")
+    if not interactive():
+        raise InputError("--dashboard needs a terminal.", hint="Leave it out; progress is then printed line by line.")
+    choice = rundirs.choose_run(request.composed.config, request.out, request.force_new)
+    if choice.kind == "finished" and choice.path is not None:
+        terminal.say(f"This configuration has a finished run: {choice.path} (--force-new makes another).")
+        terminal.next(f"ew2s dashboard {shell_path(choice.path)}")
+        return
+    path = rundirs.make_directory(choice, request.composed.config.name)
+    code = run_and_watch([*words, "--out", str(path)], path)
+    terminal.next(f"ew2s dashboard {shell_path(path)}", f"ew2s report {shell_path(path)}")
+    raise typer.Exit(code)
 
 
 def _composed(

@@ -55,12 +55,14 @@ def truncated(log_probs: np.ndarray, top_k: int | None, top_p: float | None) -> 
 @pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
 @pytest.mark.parametrize(("top_k", "top_p"), [(None, None), (5, None), (None, 0.8), (7, 0.6)])
 @pytest.mark.parametrize(("vocabulary", "temperature"), [(12, 1.0), (200, 1.0), (12, 0.6)])
-def test_frequencies(rule, top_k, top_p, vocabulary, temperature, oracle) -> None:
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_frequencies(backend, rule, top_k, top_p, vocabulary, temperature, oracle) -> None:
     rng = np.random.default_rng(vocabulary)
     row = rng.standard_normal((3, 1, vocabulary)) * 2
     alphas = [0.5, 1.0, 0.0]
     logits = torch.from_numpy(row).expand(3, DRAWS, vocabulary).float()
-    drawn = kernels.sample(logits, alphas, seed=17, rule=rule, temperature=temperature, top_k=top_k, top_p=top_p)
+    options = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p, "backend": backend}
+    drawn = kernels.sample(logits, alphas, seed=17, **options)
     assert drawn.dtype == torch.int64
     truth = oracle(logits[:, 0].double().numpy(), np.array(alphas), rule, temperature).log_probs
     assert chi_square(drawn.numpy(), truncated(truth, top_k, top_p)) > FALSE_ALARM
