@@ -1,7 +1,7 @@
 """The compiled extension (``csrc/``): weighted sampling, token-weight arithmetic and combination of experts.
 
-Nothing here depends on the number of threads, nor sampling and weights on the instruction set: equal arguments give equal
-bits. ``threads`` is 0 for the default number. Errors in values, shapes and data types are ``ValueError``.
+Nothing here depends on the number of threads, nor sampling and weights on the instruction set: equal arguments give
+equal bits. ``threads`` is 0 for the default number. Errors in values, shapes and data types are ``ValueError``.
 """
 
 from collections.abc import Mapping, Sequence

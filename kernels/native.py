@@ -25,8 +25,8 @@ class Native:
     * arg-max and order of tokens wherever their log-probabilities differ by more than that; ties are the same;
     * the same tokens from :meth:`sample`, except where a row's uniform number falls on a boundary to within ``1e-12``.
 
-    Equal arguments give equal bits with any number of threads, on AVX2, AVX-512 and arm64 alike; plain x86-64 differs in
-    the last digits. Logits in float64 go to the reference.
+    Equal arguments give equal bits with any number of threads, on AVX2, AVX-512 and arm64 alike; plain x86-64 differs
+    in the last digits. Logits in float64 go to the reference.
     """
 
     name = "native"

@@ -211,22 +211,6 @@ def finish_rows(
     tl.store(norm + row, tl.where(undefined, float("nan"), row_norm))
     tl.debug_barrier()  # the row's constants, written above, are read below
 
-    best = row_shift
-    if want_best and active > 1:
-        bound = tl.where(undefined, NEG_INF, bound)
-        winner, best = search(
-            experts, weights, centre, offset, base, bound, row_norm, row, row_stride, col_stride, rows, vocabulary,
-            tile, active, product, block, tiles_padded, contiguous,
-        )  # fmt: skip
-    tl.store(argmax + row, tl.where(undefined, -1, winner).to(tl.int64))
-    if want_best:
-        tl.store(best_value + row, best)
-        result = best
-        if product:
-            untempered = best + row_norm if active > 1 else best - row_shift
-            result = untempered * inv_temp - row_norm
-        tl.store(logprob + row, tl.where(undefined, float("nan"), result))
-
     if has_targets:
         one = tl.arange(0, 1)
         target = tl.load(targets + row).to(tl.int32) + one
@@ -242,3 +226,19 @@ def finish_rows(
         )  # fmt: skip
         result = (value - row_shift) * inv_temp - row_norm if product else value
         tl.store(target_logprob + row + one, tl.where(undefined, float("nan"), result))
+
+    best = row_shift
+    if want_best and active > 1:
+        bound = tl.where(undefined, NEG_INF, bound)
+        winner, best = search(
+            experts, weights, centre, offset, base, bound, row_norm, row, row_stride, col_stride, rows, vocabulary,
+            tile, active, product, block, tiles_padded, contiguous,
+        )  # fmt: skip
+    tl.store(argmax + row, tl.where(undefined, -1, winner).to(tl.int64))
+    if want_best:
+        tl.store(best_value + row, best)
+        result = best
+        if product:
+            untempered = best + row_norm if active > 1 else best - row_shift
+            result = untempered * inv_temp - row_norm
+        tl.store(logprob + row, tl.where(undefined, float("nan"), result))

@@ -199,16 +199,10 @@ def run(
         numbers = ()
     request = Request(made, out, force_new, dry_run, as_json, seeds=numbers)
     if dashboard:
-        flags = {"--preset": preset, "--seed": seed, "--name": name, "--device": device, "--threads": threads}
-        words = [
-            word for flag, value in {**flags, "--backend": backend}.items() if value for word in (flag, str(value))
-        ]
-        words += [
-            word
-            for flag, given in (("--config", config), ("--set", sets))
-            for v in given or []
-            for word in (flag, str(v))
-        ]
+        given: list[tuple[str, object]] = [("--preset", preset), ("--seed", made.config.seed), ("--name", name)]
+        given += [("--device", device), ("--threads", threads), ("--backend", backend)]
+        given += [("--config", file) for file in config or []] + [("--set", setting) for setting in sets or []]
+        words = [word for flag, value in given if value is not None for word in (flag, str(value))]
         watch_request(request, ["run", *words])
         return
     execute_request(request)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ensemw2s.cli.dashboard.target import Target
 
 HELP = help_text(
-    "Watch a run in the terminal: boosting, tokens, labelling, students.",
+    "Watch a run live in the terminal.",
     [
         "ew2s dashboard                          # the latest run below runs/",
         "ew2s dashboard runs/2026-…-tiny         # one run, going on or over",

@@ -229,7 +229,10 @@ class Booster:
             stream = (1 + f) * 1_000_003 + round_  # apart from the streams of the rounds themselves
             draw = draw_training_set(self.layout, rest, self.config.draw, seed=self.seed, stream=stream)
             inside = example_weights(self.layout, rest) > 0.0
-            draw = Draw(draw.index[inside[draw.index]], draw.token_weights, draw.left_out)
+            index = draw.index[inside[draw.index]]
+            # All weight is now on the examples outside the fold: a sequence's mean weight stays what it was.
+            share = np.float32(index.size / draw.index.size)
+            draw = Draw(index, draw.token_weights * share, draw.left_out)
             wrong[held] = self.learner.helper_errors(round_, f, draw)[held]
         return wrong
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig
@@ -20,6 +20,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.ensemble.choices import EnsembleChoices, final_choices
 from ensemw2s.ensemble.options import agreement, normalise
 from ensemw2s.errors import DataError, ModelError
+from ensemw2s.evaluation.matching import normalise_text
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
 
@@ -47,8 +48,8 @@ class _EnsembleFile(BaseModel):
     ensemble: EnsembleConfig
     template: TemplateConfig
     decoding: DecodingConfig
-    max_length: int | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    loading: dict[str, Any] = Field(default_factory=dict)
+    """How experts are loaded: the settings of ``models.weak`` without its path and revision."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Ensemble:
         config: rule and length norm.
         template: how prompts and answers become text.
         decoding: default decoding of :meth:`generate`.
-        dtype: data type of the experts' weights.
+        loading: how experts are loaded: settings of :class:`ModelConfig` besides path and revision.
         compute: device, threads and batch size.
     """
 
@@ -72,7 +73,7 @@ class Ensemble:
     config: EnsembleConfig = field(default_factory=EnsembleConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    loading: dict[str, Any] = field(default_factory=dict)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
@@ -109,7 +110,7 @@ class Ensemble:
             config=content.ensemble,
             template=content.template,
             decoding=content.decoding,
-            dtype=content.dtype,
+            loading=content.loading,
             compute=compute or ComputeConfig(),
         )
 
@@ -130,7 +131,7 @@ class Ensemble:
             ensemble=self.config,
             template=self.template,
             decoding=self.decoding,
-            dtype=self.dtype,
+            loading=self.loading,
         )
         temporary = target.with_name(FILE_NAME + ".tmp")
         temporary.write_text(json.dumps(content.model_dump(), indent=2) + "\n", encoding="utf-8")
@@ -139,7 +140,7 @@ class Ensemble:
 
     def model_config(self, index: int) -> ModelConfig:
         """How to load expert ``index``."""
-        return ModelConfig(path=str(self.experts[index]), dtype=self.dtype)
+        return ModelConfig(path=str(self.experts[index]), **self.loading)
 
     def load_experts(self) -> list[LoadedModel]:
         """All experts in memory at once: what decoding and ``rule: product`` need."""
@@ -271,13 +272,11 @@ class Ensemble:
         ]
         if agreement_of_experts:
             greedy = settings.model_copy(update={"method": "greedy"})
-            own = [
-                np.array(
-                    [clean_text(m.tokenizer, a.token_ids) for a in self._decode([m], [1.0], ids, greedy, seed, sink)]
-                )
-                for m in models
-            ]
-            for row, share in zip(out, agreement(own, self.alphas, np.array(texts)), strict=True):
+            own = []
+            for model in models:
+                alone = self._decode([model], [1.0], ids, greedy, seed, sink)
+                own.append(normalised(clean_text(model.tokenizer, answer.token_ids) for answer in alone))
+            for row, share in zip(out, agreement(own, self.alphas, normalised(texts)), strict=True):
                 row["agreement"] = round(float(share), 6)
         return out
 
@@ -314,8 +313,13 @@ class Ensemble:
 
 
 def clean_text(tokenizer: Any, token_ids: Any) -> str:
-    """Decode an answer and normalise its white space."""
-    return " ".join(str(tokenizer.decode([int(t) for t in token_ids], skip_special_tokens=True)).split())
+    """An answer as text, without special tokens and surrounding white space; its own line breaks stay."""
+    return str(tokenizer.decode([int(t) for t in token_ids], skip_special_tokens=True)).strip()
+
+
+def normalised(texts: Iterable[str]) -> NDArray[np.str_]:
+    """Texts as answers are compared by: white space normalised."""
+    return np.array([normalise_text(text) for text in texts])
 
 
 def confidence_of(answer: Generation) -> float:

@@ -111,7 +111,8 @@ def vote_scores(experts: Sequence[Choices], alphas: Sequence[float], mixture: Fl
     for choices, weight in zip(experts, normalise(alphas), strict=True):
         share[choices.sequence] += weight
     starts = enc.example_offsets
-    order = np.lexsort((mixture, enc.seq_example))
+    # Equal mixtures: the lower index ranks higher.
+    order = np.lexsort((-np.arange(mixture.size), mixture, enc.seq_example))
     rank = np.empty(order.size)
     rank[order] = np.arange(order.size) - np.repeat(starts[:-1], np.diff(starts))
     return np.asarray(np.round(share, 12) + 1e-6 * rank / np.maximum(np.diff(starts)[enc.seq_example], 1))

@@ -11,7 +11,7 @@ from ensemw2s.config.method import EnsembleConfig, LabellingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.encode import encode_prompts
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.ensemble import clean_text, confidence_of
+from ensemw2s.ensemble.ensemble import clean_text, confidence_of, normalised
 from ensemw2s.ensemble.options import agreement
 from ensemw2s.labelling.labels import Floats, Labels, SoftTargets
 from ensemw2s.seeds import sub_seed
@@ -81,13 +81,11 @@ def label_by_generating(
     if len(models) == 1 and config.decoding.method == "greedy":
         share: Floats = np.ones(len(texts))
     else:
-        own = [
-            np.array(
-                [clean_text(tokenizer, a.token_ids) for a in decode([m], [1.0], True, f"labels/{teacher}/{k}", None)]
-            )
-            for k, m in enumerate(models, start=1)
-        ]
-        share = agreement(own, alphas, np.array(texts))
+        own = []
+        for k, model in enumerate(models, start=1):
+            alone = decode([model], [1.0], True, f"labels/{teacher}/{k}", None)
+            own.append(normalised(clean_text(tokenizer, answer.token_ids) for answer in alone))
+        share = agreement(own, alphas, normalised(texts))
     return Labels(
         teacher=teacher,
         ids=[example.id for example in examples],

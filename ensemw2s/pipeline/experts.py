@@ -210,10 +210,9 @@ def train_plain(school: ExpertSchool, member: int = 1) -> Member:
     return school.train(name, _all_data(school), member_seed(school.ctx, "plain", member), school.member_splits)
 
 
-def train_plain_long(school: ExpertSchool) -> Member:
-    """The same with as many times the steps as there are rounds: the cost of the whole ensemble in one model."""
+def train_plain_long(school: ExpertSchool, rounds: int) -> Member:
+    """The same with as many times the steps as rounds were trained: the cost of the whole ensemble in one model."""
     seed = member_seed(school.ctx, "plain-long")
-    rounds = school.boosting.rounds
     return school.train("baselines/plain-long", _all_data(school), seed, school.member_splits, steps=rounds)
 
 

@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
     from ensemw2s.models.training_set import TrainingSet
 
 _TRAINED = "trained.json"
-
-
-@cache
-def _load_scores(folder: Path) -> ScoreTable:
-    from ensemw2s.models.scores import ScoreTable
-
-    return ScoreTable.load(folder)
 
 
 @dataclass(frozen=True)
@@ -47,14 +39,9 @@ class Member:
 
     def table(self, split: SplitName) -> ScoreTable:
         """The scores on a split."""
-        return _load_scores(self.folder / "scores" / split)
+        from ensemw2s.models.scores import ScoreTable
 
-    @property
-    def training(self) -> dict[str, Any]:
-        """Steps, seconds, tokens and final loss of the fine-tuning; empty for a base as it is."""
-        file = self.folder / _TRAINED
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        return content
+        return ScoreTable.load(self.folder / "scores" / split)  # memory maps: opening them again costs nothing
 
 
 @dataclass(frozen=True)
@@ -116,8 +103,7 @@ def member_seed(ctx: Context, *names: str | int) -> int:
 
 
 def _model_in(ctx: Context, side: Side, folder: Path) -> ModelConfig:
-    base = ctx.base(side).config
-    return ModelConfig(path=str(folder / "model"), dtype=base.dtype, attn_implementation=base.attn_implementation)
+    return ctx.base(side).config.model_copy(update={"path": str(folder / "model"), "revision": None})
 
 
 def _score_inputs(ctx: Context, side: Side, splits: Sequence[SplitName]) -> dict[str, Any]:

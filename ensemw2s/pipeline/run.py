@@ -16,6 +16,7 @@ from ensemw2s.ensemble import Ensemble
 from ensemw2s.evaluation import LabelResult, RoundResult
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.arms import Arm, Scoreboard, evaluate_arms
+from ensemw2s.pipeline.checks import check_inputs
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
 from ensemw2s.pipeline.experts import (
@@ -33,7 +34,7 @@ from ensemw2s.pipeline.plan import planned_stages
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
 from ensemw2s.pipeline.students import train_ceiling, train_student
-from ensemw2s.pipeline.teachers import Teacher, label_pool, label_result, report_labels, require_shared_tokenizer
+from ensemw2s.pipeline.teachers import Teacher, label_pool, label_result, report_labels
 from ensemw2s.runs import RunDirectory
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
@@ -115,8 +116,7 @@ def _phases(ctx: Context, until: Until | None, preset: str | None) -> dict[str, 
     started = time.monotonic()
     state = Progress()
     prepare_data(ctx)
-    if ctx.config.student.loss == "soft" and until not in ("data", "experts"):
-        require_shared_tokenizer(ctx)  # before hours of training, not after
+    check_inputs(ctx)  # before hours of training, not after
     summary: dict[str, Any] | None = None
     if until == "data":
         summary = {name: len(ctx.splits[name]) for name in ("train", "validation", "test", "hard_pool", "hard_test")}
@@ -129,10 +129,9 @@ def _phases(ctx: Context, until: Until | None, preset: str | None) -> dict[str, 
     if summary is None:
         student_phase(ctx, state, labels)
         summary = build_results(ctx, state, preset)
-        if until is None:
-            from ensemw2s.report import build_report
+        from ensemw2s.report import build_report
 
-            build_report(ctx.run.path)
+        build_report(ctx.run.path)
     ctx.sink.event("run_finished", seconds=round(time.monotonic() - started, 3))
     return summary
 
@@ -153,7 +152,7 @@ def experts_phase(ctx: Context, state: Progress) -> None:
         evaluate_arms(ctx, [_arm("plain", plain)], state.board)
         state.teachers["plain"] = Teacher("plain", [plain], [1.0])
     if arms.plain_long:
-        evaluate_arms(ctx, [_arm("plain_long", train_plain_long(school))], state.board)
+        evaluate_arms(ctx, [_arm("plain_long", train_plain_long(school, len(result.rounds)))], state.board)
     if arms.bagging:
         _add_unboosted(ctx, state, "bagging", train_bagging(school, first, ctx.config.boosting.rounds))
     if arms.seeds:
@@ -192,7 +191,7 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
         config=config.ensemble,
         template=config.data.template,
         decoding=config.labelling.decoding,
-        dtype=config.models.weak.dtype,
+        loading=config.models.weak.model_dump(exclude={"path", "revision"}),
     ).save(ctx.run.path)
 
 

@@ -52,7 +52,7 @@ def label_pool(ctx: Context, teacher: Teacher) -> Labels:
         "numerics": ctx.numerics,
     }
     if ctx.config.task == "choice":
-        inputs.pop("labelling")
+        inputs["labelling"] = {"soft_top_k": ctx.config.labelling.soft_top_k} if soft else {}
 
     def work(partial: Path) -> None:
         started = time.monotonic()
@@ -121,7 +121,8 @@ def require_shared_tokenizer(ctx: Context) -> None:
     Raises:
         ConfigError: the tokenizers differ.
     """
-    if ctx.weak.tokenizer.get_vocab() != ctx.strong.tokenizer.get_vocab():
+    weak, strong = ctx.weak.tokenizer, ctx.strong.tokenizer
+    if weak.get_vocab() != strong.get_vocab() or weak.eos_token_id != strong.eos_token_id:
         raise ConfigError(
             "student.loss: soft needs the weak and the strong base to have the same tokenizer, and theirs differ.",
             hint="Use student.loss: xent or logconf; those labels travel as text.",

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 
 def labelled_examples(examples: Sequence[Example], texts: Sequence[str]) -> list[Example]:
-    """The examples with label texts as their answers; choices are dropped, the answer is all that is trained on."""
-    return [
-        dataclasses.replace(example, answer=text, choices=None) for example, text in zip(examples, texts, strict=True)
-    ]
+    """The examples with label texts as their answers; choices stay, since a prompt template may list them."""
+    return [dataclasses.replace(example, answer=text) for example, text in zip(examples, texts, strict=True)]
 
 
 def student_training_set(

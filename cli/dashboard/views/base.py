@@ -43,8 +43,8 @@ class View(Container):
 
     def focused_panel(self) -> Widget | None:
         """The panel that has the focus."""
-        focused = self.screen.focused
-        return focused if isinstance(focused, Panel) and focused in self.query("*") else None
+        focused: Widget | None = self.screen.focused
+        return focused if id(focused) in {id(panel) for panel in self.panels} else None
 
     def chosen_charts(self) -> list[Chart]:
         """The chart that has the focus, else all that are seen."""

@@ -1,0 +1,57 @@
+"""What can be known to fail before anything is trained."""
+
+from __future__ import annotations
+
+from ensemw2s.data.example import SplitName
+from ensemw2s.errors import ConfigError, DataError
+from ensemw2s.evaluation.matching import compile_pattern, extract_answer, parse_number
+from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.teachers import require_shared_tokenizer
+
+
+def check_inputs(ctx: Context) -> None:
+    """Check splits, lengths and answers against the configuration.
+
+    Raises:
+        DataError: a split that is needed is empty, an example does not fit a model's context, or an answer cannot be
+            compared as configured.
+        ConfigError: the answer pattern is invalid, or the student's loss does not fit the tokenizers.
+    """
+    config = ctx.config
+    taught = bool(config.arms.students) or config.arms.ceiling
+    needed: list[SplitName] = ["train", "validation", "test", "hard_test", *(["hard_pool"] if taught else [])]  # type: ignore[list-item]
+    for split in needed:
+        if not ctx.splits[split]:
+            raise DataError(f"The split {split} is empty.", hint=f"Give data.split.{split} a larger number or share.")
+        ctx.encoded("weak", split, ctx.scoring_view(split))
+        if split in ("hard_pool", "test", "hard_test") and taught:
+            ctx.encoded("strong", split, ctx.scoring_view(split))
+    if config.task == "generate":
+        _check_answers(ctx)
+    if config.student.loss == "soft" and config.arms.students:
+        require_shared_tokenizer(ctx)
+
+
+def _check_answers(ctx: Context) -> None:
+    from ensemw2s.data.encode import encode_prompts
+
+    template, room = ctx.config.data.template, ctx.config.labelling.decoding.max_new_tokens
+    pattern = None if template.answer_pattern is None else compile_pattern(template.answer_pattern)
+    for split in ("test", "hard_test"):
+        for side in ("weak", "strong"):
+            base = ctx.base(side)
+            if base.max_length is not None and base.max_length <= room:
+                raise ConfigError(
+                    f"labelling.decoding.max_new_tokens is {room}, but the {side} base reads {base.max_length} tokens.",
+                    hint="Lower it, so that a prompt fits in front of the answer.",
+                )
+            limit = None if base.max_length is None else base.max_length - room
+            encode_prompts(ctx.splits[split], base.tokenizer, template, limit)
+        for example in ctx.splits[split]:
+            answer = example.answer or ""
+            final = extract_answer(answer, pattern)
+            if ctx.config.evaluation.match == "number" and parse_number(answer if final is None else final) is None:
+                raise DataError(
+                    f"The answer of example {example.id!r} holds no number: {answer[:60]!r}.",
+                    hint="Use evaluation.match: exact, or a data.template.answer_pattern that finds it.",
+                )
