@@ -69,9 +69,13 @@ def execute_request(request: Request) -> None:
         print_plan(request, choice)
         return
     if choice.kind == "finished" and choice.path is not None:
-        terminal.say(f"This configuration has a finished run: {choice.path} (--force-new makes another).")
-        show_results(choice.path, request.json)
-        return
+        changed = _changed_inputs(request, choice.path)
+        if not changed:
+            terminal.say(f"This configuration has a finished run: {choice.path} (--force-new makes another).")
+            show_results(choice.path, request.json)
+            return
+        terminal.say(f"Changed since {choice.path} finished: {', '.join(changed)}.")
+        choice = rundirs.Choice("continue", choice.path)
     path = rundirs.make_directory(choice, config.name + ("-seeds" if request.seeds else ""))
     terminal.say(f"{'Continuing in' if choice.kind == 'continue' else 'Run directory:'} {path}")
     summary = _execute(request, path)
@@ -79,6 +83,15 @@ def execute_request(request: Request) -> None:
         show_results(path, request.json)
     else:
         show_summary(path, summary, request)
+
+
+def _changed_inputs(request: Request, path: Path) -> list[str]:
+    from ensemw2s.pipeline import changed_inputs
+    from ensemw2s.pipeline.seeds import seed_directory
+
+    config = request.composed.config
+    folders = [seed_directory(path, seed) for seed in request.seeds] or [path]
+    return sorted({name for folder in folders for name in changed_inputs(config, folder)})
 
 
 def _execute(request: Request, path: Path) -> dict[str, Any]:

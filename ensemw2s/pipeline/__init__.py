@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 _LAZY = {
     "answer_examples": "files",
+    "changed_inputs": "unchanged",
     "evaluate_file": "files",
     "execute": "run",
     "execute_seeds": "seeds",
@@ -18,6 +19,7 @@ _LAZY = {
 
 __all__ = [
     "answer_examples",
+    "changed_inputs",
     "evaluate_file",
     "execute",
     "execute_seeds",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from ensemw2s.pipeline.plan import planned_stages
     from ensemw2s.pipeline.run import execute
     from ensemw2s.pipeline.seeds import execute_seeds, seed_directory
+    from ensemw2s.pipeline.unchanged import changed_inputs
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.config.data import SourceConfig
+from ensemw2s.config.data import DataConfig, SourceConfig
 from ensemw2s.pipeline.context import Context
 from ensemw2s.seeds import sub_seed
 
@@ -22,7 +22,7 @@ def prepare_data(ctx: Context) -> None:
         "data": config.model_dump(exclude={"template", "seed"}),
         "task": ctx.config.task,
         "seed": seed,
-        "files": {name: _file_hashes(source) for name, source in _sources(ctx).items()},
+        "files": {name: file_hashes(source) for name, source in sources_of(config).items()},
     }
 
     def work(partial: Path) -> None:
@@ -40,13 +40,13 @@ def prepare_data(ctx: Context) -> None:
     )
 
 
-def _sources(ctx: Context) -> dict[str, SourceConfig]:
-    data = ctx.config.data
+def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
+    """The sources of a configuration by the names of their keys."""
     return {"source": data.source} | ({} if data.hard_source is None else {"hard_source": data.hard_source})
 
 
-def _file_hashes(source: SourceConfig) -> list[list[str]]:
-    """Names and content hashes of the files that a source reads: changed data is noticed, a moved folder is not."""
+def file_hashes(source: SourceConfig) -> list[list[str]]:
+    """Names and content hashes of the files that a source reads: changed data is noticed."""
     from ensemw2s.data.sources import source_files
 
     hashes = []

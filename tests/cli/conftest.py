@@ -85,6 +85,10 @@ class FakePipeline:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.fail: BaseException | None = None
+        self.changed: list[str] = []
+
+    def changed_inputs(self, config: RunConfig, run_dir: Path) -> list[str]:
+        return self.changed
 
     def execute(self, config: RunConfig, run_dir: Path, *, sink: Any, until: str | None = None, **rest: Any) -> Any:
         self.calls.append({"config": config, "run_dir": run_dir, "until": until, **rest})
@@ -127,6 +131,6 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     import ensemw2s.pipeline
 
     fake = FakePipeline()
-    for name in ("execute", "execute_seeds"):
+    for name in ("execute", "execute_seeds", "changed_inputs"):
         monkeypatch.setitem(vars(ensemw2s.pipeline), name, getattr(fake, name))
     return fake

@@ -207,3 +207,12 @@ def test_runs_list(ew2s: Command, pipeline: Any) -> None:
     found = json.loads(ew2s("runs", "list", "--json").out)
     assert [(run["state"], run["seed"]) for run in found] == [("failed", 1), ("finished", 0)]
     assert json.loads(ew2s("runs", "list", "nowhere", "--json").out) == []
+
+
+def test_a_finished_run_whose_files_changed_runs_again(ew2s: Command, pipeline: Any) -> None:
+    ew2s(*TINY)
+    pipeline.changed = ["data.source"]
+    again = ew2s(*TINY)
+    assert "data.source" in again.err
+    assert len(pipeline.calls) == 2
+    assert pipeline.calls[0]["run_dir"] == pipeline.calls[1]["run_dir"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ensemw2s.config import RunConfig
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline import changed_inputs, execute
 from ensemw2s.sink import NullSink
 
 
@@ -14,6 +14,8 @@ def training(steps):
 
 
 def test_arc_easy_from_files(local_bases, shared_data, tmp_path):
+    annotations = tmp_path / "annotations.json"
+    annotations.write_bytes((shared_data / "arc_easy" / "annotations.json").read_bytes())
     config = RunConfig.model_validate(
         {
             "name": "arc",
@@ -21,7 +23,7 @@ def test_arc_easy_from_files(local_bases, shared_data, tmp_path):
                 "source": {
                     "kind": "arc",
                     "path": str(shared_data / "arc_easy"),
-                    "annotations": str(shared_data / "arc_easy" / "annotations.json"),
+                    "annotations": str(annotations),
                 },
                 "split": {
                     "hard_values": ["High"],
@@ -47,6 +49,9 @@ def test_arc_easy_from_files(local_bases, shared_data, tmp_path):
     # Top-4 lists of near-uniform models leave arg-maxes open; they were settled by running the models again.
     for arm in ("ensemble", "bagging"):
         assert results["arms"][arm]["test"]["token_accuracy"]["tokens"] > 30
+    assert changed_inputs(config, tmp_path / "arc") == []
+    annotations.write_bytes(annotations.read_bytes() + b"\n")
+    assert changed_inputs(config, tmp_path / "arc") == ["data.source"]
 
 
 @pytest.mark.parametrize(
