@@ -1,6 +1,6 @@
 // The inner loops of combining experts, compiled for several instruction sets like those of kernels.hpp. All that fuse
-// multiplication and addition (AVX2, AVX-512 and arm64) give the same bits; plain x86-64 differs in the last digits. They
-// see float32 logits only: narrower types are widened a block at a time, in the cache.
+// multiplication and addition (AVX2, AVX-512 and arm64) give the same bits; plain x86-64 differs in the last digits.
+// They see float32 logits only: narrower types are widened a block at a time, in the cache.
 #pragma once
 
 #include <cstddef>

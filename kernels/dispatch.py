@@ -85,7 +85,12 @@ def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
     return tuple(b.name for b in sorted(able, key=lambda b: -b.priority))
 
 
-def _choose(name: str, inputs: Inputs) -> Backend:
+def choose(name: str, inputs: Inputs) -> Backend:
+    """The backend of that name, or the best one for ``auto``.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot run on the inputs' device; lists those that can.
+    """
     available = available_backends(inputs.device)
     if name == "auto":
         return _backends[available[0]]
@@ -151,7 +156,7 @@ def combine(
         return_probs=return_probs,
         top_k=top_k,
     )
-    return _choose(backend, request).combine(request)
+    return choose(backend, request).combine(request)
 
 
 @torch.no_grad()
@@ -194,7 +199,7 @@ def sample(
     request = sample_request(
         logits, alphas, seed=seed, rule=rule, temperature=temperature, top_k=top_k, top_p=top_p, index=index
     )
-    tokens = _choose(backend, request).sample(request)
+    tokens = choose(backend, request).sample(request)
     undefined = tokens < 0
     if bool(undefined.any()):
         row = int(undefined.nonzero()[0, 0])

@@ -1,0 +1,153 @@
+"""Combining experts from their last hidden states: the logits of all rows never exist at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ensemw2s.kernels.dispatch import choose
+from ensemw2s.kernels.request import Alphas, CombineRequest, combine_request, normalised_weights
+from ensemw2s.kernels.result import CombineResult
+
+_TILE_BYTES = 128 << 20  # of logits, all experts together; smaller tiles leave matrix products slow
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where one expert's logits come from: ``hidden @ weight.T + bias``."""
+
+    hidden: Tensor
+    """``[N, H]``; experts may differ in H."""
+    weight: Tensor
+    """``[V, H]``."""
+    bias: Tensor | None
+    """``[V]``."""
+
+    def logits(self, rows: slice, out: Tensor) -> Tensor:
+        """Logits of some rows, written to the first rows of ``out``."""
+        hidden = self.hidden[rows]
+        place = out[: len(hidden)]
+        if self.bias is None:
+            return torch.mm(hidden, self.weight.T, out=place)
+        return torch.addmm(self.bias, hidden, self.weight.T, out=place)
+
+
+@torch.no_grad()
+def combine_from_hidden(
+    hidden: Sequence[Tensor],
+    lm_head: Sequence[Tensor],
+    alphas: Alphas,
+    *,
+    biases: Sequence[Tensor | None] | None = None,
+    rule: str = "mixture",
+    temperature: float = 1.0,
+    targets: Tensor | None = None,
+    top_k: int | None = None,
+    backend: str = "auto",
+) -> CombineResult:
+    """:func:`ensemw2s.kernels.combine` of the logits ``hidden[k] @ lm_head[k].T + biases[k]``.
+
+    Rows are taken a tile at a time, as many as give 128 MB of logits, in memory that is used again; so memory grows
+    with N and V, not with their product. For heads that are plain matrices: a model that scales or caps its logits
+    afterwards needs :func:`ensemw2s.kernels.combine`.
+
+    Args:
+        hidden: K tensors ``[N, H_k]``, what the head multiplies, floating point.
+        lm_head: K tensors ``[V, H_k]`` of the same data type, which is the type of the logits.
+        alphas: as in ``combine``.
+        biases: K tensors ``[V]`` or None; default none.
+        rule: as in ``combine``.
+        temperature: as in ``combine``.
+        targets: as in ``combine``.
+        top_k: as in ``combine``.
+        backend: as in ``combine``; it combines the tiles.
+
+    Returns:
+        As ``combine``; there is no ``log_probs``.
+
+    Raises:
+        ValueError: as in ``combine``, or shapes that do not fit.
+        TypeError: as in ``combine``, or an expert's tensors differ in data type.
+    """
+    heads = _checked_heads(hidden, lm_head, biases)
+    rows, vocabulary = len(heads[0].hidden), len(heads[0].weight)
+    whole = combine_request(  # checks the other arguments once, with as many rows, whose logits take no memory
+        [head.weight.new_empty(1).expand(rows, vocabulary) for head in heads],
+        normalised_weights(alphas, len(heads)),
+        rule=rule,
+        temperature=temperature,
+        targets=targets,
+        return_probs=False,
+        top_k=top_k,
+    )
+    chosen = choose(backend, whole)
+    size = sum(vocabulary * head.weight.element_size() for head in heads)
+    tile = max(1, min(rows, _TILE_BYTES // size))
+    places = [head.weight.new_empty((tile, vocabulary)) for head in heads]
+    parts = []
+    for start in range(0, max(rows, 1), tile):
+        part = slice(start, min(start + tile, rows))
+        logits = [head.logits(part, place) for head, place in zip(heads, places, strict=True)]
+        parts.append(chosen.combine(_rows_of(whole, part, logits)))
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _rows_of(whole: CombineRequest, rows: slice, logits: Sequence[Tensor]) -> CombineRequest:
+    return CombineRequest(
+        experts=tuple(logits),
+        weights=whole.weights,
+        rule=whole.rule,
+        temperature=whole.temperature,
+        targets=None if whole.targets is None else whole.targets[rows],
+        return_probs=False,
+        top_k=whole.top_k,
+    )
+
+
+def _joined(parts: Sequence[CombineResult]) -> CombineResult:
+    by_expert = {"expert_argmax", "logsumexp", "expert_target_logprob"}
+    joined: dict[str, Tensor] = {}
+    for field in fields(CombineResult):
+        tensors = [value for part in parts if (value := getattr(part, field.name)) is not None]
+        if tensors:
+            joined[field.name] = torch.cat(tensors, dim=1 if field.name in by_expert else 0)
+    return CombineResult(**joined)
+
+
+def _checked_heads(
+    hidden: Sequence[Tensor], lm_head: Sequence[Tensor], biases: Sequence[Tensor | None] | None
+) -> list[Head]:
+    given = [None] * len(hidden) if biases is None else list(biases)
+    if not len(hidden) or not len(hidden) == len(lm_head) == len(given):
+        raise ValueError(
+            f"{len(hidden)} hidden states, {len(lm_head)} heads and {len(given)} biases; expected one of each for an "
+            "expert, and at least one expert"
+        )
+    heads = [
+        Head(h.detach(), w.detach(), None if b is None else b.detach())
+        for h, w, b in zip(hidden, lm_head, given, strict=True)
+    ]
+    for k, head in enumerate(heads):
+        _check_head(k, head, heads[0])
+    return heads
+
+
+def _check_head(k: int, head: Head, first: Head) -> None:
+    if head.hidden.ndim != 2 or head.weight.ndim != 2 or head.hidden.shape[1] != head.weight.shape[1]:
+        raise ValueError(
+            f"expert {k} has hidden states {tuple(head.hidden.shape)} and a head {tuple(head.weight.shape)}; "
+            "expected [N, H] and [V, H]"
+        )
+    if len(head.hidden) != len(first.hidden) or len(head.weight) != len(first.weight):
+        raise ValueError(
+            f"expert {k} has N = {len(head.hidden)}, V = {len(head.weight)}; "
+            f"expert 0 has N = {len(first.hidden)}, V = {len(first.weight)}"
+        )
+    if head.bias is not None and head.bias.shape != head.weight.shape[:1]:
+        raise ValueError(f"the bias of expert {k} has shape {tuple(head.bias.shape)}; expected [V]")
+    types = {x.dtype for x in (head.hidden, head.weight, head.bias) if x is not None}
+    if len(types) > 1:
+        raise TypeError(f"expert {k} mixes {', '.join(sorted(map(str, types)))}; expected one data type")
