@@ -46,7 +46,7 @@ def weighted_error(weights: NDArray[np.floating], wrong: NDArray[np.floating]) -
     Raises:
         ValueError: the weights sum to zero or something is not finite.
     """
-    total = math.fsum(weights) if weights.size < 4096 else float(np.sum(weights, dtype=np.float64))
+    total = float(np.sum(weights, dtype=np.float64))
     if not (math.isfinite(total) and total > 0.0):
         raise ValueError(f"weights must have a positive finite sum, not {total}")
     value = float(np.dot(weights, wrong)) / total

@@ -44,10 +44,6 @@ class TokenLayout:
         """Answer tokens of each example ``m_i``, int64 [n]."""
         return np.diff(self.offsets)
 
-    def example_of_token(self) -> Ints:
-        """The example of every token, int64 [N]."""
-        return np.repeat(np.arange(self.examples), self.lengths)
-
 
 def initial_weights(layout: TokenLayout, init: Literal["token", "example"]) -> Floats:
     """``D_1``: ``1/N`` for every token, or ``1/(n·m_i)`` for every token of example ``i``. float64 [N]."""

@@ -55,6 +55,10 @@ class TrainingConfig(Section):
     """Sequences in an optimiser step, over all processes together."""
     gradient_accumulation: int = Field(default=1, ge=1)
     """Split a batch into this many forward passes on each process."""
+    length_window: int = Field(default=1, ge=1)
+    """Sort the sequences by length within this many batches, so that less is padded; 1 leaves the order to chance.
+    Batches of one length are also alike in content: on the ``tiny`` preset 8 saves 22 % of the time and costs 2 to 4
+    points of accuracy."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"

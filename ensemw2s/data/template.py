@@ -71,30 +71,3 @@ def render_answer(text: str, template: TemplateConfig) -> str:
         ConfigError: ``{answer}`` is missing or a placeholder is not known.
     """
     return _fill(_pieces(template.answer, "data.template.answer", "answer", ()), {"answer": text})
-
-
-@lru_cache(maxsize=16)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"data.template.answer_pattern: not a regular expression: {error}.") from None
-    if compiled.groups < 1:
-        raise ConfigError(f"data.template.answer_pattern: {pattern!r} has no group in parentheses.")
-    return compiled
-
-
-def extract_answer(text: str, template: TemplateConfig) -> str | None:
-    """The final answer in a generated or a true answer: the last match's first group of ``answer_pattern``.
-
-    Without a pattern the whole text; None where the pattern does not match. White space around it is left out.
-
-    Raises:
-        ConfigError: the pattern is not a regular expression, or has no group.
-    """
-    if template.answer_pattern is None:
-        return text.strip()
-    last = None
-    for match in _compiled(template.answer_pattern).finditer(text):
-        last = match
-    return None if last is None or last.group(1) is None else str(last.group(1)).strip()

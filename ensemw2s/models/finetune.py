@@ -67,9 +67,9 @@ def finetune(
     """Fine-tune ``base`` and write a Hugging Face model folder (or a LoRA adapter folder) to ``out``.
 
     A step's loss is ``Σ w·ℓ / (batch_size · loss_constant)`` over the target tokens of its ``batch_size`` sequences.
-    The sequences come in a new seeded order every epoch of ``data.index``; a batch may reach from one epoch into the
-    next, so every step has ``batch_size`` of them. With ``dtype: bfloat16`` or ``float16`` the master weights are
-    float32 (adapters: the base stays in that type) and the result is saved in that type.
+    The sequences come in the order of :func:`draw_order`; a batch may reach from one epoch into the next, so every
+    step has ``batch_size`` of them. With ``dtype: bfloat16`` or ``float16`` the master weights are float32 (adapters:
+    the base stays in that type) and the result is saved in that type.
 
     With ``checkpoint_steps`` an interrupted fine-tuning continues from ``out/trainer`` when it is called again with the
     same arguments, and gives the same weights as an undisturbed one. That folder is removed at the end.
@@ -100,34 +100,43 @@ def finetune(
     device = resolve_device(compute)
     _check(base, cfg, device)
     out.mkdir(parents=True, exist_ok=True)
-    order = draw_order(data, cfg.steps * cfg.batch_size, seed)
+    order = draw_order(data, cfg, seed)
     tokens = np.concatenate([[0], np.cumsum(data.lengths[order].reshape(cfg.steps, -1).sum(axis=1))])
     with quiet_transformers():
         loaded = _prepared(base, cfg, seed, device)
-        cache = loaded.model.config.use_cache
         trainer, reporter, checkpoint = _trainer(
             loaded, data, cfg, out, seed=seed, loss=loss, loss_constant=loss_constant, device=device, dtype=base.dtype,
             sink=sink, tag=tag, order=order, tokens=tokens,
             identity=_identity(base, data, cfg, seed, loss, loss_constant),
         )  # fmt: skip
-        gc.freeze()  # the trainer starts with a full collection, which takes longer than many steps of a small model
-        try:
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        finally:
-            gc.unfreeze()
+        _train(trainer, checkpoint)
         _check_weights(trainer, tag)
-        loaded.model.config.use_cache = cache
         _save(trainer, loaded, base, cfg, out)
     return FinetuneResult(cfg.steps, time.perf_counter() - started, int(tokens[-1]), reporter.loss)
 
 
-def draw_order(data: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
-    """The first ``count`` sequences of a fine-tuning, int64: ``data.index`` in a new seeded order every epoch."""
+def draw_order(data: TrainingSet, cfg: TrainingConfig, seed: int) -> NDArray[np.int64]:
+    """The sequences of a fine-tuning, int64 ``[steps · batch_size]``: ``data.index`` in a new seeded order every epoch.
+
+    In every stretch of ``cfg.length_window`` batches the sequences are sorted by length, which leaves little to pad,
+    and the batches then come in a seeded order.
+    """
+    count = cfg.steps * cfg.batch_size
     epochs = -(-count // len(data.index))
     shuffled = [
         np.random.default_rng(sub_seed(seed, "order", epoch)).permutation(data.index) for epoch in range(epochs)
     ]
-    return np.concatenate(shuffled)[:count]
+    batches = np.concatenate(shuffled)[:count].reshape(cfg.steps, cfg.batch_size)
+    if cfg.length_window == 1:
+        return batches.ravel()
+    random = np.random.default_rng(sub_seed(seed, "batches"))
+    lengths = data.lengths
+    for first in range(0, cfg.steps, cfg.length_window):
+        window = batches[first : first + cfg.length_window]
+        drawn = window.ravel()
+        by_length = drawn[np.argsort(lengths[drawn], kind="stable")].reshape(window.shape)
+        batches[first : first + cfg.length_window] = by_length[random.permutation(len(window))]
+    return batches.ravel()
 
 
 def processes() -> int:
@@ -279,6 +288,17 @@ def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: s
     )
     arguments.chosen_device = device
     return arguments
+
+
+def _train(trainer: WeightedTrainer, checkpoint: Path | None) -> None:
+    model: Any = trainer.model
+    cache = model.config.use_cache  # the trainer switches it off
+    gc.freeze()  # the trainer starts with a full collection, which takes longer than many steps of a small model
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        gc.unfreeze()
+    model.config.use_cache = cache
 
 
 def _check_weights(trainer: WeightedTrainer, tag: str) -> None:

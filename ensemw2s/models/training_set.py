@@ -128,15 +128,14 @@ class TrainingSet:
         is_eos = np.zeros(offsets[-1], dtype=bool)
         is_eos[offsets[1:][ended] - 1] = True
         ids = np.full(offsets[-1], eos_id, dtype=np.int32)
+        ids[~is_eos] = np.concatenate([np.empty(0, np.int32), *targets])
         loss_weights = np.ones(offsets[-1], dtype=np.float32)
-        if n:
-            ids[~is_eos] = np.concatenate([np.asarray(t) for t in targets])
         if weights is not None:
             loss_weights[~is_eos] = weights
         loss_weights[is_eos] = np.broadcast_to(np.asarray(eos_weights, dtype=np.float32), (n,))[ended]
         soft_ids, soft_logprob = _joined_soft(soft, offsets) if soft is not None else (None, None)
         return cls(
-            prompt_ids=np.concatenate([np.asarray(p, dtype=np.int32) for p in prompts]) if n else np.empty(0, np.int32),
+            prompt_ids=np.concatenate([np.empty(0, np.int32), *prompts]).astype(np.int32),
             prompt_offsets=_offsets(np.array([len(p) for p in prompts], dtype=np.int64)),
             target_ids=ids,
             target_offsets=offsets,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.encode import encode_prompts, encode_split
 from ensemw2s.data.example import Example
-from ensemw2s.data.template import extract_answer, render_answer, render_prompt
+from ensemw2s.data.template import render_answer, render_prompt
 from ensemw2s.errors import ConfigError, DataError, ModelError
 
 TEMPLATE = TemplateConfig(prompt="Question: {prompt}\nAnswer:")
@@ -246,14 +246,3 @@ def test_bad_templates(template: dict[str, str], message: str) -> None:
 def test_template_with_options_needs_them() -> None:
     with pytest.raises(DataError, match=r"uses \{choices\}, but example 'a' has none"):
         render_prompt(Example("a", "p", "x"), TemplateConfig(prompt="{prompt}{choices}"))
-
-
-def test_final_answer() -> None:
-    solution = "First #### 3, then\n#### 1,200 "
-    assert extract_answer(solution, TemplateConfig(answer_pattern=r"#### ([\d,.-]+)")) == "1,200"
-    assert extract_answer("none", TemplateConfig(answer_pattern=r"#### (\d+)")) is None
-    assert extract_answer(" all of it\n", TemplateConfig()) == "all of it"
-    with pytest.raises(ConfigError, match="not a regular expression"):
-        extract_answer("x", TemplateConfig(answer_pattern="("))
-    with pytest.raises(ConfigError, match="no group"):
-        extract_answer("x", TemplateConfig(answer_pattern="x"))

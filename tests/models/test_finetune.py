@@ -61,7 +61,7 @@ def plain_loop(base: ModelConfig, data: TrainingSet, cfg: TrainingConfig, seed: 
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=cfg.learning_rate, betas=(0.9, cfg.adam_beta2), weight_decay=0.0
     )
-    order = draw_order(data, cfg.steps * cfg.batch_size, seed)
+    order = draw_order(data, cfg, seed)
     warmup = round(cfg.warmup * cfg.steps)
     losses = []
     for step in range(cfg.steps):
@@ -109,7 +109,7 @@ def test_reports_metrics_and_progress(base: ModelConfig, tmp_path: Path, recorde
         json.dumps(metric)
     assert recorder.steps[-1] == ("experts/round-01", 5, 5)
     assert result.steps == 5
-    assert result.tokens == data.lengths[draw_order(data, 40, 0)].sum()
+    assert result.tokens == data.lengths[draw_order(data, cfg, 0)].sum()
     assert result.seconds > 0
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
@@ -282,10 +282,29 @@ def test_files_of_a_tracker_outlive_the_trainer_folder(base: ModelConfig, tmp_pa
 
 def test_order_is_a_permutation_of_the_draws_every_epoch() -> None:
     data = make_data(n=10)
-    order = draw_order(data, 25, seed=9)
+    order = draw_order(data, training(steps=5, batch_size=5), seed=9)
     assert sorted(order[:10]) == sorted(order[10:20]) == sorted(data.index)
     assert order[:10].tolist() != order[10:20].tolist()
-    assert draw_order(data, 12, seed=9).tolist() == order[:12].tolist()
+    assert draw_order(data, training(steps=3, batch_size=4), seed=9).tolist() == order[:12].tolist()
+
+
+def test_length_window_sorts_within_the_window_and_draws_the_same_sequences() -> None:
+    data, cfg = make_data(n=60), training(steps=14, batch_size=4)
+    plain = draw_order(data, cfg, seed=9)
+    windowed = draw_order(data, training(steps=14, batch_size=4, length_window=6), seed=9)
+    assert draw_order(data, training(steps=14, batch_size=4, length_window=6), seed=9).tolist() == windowed.tolist()
+    padding = []
+    for order in (plain, windowed):
+        lengths = data.lengths[order].reshape(14, 4)
+        padding.append(int((lengths.max(axis=1, keepdims=True) - lengths).sum()))
+    assert padding[1] < padding[0] / 3
+    for first in range(0, 14 * 4, 6 * 4):
+        stretch = slice(first, first + 6 * 4)
+        assert sorted(plain[stretch]) == sorted(windowed[stretch])
+        spans = np.sort(data.lengths[windowed[stretch]].reshape(-1, 4), axis=1)
+        by_shortest = spans[np.lexsort((spans[:, -1], spans[:, 0]))]
+        assert (by_shortest[:-1, -1] <= by_shortest[1:, 0]).all()  # batches do not overlap in length
+        assert spans[:, 0].tolist() != by_shortest[:, 0].tolist()  # and do not come from short to long
 
 
 @pytest.mark.slow
