@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
 .PHONY: help install demo test test-slow lint types imports check tidy sanitize format clean distclean tools
 
 help:
-	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 3 minutes)"
+	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 2 minutes after the installation)"
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make check      lint, types, import layers and clang-tidy"

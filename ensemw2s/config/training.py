@@ -84,7 +84,7 @@ class TrainingConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how the work runs. Nothing here changes results except device, dtype and ``threads``."""
+    """Where and how the work runs. Nothing here changes results except ``device`` and ``threads``."""
 
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
