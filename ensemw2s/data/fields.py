@@ -31,14 +31,17 @@ class RowContext:
         seed: seed of the order of options where the data has no order.
         answers: whether a row without an answer is an error.
         warn: receives warnings.
-        support: whether a supporting passage goes before the question, where the data set has one.
+        support: whether a supporting passage goes before the question, where the data set has one; None is the data
+            set's own choice.
+        part: name of the file, without its suffix, or of the hub's split that the row comes from.
     """
 
     id: str
     seed: int
     answers: bool
     warn: Warn
-    support: bool = False
+    support: bool | None = None
+    part: str = ""
 
 
 Convert = Callable[[Mapping[str, Any], RowContext], Example]

@@ -50,8 +50,12 @@ def as_path(text: str) -> Path:
         return Path(text)
 
 
-def find_files(path: str | list[str] | None, patterns: Sequence[str], kind: str, report: Report) -> list[Path]:
+def find_files(
+    path: str | list[str] | None, patterns: Sequence[str], kind: str, report: Report, folders: Sequence[str] = ()
+) -> list[Path]:
     """The files that ``path`` names, in order; a folder stands for those files in it that match ``patterns``, sorted.
+
+    Where none does, the first of its ``folders`` that exists is looked into.
 
     Problems (missing, no known file in a folder) are reported; what can be read is returned.
 
@@ -60,7 +64,7 @@ def find_files(path: str | list[str] | None, patterns: Sequence[str], kind: str,
     """
     entries = [path] if isinstance(path, str) else list(path or [])
     if not entries:
-        raise ConfigError(f"kind {kind!r} needs a path.", hint="Set data.source.path to a file or folder.")
+        raise ConfigError(f"kind {kind!r} needs a path.", hint="Set data.source.path to a file or folder, or hub.")
     found: list[Path] = []
     for entry in entries:
         here = as_path(entry)
@@ -68,7 +72,9 @@ def find_files(path: str | list[str] | None, patterns: Sequence[str], kind: str,
             found.append(here)
             continue
         try:
-            inside = sorted(f for f in here.iterdir() if f.is_file() and any(fnmatchcase(f.name, p) for p in patterns))
+            inside = _matching(here, patterns)
+            below = next((here / name for name in folders if (here / name).is_dir()), None)
+            inside = _matching(below, patterns) if not inside and below is not None else inside
         except OSError as error:
             report(unreadable(here, error))
             continue
@@ -79,8 +85,12 @@ def find_files(path: str | list[str] | None, patterns: Sequence[str], kind: str,
     return list(dict.fromkeys(found))
 
 
-def read_rows(file: Path, report: Report) -> Iterator[Row]:
-    """The rows of one file, by its suffix.
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_file() and any(fnmatchcase(f.name, p) for p in patterns))
+
+
+def read_rows(file: Path, report: Report, header: Sequence[str] | None = None) -> Iterator[Row]:
+    """The rows of one file, by its suffix; ``header`` names the columns of CSV files that do not name them.
 
     Problems of the file as a whole (missing, unreadable, empty, not UTF-8, corrupt, unknown suffix) and of single rows
     (broken JSON, not an object, wrong number of fields) are reported; reading goes on where that makes sense.
@@ -108,7 +118,7 @@ def read_rows(file: Path, report: Report) -> Iterator[Row]:
         elif suffix == ".json":
             rows = _json_rows(text, str(file), report)
         else:
-            rows = _csv_rows(text, str(file), "," if suffix == ".csv" else "\t", report)
+            rows = _csv_rows(text, str(file), "," if suffix == ".csv" else "\t", report, header)
     yield from rows
 
 
@@ -234,12 +244,14 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _csv_rows(text: str, file: str, delimiter: str, report: Report) -> Iterator[Row]:
+def _csv_rows(
+    text: str, file: str, delimiter: str, report: Report, names: Sequence[str] | None = None
+) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 0
     last = 0
     try:
-        header = [name.strip() for name in next(reader)]
+        header = [name.strip() for name in (names or next(reader))]
         if len(set(header)) < len(header) or "" in header:
             report(Problem("header", f"column names must be given and differ, got {header}", file, 1))
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from ensemw2s.data.adapters import Adapter, adapter_for
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import RowContext
 from ensemw2s.data.files import Row, as_path, decode, find_files, read_bytes, read_rows, unreadable
+from ensemw2s.data.hub import hub_identity, hub_rows, hub_set, is_hub
 from ensemw2s.data.levels import parse_difficulty
 from ensemw2s.data.problems import Problem, Report, RowError, raise_first
 from ensemw2s.data.text import did_you_mean
@@ -63,7 +65,7 @@ class Walk:
             notes = read_annotations(self.cfg.annotations, self.cfg.annotation_field, self.report)
         matched = 0
         for label, row in self._numbered_rows(adapter):
-            example = self._convert(adapter, row, f"{label}-{row.number}")
+            example = self._convert(adapter, row, label)
             if example is None:
                 continue
             if notes is not None and example.id in notes:
@@ -78,20 +80,27 @@ class Walk:
 
     def _numbered_rows(self, adapter: Adapter) -> Iterator[tuple[str, Row]]:
         """Rows of all files, each with the first part of the id that its row gets if it has none."""
+        if is_hub(self.cfg):
+            parts = hub_set(self.cfg)
+            self.files.append(f"{parts.repository} ({', '.join(filter(None, (parts.subset, *parts.splits)))})")
+            for split, row in hub_rows(self.cfg):
+                self.rows += 1
+                yield split, row
+            return
         files = _data_files(self.cfg, adapter, self.report)
         stems = Counter(file.stem for file in files)
         for order, file in enumerate(files, start=1):
             self.files.append(str(file))
             label = file.stem if stems[file.stem] == 1 else f"{file.stem}-{order}"
-            for row in read_rows(file, self.report):
+            for row in read_rows(file, self.report, adapter.header):
                 self.rows += 1
                 yield label, row
 
-    def _convert(self, adapter: Adapter, row: Row, identifier: str) -> Example | None:
+    def _convert(self, adapter: Adapter, row: Row, label: str) -> Example | None:
         def warn(kind: str, message: str, column: str | None = None) -> None:
             self.report(Problem(kind, message, row.file, row.line, column, "warning", unit=row.unit))
 
-        context = RowContext(identifier, self.seed, self.answers, warn, self.cfg.support)
+        context = RowContext(f"{label}-{row.number}", self.seed, self.answers, warn, self.cfg.support, label)
         try:
             example = adapter.convert(row.data, context)
             if example.id in self.places:
@@ -110,7 +119,7 @@ class Walk:
 
 def _data_files(cfg: SourceConfig, adapter: Adapter, report: Report) -> list[Path]:
     """The files of a source without its annotations, which may lie in the same folder."""
-    files = find_files(cfg.path, adapter.files, adapter.name, report)
+    files = find_files(cfg.path, adapter.files, adapter.name, report, adapter.folders)
     if cfg.annotations is None:
         return files
     aside = as_path(cfg.annotations).resolve()
@@ -118,7 +127,7 @@ def _data_files(cfg: SourceConfig, adapter: Adapter, report: Report) -> list[Pat
 
 
 def source_files(cfg: SourceConfig) -> list[Path]:
-    """The files that a source reads, its annotations last; none for the embedded puzzles.
+    """The local files that a source reads, its annotations last; none for the embedded puzzles.
 
     Raises:
         DataError: a file is missing or cannot be opened, or a folder has no file of the kind.
@@ -126,7 +135,7 @@ def source_files(cfg: SourceConfig) -> list[Path]:
     """
     if cfg.kind == "synthetic":
         return []
-    files = _data_files(cfg, adapter_for(cfg.kind, cfg.columns), raise_first)
+    files = [] if is_hub(cfg) else _data_files(cfg, adapter_for(cfg.kind, cfg.columns), raise_first)
     if cfg.annotations is not None:
         files.append(as_path(cfg.annotations))
     for file in files:
@@ -135,6 +144,19 @@ def source_files(cfg: SourceConfig) -> list[Path]:
         except OSError as error:
             raise_first(unreadable(file, error))
     return files
+
+
+def source_identity(cfg: SourceConfig) -> list[list[str]]:
+    """What changes when a source's content does: names and SHA-256 of its files, or the hub's commit and splits.
+
+    Raises:
+        DataError: as in :func:`source_files`, or the hub cannot be reached and the data set was never fetched.
+    """
+    found = hub_identity(cfg) if is_hub(cfg) else []
+    for path in source_files(cfg):
+        with path.open("rb") as stream:
+            found.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
+    return found
 
 
 def read_annotations(path: str, name: str, report: Report) -> Annotations:

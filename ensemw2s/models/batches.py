@@ -34,33 +34,73 @@ class Sizes:
     """int ``[n]``: positions whose logits are computed."""
 
 
-def plan_batches(sizes: Sizes, items: Ints, max_tokens: int, max_rows: int) -> list[NDArray[np.int64]]:
-    """Group items of similar length, the longest first.
+def plan_batches(
+    sizes: Sizes,
+    items: Ints,
+    max_tokens: int,
+    max_rows: int,
+    *,
+    max_padding: int | None = None,
+    max_pairs: int | None = None,
+) -> list[NDArray[np.int64]]:
+    """Group items of similar length, the longest first. An item alone in its batch may exceed any limit.
 
     Args:
         sizes: the costs of all items.
         items: which items to plan.
-        max_tokens: padded tokens in a batch, ``Σ sequences · (longest prefix + longest suffix)``; one item alone may
-            exceed it.
-        max_rows: logit rows in a batch; one item may exceed it.
+        max_tokens: padded tokens in a batch, ``Σ sequences · (longest prefix + longest suffix)``.
+        max_rows: logit rows in a batch.
+        max_padding: padding in a batch, in tokens: where more would come, a new batch is the cheaper one.
+        max_pairs: pairs of positions in a batch, ``Σ sequences · (longest prefix + longest suffix)²``.
 
     Returns:
         Arrays of item numbers; every item is in one of them.
     """
     order = np.asarray(items, dtype=np.int64)
     order = order[np.lexsort((order, -sizes.suffix[order], -sizes.prefix[order]))]
+    limits = (max_tokens, max_rows, max_padding, max_pairs)
     batches: list[NDArray[np.int64]] = []
-    start, sequences, rows, prefix, suffix = 0, 0, 0, 0, 0
+    start, batch = 0, _Batch()
     for place, item in enumerate(order):
-        prefix, suffix = max(prefix, int(sizes.prefix[item])), max(suffix, int(sizes.suffix[item]))
-        sequences, rows = sequences + int(sizes.sequences[item]), rows + int(sizes.rows[item])
-        if place > start and (sequences * (prefix + suffix) > max_tokens or rows > max_rows):
+        larger = batch.with_item(sizes, item)
+        if place > start and larger.exceeds(*limits):
             batches.append(order[start:place])
-            start, prefix, suffix = place, int(sizes.prefix[item]), int(sizes.suffix[item])
-            sequences, rows = int(sizes.sequences[item]), int(sizes.rows[item])
+            start, larger = place, _Batch().with_item(sizes, item)
+        batch = larger
     if len(order):
         batches.append(order[start:])
     return batches
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Sums over the items of a batch."""
+
+    sequences: int = 0
+    rows: int = 0
+    prefix: int = 0
+    suffix: int = 0
+    tokens: int = 0
+
+    def with_item(self, sizes: Sizes, item: np.integer[Any]) -> _Batch:
+        prefix, suffix, sequences = int(sizes.prefix[item]), int(sizes.suffix[item]), int(sizes.sequences[item])
+        return _Batch(
+            self.sequences + sequences,
+            self.rows + int(sizes.rows[item]),
+            max(self.prefix, prefix),
+            max(self.suffix, suffix),
+            self.tokens + sequences * (prefix + suffix),
+        )
+
+    def exceeds(self, max_tokens: int, max_rows: int, max_padding: int | None, max_pairs: int | None) -> bool:
+        length = self.prefix + self.suffix
+        padded = self.sequences * length
+        return (
+            padded > max_tokens
+            or self.rows > max_rows
+            or (max_padding is not None and padded - self.tokens > max_padding)
+            or (max_pairs is not None and padded * length > max_pairs)
+        )
 
 
 def run_batches(

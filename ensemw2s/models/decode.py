@@ -40,11 +40,15 @@ class Generation:
     token_ids: NDArray[np.int32]
     """``[m]``, without end-of-sequence."""
     logprobs: NDArray[np.float32]
-    """``[m]``, or ``[m + 1]`` with that of end-of-sequence if the answer ended."""
+    """``[m]``, or ``[m + 1]`` with that of end-of-sequence if the answer ended. With ``vote`` the mixture's: a share of
+    votes does not say how probable a token is."""
     ended: bool
     """Whether end-of-sequence came, rather than the largest length."""
+    rivals: NDArray[np.float32] | None = None
+    """``[m (+ 1)]``: log-probability of the best other token at each step, from the same distribution as ``logprobs``;
+    None where no candidates were asked for."""
     topk_ids: NDArray[np.int32] | None = None
-    """The most probable tokens at each step, falling, ``[m (+ 1), k]``; None where not asked for."""
+    """The most probable tokens at each step by the rule, falling, ``[m (+ 1), k]``; None where not asked for."""
     topk_logprob: NDArray[np.float32] | None = None
     """Their log-probabilities."""
 
@@ -81,9 +85,6 @@ def generate(
         sink: gets progress under ``tag``, in prompts.
         tag: name of the task.
 
-    Returns:
-        One generation for each prompt, in order.
-
     Raises:
         ModelError: the experts' vocabularies differ.
         DataError: a prompt has no tokens, or leaves no room in the models' context.
@@ -94,29 +95,25 @@ def generate(
         raise ValueError(f"{len(alphas)} alphas for {len(models)} experts")
     same_vocabulary(models)
     active = [(loaded, float(a)) for loaded, a in zip(models, alphas, strict=True) if a != 0.0]
-    decoder = _Decoder(
-        models=[loaded for loaded, _ in active],
-        alphas=[a for _, a in active],
-        decoding=decoding,
-        rule=rule,
-        eos_id=models[0].eos_id if eos_id is None else eos_id,
-        seed=seed,
-        backend=compute.backend,
-        keep_top_k=keep_top_k,
-    )
-    rooms = _rooms(decoder.models, prompts, decoding.max_new_tokens)
+    eos = models[0].eos_id if eos_id is None else eos_id
+    experts, weights = [loaded for loaded, _ in active], [a for _, a in active]
+    decoder = _Decoder(experts, weights, decoding, rule, eos, seed, compute.backend, keep_top_k)
+    return _decode_all(decoder, prompts, compute, sink, tag)
+
+
+def _decode_all(
+    decoder: _Decoder, prompts: Sequence[Tokens], compute: ComputeConfig, sink: EventSink, tag: str
+) -> list[Generation]:
+    """Answers to all prompts, in order."""
+    rooms = _rooms(decoder.models, prompts, decoder.decoding.max_new_tokens)
     sizes = _sizes(prompts, rooms)
-    results: list[Generation | None] = [None] * len(prompts)
-    done = 0
+    answers: dict[int, Generation] = {}
 
     def work(batch: NDArray[np.int64]) -> None:
-        nonlocal done
-        for number, generation in zip(
-            batch, decoder.decode(batch, [prompts[i] for i in batch], rooms[batch]), strict=True
-        ):
-            results[number] = generation
-        done += len(batch)
-        sink.progress(tag, done, len(prompts))
+        answers.update(
+            zip(batch.tolist(), decoder.decode(batch, [prompts[i] for i in batch], rooms[batch]), strict=True)
+        )
+        sink.progress(tag, len(answers), len(prompts))
 
     def batches(items: Tokens, scale: float) -> list[NDArray[np.int64]]:
         rows = max(1, int(MAX_LOGITS * scale / sum(vocabulary_size(m.model) for m in decoder.models)))
@@ -124,8 +121,15 @@ def generate(
         return _equal_lengths(planned, sizes.prefix) if decoder.stateful else planned
 
     with quiet_transformers():
-        run_batches(batches, np.arange(len(prompts)), work, device=models[0].device, name=tag)
-    return [generation for generation in results if generation is not None]
+        run_batches(batches, np.arange(len(prompts)), work, device=decoder.models[0].device, name=tag)
+    sink.metric(
+        "decode",
+        tag=tag,
+        models=len(decoder.models),
+        prompt_tokens=sum(len(prompt) for prompt in prompts),
+        new_tokens=sum(len(answer.token_ids) for answer in answers.values()),
+    )
+    return [answers[number] for number in range(len(prompts))]
 
 
 @dataclass(slots=True)
@@ -135,6 +139,7 @@ class _Answer:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     ended: bool = False
+    rivals: list[float] = field(default_factory=list)
     topk_ids: list[NDArray[np.int32]] = field(default_factory=list)
     topk_logprob: list[NDArray[np.float32]] = field(default_factory=list)
 
@@ -143,9 +148,20 @@ class _Answer:
             np.array(self.tokens, dtype=np.int32),
             np.array(self.logprobs, dtype=np.float32),
             self.ended,
+            np.array(self.rivals, dtype=np.float32) if self.rivals else None,
             np.array(self.topk_ids, dtype=np.int32) if self.topk_ids else None,
             np.array(self.topk_logprob, dtype=np.float32) if self.topk_logprob else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One token for every row of a batch: its id, log-probability, the best other token's, and the rule's say."""
+
+    chosen: Tensor
+    logprob: Tensor
+    rivals: Tensor | None
+    result: CombineResult
 
 
 @dataclass(slots=True)
@@ -174,30 +190,34 @@ class _Decoder:
         for step in range(int(rooms.max(initial=0))):
             logits = [stream.logits for stream in streams]
             index = torch.from_numpy(numbers[alive] * self.decoding.max_new_tokens + step)
-            chosen, logprob, result = self._choose(logits, index.to(logits[0].device))
-            tokens = chosen.cpu().numpy()
-            self._keep([answers[i] for i in alive], tokens, logprob.cpu().numpy(), result)
+            taken = self._choose(logits, index.to(logits[0].device))
+            tokens = taken.chosen.cpu().numpy()
+            self._keep([answers[i] for i in alive], tokens, taken)
             going = np.flatnonzero((tokens != self.eos_id) & (step + 1 < rooms[alive]))
             if not len(going):
                 break
             for stream in streams:
-                stream.advance(chosen, going)
+                stream.advance(taken.chosen, going)
             alive = alive[going]
         return [answer.generation() for answer in answers]
 
-    def _choose(self, logits: list[Tensor], index: Tensor) -> tuple[Tensor, Tensor, CombineResult]:
-        """The next token of every row, its log-probability, and what the ensemble says besides."""
-        chosen = None
-        if self.decoding.method == "sample":
-            chosen = self._draw(logits, index)
-        result = combine(
-            logits, self.alphas, rule=self.rule, targets=chosen, top_k=self.keep_top_k, backend=self.backend
-        )
+    def _choose(self, logits: list[Tensor], index: Tensor) -> _Step:
+        """The next token of every row, and what is kept of it."""
+        drawn = self._draw(logits, index) if self.decoding.method == "sample" else None
+        keep = None if self.keep_top_k is None else max(self.keep_top_k, 2)  # a rival is the second at the latest
+        result = combine(logits, self.alphas, rule=self.rule, targets=drawn, top_k=keep, backend=self.backend)
         if bool(result.logprob.isnan().any()):
             raise _not_finite()
-        if chosen is None or result.target_logprob is None:
-            return result.argmax, result.logprob, result
-        return chosen, result.target_logprob, result
+        chosen = result.argmax if drawn is None else drawn
+        sure = result
+        if self.rule == "vote":
+            two = None if keep is None else 2
+            sure = combine(logits, self.alphas, rule="mixture", targets=chosen, top_k=two, backend=self.backend)
+        logprob = sure.logprob if sure.target_logprob is None else sure.target_logprob
+        rivals = None
+        if sure.topk_ids is not None and sure.topk_logprob is not None:
+            rivals = sure.topk_logprob.masked_fill(sure.topk_ids == chosen[:, None], -torch.inf).amax(dim=1)
+        return _Step(chosen, logprob, rivals, result)
 
     def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
         try:
@@ -217,20 +237,21 @@ class _Decoder:
                 raise
             raise _not_finite() from error
 
-    def _keep(
-        self, answers: list[_Answer], tokens: NDArray[np.int64], logprobs: NDArray[np.float32], result: CombineResult
-    ) -> None:
-        for answer, token, logprob in zip(answers, tokens.tolist(), logprobs.tolist(), strict=True):
+    def _keep(self, answers: list[_Answer], tokens: NDArray[np.int64], step: _Step) -> None:
+        for answer, token, logprob in zip(answers, tokens.tolist(), step.logprob.tolist(), strict=True):
             answer.logprobs.append(logprob)
             if token == self.eos_id:
                 answer.ended = True
             else:
                 answer.tokens.append(token)
-        if result.topk_ids is not None and result.topk_logprob is not None:
-            ids, logprob = result.topk_ids.cpu().numpy(), result.topk_logprob.cpu().numpy()
-            for place, answer in enumerate(answers):
-                answer.topk_ids.append(ids[place])
-                answer.topk_logprob.append(logprob[place])
+        ids, logprobs = step.result.topk_ids, step.result.topk_logprob
+        if step.rivals is None or ids is None or logprobs is None:
+            return
+        kept, kept_logprob = ids[:, : self.keep_top_k].cpu().numpy(), logprobs[:, : self.keep_top_k].cpu().numpy()
+        for place, (answer, rival) in enumerate(zip(answers, step.rivals.tolist(), strict=True)):
+            answer.rivals.append(rival)
+            answer.topk_ids.append(kept[place])
+            answer.topk_logprob.append(kept_logprob[place])
 
 
 class _Stream:

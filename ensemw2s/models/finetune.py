@@ -25,6 +25,7 @@ from ensemw2s.models.fingerprint import model_fingerprint
 from ensemw2s.models.load import LoadedModel, load_model
 from ensemw2s.models.losses import LossConfig
 from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.source import lasting_path, write_base
 from ensemw2s.models.training_set import TrainingSet
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
@@ -104,12 +105,15 @@ def finetune(
     tokens = np.concatenate([[0], np.cumsum(data.lengths[order].reshape(cfg.steps, -1).sum(axis=1))])
     with quiet_transformers():
         loaded = _prepared(base, cfg, seed, device)
+        cache = getattr(loaded.model.config, "use_cache", None)
         trainer, reporter, checkpoint = _trainer(
             loaded, data, cfg, out, seed=seed, loss=loss, loss_constant=loss_constant, device=device, dtype=base.dtype,
             sink=sink, tag=tag, order=order, tokens=tokens,
             identity=_identity(base, data, cfg, seed, loss, loss_constant),
         )  # fmt: skip
-        _train(trainer, checkpoint)
+        _train(trainer, checkpoint, cfg.report_to)
+        if cache is not None:
+            loaded.model.config.use_cache = cache  # the trainer switches it off
         _check_weights(trainer, tag)
         _save(trainer, loaded, base, cfg, out)
     return FinetuneResult(cfg.steps, time.perf_counter() - started, int(tokens[-1]), reporter.loss)
@@ -163,6 +167,11 @@ def _check(base: ModelConfig, cfg: TrainingConfig, device: torch.device) -> None
             f"Fine-tuning with dtype: float16 needs a CUDA device; this one is {device}.",
             hint="Use float32 or bfloat16.",
         )
+    if base.quantization is not None and cfg.lora is None:
+        raise ConfigError(
+            f"quantization: {base.quantization} leaves no weights that can be trained.",
+            hint="Set training.….lora, which trains adapters over the quantized base, or leave quantization out.",
+        )
 
 
 def _identity(
@@ -180,6 +189,10 @@ def _prepared(base: ModelConfig, cfg: TrainingConfig, seed: int, device: torch.d
     model: Any = loaded.model
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    if base.quantization is not None:
+        import peft
+
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if cfg.gradient_checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
@@ -208,8 +221,6 @@ def _with_adapter(model: Any, lora: LoraConfig, base: ModelConfig, revision: str
             f"training.lora: {error}",
             hint="Set target_modules to all-linear, or to names of the model's linear layers.",
         ) from error
-    folder = Path(base.path).expanduser()
-    wrapped.peft_config["default"].base_model_name_or_path = str(folder.resolve()) if folder.is_dir() else base.path
     wrapped.peft_config["default"].revision = revision
     return wrapped
 
@@ -240,7 +251,7 @@ def _trainer(
     reporter = Reporter(sink, tag, tokens, identity)
     trainer = WeightedTrainer(
         model=loaded.model,
-        args=_arguments(cfg, folder, device, dtype, seed),
+        args=_arguments(cfg, folder, device, dtype, seed, tag),
         train_dataset=DrawOrder(order),
         callbacks=[reporter],
         data=data,
@@ -253,7 +264,7 @@ def _trainer(
     return trainer, reporter, checkpoint
 
 
-def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: str, seed: int) -> Any:
+def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: str, seed: int, tag: str) -> Any:
     from ensemw2s.models.trainer import Arguments
 
     warmup = round(cfg.warmup * cfg.steps)
@@ -280,6 +291,7 @@ def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: s
         logging_steps=cfg.log_steps,
         logging_nan_inf_filter=False,
         report_to=cfg.report_to or "none",
+        run_name=tag,
         log_level="error",
         disable_tqdm=True,
         remove_unused_columns=False,
@@ -290,15 +302,16 @@ def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: s
     return arguments
 
 
-def _train(trainer: WeightedTrainer, checkpoint: Path | None) -> None:
-    model: Any = trainer.model
-    cache = model.config.use_cache  # the trainer switches it off
+def _train(trainer: WeightedTrainer, checkpoint: Path | None, trackers: list[str]) -> None:
     gc.freeze()  # the trainer starts with a full collection, which takes longer than many steps of a small model
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
         gc.unfreeze()
-    model.config.use_cache = cache
+        if "wandb" in trackers:
+            import wandb
+
+            wandb.finish()  # the trainer leaves its run open, and the next fine-tuning would go on in it
 
 
 def _check_weights(trainer: WeightedTrainer, tag: str) -> None:
@@ -313,17 +326,23 @@ def _check_weights(trainer: WeightedTrainer, tag: str) -> None:
 
 def _save(trainer: WeightedTrainer, loaded: LoadedModel, base: ModelConfig, cfg: TrainingConfig, out: Path) -> None:
     """Write the final model and remove the trainer's folder."""
+    model: Any = trainer.model
+    if cfg.lora is not None:  # before it is saved, so that the base is found from anywhere
+        model.peft_config["default"].base_model_name_or_path = lasting_path(base.path)
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         trainer.save_model(str(out))  # gathers the shards
         (out / "training_args.bin").unlink(missing_ok=True)
     elif trainer.is_world_process_zero():
-        model: Any = trainer.model
         if cfg.lora is None:
             model.to(getattr(torch, base.dtype))
             model.config.dtype = base.dtype
-        model.save_pretrained(out)
+            model.save_pretrained(out)
+        else:
+            model.save_pretrained(out, save_embedding_layers=False)  # the base's own; peft would look for its files
         (out / "README.md").unlink(missing_ok=True)  # peft's empty model card
     if trainer.is_world_process_zero():
+        if cfg.lora is not None and base.keep_layers is not None:
+            write_base(out, base.keep_layers)
         loaded.tokenizer.save_pretrained(out)
         if (out / TRAINER_FOLDER / "runs").is_dir():
             shutil.rmtree(out / "tensorboard", ignore_errors=True)

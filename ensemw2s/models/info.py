@@ -5,19 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from ensemw2s.config.training import ModelConfig
+from ensemw2s.models.gguf import opened_source
+from ensemw2s.models.layers import first_layers
 from ensemw2s.models.load import explain_loading
 from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.source import adapter_base, find_source
+from ensemw2s.models.source import base_of
 
 
-def _configuration(cfg: ModelConfig) -> Any:
+def configuration(cfg: ModelConfig) -> Any:
+    """The ``transformers`` configuration of a model, with as many layers as are kept.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     from transformers import AutoConfig
 
-    source = find_source(cfg.path)
+    source = opened_source(cfg.path)
     if source.is_adapter:
-        return _configuration(adapter_base(source))
+        return configuration(base_of(cfg, source))
     with quiet_transformers(), explain_loading(source, "configuration"):
-        return AutoConfig.from_pretrained(source.target, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code)
+        config = AutoConfig.from_pretrained(
+            source.target, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code
+        )
+    return config if cfg.keep_layers is None else first_layers(config, cfg.keep_layers, source.name)
 
 
 def configured_context_length(cfg: ModelConfig) -> int | None:
@@ -26,7 +36,7 @@ def configured_context_length(cfg: ModelConfig) -> int | None:
     Raises:
         ModelError: the configuration cannot be loaded.
     """
-    limit = getattr(_configuration(cfg).get_text_config(), "max_position_embeddings", None)
+    limit = getattr(configuration(cfg).get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
 
 
@@ -40,6 +50,6 @@ def parameter_count(cfg: ModelConfig) -> int:
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers(), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_configuration(cfg), trust_remote_code=cfg.trust_remote_code)
+        model = AutoModelForCausalLM.from_config(configuration(cfg), trust_remote_code=cfg.trust_remote_code)
         model.tie_weights()
     return sum(p.numel() for p in model.parameters())

@@ -100,30 +100,25 @@ def score_joint_each(
     """Score several ensembles of the same experts in one pass, for example every prefix of the rounds.
 
     Args:
-        models: as in :func:`score_joint`.
+        models: the experts.
         weightings: the weights of all experts for each ensemble; 0 leaves an expert out.
-        encoded: as in :func:`score_joint`.
-        rows: as in :func:`score_joint`.
-        rule: as in :func:`score_joint`.
-        top_k: as in :func:`score_joint`.
-        compute: as in :func:`score_joint`.
-        sink: as in :func:`score_joint`.
-        tag: as in :func:`score_joint`.
+        encoded: the split.
+        rows: row numbers.
+        rule: of combination.
+        top_k: candidates.
+        compute: batch size and backend.
+        sink: gets progress.
+        tag: name of the task.
 
     Returns:
-        One result for each weighting.
-
-    Raises:
-        ModelError: as in :func:`score_joint`.
-        DataError: as in :func:`score_joint`.
+        One result for each weighting; arguments and errors as in :func:`score_joint`.
     """
     compute = compute or ComputeConfig()
-    asked = np.asarray(rows, dtype=np.int64)
     same_vocabulary(models)
     for loaded in models:
         check_fit(loaded, encoded)
-    total = int(np.asarray(encoded.row_offsets)[-1])
-    wanted = np.zeros(total, dtype=bool)
+    asked = np.asarray(rows, dtype=np.int64)
+    wanted = np.zeros(int(np.asarray(encoded.row_offsets)[-1]), dtype=bool)
     wanted[asked] = True
     place = np.cumsum(wanted) - 1
     tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ import torch
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import ModelError
 from ensemw2s.models.device import free_memory, is_out_of_memory, resolve_device
-from ensemw2s.models.fingerprint import model_fingerprint
+from ensemw2s.models.fingerprint import model_fingerprint, pinned
+from ensemw2s.models.gguf import opened_source
+from ensemw2s.models.layers import first_layers
 from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.source import ModelSource, adapter_base, find_source
+from ensemw2s.models.source import ModelSource, base_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,11 +82,12 @@ def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: it is missing, cannot be loaded, or has no end-of-sequence token.
     """
-    source = find_source(cfg.path)
+    source = opened_source(cfg.path)
     if not source.has_tokenizer:
         if source.is_adapter:
-            base = adapter_base(source)
-            return load_tokenizer(cfg.model_copy(update={"path": base.path, "revision": base.revision}))
+            return load_tokenizer(base_of(cfg, source))
+        if source.ensemble is not None:
+            return load_tokenizer(cfg.model_copy(update={"path": str(source.ensemble), "revision": None}))
         raise ModelError(
             f"The folder {cfg.path} holds no tokenizer.",
             hint="Save it beside the model: tokenizer.save_pretrained(folder).",
@@ -103,37 +107,30 @@ def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def load_model(cfg: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel:
-    """Load a model and its tokenizer from an embedded base, a local folder, an adapter folder or the hub.
+    """Load a model and its tokenizer from whatever ``cfg.path`` names.
 
-    Weights are read from safetensors only.
+    Weights are read from safetensors and GGUF only.
 
     Raises:
         ModelError: the model is missing, not a causal language model, incomplete, does not fit its tokenizer, or the
             hub cannot be reached; the message says which and what to do.
     """
-    source = find_source(cfg.path)
+    cfg = pinned(cfg)  # so that all its files are of one commit
+    source = opened_source(cfg.path)
     tokenizer = load_tokenizer(cfg)
-    with quiet_transformers():
+    with quiet_transformers(), _memory_explained(cfg.path, device):
         if source.is_adapter:
-            base = adapter_base(source)
-            model = _load_base(cfg.model_copy(update={"path": base.path, "revision": base.revision}))
-            model = _load_adapter(model, source)
+            model = _load_adapter(_load_base(base_of(cfg, source), device), source)
         else:
-            model = _load_base(cfg)
+            model = _load_base(cfg, device)
+        if not _placed(cfg):
+            model.to(device)
     _check_vocabulary(model, tokenizer, cfg.path)
-    try:
-        model.to(device)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"{cfg.path} does not fit into the memory of {device}.", hint="Set dtype: bfloat16."
-        ) from error
     return LoadedModel(
         model=model.eval(),
         tokenizer=tokenizer,
         source=cfg.path,
-        revision=getattr(model.config, "_commit_hash", None) if source.folder is None else None,
+        revision=cfg.revision if source.folder is None else None,
         parameters=sum(p.numel() for p in model.parameters()),
         dtype=cfg.dtype,
         attn_implementation=str(getattr(model.config, "_attn_implementation", None) or "default"),
@@ -142,12 +139,14 @@ def load_model(cfg: ModelConfig, device: torch.device | str = "cpu") -> LoadedMo
 
 @contextlib.contextmanager
 def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Iterator[list[LoadedModel]]:
-    """Hold several models in memory, for as long as the block lasts.
+    """Hold several models in memory, for as long as the block lasts; adapters of one base share a single copy of it.
 
     Only joint scoring and decoding need this; everything else takes one model at a time.
     """
+    from ensemw2s.models.adapters import load_models
+
     device = resolve_device(compute)
-    models = [load_model(cfg, device) for cfg in configs]
+    models = load_models(configs, device)
     try:
         yield models
     finally:
@@ -156,14 +155,46 @@ def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Ite
         free_memory(device)
 
 
-def _load_base(cfg: ModelConfig) -> Any:
+@contextlib.contextmanager
+def _memory_explained(name: str, device: torch.device | str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{name} does not fit into the memory of {device}.", hint="Set dtype: bfloat16, or device_map: auto."
+        ) from error
+
+
+def _placed(cfg: ModelConfig) -> bool:
+    """Whether loading puts the weights where they belong, so that they must not be moved."""
+    return cfg.device_map is not None or cfg.quantization is not None
+
+
+def _placement(cfg: ModelConfig, device: torch.device | str) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` that say where the weights go and in how many bits."""
+    if not _placed(cfg):
+        return {}
+    where: dict[str, Any] = {"device_map": {"": str(device)} if cfg.device_map is None else cfg.device_map}
+    if cfg.quantization is not None:
+        from ensemw2s.models.quantization import quantization_config
+
+        where["quantization_config"] = quantization_config(cfg)
+    return where
+
+
+def _load_base(cfg: ModelConfig, device: torch.device | str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    source = find_source(cfg.path)
+    source = opened_source(cfg.path)
     common = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code}
     with explain_loading(source, "configuration"):
         config = AutoConfig.from_pretrained(source.target, **common)
     _check_causal(config, source)
+    if cfg.keep_layers is not None:
+        config = first_layers(config, cfg.keep_layers, source.name)
+    placement = _placement(cfg, device)
     with explain_loading(source, "weights"):
         model, info = AutoModelForCausalLM.from_pretrained(
             source.target,
@@ -172,6 +203,7 @@ def _load_base(cfg: ModelConfig) -> Any:
             attn_implementation=cfg.attn_implementation,
             use_safetensors=True,
             output_loading_info=True,
+            **placement,
             **common,
         )
     missing = sorted(info["missing_keys"])
@@ -222,8 +254,12 @@ def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+    except (*_LOADING, SafetensorError) as error:
         raise _explained(source, part, error) from error
+
+
+#: What ``from_pretrained`` raises for files that are missing, damaged or of the wrong kind.
+_LOADING = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, struct.error)
 
 
 def _explained(source: ModelSource, part: str, error: BaseException) -> ModelError:
@@ -232,6 +268,11 @@ def _explained(source: ModelSource, part: str, error: BaseException) -> ModelErr
         return ModelError(
             f"{source.name} comes with its own Python code, which is not run unless you allow it.",
             hint="Set trust_remote_code: true for this model if you trust its authors.",
+        )
+    if source.gguf is not None:
+        return ModelError(
+            f"The {part} of {source.name} cannot be loaded: {first}",
+            hint="It may be damaged, or of an architecture that transformers does not read from GGUF.",
         )
     if source.folder is not None:
         hint = f"Check the files in {source.folder}."

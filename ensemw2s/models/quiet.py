@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Show errors of ``transformers`` and ``peft`` only and none of their progress bars; restored afterwards.
+    """Show errors of ``transformers``, ``peft`` and the hub's client only, and no progress bars; restored afterwards.
 
     Their notices to each other about names that go away in a later version are hidden too.
     """
@@ -18,11 +18,12 @@ def quiet_transformers() -> Iterator[None]:
 
     verbosity = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()
-    peft = logging.getLogger("peft")
-    peft_level = peft.level
+    others = [logging.getLogger(name) for name in ("peft", "huggingface_hub")]
+    levels = [other.level for other in others]
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    peft.setLevel(logging.ERROR)
+    for other in others:
+        other.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*will be removed in v\d", category=FutureWarning)
@@ -31,4 +32,5 @@ def quiet_transformers() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
         if bars:
             hf_logging.enable_progress_bar()
-        peft.setLevel(peft_level)
+        for other, level in zip(others, levels, strict=True):
+            other.setLevel(level)

@@ -99,8 +99,8 @@ def test_home_of_nobody() -> None:
 
 
 def test_no_path() -> None:
-    with pytest.raises(ConfigError, match=r"kind 'gsm8k' needs a path. Set data.source.path"):
-        load_source(SourceConfig(kind="gsm8k"), 0)
+    with pytest.raises(ConfigError, match=r"kind 'arc' needs a path. Set data.source.path"):
+        load_source(SourceConfig(kind="arc"), 0)
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

@@ -37,18 +37,22 @@ def prompts() -> list[np.ndarray]:
 
 def naive(experts, alphas, prompt, rule: str, steps: int, choose=None):
     """No batch, no cache: everything is read again for each token."""
-    ids, logprobs = [], []
+    ids, logprobs, rivals = [], [], []
     for step in range(steps):
         whole = torch.from_numpy(np.concatenate([prompt, ids]).astype(np.int64))[None]
         with torch.no_grad():
             logits = [expert.model(input_ids=whole).logits[:, -1].double() for expert in experts]
         result = kernels.combine(logits, alphas, rule=rule, return_probs=True)
         token = int(result.argmax[0]) if choose is None else choose(step, result.log_probs[0])
+        if rule == "vote":  # how sure the ensemble is stands in the mixture
+            result = kernels.combine(logits, alphas, rule="mixture", return_probs=True)
         logprobs.append(float(result.log_probs[0, token]))
+        others = torch.cat([result.log_probs[0, :token], result.log_probs[0, token + 1 :]])
+        rivals.append(float(others.max()))
         if token == 1:
-            return ids, logprobs, True
+            return ids, logprobs, rivals, True
         ids.append(token)
-    return ids, logprobs, False
+    return ids, logprobs, rivals, False
 
 
 def test_one_expert_equals_transformers_generate(experts, prompts) -> None:
@@ -73,14 +77,38 @@ def test_greedy_against_the_naive_loop(experts, prompts, rule: str, recorder) ->
         experts, ALPHAS, prompts, decoding=decoding, rule=rule, compute=CPU, keep_top_k=3, sink=recorder, tag="g"
     )
     for prompt, generation in zip(prompts, got, strict=True):
-        ids, logprobs, ended = naive(experts, ALPHAS, prompt, rule, 8)
+        ids, logprobs, rivals, ended = naive(experts, ALPHAS, prompt, rule, 8)
         assert generation.token_ids.tolist() == ids
         assert generation.ended == ended
         np.testing.assert_allclose(generation.logprobs, logprobs, atol=5e-5)
+        np.testing.assert_allclose(generation.rivals, rivals, atol=5e-5)
         assert generation.topk_ids.shape == (len(logprobs), 3)
         assert generation.topk_ids[:, 0].tolist() == [*ids, *[1] * ended]
-        np.testing.assert_array_equal(generation.topk_logprob[:, 0], generation.logprobs)
+        if rule == "vote":  # candidates are the rule's: shares of votes
+            assert np.all(np.exp(generation.topk_logprob[:, 0]) > 0.5)
+        else:
+            np.testing.assert_array_equal(generation.topk_logprob[:, 0], generation.logprobs)
     assert recorder.steps[-1] == ("g", len(prompts), len(prompts))
+
+
+@pytest.mark.parametrize("rule", ["mixture", "vote"])
+@pytest.mark.parametrize("keep", [None, 1, 2])
+def test_samples_are_as_sure_as_the_mixture_says(experts, prompts, rule: str, keep: int | None) -> None:
+    """A drawn token's log-probability, and that of the best other one, read off the whole distribution."""
+    decoding = DecodingConfig(method="sample", max_new_tokens=3)
+    got = generate(experts, ALPHAS, prompts, decoding=decoding, rule=rule, seed=3, compute=CPU, keep_top_k=keep)
+    for prompt, answer in zip(prompts, got, strict=True):
+        tokens = [*answer.token_ids.tolist(), *[1] * answer.ended]
+        _, logprobs, rivals, _ = naive(
+            experts, ALPHAS, prompt, rule, len(tokens), lambda step, _p, tokens=tokens: tokens[step]
+        )
+        np.testing.assert_allclose(answer.logprobs, logprobs, atol=5e-5)
+        if keep is None:
+            assert answer.rivals is None
+            assert answer.topk_ids is None
+        else:
+            np.testing.assert_allclose(answer.rivals, rivals, atol=5e-5)
+            assert answer.topk_ids.shape == (len(tokens), keep)
 
 
 @pytest.mark.parametrize("batch_tokens", [64, 150, 16384])
@@ -165,7 +193,7 @@ def test_other_architectures(kind: str, prompts, other_model, tokenizer) -> None
     loaded = LoadedModel(other_model(kind).eval(), tokenizer, kind, None, 0, "float32", "eager")
     got = generate([loaded], [1.0], prompts[:6], decoding=DecodingConfig(max_new_tokens=6), compute=CPU)
     for prompt, generation in zip(prompts, got, strict=False):
-        ids, logprobs, ended = naive([loaded], [1.0], prompt, "mixture", 6)
+        ids, logprobs, _, ended = naive([loaded], [1.0], prompt, "mixture", 6)
         assert (generation.token_ids.tolist(), generation.ended) == (ids, ended)
         np.testing.assert_allclose(generation.logprobs, logprobs, atol=5e-5)
 
