@@ -17,14 +17,25 @@ _LAZY = {
     "Ensemble": "ensemw2s.ensemble",
     "Example": "ensemw2s.data.example",
     "RunConfig": "ensemw2s.config",
+    "WeightedTokenSampler": "ensemw2s.boosting.torch_sampler",
     "compose": "ensemw2s.config",
     "execute": "ensemw2s.pipeline",
     "execute_seeds": "ensemw2s.pipeline",
 }
 
-__all__ = ["Ensemble", "Example", "RunConfig", "__version__", "compose", "execute", "execute_seeds"]
+__all__ = [
+    "Ensemble",
+    "Example",
+    "RunConfig",
+    "WeightedTokenSampler",
+    "__version__",
+    "compose",
+    "execute",
+    "execute_seeds",
+]
 
 if TYPE_CHECKING:
+    from ensemw2s.boosting.torch_sampler import WeightedTokenSampler
     from ensemw2s.config import RunConfig, compose
     from ensemw2s.data.example import Example
     from ensemw2s.ensemble import Ensemble

@@ -24,8 +24,16 @@ class _BuildInfo(TypedDict):
 
 class _UpdateResult(TypedDict):
     total_before_norm: float
+    sum: float
     n_eff: float
     max: float
+    segment_sums: npt.NDArray[np.float64] | None
+
+class _ErrorSums(TypedDict):
+    total: float
+    wrong: float
+    squares: float
+    binary: bool
 
 def build_info() -> _BuildInfo:
     """How the extension was built and runs.
@@ -63,6 +71,10 @@ class WeightedSampler:
         """Number of categories."""
 
     @property
+    def positive(self) -> int:
+        """Number of weights above 0."""
+
+    @property
     def total(self) -> float:
         """Sum of the weights."""
 
@@ -70,14 +82,14 @@ class WeightedSampler:
         """Weight of category ``i`` divided by the total; ``IndexError`` outside ``[0, size)``."""
 
     def sample(
-        self, n: int, seed: int, stream: int = 0, *, replacement: bool = True, sorted: bool = False
+        self, n: int, seed: int, stream: int = 0, *, replacement: bool = True, sorted: bool = False, start: int = 0
     ) -> npt.NDArray[np.int64]:
         """Draw ``n`` categories, int64 ``[n]``.
 
-        With replacement, draw ``k`` depends on ``(seed, stream, k)`` alone. ``sorted=True`` gives draws in increasing
-        order, without building a table; these are other draws, and depend on ``n`` too. Without replacement,
-        categories come in the order in which they are drawn (``sorted=True``: in increasing order), and a smaller
-        sample is the beginning of a larger one.
+        With replacement, draw ``k`` depends on ``(seed, stream, k)`` alone, and ``start`` leaves out the draws before
+        it. ``sorted=True`` gives draws in increasing order, without building a table; these are other draws, and
+        depend on ``n`` too. Without replacement, categories come in the order in which they are drawn
+        (``sorted=True``: in increasing order), and a smaller sample is the beginning of a larger one.
 
         Args:
             n: number of draws.
@@ -85,11 +97,28 @@ class WeightedSampler:
             stream: in ``[0, 2**64)``; streams of one seed are independent.
             replacement: whether a category can be drawn again.
             sorted: whether draws come in increasing order.
+            start: number of the first draw; 0 where draws are sorted or without replacement.
 
         Raises:
             ValueError: ``n`` without replacement exceeds the number of positive weights, or an argument is out of its
                 range.
         """
+
+def weighted_error(weights: _Float, wrong: _Float | _Flags | npt.NDArray[Any], *, threads: int = 0) -> _ErrorSums:
+    """Sums for the weighted error of an expert, in one sweep.
+
+    Args:
+        weights: float64 or float32 ``[N]``, C-contiguous, memory maps included.
+        wrong: ``[N]``: float64 or float32 in ``[0, 1]``, or uint8 or bool.
+        threads: number of threads.
+
+    Returns:
+        ``total``, the sum of the weights; ``wrong``, of ``weights_j · wrong_j``; ``squares``, of ``weights_j²``; and
+        ``binary``: ``wrong`` is 0 or 1 everywhere.
+
+    Raises:
+        ValueError: a weight is negative, NaN or infinite, or ``wrong`` is outside ``[0, 1]`` (the first is named).
+    """
 
 def boost_update(
     weights: _Float,
@@ -97,9 +126,14 @@ def boost_update(
     alpha: float,
     cap: float | None = None,
     *,
+    total: float | None = None,
+    offsets: npt.NDArray[np.int64] | None = None,
     threads: int = 0,
 ) -> _UpdateResult:
     """Grow weights in place: ``weights_j ← weights_j · exp(alpha · wrong_j)``, divided by their sum.
+
+    That sum takes a sweep of its own that reads weights and ``wrong``. A second sweep reads both again and writes the
+    weights; sums over segments of the new weights are formed in passing.
 
     Args:
         weights: float64 or float32 ``[N]``, C-contiguous and writeable, memory maps included.
@@ -107,16 +141,23 @@ def boost_update(
         alpha: the exponent's factor, shrinkage included; no size overflows.
         cap: no weight exceeds ``cap / N`` afterwards (``cap >= 1``): the excess goes to the weights below in
             proportion, until none exceeds it.
+        total: the sum of ``weights_j · exp(alpha · wrong_j)`` where it is known, which spares the first sweep. Any
+            positive number will do: the new weights then sum to ``sum`` instead of 1, and are the distribution up to
+            that factor (one that stays near 1 comes from passing each update the ``sum`` that the last one returned).
+            It is not used with a ``cap``, or where it or ``alpha`` is extreme.
+        offsets: int64 ``[n + 1]``, as in :func:`segment_sum`.
         threads: number of threads.
 
     Returns:
-        ``total_before_norm``, the sum of ``weights_j · exp(alpha · wrong_j)`` (inf where that overflows); ``n_eff``,
-        1 / the sum of the squares of the new weights; ``max``, the largest new weight.
+        ``total_before_norm``, the sum of ``weights_j · exp(alpha · wrong_j)`` (inf where that overflows); ``sum``, of
+        the new weights: 1 to rounding, unless ``total`` says otherwise; ``n_eff``, ``sum²`` / the sum of the squares of
+        the new weights; ``max``, the largest new weight; ``segment_sums`` of the new weights, float64 ``[n]`` and good
+        to two roundings, or None.
 
     Raises:
-        ValueError: with the weights as they were: a weight that is negative, NaN or infinite, weights that are all 0,
-            ``wrong`` outside ``[0, 1]``, an ``alpha`` that is not finite, or a cap that the positive weights cannot
-            meet.
+        ValueError: a weight that is negative, NaN or infinite, weights that are all 0, ``wrong`` outside ``[0, 1]``, an
+            ``alpha`` that is not finite, or a cap that the positive weights cannot meet. The weights are then as they
+            were, except with ``total``, where they may have been replaced.
     """
 
 def segment_sum(

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s import _native
+
 AlphaRule = Literal["prior", "adaptive", "samme", "binary", "uniform"]
 
 
@@ -24,16 +26,26 @@ class WeightedError:
     Attributes:
         value: ``Σ w·s / Σ w``, in [0, 1].
         n_eff: effective sample size ``(Σ w)² / Σ w²``; for a distribution this is ``1 / ΣD²``.
+        total: ``Σ w``.
+        binary: ``s`` is known to be 0 or 1 everywhere.
     """
 
     value: float
     n_eff: float
+    total: float = 1.0
+    binary: bool = False
 
     @property
     def clipped(self) -> float:
         """The error moved into ``[δ, 1 − δ]`` with ``δ = 1 / (2·n_eff)``, so that its log-odds are finite."""
         delta = 1.0 / (2.0 * self.n_eff)
         return min(max(self.value, delta), 1.0 - delta)
+
+    def grown_total(self, exponent: float) -> float | None:
+        """``Σ w·exp(exponent·s)``, which is ``Σ w·(1 + ε·(exp(exponent) − 1))`` where ``s`` is binary; else None."""
+        if not self.binary or abs(exponent) > 300.0:  # far inside the range of exp
+            return None
+        return self.total * (1.0 + self.value * math.expm1(exponent))
 
 
 def weighted_error(weights: NDArray[np.floating], wrong: NDArray[np.floating]) -> WeightedError:
@@ -44,16 +56,18 @@ def weighted_error(weights: NDArray[np.floating], wrong: NDArray[np.floating]) -
         wrong: ``s``, float [N] in [0, 1].
 
     Raises:
-        ValueError: the weights sum to zero or something is not finite.
+        ValueError: the weights sum to zero, or something is not finite or outside its range.
     """
-    total = float(np.sum(weights, dtype=np.float64))
-    if not (math.isfinite(total) and total > 0.0):
+    sums = _native.weighted_error(np.ascontiguousarray(weights), np.ascontiguousarray(wrong))
+    total = sums["total"]
+    if not total > 0.0:
         raise ValueError(f"weights must have a positive finite sum, not {total}")
-    value = float(np.dot(weights, wrong)) / total
-    squares = float(np.dot(weights, weights))
-    if not math.isfinite(value):
-        raise ValueError("the weighted error is not finite")
-    return WeightedError(value=min(max(value, 0.0), 1.0), n_eff=max(total * total / squares, 1.0))
+    return WeightedError(
+        value=min(sums["wrong"] / total, 1.0),
+        n_eff=max(total * total / sums["squares"], 1.0),
+        total=total,
+        binary=sums["binary"],
+    )
 
 
 def logit(p: float) -> float:

@@ -29,7 +29,13 @@ class Draw:
 
 
 def draw_training_set(
-    layout: TokenLayout, weights: Floats, draw: Literal["example", "token", "none"], *, seed: int, stream: int
+    layout: TokenLayout,
+    weights: Floats,
+    draw: Literal["example", "token", "none"],
+    *,
+    seed: int,
+    stream: int,
+    mass: Floats | None = None,
 ) -> Draw:
     """Turn ``D_t`` into what one expert is trained on.
 
@@ -43,6 +49,7 @@ def draw_training_set(
             by counts; ``none`` keeps every example once and weights by ``N·D_t(i,j)``.
         seed: the run's seed.
         stream: the round, or another number that tells draws apart.
+        mass: ``D_t(i)``, float64 [n], where it is known already.
     """
     n, total = layout.examples, layout.tokens
     everything = np.arange(n, dtype=np.int64)
@@ -53,7 +60,8 @@ def draw_training_set(
         tokens = _native.WeightedSampler(weights).sample(total, key, stream)
         counts = np.bincount(tokens, minlength=total)
         return Draw(everything, counts.astype(np.float32), np.zeros(n, dtype=np.bool_))
-    mass = example_weights(layout, weights)
+    if mass is None:
+        mass = example_weights(layout, weights)
     index = _native.WeightedSampler(mass).sample(n, key, stream)
     safe = np.where(mass > 0.0, mass, 1.0)  # an example without weight is never drawn
     token_weights = (total / n) * weights / np.repeat(safe, layout.lengths)

@@ -132,6 +132,7 @@ class Booster:
         self.sink = sink
         self.on_weights = on_weights
         self.weights = initial_weights(layout, config.init)
+        self._mass: Floats | None = None  # of the examples, as the latest update left them
         self._base_wrong: Wrong | None = None
         self._prior_first: WeightedError | None = None
 
@@ -163,7 +164,7 @@ class Booster:
         """One round; returns why boosting stops, or None."""
         config = self.config
         shape = concentration(self.weights)
-        draw = draw_training_set(self.layout, self.weights, config.draw, seed=self.seed, stream=round_)
+        draw = draw_training_set(self.layout, self.weights, config.draw, seed=self.seed, stream=round_, mass=self._mass)
         self.learner.fit(round_, draw)
         wrong, error, source = self._error(round_, draw)
         prior = self._prior()
@@ -195,7 +196,7 @@ class Booster:
         if self.on_weights is not None:
             self.on_weights(round_, self.weights, wrong)
         if reason is None and config.alpha != "uniform":
-            self._update(wrong, alpha, draw, source)
+            self._update(wrong, error, alpha, draw, source)
         return reason
 
     def _error(self, round_: int, draw: Draw) -> tuple[Floats, WeightedError, str]:
@@ -261,13 +262,14 @@ class Booster:
             return f"expert {round_} makes no error: nothing is left to boost"
         return None
 
-    def _update(self, wrong: Floats, alpha: float, draw: Draw, source: str) -> None:
+    def _update(self, wrong: Floats, error: WeightedError, alpha: float, draw: Draw, source: str) -> None:
         exponent = self.config.shrinkage * update_factor(self.config.alpha) * alpha
         if source == "out_of_bag":
             left_out = np.repeat(draw.left_out, self.layout.lengths)
             update_left_out(self.weights, wrong, left_out, exponent, self.config.cap)
+            self._mass = None
         else:
-            update_weights(self.weights, wrong, exponent, self.config.cap)
+            self._mass = update_weights(self.weights, wrong, exponent, self.config.cap, layout=self.layout, error=error)
 
     def _patience_over(self, scores: list[float]) -> bool:
         if self.config.patience is None or not scores:

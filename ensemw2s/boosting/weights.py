@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s import _native
+from ensemw2s.boosting.alpha import WeightedError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -73,7 +74,15 @@ def concentration(weights: Floats) -> Concentration:
     return Concentration(n_eff=1.0 / float(np.dot(weights, weights)), top1_share=float(top.sum() / weights.sum()))
 
 
-def update_weights(weights: Floats, wrong: Floats, exponent: float, cap: float | None) -> None:
+def update_weights(
+    weights: Floats,
+    wrong: Floats,
+    exponent: float,
+    cap: float | None,
+    *,
+    layout: TokenLayout | None = None,
+    error: WeightedError | None = None,
+) -> Floats | None:
     """``D_{t+1} ∝ D_t · exp(exponent · s)`` in place, normalised and capped at ``cap/N``.
 
     Args:
@@ -81,8 +90,16 @@ def update_weights(weights: Floats, wrong: Floats, exponent: float, cap: float |
         wrong: ``s``, float64 [N] in [0, 1].
         exponent: ``ν·κ·α_t``.
         cap: ``c ≥ 1``, or None.
+        layout: tokens of each example; the new weights of the examples then come with the same sweep.
+        error: what :func:`~ensemw2s.boosting.weighted_error` found for these ``weights`` and ``wrong``: it tells the
+            sum to divide by, which then takes no sweep of its own.
+
+    Returns:
+        ``D_{t+1}(i)``, float64 [n], or None without ``layout``.
     """
-    _native.boost_update(weights, wrong, exponent, cap)
+    total = None if error is None else error.grown_total(exponent)
+    offsets = None if layout is None else layout.offsets
+    return _native.boost_update(weights, wrong, exponent, cap, total=total, offsets=offsets)["segment_sums"]
 
 
 def update_left_out(

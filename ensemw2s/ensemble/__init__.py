@@ -1,20 +1,25 @@
-"""The ensemble of experts: combination of kept scores, and the trained ensemble on disk."""
+"""The ensemble of experts: combination of kept scores, the trained ensemble on disk, and one causal language model.
+
+Importing this registers saved ensembles with the Auto classes of ``transformers``, which it therefore loads.
+"""
 
 from __future__ import annotations
 
-from ensemw2s.ensemble.choices import EnsembleChoices, final_choices, own_choices, staged_choices
+from ensemw2s.ensemble.causal_lm import EnsembleConfig, EnsembleForCausalLM
+from ensemw2s.ensemble.choices import EnsembleChoices, final_choices, own_choices
 from ensemw2s.ensemble.ensemble import Ensemble
-from ensemw2s.ensemble.options import normalise, sequence_scores, staged_mixture
+from ensemw2s.ensemble.options import mixture, normalise, sequence_scores
 from ensemw2s.ensemble.tokens import ensemble_argmax
 
 __all__ = [
     "Ensemble",
     "EnsembleChoices",
+    "EnsembleConfig",
+    "EnsembleForCausalLM",
     "ensemble_argmax",
     "final_choices",
+    "mixture",
     "normalise",
     "own_choices",
     "sequence_scores",
-    "staged_choices",
-    "staged_mixture",
 ]

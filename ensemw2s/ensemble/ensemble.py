@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig
+from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.choices import EnsembleChoices, final_choices
-from ensemw2s.ensemble.options import agreement, normalise
-from ensemw2s.errors import DataError, ModelError
-from ensemw2s.evaluation.matching import normalise_text
-from ensemw2s.seeds import sub_seed
+from ensemw2s.ensemble.file import EnsembleFile, ExpertEntry, read_ensemble_file
+from ensemw2s.ensemble.folder import FILE_NAME, SavedEnsemble
+from ensemw2s.ensemble.options import normalise
+from ensemw2s.errors import DataError
 from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
-    from ensemw2s.models.decode import Generation
+    from ensemw2s.ensemble.causal_lm import EnsembleForCausalLM
+    from ensemw2s.evaluation.results import Results
     from ensemw2s.models.load import LoadedModel
-
-FILE_NAME = "ensemble.json"
-
-
-class _Member(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    path: str
-    alpha: float
-
-
-class _EnsembleFile(BaseModel):
-    """The content of ``ensemble.json``."""
-
-    model_config = ConfigDict(extra="forbid")
-    schema_version: Literal[1] = 1
-    task: Literal["choice", "generate"]
-    experts: list[_Member]
-    ensemble: EnsembleConfig
-    template: TemplateConfig
-    decoding: DecodingConfig
-    loading: dict[str, Any] = Field(default_factory=dict)
-    """How experts are loaded: the settings of ``models.weak`` without its path and revision."""
 
 
 @dataclass
@@ -63,8 +40,10 @@ class Ensemble:
         config: rule and length norm.
         template: how prompts and answers become text.
         decoding: default decoding of :meth:`generate`.
+        evaluation: how its answers are compared with true ones.
         loading: how experts are loaded: settings of :class:`ModelConfig` besides path and revision.
         compute: device, threads and batch size.
+        folder: where it was read from; its ``results.json``, if there is one, goes into the model card.
     """
 
     experts: list[Path]
@@ -73,8 +52,10 @@ class Ensemble:
     config: EnsembleConfig = field(default_factory=EnsembleConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     loading: dict[str, Any] = field(default_factory=dict)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    folder: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.experts) != len(self.alphas):
@@ -88,21 +69,7 @@ class Ensemble:
         Raises:
             ModelError: the file or an expert's folder is missing, or the file is not valid.
         """
-        folder = Path(path)
-        file = folder if folder.name == FILE_NAME else folder / FILE_NAME
-        if not file.is_file():
-            raise ModelError(
-                f"{folder} holds no {FILE_NAME}.",
-                hint="Give a run directory whose experts are trained (ew2s train-experts), or a saved ensemble.",
-            )
-        try:
-            content = _EnsembleFile.model_validate_json(file.read_text(encoding="utf-8"))
-        except (ValidationError, UnicodeDecodeError) as error:
-            raise ModelError(f"{file} is not a valid ensemble: {error}") from error
-        experts = [(file.parent / member.path).resolve() for member in content.experts]
-        for expert in experts:
-            if not expert.is_dir():
-                raise ModelError(f"{file} names the expert {expert}, which is missing.", hint="Was the folder moved?")
+        content, experts = read_ensemble_file(Path(path))
         return cls(
             experts=experts,
             alphas=[member.alpha for member in content.experts],
@@ -110,9 +77,93 @@ class Ensemble:
             config=content.ensemble,
             template=content.template,
             decoding=content.decoding,
+            evaluation=content.evaluation,
             loading=content.loading,
             compute=compute or ComputeConfig(),
+            folder=Path(path) if Path(path).is_dir() else Path(path).parent,
         )
+
+    @classmethod
+    def from_run(cls, run: str | Path, compute: ComputeConfig | None = None) -> Ensemble:
+        """The boosted ensemble of a run directory; see :meth:`load`."""
+        return cls.load(run, compute)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, compute: ComputeConfig | None = None, **options: Any) -> Ensemble:
+        """An ensemble that :meth:`save_pretrained` or :meth:`push_to_hub` wrote.
+
+        Args:
+            name: a folder, or ``owner/name`` on the hub.
+            compute: device, threads and batch size.
+            options: for the hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``.
+
+        Raises:
+            ModelError: as :meth:`load`, or the hub cannot be reached or has no such ensemble.
+        """
+        from ensemw2s.ensemble.saved import find_folder
+
+        return cls.load(find_folder(name, **options), compute)
+
+    def save_pretrained(
+        self, folder: str | Path, *, results: Results | None = None, title: str | None = None
+    ) -> SavedEnsemble:
+        """Write one self-contained folder: experts, tokenizer, configuration, model card.
+
+        ``transformers`` loads it as one model (see :mod:`ensemw2s.ensemble.causal_lm`). Weights are copied as they are;
+        experts that are LoRA adapters become adapters over one copy of their base.
+
+        Args:
+            folder: empty, missing, or a saved ensemble that is replaced.
+            results: numbers for the model card; by default those in the folder that the ensemble was read from.
+            title: the model card's heading; by default the folder's name.
+
+        Returns:
+            What was written, with its size.
+
+        Raises:
+            ModelError: the folder holds something else, or the experts do not make one model.
+        """
+        from ensemw2s.ensemble.saved import save_ensemble
+
+        return save_ensemble(self, Path(folder), results, title)
+
+    def push_to_hub(
+        self, repo_id: str, *, results: Results | None = None, title: str | None = None, **options: Any
+    ) -> str:
+        """Save into a temporary folder and upload it in one commit.
+
+        Args:
+            repo_id: ``owner/name``; made if it is not there.
+            results: as in :meth:`save_pretrained`.
+            title: the model card's heading; by default the repository's name.
+            options: of :func:`ensemw2s.ensemble.hub.push_folder`: ``private``, ``token``, ``revision``, …
+
+        Returns:
+            The commit's address.
+        """
+        from ensemw2s.ensemble.hub import push_folder, scratch_folder
+        from ensemw2s.ensemble.saved import save_ensemble
+
+        with scratch_folder() as scratch:
+            heading = title or repo_id.split("/")[-1]
+            saved = save_ensemble(self, scratch / "ensemble", results, heading, address=repo_id)
+            return push_folder(saved.path, repo_id, **options)
+
+    def causal_lm(self) -> EnsembleForCausalLM:
+        """The ensemble in memory as one model of ``transformers``, with ``generate()``."""
+        from ensemw2s.ensemble.causal_lm import EnsembleForCausalLM
+
+        return EnsembleForCausalLM.from_experts(
+            [loaded.model for loaded in self.load_experts()],
+            self.alphas,
+            rule=self.config.rule,
+            backend=self.compute.backend,
+            ensemble=self.settings(),
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The content of ``ensemble.json`` besides the experts."""
+        return self._file([]).model_dump(exclude={"experts"})
 
     def save(self, folder: str | Path) -> Path:
         """Write ``ensemble.json``, with the experts' paths relative to it.
@@ -122,33 +173,39 @@ class Ensemble:
         """
         target = Path(folder) / FILE_NAME
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = _EnsembleFile(
-            task=self.task,
-            experts=[
-                _Member(path=Path(os.path.relpath(path, target.parent)).as_posix(), alpha=alpha)
+        content = self._file(
+            [
+                ExpertEntry(path=Path(os.path.relpath(path, target.parent)).as_posix(), alpha=alpha)
                 for path, alpha in zip(self.experts, self.alphas, strict=True)
-            ],
-            ensemble=self.config,
-            template=self.template,
-            decoding=self.decoding,
-            loading=self.loading,
+            ]
         )
         temporary = target.with_name(FILE_NAME + ".tmp")
         temporary.write_text(json.dumps(content.model_dump(), indent=2) + "\n", encoding="utf-8")
         temporary.replace(target)
         return target
 
+    def _file(self, members: list[ExpertEntry]) -> EnsembleFile:
+        return EnsembleFile(
+            task=self.task,
+            experts=members,
+            ensemble=self.config,
+            template=self.template,
+            decoding=self.decoding,
+            evaluation=self.evaluation,
+            loading=self.loading,
+        )
+
     def model_config(self, index: int) -> ModelConfig:
         """How to load expert ``index``."""
         return ModelConfig(path=str(self.experts[index]), **self.loading)
 
     def load_experts(self) -> list[LoadedModel]:
-        """All experts in memory at once: what decoding and ``rule: product`` need."""
+        """All experts in memory at once, adapters over one base: what decoding and ``rule: product`` need."""
+        from ensemw2s.models.adapters import load_models
         from ensemw2s.models.device import resolve_device
-        from ensemw2s.models.load import load_model
 
         device = resolve_device(self.compute)
-        return [load_model(self.model_config(k), device) for k in range(len(self.experts))]
+        return load_models([self.model_config(k) for k in range(len(self.experts))], device)
 
     def encode(self, examples: Sequence[Example]) -> EncodedSplit:
         """Tokenise examples as the ensemble was trained on them."""
@@ -222,14 +279,13 @@ class Ensemble:
             for k, config in enumerate(configs, start=1)
         ]
 
-        def product_rows(t: int) -> NDArray[np.floating]:
+        product = None
+        if self.config.rule == "product" and len(configs) > 1:
             rows = sequence_rows(enc, np.arange(enc.seq_example.size))
-            with opened_models(configs[:t], self.compute) as models:
-                found = score_joint(models, self.alphas[:t], enc, rows, rule="product", compute=self.compute)
-            return found.target_logprob
-
-        needed = product_rows if self.config.rule == "product" else None
-        return final_choices(tables, self.alphas, enc, self.config, needed)
+            with opened_models(configs, self.compute) as models:
+                found = score_joint(models, self.alphas, enc, rows, rule="product", compute=self.compute)
+            product = found.target_logprob
+        return final_choices(tables, self.alphas, enc, self.config, product)
 
     def generate(
         self,
@@ -250,79 +306,40 @@ class Ensemble:
             sink: gets progress.
 
         Returns:
-            One dict a prompt: ``prompt``, ``text``, ``token_ids``, ``confidence``, ``ended`` (whether it ended by
-            itself) and, on request, ``agreement``.
+            One dict a prompt, as :meth:`answer` gives it.
         """
-        sink = sink or NullSink()
-        settings = decoding or self.decoding
-        models = self.load_experts()
         examples = [Example(id=str(i), prompt=prompt, answer=None) for i, prompt in enumerate(prompts)]
-        ids = self._prompt_ids(examples, models[0], settings)
-        answers = self._decode(models, self.alphas, ids, settings, seed, sink)
-        texts = [clean_text(models[0].tokenizer, a.token_ids) for a in answers]
-        out: list[dict[str, Any]] = [
-            {
-                "prompt": prompt,
-                "text": text,
-                "token_ids": [int(t) for t in answer.token_ids],
-                "confidence": round(confidence_of(answer), 6),
-                "ended": bool(answer.ended),
-            }
-            for prompt, text, answer in zip(prompts, texts, answers, strict=True)
-        ]
-        if agreement_of_experts:
-            greedy = settings.model_copy(update={"method": "greedy"})
-            own = []
-            for model in models:
-                alone = self._decode([model], [1.0], ids, greedy, seed, sink)
-                own.append(normalised(clean_text(model.tokenizer, answer.token_ids) for answer in alone))
-            for row, share in zip(out, agreement(own, self.alphas, normalised(texts)), strict=True):
-                row["agreement"] = round(float(share), 6)
-        return out
+        return self.answer(examples, decoding, seed=seed, agreement_of_experts=agreement_of_experts, sink=sink)
 
-    def _prompt_ids(self, examples: list[Example], model: LoadedModel, decoding: DecodingConfig) -> list[Any]:
-        from ensemw2s.data.encode import encode_prompts
-        from ensemw2s.models.info import configured_context_length
-
-        limit = configured_context_length(self.model_config(0))
-        room = None if limit is None else limit - decoding.max_new_tokens
-        return encode_prompts(examples, model.tokenizer, self.template, room)
-
-    def _decode(
+    def answer(
         self,
-        models: list[LoadedModel],
-        alphas: list[float],
-        ids: list[Any],
-        decoding: DecodingConfig,
-        seed: int,
-        sink: EventSink,
-    ) -> list[Generation]:
-        from ensemw2s.models.decode import generate
+        examples: Sequence[Example],
+        decoding: DecodingConfig | None = None,
+        *,
+        seed: int = 0,
+        agreement_of_experts: bool = False,
+        sink: EventSink | None = None,
+    ) -> list[dict[str, Any]]:
+        """Write answers to questions; their own answers are not read.
 
-        return generate(
-            models,
-            alphas,
-            ids,
-            decoding=decoding,
-            rule=self.config.rule,
-            seed=sub_seed(seed, "decoding"),
-            compute=self.compute,
-            sink=sink,
-            tag="generate",
+        Args:
+            examples: questions, with choices where the prompt template lists them.
+            decoding: as in :meth:`generate`.
+            seed: as in :meth:`generate`.
+            agreement_of_experts: as in :meth:`generate`.
+            sink: gets progress.
+
+        Returns:
+            One dict a question: ``prompt``, ``text``, ``token_ids``, ``confidence``, ``margin``, ``ended`` (whether it
+            ended by itself) and, on request, ``agreement``.
+        """
+        from ensemw2s.ensemble.writing import write_answers
+
+        return write_answers(
+            self,
+            examples,
+            decoding or self.decoding,
+            seed=seed,
+            agreement_of_experts=agreement_of_experts,
+            sink=sink or NullSink(),
         )
-
-
-def clean_text(tokenizer: Any, token_ids: Any) -> str:
-    """An answer as text, without special tokens and surrounding white space; its own line breaks stay."""
-    return str(tokenizer.decode([int(t) for t in token_ids], skip_special_tokens=True)).strip()
-
-
-def normalised(texts: Iterable[str]) -> NDArray[np.str_]:
-    """Texts as answers are compared by: white space normalised."""
-    return np.array([normalise_text(text) for text in texts])
-
-
-def confidence_of(answer: Generation) -> float:
-    """Geometric mean probability of the answer's tokens, end-of-sequence left out; 0 for an empty answer."""
-    logprobs = np.asarray(answer.logprobs, dtype=np.float64)[: len(answer.token_ids)]
-    return float(np.exp(logprobs.mean())) if logprobs.size else 0.0

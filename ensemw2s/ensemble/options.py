@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,28 +31,21 @@ def normalise(alphas: Sequence[float]) -> Floats:
     return np.asarray(weights / total)
 
 
-def staged_mixture(logprobs: Sequence[NDArray[np.floating]], alphas: Sequence[float]) -> Iterator[Floats]:
-    """``log Σ_t ᾱ_t P_t`` of given tokens, for every prefix 1…t of the experts.
+def mixture(logprobs: Sequence[NDArray[np.floating]], alphas: Sequence[float]) -> Floats:
+    """``log Σ_t ᾱ_t P_t`` of given tokens, float64 [rows].
 
     Args:
         logprobs: one array [rows] an expert: its log-probability of each row's token.
-        alphas: ``α_t``, not normalised; every prefix normalises its own.
-
-    Yields:
-        float64 [rows] for t = 1 … T. An expert with α = 0 is ignored, even where it holds NaN.
+        alphas: ``α_t``, not normalised. An expert with α = 0 is ignored, even where it holds NaN.
     """
-    total = -np.inf
-    running: Floats | None = None
-    for logprob, alpha in zip(logprobs, alphas, strict=True):
-        if alpha < 0.0 or not np.isfinite(alpha):
-            raise ValueError(f"expert weights must be finite and not negative, not {alpha}")
-        if alpha > 0.0:
-            term = np.asarray(logprob, dtype=np.float64) + np.log(alpha)
-            running = term if running is None else np.logaddexp(running, term)
-            total = np.logaddexp(total, np.log(alpha))
-        if running is None:
-            raise ValueError("the first expert must have a positive weight")
-        yield running - total
+    total: Floats | None = None
+    for logprob, share in zip(logprobs, normalise(alphas), strict=True):
+        if share > 0.0:
+            term = np.asarray(logprob, dtype=np.float64) + np.log(share)
+            total = term if total is None else np.logaddexp(total, term)
+    if total is None:
+        raise ValueError("an ensemble needs at least one expert")
+    return total
 
 
 def sequence_scores(row_logprob: NDArray[np.floating], enc: EncodedSplit, norm: LengthNorm) -> Floats:

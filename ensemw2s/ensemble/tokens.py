@@ -1,7 +1,7 @@
 """The ensemble's arg-max token at answer positions, from the experts' kept top-k candidates.
 
-A candidate's probability in the mixture is known where it is among an expert's top k, and bounded by that expert's
-smallest kept probability elsewhere. Where the bounds leave the arg-max open, the position is reported as undecided.
+A candidate's probability is known where it is among an expert's top k, and bounded by that expert's smallest kept
+probability elsewhere. Where the bounds leave the ensemble's arg-max open, the position is reported as undecided.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _CHUNK = 2048
+#: Kept log-probabilities are float32: their probabilities add up to 1 within this.
+_ROUNDING = 1e-5
 
 
 def ensemble_argmax(
@@ -33,7 +35,7 @@ def ensemble_argmax(
     Args:
         tables: one an expert, with ``topk_ids`` and ``topk_logprob`` [A, k].
         alphas: ``α_t``, not normalised.
-        rule: how experts are combined. ``product`` is decided only where every expert kept every candidate.
+        rule: how experts are combined.
         vocab_size: V; with ``k ≥ V`` everything is known.
 
     Returns:
@@ -49,7 +51,11 @@ def ensemble_argmax(
         ids = [np.asarray(t.topk_ids[part], dtype=np.int64) for t, _ in kept]
         logs = [np.asarray(t.topk_logprob[part], dtype=np.float64) for t, _ in kept]
         weights = [w for _, w in kept]
-        argmax[part], decided[part] = _argmax_chunk(ids, logs, weights, rule, vocab_size)
+        found, sure = _argmax_chunk(ids, logs, weights, rule, vocab_size)
+        # No rule puts another token above one that is every expert's own arg-max.
+        own = np.stack([each[:, 0] for each in ids])
+        same = (own == own[0]).all(axis=0)
+        argmax[part], decided[part] = np.where(same, own[0], found), sure | same
     return argmax, decided
 
 
@@ -74,39 +80,62 @@ def _argmax_chunk(
     candidates = np.sort(np.concatenate(ids, axis=1), axis=1)
     looked = [_lookup(candidates, i, lp) for i, lp in zip(ids, logs, strict=True)]
     complete = all(i.shape[1] >= vocab_size for i in ids)
-    if rule == "product":
-        score = _weighted_logs(looked, weights)
-        every = np.logical_and.reduce([known for _, known in looked])
-        best = np.argmax(score, axis=1)
-        sure = every.all(axis=1) & complete
-        return np.take_along_axis(candidates, best[:, None], axis=1)[:, 0], sure
-    low = sum(w * np.exp(values) for (values, _), w in zip(looked, weights, strict=True))
     floors = [_unseen_bound(lp) for lp in logs]  # [a]: no token that was not kept is more probable than this
-    slack = sum(w * np.where(known, 0.0, f[:, None]) for (_, known), w, f in zip(looked, weights, floors, strict=True))
-    low, high = np.asarray(low), np.asarray(low) + np.asarray(slack)
-    unseen = np.zeros(low.shape[0]) if complete else sum(w * f for w, f in zip(weights, floors, strict=True))
+    if rule == "product":
+        return _product(candidates, looked, floors, weights, complete)
+    low = np.asarray(sum(w * np.exp(values) for (values, _), w in zip(looked, weights, strict=True)))
+    slack = np.zeros(low.shape)
+    for (_, known), w, floor in zip(looked, weights, floors, strict=True):
+        slack += w * np.where(known, 0.0, floor[:, None])
     if rule == "vote":
-        return _vote(candidates, ids, weights, low, high)
-    best = np.argmax(low, axis=1)
-    rows = np.arange(best.size)
-    chosen = candidates[rows, best]
-    rivals = np.where(candidates == chosen[:, None], -np.inf, high)
-    top_rival = rivals.max(axis=1)
-    # A rival with exactly the same known probability and a higher id loses the tie; candidates are sorted by id.
-    exact = np.asarray(slack).max(axis=1) == 0.0
-    floor = low[rows, best]
-    sure = (floor > top_rival) | (exact & (floor >= top_rival))
-    return chosen, sure & (floor > np.asarray(unseen))
+        return _vote(candidates, ids, weights, low, low + slack)
+    unseen = np.zeros(low.shape[0])
+    if not complete:
+        unseen += sum(w * floor for w, floor in zip(weights, floors, strict=True))
+    return _settled(candidates, low, low + slack, slack.max(axis=1) == 0.0, unseen)
 
 
-def _weighted_logs(looked: list[tuple[Floats, Bools]], weights: list[float]) -> Floats:
-    return np.asarray(sum(w * values for (values, _), w in zip(looked, weights, strict=True)))
+def _settled(candidates: Ints, low: Floats, high: Floats, exact: Bools, unseen: Floats) -> tuple[Ints, Bools]:
+    """The candidate with the largest lower bound, and whether no other token can beat it.
+
+    Args:
+        candidates: [a, C], rising ids.
+        low: [a, C], what a candidate has at least.
+        high: [a, C], and at most.
+        exact: bool [a], whether both are the same everywhere.
+        unseen: [a], what a token outside the candidates has at most.
+    """
+    best = np.argmax(low, axis=1)[:, None]
+    chosen = np.take_along_axis(candidates, best, axis=1)
+    floor = np.take_along_axis(low, best, axis=1)[:, 0]
+    rivals = np.where(candidates == chosen, -np.inf, high).max(axis=1)
+    # A rival that has exactly the same and a higher id loses the tie.
+    sure = (floor > rivals) | (exact & (floor >= rivals))
+    return chosen[:, 0], sure & (floor > unseen)
+
+
+def _product(
+    candidates: Ints, looked: list[tuple[Floats, Bools]], floors: list[Floats], weights: list[float], complete: bool
+) -> tuple[Ints, Bools]:
+    """``Σ_t ᾱ_t log P_t`` orders tokens as its normalised exponential does; where one was not kept, it is bounded."""
+    high = np.zeros(candidates.shape)
+    unseen = np.zeros(candidates.shape[0])
+    everywhere = np.ones(candidates.shape, dtype=np.bool_)
+    with np.errstate(divide="ignore"):
+        bounds = [np.log(floor) for floor in floors]
+    for (values, known), w, bound in zip(looked, weights, bounds, strict=True):
+        high += w * np.where(known, values, bound[:, None])
+        unseen += w * bound
+        everywhere &= known
+    low = np.where(everywhere, high, -np.inf)
+    exact = np.asarray(everywhere.all(axis=1))
+    return _settled(candidates, low, high, exact, np.full(unseen.shape, -np.inf) if complete else unseen)
 
 
 def _unseen_bound(logs: Floats) -> Floats:
     """Largest probability that a token outside the top k can have: the smallest kept one, or what mass is left."""
     p = np.exp(logs)
-    return np.asarray(np.minimum(p.min(axis=1), np.maximum(1.0 - p.sum(axis=1), 0.0)))
+    return np.asarray(np.minimum(p.min(axis=1), np.maximum(1.0 - p.sum(axis=1), 0.0) + _ROUNDING))
 
 
 def _vote(candidates: Ints, ids: list[Ints], weights: list[float], low: Floats, high: Floats) -> tuple[Ints, Bools]:

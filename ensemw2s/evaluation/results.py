@@ -11,9 +11,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ensemw2s.errors import DataError
+from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory
+from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors
 from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.record import Record
+from ensemw2s.evaluation.reliability import Reliability
 
 SCHEMA_VERSION = 1
 T = TypeVar("T", bound=Record)
@@ -130,7 +133,13 @@ class Results(Record):
         labels: teacher → its pseudo-labels.
         differences: the planned comparisons.
         pgr: student → split → performance gap recovered.
-        times: stage → seconds.
+        times: stage → seconds, interrupted starts included.
+        disagreements: every student beside its teacher, by split.
+        shared_errors: errors that the members of an ensemble have in common, by ensemble and split.
+        reliability: calibration of arms on the test splits and of labels on the hard pool.
+        costs: stage → tokens and operations.
+        arm_costs: arm → the operations behind it, as if it had been built alone.
+        memory: stage → peak memory, measured.
         notes: remarks for the report, in words.
         schema_version: version of this schema.
     """
@@ -152,6 +161,12 @@ class Results(Record):
     differences: list[PairResult] = field(default_factory=list)
     pgr: dict[str, dict[str, PGR]] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    disagreements: list[Disagreement] = field(default_factory=list)
+    shared_errors: list[SharedErrors] = field(default_factory=list)
+    reliability: list[Reliability] = field(default_factory=list)
+    costs: dict[str, StageCost] = field(default_factory=dict)
+    arm_costs: dict[str, ArmCost] = field(default_factory=dict)
+    memory: dict[str, StageMemory] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 

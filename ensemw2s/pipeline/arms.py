@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s.config.method import DecodingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation import ArmResult, TokenAccuracy, summarise, text_correct, token_accuracy
+from ensemw2s.pipeline.answers import written_answers
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.members import Member
+from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.prefixes import choice_correct, token_correct
 from ensemw2s.seeds import sub_seed
 
 Bools = NDArray[np.bool_]
-
-#: Where arms are compared: held-out easy (ID) and held-out hard (OOD).
-TESTS: tuple[SplitName, ...] = ("test", "hard_test")
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,18 @@ class Scoreboard:
     Attributes:
         results: arm → split → accuracy with intervals.
         correct: arm → split → right or wrong for every example.
+        arms: the arms by name.
     """
 
     results: dict[str, dict[str, ArmResult]] = field(default_factory=dict)
     correct: dict[str, dict[str, Bools]] = field(default_factory=dict)
+    arms: dict[str, Arm] = field(default_factory=dict)
 
 
 def evaluate_arms(ctx: Context, arms: Iterable[Arm], board: Scoreboard) -> None:
     """Evaluate arms on the test splits and report each."""
     for arm in arms:
+        board.arms[arm.name] = arm
         for split in TESTS:
             right = _correct(ctx, arm, split)
             board.correct.setdefault(arm.name, {})[split] = right
@@ -82,56 +81,6 @@ def _tokens(ctx: Context, arm: Arm, split: SplitName) -> TokenAccuracy:
 def _correct(ctx: Context, arm: Arm, split: SplitName) -> Bools:
     if ctx.config.task == "choice":
         return choice_correct(ctx, arm.members, arm.alphas, split, arm.side)
-    texts = _answers(ctx, arm, split)
+    texts = [row["text"] for row in written_answers(ctx, arm.name, arm.side, arm.members, arm.alphas, split)]
     true = [example.answer or "" for example in ctx.splits[split]]
     return text_correct(texts, true, ctx.config.evaluation.match, ctx.config.data.template.answer_pattern)
-
-
-def _answers(ctx: Context, arm: Arm, split: SplitName) -> list[str]:
-    """Answers of an arm to a split's prompts, greedily decoded; one stage."""
-    decoding = ctx.config.labelling.decoding.model_copy(update={"method": "greedy"})
-    inputs = {
-        "members": [getattr(ctx.run.stage_record(m.name), "fingerprint", "") for m in arm.members],
-        "alphas": arm.alphas,
-        "rule": ctx.config.ensemble.rule,
-        "prompts": ctx.encoded(arm.side, split, "hidden").fingerprint(),
-        "max_new_tokens": decoding.max_new_tokens,
-        "numerics": ctx.numerics,
-    }
-    name = f"answers/{arm.name}/{split}"
-
-    def work(partial: Path) -> None:
-        rows = _generate(ctx, arm, split, decoding)
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (partial / "answers.jsonl").write_text(text, encoding="utf-8")
-
-    folder = ctx.run.ensure(name, inputs, work, sink=ctx.sink)
-    with (folder / "answers.jsonl").open(encoding="utf-8") as stream:
-        return [json.loads(line)["text"] for line in stream]
-
-
-def _generate(ctx: Context, arm: Arm, split: SplitName, decoding: DecodingConfig) -> list[dict[str, str]]:
-    from ensemw2s.data.encode import encode_prompts
-    from ensemw2s.ensemble.ensemble import clean_text
-    from ensemw2s.models.decode import generate
-    from ensemw2s.models.load import opened_models
-
-    base = ctx.base(arm.side)
-    room = None if base.max_length is None else base.max_length - decoding.max_new_tokens
-    examples = [example.hide_answer() for example in ctx.splits[split]]
-    with opened_models([member.model for member in arm.members], ctx.config.compute) as models:
-        answers = generate(
-            models,
-            arm.alphas,
-            encode_prompts(examples, base.tokenizer, ctx.config.data.template, room),
-            decoding=decoding,
-            rule=ctx.config.ensemble.rule,
-            seed=sub_seed(ctx.seed, "answers", arm.name, split),
-            compute=ctx.config.compute,
-            sink=ctx.sink,
-            tag=f"{arm.name}/{split}",
-        )
-    return [
-        {"id": example.id, "text": clean_text(base.tokenizer, answer.token_ids)}
-        for example, answer in zip(examples, answers, strict=True)
-    ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example, SplitName, Splits
 from ensemw2s.runs import RunDirectory
-from ensemw2s.sink import EventSink
+from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
+    from ensemw2s.ensemble import EnsembleChoices
+    from ensemw2s.pipeline.together import Together
 
 Side = Literal["weak", "strong"]
 
@@ -47,8 +51,18 @@ class Context:
         self.sink = sink
         self.seed = config.seed
         self._splits: Splits | None = None
-        self.data_fingerprint = ""
         self._encoded: dict[tuple[Side, SplitName, View], EncodedSplit] = {}
+        self._parameters: dict[Side, int] = {}
+        self.kept_choices: dict[object, EnsembleChoices] = {}
+        """What members chose together."""
+        self.together: dict[object, Together | None] = {}
+        """What members say together where their separate scores leave it open: :mod:`ensemw2s.pipeline.together`."""
+        self.decoded: dict[str, str] = {}
+        """Fingerprint of decoded answers → the stage that decoded them."""
+        self.answered: dict[str, str] = {}
+        """Stage with answers → the stage that decoded them, itself or that of the same models under another name."""
+        self.stages: dict[str, str] = {}
+        """Every stage of this run → the name under which it is told and reported (see :func:`~.parts.ensure_parts`)."""
 
     @property
     def splits(self) -> Splits:
@@ -57,10 +71,33 @@ class Context:
             raise RuntimeError("the data stage has not run")
         return self._splits
 
-    def set_splits(self, splits: Splits, fingerprint: str) -> None:
+    def set_splits(self, splits: Splits) -> None:
         """Called by the data stage."""
         self._splits = splits
-        self.data_fingerprint = fingerprint
+
+    def ensure(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], object],
+        *,
+        seed: int | None = None,
+        resume: bool = False,
+        part_of: str | None = None,
+    ) -> Path:
+        """A stage of the run; see :meth:`ensemw2s.runs.stage.Stages.ensure`.
+
+        Args:
+            name: the stage.
+            inputs: everything that its result depends on.
+            work: makes the result in the folder that it is given.
+            seed: noted in ``stage.json``.
+            resume: continue in what an interrupted start left.
+            part_of: it is told and reported under this name, by the caller.
+        """
+        self.stages[name] = part_of or name
+        sink = NullSink() if part_of else self.sink
+        return self.run.ensure(name, inputs, work, seed=seed, resume=resume, sink=sink)
 
     @cached_property
     def weak(self) -> Base:
@@ -75,6 +112,14 @@ class Context:
     def base(self, side: Side) -> Base:
         """The weak or the strong base."""
         return self.weak if side == "weak" else self.strong
+
+    def parameters(self, side: Side) -> int:
+        """Parameters of the weak or the strong base; kept."""
+        from ensemw2s.models.info import parameter_count
+
+        if side not in self._parameters:
+            self._parameters[side] = parameter_count(self.base(side).config)
+        return self._parameters[side]
 
     def encoded(self, side: Side, split: SplitName, view: View) -> EncodedSplit:
         """A split as one of the bases tokenises it; kept."""
@@ -114,10 +159,11 @@ class Context:
 
 
 def _base(config: ModelConfig) -> Base:
-    from ensemw2s.models.fingerprint import model_fingerprint
+    from ensemw2s.models.fingerprint import model_fingerprint, pinned
     from ensemw2s.models.info import configured_context_length
     from ensemw2s.models.load import load_tokenizer
 
+    config = pinned(config)  # a branch that moves during the run does not change it
     return Base(
         config=config,
         tokenizer=load_tokenizer(config),

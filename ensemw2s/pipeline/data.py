@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ensemw2s.seeds import sub_seed
 def prepare_data(ctx: Context) -> None:
     """Make the splits, or read those of an earlier start, and put them into the context."""
     from ensemw2s.data.split import make_splits
-    from ensemw2s.data.store import read_splits, splits_fingerprint, write_splits
+    from ensemw2s.data.store import read_splits, write_splits
 
     config = ctx.config.data
     seed = sub_seed(ctx.seed if config.seed is None else config.seed, "data")
@@ -28,9 +27,8 @@ def prepare_data(ctx: Context) -> None:
     def work(partial: Path) -> None:
         write_splits(make_splits(config, seed, ctx.config.task), partial)
 
-    folder = ctx.run.ensure("data", inputs, work, seed=seed, sink=ctx.sink)
-    splits = read_splits(folder)
-    ctx.set_splits(splits, splits_fingerprint(splits))
+    splits = read_splits(ctx.ensure("data", inputs, work, seed=seed))
+    ctx.set_splits(splits)
     train = ctx.encoded("weak", "train", "answers")
     ctx.sink.event(
         "data_ready",
@@ -46,11 +44,7 @@ def sources_of(data: DataConfig) -> dict[str, SourceConfig]:
 
 
 def file_hashes(source: SourceConfig) -> list[list[str]]:
-    """Names and content hashes of the files that a source reads: changed data is noticed."""
-    from ensemw2s.data.sources import source_files
+    """Names and content hashes of what a source reads, the hub's commit included: changed data is noticed."""
+    from ensemw2s.data.sources import source_identity
 
-    hashes = []
-    for path in source_files(source):
-        with path.open("rb") as stream:
-            hashes.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
-    return hashes
+    return source_identity(source)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemw2s.config.data import SourceConfig
 from ensemw2s.config.method import DecodingConfig
@@ -14,6 +15,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation import summarise, text_correct
+from ensemw2s.evaluation.matching import Match
 from ensemw2s.pipeline.teachers import write_label_rows
 from ensemw2s.sink import EventSink, NullSink
 
@@ -38,23 +40,16 @@ def answer_examples(
     """Label examples: options are scored for ``task: choice``, text is written for ``task: generate``.
 
     Returns:
-        One dict an example with ``id``, ``prompt``, ``label``, ``confidence``, ``agreement``, and for choices
-        ``option``, ``margin`` and ``scores``.
+        One dict an example with ``id``, ``prompt``, ``label``, ``confidence``, ``margin`` and ``agreement``; ``option``
+        and ``scores`` for choices, ``token_ids`` and ``ended`` for text.
     """
     if ensemble.task == "choice":
         found = ensemble.score([example.hide_answer() for example in examples], sink)
         return [{"id": e.id, "prompt": e.prompt, **row} for e, row in zip(examples, found, strict=True)]
-    prompts = [example.prompt for example in examples]
-    written = ensemble.generate(prompts, decoding, seed=seed, agreement_of_experts=True, sink=sink)
+    written = ensemble.answer(examples, decoding, seed=seed, agreement_of_experts=True, sink=sink)
+    shown = ("token_ids", "confidence", "margin", "agreement", "ended")
     return [
-        {
-            "id": example.id,
-            "prompt": example.prompt,
-            "label": row["text"],
-            "confidence": row["confidence"],
-            "agreement": row["agreement"],
-            "ended": row["ended"],
-        }
+        {"id": example.id, "prompt": example.prompt, "label": row["text"], **{key: row[key] for key in shown}}
         for example, row in zip(examples, written, strict=True)
     ]
 
@@ -102,15 +97,24 @@ def evaluate_file(
     source: SourceConfig,
     *,
     compute: ComputeConfig | None = None,
-    level: float = 0.95,
-    match: str = "exact",
+    level: float | None = None,
+    match: str | None = None,
     seed: int = 0,
     sink: EventSink | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a trained ensemble on a file with answers.
+    """Accuracy of a trained ensemble on a file with answers, measured as its run measures it: text is written greedily.
+
+    Args:
+        ensemble_dir: run directory or saved ensemble.
+        source: questions and answers.
+        compute: device and batch size.
+        level: of the interval; by default the run's.
+        match: how generated answers are compared, ``exact`` or ``number``; by default as in the run.
+        seed: for a source that is made up.
+        sink: gets progress.
 
     Returns:
-        ``n``, ``correct``, ``accuracy`` and Wilson's interval ``low``, ``high``.
+        ``n``, ``correct``, ``accuracy``, Wilson's interval ``low``, ``high``, ``mean_confidence``, ``mean_agreement``.
 
     Raises:
         DataError: a question has no answer.
@@ -125,19 +129,27 @@ def evaluate_file(
                 hint="Use `ew2s label` or `ew2s score` for questions without answers.",
             )
     ensemble = load_ensemble(ensemble_dir, compute)
-    rows = answer_examples(ensemble, examples, seed=seed, sink=sink or NullSink())
-    if ensemble.task == "choice":
-        right = np.array([row["label"] == e.answer for row, e in zip(rows, examples, strict=True)], dtype=np.bool_)
-    else:
-        labels = [row["label"] for row in rows]
-        true = [example.answer or "" for example in examples]
-        pattern = ensemble.template.answer_pattern
-        right = text_correct(labels, true, "number" if match == "number" else "exact", pattern)
-    result = summarise(right, level=level)
+    greedy = ensemble.decoding.model_copy(update={"method": "greedy"})
+    rows = answer_examples(ensemble, examples, decoding=greedy, sink=sink or NullSink())
+    right = _right(ensemble, examples, rows, match)
+    result = summarise(right, level=level or ensemble.evaluation.level)
     return {
         "n": result.n,
         "correct": result.correct,
         "accuracy": result.accuracy,
         "low": result.low,
         "high": result.high,
+        "mean_confidence": float(np.mean([row["confidence"] for row in rows])),
+        "mean_agreement": float(np.mean([row["agreement"] for row in rows])),
     }
+
+
+def _right(
+    ensemble: Ensemble, examples: list[Example], rows: list[dict[str, Any]], match: str | None
+) -> NDArray[np.bool_]:
+    """Whether each answer is right, as a run decides it."""
+    if ensemble.task == "choice":
+        return np.array([row["option"] == e.answer_index for row, e in zip(rows, examples, strict=True)], np.bool_)
+    how: Match = "number" if (match or ensemble.evaluation.match) == "number" else "exact"
+    true = [example.answer or "" for example in examples]
+    return text_correct([row["label"] for row in rows], true, how, ensemble.template.answer_pattern)

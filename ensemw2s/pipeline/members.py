@@ -1,18 +1,20 @@
-"""Models of a run: trained (or taken as they are), scored on the splits, and kept as one stage each."""
+"""Models of a run: trained (or taken as they are) and scored on the splits, each in its own stages."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.pipeline.context import Context, Side
+from ensemw2s.pipeline.scoring import score_splits
+from ensemw2s.pipeline.work import spend_training
+from ensemw2s.runs import fingerprint
 from ensemw2s.seeds import sub_seed
 
 if TYPE_CHECKING:
@@ -28,14 +30,16 @@ class Member:
     """A model with its kept scores.
 
     Attributes:
-        name: the stage's name.
-        folder: the stage's folder.
+        name: the stage's name, and its folder in the run directory.
+        folder: that folder; ``scores`` in it has a table for each split.
         model: how to load the model.
+        fingerprint: of what the model was made from.
     """
 
     name: str
     folder: Path
     model: ModelConfig
+    fingerprint: str
 
     def table(self, split: SplitName) -> ScoreTable:
         """The scores on a split."""
@@ -65,54 +69,37 @@ class Recipe:
 
 def base_member(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]) -> Member:
     """A base before any fine-tuning, scored on the splits."""
-    inputs = {"base": ctx.base(side).fingerprint, **_score_inputs(ctx, side, splits)}
-    folder = ctx.run.ensure(
-        name,
-        inputs,
-        lambda partial: _score(ctx, name, side, ctx.base(side).config, partial, splits),
-        resume=True,
-        sink=ctx.sink,
-    )
-    return Member(name, folder, ctx.base(side).config)
+    base = ctx.base(side)
+    score_splits(ctx, name, side, base.config, base.fingerprint, splits)
+    return Member(name, ctx.run.path / name, base.config, base.fingerprint)
 
 
 def trained_member(ctx: Context, name: str, side: Side, recipe: Recipe, splits: Sequence[SplitName]) -> Member:
     """A base fine-tuned by a recipe and scored on the splits."""
-    training = recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to"})
     inputs = {
         "base": ctx.base(side).fingerprint,
         "training_set": recipe.data.fingerprint(),
-        "training": training,
+        "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to"}),
         "loss": dataclasses.asdict(recipe.loss),
         "loss_constant": recipe.loss_constant,
         "seed": recipe.seed,
-        **_score_inputs(ctx, side, splits),
+        "numerics": ctx.numerics,
     }
 
     def work(partial: Path) -> None:
         _fine_tune(ctx, name, side, recipe, partial)
-        _score(ctx, name, side, _model_in(ctx, side, partial), partial, splits)
+        spend_training(ctx, side, partial / _TRAINED, recipe.config)
 
-    folder = ctx.run.ensure(name, inputs, work, seed=recipe.seed, resume=True, sink=ctx.sink)
-    return Member(name, folder, _model_in(ctx, side, folder))
+    folder = ctx.ensure(name, inputs, work, seed=recipe.seed, resume=True)
+    model = ctx.base(side).config.model_copy(update={"path": str(folder / "model"), "revision": None})
+    member = Member(name, folder, model, fingerprint(inputs))
+    score_splits(ctx, name, side, model, member.fingerprint, splits)
+    return member
 
 
 def member_seed(ctx: Context, *names: str | int) -> int:
     """A 31-bit seed for one fine-tuning (``transformers`` takes no larger ones)."""
     return sub_seed(ctx.seed, *names, bits=31)
-
-
-def _model_in(ctx: Context, side: Side, folder: Path) -> ModelConfig:
-    return ctx.base(side).config.model_copy(update={"path": str(folder / "model"), "revision": None})
-
-
-def _score_inputs(ctx: Context, side: Side, splits: Sequence[SplitName]) -> dict[str, Any]:
-    views = {split: ctx.scoring_view(split) for split in splits}
-    return {
-        "splits": {split: [view, ctx.encoded(side, split, view).fingerprint()] for split, view in views.items()},
-        "top_k": ctx.config.ensemble.top_k,
-        "numerics": ctx.numerics,
-    }
 
 
 def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Path) -> None:
@@ -137,28 +124,3 @@ def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Pat
     temporary = done.with_name(_TRAINED + ".tmp")
     temporary.write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n", encoding="utf-8")
     temporary.replace(done)
-
-
-def _score(ctx: Context, name: str, side: Side, model: ModelConfig, partial: Path, splits: Sequence[SplitName]) -> None:
-    from ensemw2s.models.device import resolve_device
-    from ensemw2s.models.load import load_model
-    from ensemw2s.models.scoring import score_split
-
-    loaded = load_model(model, resolve_device(ctx.config.compute))
-    for split in splits:
-        folder = partial / "scores" / split
-        if folder.exists():
-            continue
-        enc = ctx.encoded(side, split, ctx.scoring_view(split))
-        table = score_split(
-            loaded,
-            enc,
-            compute=ctx.config.compute,
-            top_k=ctx.config.ensemble.top_k,
-            sink=ctx.sink,
-            tag=f"{name}/{split}",
-        )
-        unfinished = folder.with_name(f"{split}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        table.save(unfinished)
-        unfinished.rename(folder)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,10 +10,7 @@ from ensemw2s.ensemble import EnsembleChoices, ensemble_argmax, final_choices, o
 from ensemw2s.evaluation.results import RoundScore
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.members import Member
-
-if TYPE_CHECKING:
-    from ensemw2s.data.encode import EncodedSplit
-    from ensemw2s.models.joint import JointScores
+from ensemw2s.pipeline.together import prepare_together, together_of
 
 Bools = NDArray[np.bool_]
 
@@ -47,6 +42,23 @@ class PrefixScores:
         Returns:
             The validation score: accuracy for ``task: choice``, teacher-forced token accuracy for ``generate``.
         """
+        members = [*self.members, member]
+        equal = [1.0] * len(members)
+        prepare_together(self.ctx, f"joint/{self.arm}/round-{len(members):02d}", members, [alphas, equal], REPORTED)
+        return self._report(member, alphas)
+
+    def add_all(self, members: list[Member]) -> list[float]:
+        """Add members with equal weights, and report the ensemble with each; joint scores take a single pass.
+
+        Returns:
+            The validation scores; see :meth:`add`.
+        """
+        counts = range(1, len(members) + 1)
+        prefixes = [[1.0] * t + [0.0] * (len(members) - t) for t in counts]
+        prepare_together(self.ctx, f"joint/{self.arm}", members, prefixes, REPORTED)
+        return [self._report(member, [1.0] * t) for t, member in zip(counts, members, strict=True)]
+
+    def _report(self, member: Member, alphas: list[float]) -> float:
         self.members.append(member)
         scores: dict[str, RoundScore] = {}
         for split in REPORTED:
@@ -80,15 +92,17 @@ def choices_of(
     ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> EnsembleChoices:
     """What members together choose on a split of options."""
+    key = (tuple(member.name for member in members), tuple(alphas), split, side)
+    if key in ctx.kept_choices:
+        return ctx.kept_choices[key]
     enc = ctx.encoded(side, split, ctx.scoring_view(split))
     tables = [member.table(split) for member in members]
     product = None
-    if ctx.config.ensemble.rule == "product" and len(members) > 1:
-
-        def product(t: int) -> NDArray[np.floating]:
-            return np.asarray(joint_scores(ctx, members[:t], alphas[:t], enc).target_logprob)
-
-    return final_choices(tables, alphas, enc, ctx.config.ensemble, product)
+    if ctx.config.ensemble.rule == "product" and (found := together_of(ctx, members, alphas, split)) is not None:
+        product = np.zeros(enc.n_rows, dtype=np.float32)
+        product[found.rows] = found.target_logprob
+    ctx.kept_choices[key] = final_choices(tables, alphas, enc, ctx.config.ensemble, product)
+    return ctx.kept_choices[key]
 
 
 def choice_correct(
@@ -114,54 +128,12 @@ def token_correct(
         return np.asarray(np.asarray(members[0].table(split).argmax)[rows] == target)
     tables = [member.table(split) for member in members]
     argmax, decided = ensemble_argmax(tables, alphas, ctx.config.ensemble.rule, enc.vocab_size)
-    all_rows, offsets = enc.answer_rows(include_eos=True)
-    body = ~enc.is_eos[all_rows]
-    if not np.all(decided[body]):
-        argmax = _settle(ctx, members, alphas, enc, argmax, decided & body | ~body, offsets)
+    every, _ = enc.answer_rows(include_eos=True)
+    body = ~enc.is_eos[every]
+    open_ = body & ~decided
+    found = together_of(ctx, members, alphas, split)
+    if found is not None:
+        argmax[open_] = found.argmax_at(every[open_])
+    elif np.any(open_):
+        raise RuntimeError(f"{int(open_.sum())} positions of {split} are open, and no joint scores were prepared")
     return np.asarray(argmax[body] == target)
-
-
-def _settle(
-    ctx: Context,
-    members: list[Member],
-    alphas: list[float],
-    enc: EncodedSplit,
-    argmax: NDArray[np.int64],
-    decided: Bools,
-    offsets: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Run the models again on the answers that hold an undecided position."""
-    open_examples = np.flatnonzero(np.add.reduceat(~decided, offsets[:-1]) > 0)
-    sequences = enc.answer_sequence[open_examples]
-    joint = joint_scores(ctx, members, alphas, enc, sequences)
-    fixed = argmax.copy()
-    positions = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in open_examples])
-    fixed[positions] = joint.argmax
-    return fixed
-
-
-def joint_scores(
-    ctx: Context,
-    members: list[Member],
-    alphas: list[float],
-    enc: EncodedSplit,
-    sequences: NDArray[np.int64] | None = None,
-    top_k: int | None = None,
-) -> JointScores:
-    """Run members together on sequences; see :func:`ensemw2s.models.joint.score_joint`."""
-    from ensemw2s.models.joint import score_joint, sequence_rows
-    from ensemw2s.models.load import opened_models
-
-    asked = np.arange(enc.seq_example.size) if sequences is None else sequences
-    with opened_models([member.model for member in members], ctx.config.compute) as models:
-        return score_joint(
-            models,
-            alphas,
-            enc,
-            sequence_rows(enc, asked),
-            rule=ctx.config.ensemble.rule,
-            compute=ctx.config.compute,
-            top_k=top_k,
-            sink=ctx.sink,
-            tag="joint",
-        )

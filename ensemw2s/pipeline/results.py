@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemw2s.config import config_fingerprint
 from ensemw2s.data.example import SPLITS
 from ensemw2s.evaluation import ModelInfo, Results, build_comparisons, write_correct
-from ensemw2s.pipeline.arms import TESTS
+from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, stage_cost
+from ensemw2s.pipeline.beyond import look_beyond
 from ensemw2s.pipeline.context import Context, Side
+from ensemw2s.pipeline.plan import TESTS, answers_stage
+from ensemw2s.runs import StageRecord
 from ensemw2s.runs.stage import versions
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
     Returns:
         The content of ``results.json``.
     """
+    beyond, stages = look_beyond(ctx, state), _stage_records(ctx)
+    costs = {name: stage_cost(work for r in records for work in r.cost["work"]) for name, records in stages.items()}
     comparisons = build_comparisons(state.board.correct, level=ctx.config.evaluation.level)
     results = Results(
         name=ctx.config.name,
@@ -41,7 +44,14 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
         labels=state.labels,
         differences=comparisons.differences,
         pgr=comparisons.pgr,
-        times=_times(ctx.run.path),
+        times={name: round(sum(record.seconds for record in records), 3) for name, records in stages.items()},
+        disagreements=beyond.disagreements,
+        shared_errors=beyond.shared_errors,
+        reliability=beyond.reliability,
+        costs=costs,
+        arm_costs=_arm_costs(ctx, state, costs),
+        memory={name: _peak([record.cost for record in records]) for name, records in stages.items()},
+        notes=_notes(ctx, state),
     )
     ids: dict[str, list[str]] = {split: [example.id for example in ctx.splits[split]] for split in TESTS}
     write_correct(ctx.run.path / "correct.parquet", state.board.correct, ids)
@@ -50,19 +60,51 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
 
 
 def _model_info(ctx: Context, side: Side) -> ModelInfo:
-    from ensemw2s.models.info import parameter_count
-
     config = ctx.base(side).config
-    return ModelInfo(source=config.path, parameters=parameter_count(config), revision=config.revision)
+    return ModelInfo(source=config.path, parameters=ctx.parameters(side), revision=config.revision)
 
 
-def _times(root: Path) -> dict[str, float]:
-    """Seconds of every finished stage."""
-    times = {}
-    for file in sorted(root.rglob("stage.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        times[record["name"]] = round(float(record["seconds"]), 3)
-    return times
+def _stage_records(ctx: Context) -> dict[str, list[StageRecord]]:
+    """The records of the run's stages, in order; those of stages that are told as one are together."""
+    found: dict[str, list[StageRecord]] = {}
+    for stage, told in ctx.stages.items():
+        record = ctx.run.stage_record(stage)
+        if record is not None and record.cost:
+            found.setdefault(told, []).append(record)
+    return found
+
+
+def _peak(costs: list[dict[str, Any]]) -> StageMemory:
+    def largest(what: str) -> int | None:
+        return max((cost[what] for cost in costs if cost[what] is not None), default=None)
+
+    return StageMemory(process=largest("peak_memory"), device=largest("peak_device_memory"))
+
+
+def _notes(ctx: Context, state: Progress) -> list[str]:
+    """Where the students are not matched in the number of labels."""
+    kept = {teacher: labels.kept for teacher, labels in state.labels.items()}
+    filters = {name: getattr(ctx.config.student, name) for name in ("min_confidence", "min_agreement")}
+    chosen = ", ".join(f"student.{name} {value:g}" for name, value in filters.items() if value is not None)
+    counts = ", ".join(f"{teacher} {count}" for teacher, count in kept.items())
+    if len(set(kept.values())) > 1:
+        why = chosen or "empty labels are left out"
+        return [f"The students did not train on equally many labels ({counts}; {why}): that is part of what differs."]
+    if chosen and len(kept) > 1:
+        return [f"Labels were filtered by a threshold ({chosen}), which favours sharper teachers; they kept {counts}."]
+    return []
+
+
+def _arm_costs(ctx: Context, state: Progress, stages: dict[str, StageCost]) -> dict[str, ArmCost]:
+    """What every arm would cost alone."""
+    costs = {}
+    for name, arm in state.board.arms.items():
+        teacher = state.teachers.get(name.removeprefix("student_")) if name.startswith("student_") else None
+        taught_by = [] if teacher is None else [member.name for member in teacher.members]
+        members = [member.name for member in arm.members]
+        answers = ctx.answered.get(answers_stage(name, "test"))
+        costs[name] = arm_cost(name, members, stages, len(ctx.splits.test), taught_by, answers=answers)
+    return costs
 
 
 def summary_of_experts(ctx: Context, state: Progress) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from ensemw2s.pipeline.plan import planned_stages
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
 from ensemw2s.pipeline.students import train_ceiling, train_student
-from ensemw2s.pipeline.teachers import Teacher, label_pool, label_result, report_labels
+from ensemw2s.pipeline.teachers import Teacher, label_pool, label_result, own_answers, report_labels
 from ensemw2s.runs import RunDirectory
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
@@ -51,6 +51,7 @@ class Progress:
     boosting: BoostingResult | None = None
     rounds: dict[str, list[RoundResult]] = field(default_factory=dict)
     selected: dict[str, int] = field(default_factory=dict)
+    members: dict[str, list[Member]] = field(default_factory=dict)
     teachers: dict[str, Teacher] = field(default_factory=dict)
     labels: dict[str, LabelResult] = field(default_factory=dict)
 
@@ -174,6 +175,7 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
         rounds.append(RoundResult(splits=next(scored) if record.kept else {}, **fields))
     state.rounds["boosting"] = rounds
     state.selected["boosting"] = t
+    state.members["boosting"] = kept
     arms = [_arm("single", kept[0])]
     arms += [_arm(f"expert_{k}", member) for k, member in enumerate(kept[1:], start=2)]
     arms.append(Arm("ensemble", "weak", kept[:t], alphas[:t]))
@@ -191,6 +193,7 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
         config=config.ensemble,
         template=config.data.template,
         decoding=config.labelling.decoding,
+        evaluation=config.evaluation,
         loading=config.models.weak.model_dump(exclude={"path", "revision"}),
     ).save(ctx.run.path)
 
@@ -198,12 +201,13 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
 def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Member]) -> None:
     """An ensemble with equal weights: at its own best number of members, and at the boosted ensemble's."""
     prefixes = PrefixScores(ctx, name)
-    scores = [prefixes.add(member, [1.0] * k) for k, member in enumerate(members, start=1)]
+    scores = prefixes.add_all(members)
     best = int(np.argmax(scores)) + 1 if ctx.config.ensemble.select_rounds else len(members)
     state.rounds[name] = [
         RoundResult(round=k, splits=found, alpha=1.0) for k, found in enumerate(prefixes.by_round, start=1)
     ]
     state.selected[name] = best
+    state.members[name] = members
     equal = min(state.selected["boosting"], len(members))
     arms = [Arm(name, "weak", members[:best], [1.0] * best)]
     arms.append(Arm(f"{name}_equal_rounds", "weak", members[:equal], [1.0] * equal))
@@ -214,8 +218,9 @@ def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Membe
 def labels_phase(ctx: Context, state: Progress) -> dict[str, Labels]:
     """Every teacher that gets a student labels the hard pool."""
     out: dict[str, Labels] = {}
+    own = {name: own_answers(ctx, state.teachers[name]) for name in ctx.config.arms.students}
     for name in ctx.config.arms.students:
-        labels = label_pool(ctx, state.teachers[name])
+        labels = label_pool(ctx, state.teachers[name], own[name])
         state.labels[name] = label_result(ctx, labels, select_labels(labels, ctx.config.student))
         report_labels(ctx, labels, state.labels[name])
         out[name] = labels

@@ -18,9 +18,12 @@ from ensemw2s.evaluation import summarise, text_correct
 from ensemw2s.evaluation.calibration import expected_calibration_error
 from ensemw2s.evaluation.results import LabelResult
 from ensemw2s.labelling import Labels, SoftTargets, label_by_generating, labels_from_choices
+from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.members import Member
-from ensemw2s.pipeline.prefixes import choices_of, joint_scores
+from ensemw2s.pipeline.prefixes import choices_of
+from ensemw2s.pipeline.together import prepare_together, run_together
+from ensemw2s.pipeline.work import spent_decoding
 
 _SAMPLES = 50
 _CONFIDENCES = 2000
@@ -35,28 +38,46 @@ class Teacher:
     alphas: list[float]
 
 
-def label_pool(ctx: Context, teacher: Teacher) -> Labels:
-    """Pseudo-labels of the hard pool; the true answers are hidden from everything in here."""
-    soft = ctx.config.student.loss == "soft"
-    if soft:
+def own_answers(ctx: Context, teacher: Teacher) -> list[list[str]] | None:
+    """Each member's own greedy answers to the hard pool, for the agreement.
+
+    None where options are scored, and for a model that labels alone and greedily: they are the labels themselves.
+    """
+    alone = len(teacher.members) == 1 and ctx.config.labelling.decoding.method == "greedy"
+    if alone or ctx.config.task == "choice":
+        return None
+    found = (written_answers(ctx, member.name, "weak", [member], [1.0], "hard_pool") for member in teacher.members)
+    return [[row["text"] for row in rows] for rows in found]
+
+
+def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> Labels:
+    """Pseudo-labels of the hard pool; the true answers are hidden from everything in here.
+
+    Args:
+        ctx: the run.
+        teacher: who labels.
+        own: :func:`own_answers`.
+    """
+    choice = ctx.config.task == "choice"
+    soft = ctx.config.labelling.soft_top_k if ctx.config.student.loss == "soft" else None
+    if soft is not None:
         require_shared_tokenizer(ctx)
-    name = f"labels/{teacher.name}"
+    if choice:
+        prepare_together(ctx, f"joint/labels/{teacher.name}", teacher.members, [teacher.alphas], ["hard_pool"])
     inputs = {
-        "experts": [_fingerprint(ctx, member) for member in teacher.members],
+        "experts": [member.fingerprint for member in teacher.members],
         "alphas": teacher.alphas,
         "pool": ctx.encoded("weak", "hard_pool", "hidden").fingerprint(),
-        "ensemble": ctx.config.ensemble.model_dump(include={"rule", "length_norm"}),
-        "labelling": ctx.config.labelling.model_dump(exclude=None if soft else {"soft_top_k"}),
-        "soft": soft,
+        "ensemble": ctx.config.ensemble.model_dump(include={"rule", "length_norm"} if choice else {"rule"}),
+        "decoding": None if choice else ctx.config.labelling.decoding.model_dump(),
+        "soft_top_k": soft,
         "seed": ctx.seed,
         "numerics": ctx.numerics,
     }
-    if ctx.config.task == "choice":
-        inputs["labelling"] = {"soft_top_k": ctx.config.labelling.soft_top_k} if soft else {}
 
     def work(partial: Path) -> None:
         started = time.monotonic()
-        labels = _choose(ctx, teacher, soft) if ctx.config.task == "choice" else _generate(ctx, teacher, soft)
+        labels = _choose(ctx, teacher, soft) if choice else _generate(ctx, teacher, own, soft)
         labels.save(partial)
         ctx.sink.metric(
             "label",
@@ -67,27 +88,20 @@ def label_pool(ctx: Context, teacher: Teacher) -> Labels:
             confidences=[round(float(c), 4) for c in labels.confidence[:_CONFIDENCES]],
         )
 
-    folder = ctx.run.ensure(name, inputs, work, seed=ctx.seed, sink=ctx.sink)
-    return Labels.load(folder)
-
-
-def _fingerprint(ctx: Context, member: Member) -> str:
-    record = ctx.run.stage_record(member.name)
-    return "" if record is None else record.fingerprint
+    return Labels.load(ctx.ensure(f"labels/{teacher.name}", inputs, work, seed=ctx.seed))
 
 
 def _hidden_pool(ctx: Context) -> list[Example]:
     return [example.hide_answer() for example in ctx.splits.hard_pool]
 
 
-def _choose(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
+def _choose(ctx: Context, teacher: Teacher, soft: int | None) -> Labels:
     found = choices_of(ctx, teacher.members, teacher.alphas, "hard_pool")
     enc = ctx.encoded("weak", "hard_pool", "hidden")
     labels = labels_from_choices(teacher.name, _hidden_pool(ctx), enc, found)
-    if not soft:
+    if soft is None:
         return labels
-    top_k = ctx.config.labelling.soft_top_k
-    joint = joint_scores(ctx, teacher.members, teacher.alphas, enc, found.choices.sequence, top_k=top_k)
+    joint = run_together(ctx, teacher.members, teacher.alphas, "hard_pool", found.choices.sequence, soft)
     if joint.topk_ids is None or joint.topk_logprob is None:
         raise RuntimeError("joint scoring left out the candidates that were asked for")
     lengths = np.diff(enc.row_offsets)[found.choices.sequence]
@@ -95,23 +109,26 @@ def _choose(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
     return dataclasses.replace(labels, soft=SoftTargets(offsets, joint.topk_ids, joint.topk_logprob))
 
 
-def _generate(ctx: Context, teacher: Teacher, soft: bool) -> Labels:
+def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft: int | None) -> Labels:
     from ensemw2s.models.load import opened_models
 
-    with opened_models([member.model for member in teacher.members], ctx.config.compute) as models:
+    with (
+        opened_models([member.model for member in teacher.members], ctx.config.compute) as models,
+        spent_decoding(ctx, "weak", "hard_pool") as sink,
+    ):
         return label_by_generating(
             teacher.name,
             models,
             teacher.alphas,
             _hidden_pool(ctx),
-            template=ctx.config.data.template,
-            max_length=ctx.weak.max_length,
-            config=ctx.config.labelling,
-            ensemble=ctx.config.ensemble,
-            keep_soft=soft,
+            prompt_tokens(ctx, "weak", "hard_pool"),
+            own=own,
+            decoding=ctx.config.labelling.decoding,
+            rule=rule_of(ctx, teacher.members),
+            soft_top_k=soft,
             seed=ctx.seed,
             compute=ctx.config.compute,
-            sink=ctx.sink,
+            sink=sink,
         )
 
 

@@ -26,12 +26,12 @@ def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
     from ensemw2s.models.fingerprint import model_fingerprint
 
     run = RunDirectory.open(run_dir)
-    data, weak = run.stage_record("data"), run.stage_record("baselines/zero-shot-weak")
+    data, weak = run.stage_record("data"), run.stage_record("baselines/zero-shot-weak/scores/test")
     if data is None or weak is None:
         return ["stages that are missing"]
     now = {name: file_hashes(source) for name, source in sources_of(config.data).items()}
     found = [f"data.{name}" for name, hashes in now.items() if data.inputs["files"].get(name) != hashes]
-    if weak.inputs["base"] != model_fingerprint(config.models.weak):
+    if weak.inputs["model"] != model_fingerprint(config.models.weak):
         found.append("models.weak")
     names = [f"student/{teacher}" for teacher in config.arms.students] + (["ceiling"] if config.arms.ceiling else [])
     for name in names[:1]:

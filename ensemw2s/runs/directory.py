@@ -128,9 +128,14 @@ class RunDirectory:
         """
         with self.lock:
             log = LogSink(self.path)
-            heart = Heartbeat(
-                self.path, every=heartbeat_every, on_beat=_system_sampler(log) if system_metrics else None
-            )
+            sample = _system_sampler(log) if system_metrics else None
+
+            def beat() -> None:
+                self.stages.note()
+                if sample is not None:
+                    sample()
+
+            heart = Heartbeat(self.path, every=heartbeat_every, on_beat=beat)
             heart.start()
             state: BeatState = "incomplete"
             try:

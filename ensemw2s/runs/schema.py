@@ -100,6 +100,7 @@ METRICS: dict[str, dict[str, str]] = {
         "per_second": "float?",
         "confidences": "list[float?]",
     },
+    "decode": {"tag": "str", "models": "int", "prompt_tokens": "int", "new_tokens": "int"},
     "progress": {"task": "str", "done": "int", "total": "int"},
     "system": {"cpu": "float?", "rss": "int"},
 }

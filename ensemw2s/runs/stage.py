@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ensemw2s.runs.cost import Meter, Work, cost_record
 from ensemw2s.runs.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
 from ensemw2s.sink import EventSink, NullSink
 
@@ -63,8 +65,10 @@ class StageRecord:
         inputs: everything that the result depends on, as JSON.
         versions: of Python and packages, for the reader; not part of the fingerprint.
         seed: of the stage, or None.
-        seconds: that the work took in the process that finished it.
+        seconds: that the work took, interrupted starts included.
         finished: unix seconds.
+        cost: ``work`` (kind, what, tokens, flops of each piece), ``starts``, ``peak_memory`` and
+            ``peak_device_memory`` in bytes; see :mod:`ensemw2s.runs.cost`. Empty in records of older versions.
     """
 
     name: str
@@ -74,6 +78,7 @@ class StageRecord:
     seed: int | None
     seconds: float
     finished: float
+    cost: dict[str, Any] = field(default_factory=dict)
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -105,6 +110,14 @@ def _short(value: Any) -> str:
     return text[:37] + "…"
 
 
+def _unfinished_record(partial: Path) -> dict[str, Any]:
+    """What a start left that was killed between writing ``stage.json`` and renaming the folder."""
+    record = read_json(partial / _RECORD)
+    if not isinstance(record, dict):
+        return {}
+    return {**(record.get("cost") or {}), "fingerprint": record.get("fingerprint"), "seconds": record.get("seconds")}
+
+
 class Stages:
     """The stages of one run directory.
 
@@ -118,6 +131,11 @@ class Stages:
         self.sink: EventSink = sink or NullSink()
         self.current: str | None = None
         """The stage that is at work, or that was when an exception left it."""
+        self.outside: list[Work] = []
+        """Work that was done between stages, in this process."""
+        self._work: list[Work] | None = None
+        self._at_work: tuple[Path, dict[str, Any], Meter] | None = None
+        self._noting = threading.Lock()
 
     def path(self, name: str) -> Path:
         """Folder of the finished stage ``name``, a relative path with forward slashes."""
@@ -160,15 +178,47 @@ class Stages:
             final.rename(stale)
             shutil.rmtree(stale)
 
+    def spend(self, work: Work) -> None:
+        """Add a piece of work to the stage that is at work, or else to :attr:`outside`.
+
+        What a stage found done by an interrupted start is to be added like what it does itself.
+        """
+        (self.outside if self._work is None else self._work).append(work)
+
+    def note(self) -> None:
+        """Note the seconds and the memory of the stage at work, so that a killed process leaves them behind.
+
+        Safe to call from another thread, now and then; a disk that cannot be written is no error here.
+        """
+        with self._noting:
+            if self._at_work is None:
+                return
+            partial, head, meter = self._at_work
+            try:
+                write_json(partial / _STARTED, {**head, **meter.reading()})
+            except OSError:
+                return
+
     def _open_partial(self, name: str, mark: str, resume: bool) -> Path:
         final = self.path(name)
         partial = final.with_name(final.name + ".partial")
         started = read_json(partial / _STARTED)
+        before = started if isinstance(started, dict) else _unfinished_record(partial)
         if not (resume and isinstance(started, dict) and started.get("fingerprint") == mark) and partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
-        write_json(partial / _STARTED, {"name": name, "fingerprint": mark})
+        head = {"name": name, "fingerprint": mark}
+        meter = Meter(before if before.get("fingerprint") == mark else None)
+        write_json(partial / _STARTED, {**head, **meter.reading()})
+        self._work, self._at_work = [], (partial, head, meter)
         return partial
+
+    def _close_partial(self) -> dict[str, Any]:
+        """Nothing is noted in the partial folder any more; gives what was measured."""
+        with self._noting:
+            reading = {} if self._at_work is None else self._at_work[2].reading()
+            self._at_work = None
+        return reading
 
     @contextmanager
     def stage(
@@ -199,7 +249,6 @@ class Stages:
         mark = fingerprint(inputs)
         reason = self.rerun_reason(name, inputs)
         self.current = name
-        started = time.monotonic()
         if reason is not None:
             sink.event("stage_rerun", stage=name, reason=reason)
         sink.event("stage_started", stage=name)
@@ -207,12 +256,20 @@ class Stages:
             self._clear(name)
             partial = self._open_partial(name, mark, resume)
             yield partial
-            seconds = time.monotonic() - started
-            self._finish(partial, StageRecord(name, mark, to_json(inputs), versions(), seed, seconds, time.time()))
-        except Exception as error:
+            work, reading = self._work or [], self._close_partial()
+            seconds = float(reading["seconds"])
+            cost = cost_record(work, reading)
+            self._finish(
+                partial, StageRecord(name, mark, to_json(inputs), versions(), seed, seconds, time.time(), cost)
+            )
+        except BaseException as error:
+            self.note()
             if is_disk_full(error):
                 raise disk_full_error(self.root, f"stage {name}") from error
             raise
+        finally:
+            self._close_partial()
+            self._work = None
         self.current = None
         sink.event("stage_finished", stage=name, seconds=round(seconds, 3), cached=False)
 

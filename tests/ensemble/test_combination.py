@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
 from ensemw2s.config.method import EnsembleConfig
-from ensemw2s.ensemble import ensemble_argmax, final_choices, normalise, sequence_scores, staged_choices, staged_mixture
+from ensemw2s.ensemble import ensemble_argmax, final_choices, mixture, normalise, sequence_scores
 from ensemw2s.ensemble.options import choose
 
 
@@ -54,7 +54,8 @@ def test_every_prefix_of_the_mixture(experts, seed):
     if experts > 2:
         alphas[1] = 0.0
         rows[1] = np.nan  # an expert without weight is ignored, NaN and all
-    for t, mixed in enumerate(staged_mixture(list(rows), list(alphas)), start=1):
+    for t in range(1, experts + 1):
+        mixed = mixture(list(rows[:t]), list(alphas[:t]))
         used = alphas[:t] > 0
         share = alphas[:t][used] / alphas[:t].sum()
         expected = logsumexp(rows[:t][used] + np.log(share)[:, None], axis=0)
@@ -123,7 +124,8 @@ def test_one_expert_and_copies_of_it_choose_alike():
     for rule in ("mixture", "vote"):
         config = EnsembleConfig(rule=rule)
         alone = final_choices([table], [0.3], enc, config)
-        for prefix in staged_choices([table] * 4, [0.3, 0.1, 2.0, 1.0], enc, config):
+        for t in range(1, 5):
+            prefix = final_choices([table] * t, [0.3, 0.1, 2.0, 1.0][:t], enc, config)
             np.testing.assert_array_equal(prefix.choices.option, alone.choices.option)
             np.testing.assert_allclose(prefix.agreement, 1.0)
             np.testing.assert_allclose(prefix.confidence, alone.confidence)
@@ -135,6 +137,11 @@ def test_product_needs_the_models():
     table = Table(rng.normal(-2, 1, enc.row_offsets[-1]))
     with pytest.raises(ValueError, match="product"):
         final_choices([table, table], [1.0, 1.0], enc, EnsembleConfig(rule="product"))
+    # Not where a single expert has weight, though: it is its own product.
+    alone = final_choices([table, table], [1.0, 0.0], enc, EnsembleConfig(rule="product"))
+    np.testing.assert_array_equal(
+        alone.choices.option, choose(sequence_scores(table.target_logprob, enc, "mean"), enc).option
+    )
 
 
 def top(logs, k):
@@ -170,14 +177,48 @@ def test_decided_positions_are_right_for_every_rule(experts, vocabulary, k, shar
         # A tie that rounding makes or breaks is no mistake; anything else is.
         assert np.all(best[decided] >= score.max(axis=1)[decided] - 1e-12)
         if k == vocabulary:
-            assert decided.all() or rule != "mixture" or experts > 1
+            assert decided.all(), rule  # everything is known
 
 
-def test_sharp_experts_leave_few_positions_open():
-    rng = np.random.default_rng(2)
-    logs = [log_softmax(rng.normal(scale=6, size=(400, 500)), axis=1) for _ in range(3)]
-    _, decided = ensemble_argmax([top(lp, 16) for lp in logs], [1.0, 0.5, 0.4], "mixture", 500)
+def related(rng, rows, vocabulary, scale, apart):
+    """Three experts that are of one mind but for some noise."""
+    common = rng.normal(scale=scale, size=(rows, vocabulary))
+    return [log_softmax(common + rng.normal(scale=apart, size=(rows, vocabulary)), axis=1) for _ in range(3)]
+
+
+@pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
+def test_sharp_experts_leave_few_positions_open(rule):
+    logs = related(np.random.default_rng(2), 400, 500, scale=6, apart=2)
+    tables = [top(lp, 16) for lp in logs]
+    own = np.stack([table.topk_ids[:, 0] for table in tables])
+    agree = (own == own[0]).all(axis=0)
+    _, decided = ensemble_argmax(tables, [1.0, 0.5, 0.4], rule, 500)
+    assert agree.mean() < 0.6
     assert decided.mean() > 0.9
+
+
+@pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
+def test_experts_that_agree_decide_by_their_arg_maxes_alone(rule):
+    """With a single kept candidate each, nothing else is known of the experts."""
+    logs = related(np.random.default_rng(3), 300, 40, scale=1, apart=0.3)
+    own = np.stack([lp.argmax(axis=1) for lp in logs])
+    agree = (own == own[0]).all(axis=0)
+    argmax, decided = ensemble_argmax([top(lp, 1) for lp in logs], [1.0, 0.7, 0.3], rule, 40)
+    assert 0.2 < agree.mean() < 0.8
+    assert decided[agree].all()
+    np.testing.assert_array_equal(argmax[agree], own[0][agree])
+
+
+def test_a_product_is_not_decided_on_the_rounding_of_what_is_left():
+    """float32 log-probabilities add up to a little more than 1 here; what was not kept is still not impossible."""
+    first = np.float32([[0.0, -18.0]])  # the kept mass is 1 within rounding
+    tables = [
+        Table(np.zeros(0), np.array([[0, 1]], np.int32), first),
+        Table(np.zeros(0), np.array([[2, 3]], np.int32), np.log(np.float32([[0.9, 0.05]]))),
+    ]
+    _, decided = ensemble_argmax(tables, [0.05, 0.95], "product", 30)
+    # Token 2 can have 1e-6 at the first expert: 0.05·log 1e-6 + 0.95·log 0.9 beats token 0 with 0.95·log 0.05.
+    assert not decided.any()
 
 
 @pytest.mark.parametrize("alphas", [[], [-1.0, 2.0], [0.0, 0.0], [np.nan, 1.0]])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ensemw2s.config import RunConfig
+from ensemw2s.pipeline import execute
+from ensemw2s.sink import NullSink
 
 
 def mini(**changes: Any) -> RunConfig:
@@ -37,6 +40,86 @@ def mini(**changes: Any) -> RunConfig:
     return RunConfig.model_validate(raw)
 
 
+def mini_generate(**changes: Any) -> RunConfig:
+    """The same with written answers, and smaller still: decoding costs."""
+    sizes = {"hard_above": 5, "train": 80, "validation": 12, "test": 14, "hard_pool": 16, "hard_test": 14}
+    settings = {
+        "task": "generate",
+        "data.split": sizes,
+        "labelling.decoding.max_new_tokens": 8,
+        "evaluation.match": "number",
+        "evaluation.level": 0.9,
+        "arms.plain": False,
+        "arms.students": ["single", "ensemble"],
+        **changes,
+    }
+    return mini(**settings)
+
+
+class Recorder(NullSink):
+    """Keeps milestones."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, kind: str, **fields: Any) -> None:
+        self.events.append((kind, fields))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.events if name == kind]
+
+    def stages(self, kind: str) -> set[str]:
+        return {fields["stage"] for fields in self.of(kind)}
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """A sink that keeps milestones."""
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """A finished mini run: its folder, which no test changes, and its results."""
+    folder = tmp_path_factory.mktemp("run") / "mini"
+    return folder, execute(mini(), folder, sink=NullSink())
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """A finished run with written answers."""
+    folder = tmp_path_factory.mktemp("run") / "written"
+    return folder, execute(mini_generate(), folder, sink=NullSink())
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """Makes a copy of a run to go on with."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+    return copy
+
+
+@pytest.fixture
+def no_models(monkeypatch):
+    """Whoever loads or runs a model fails."""
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    for module in ("load", "adapters", "finetune", "scoring"):
+        for name in ("load_model", "load_models"):
+            monkeypatch.setattr(f"ensemw2s.models.{module}.{name}", forbidden, raising=False)
+
+
+@pytest.fixture(scope="session")
+def generate_config():
+    """The factory of mini configurations with written answers."""
+    return mini_generate
+
+
 @pytest.fixture(scope="session")
 def mini_config():
     """The factory of mini configurations."""
@@ -44,9 +127,10 @@ def mini_config():
 
 
 def numbers(run_dir: Path) -> dict[str, Any]:
-    """``results.json`` without times."""
+    """``results.json`` without what is measured by clock and memory."""
     content: dict[str, Any] = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     content.pop("times")
+    content.pop("memory")
     return content
 
 

@@ -10,31 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemw2s.data.store import read_splits
 from ensemw2s.evaluation import read_correct
-from ensemw2s.pipeline import execute, load_ensemble
+from ensemw2s.pipeline import execute
 from ensemw2s.runs import validate
 from ensemw2s.sink import NullSink
-
-
-class Recorder(NullSink):
-    """Keeps milestones."""
-
-    def __init__(self):
-        self.events = []
-
-    def event(self, kind, **fields):
-        self.events.append((kind, fields))
-
-    def of(self, kind):
-        return [fields for name, fields in self.events if name == kind]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, mini_config):
-    folder = tmp_path_factory.mktemp("run") / "mini"
-    results = execute(mini_config(), folder, sink=NullSink())
-    return folder, results
 
 
 def test_every_arm_is_there_with_intervals(finished):
@@ -108,40 +87,13 @@ def test_every_logged_line_follows_the_schema(finished):
     assert {"labels_done", "label_sample", "run_finished", "train"} <= seen
 
 
-def test_repeating_a_finished_run_keeps_every_stage(finished, mini_config, read_numbers):
+def test_repeating_a_finished_run_keeps_every_stage(finished, mini_config, read_numbers, recorder, no_models):
     folder, _ = finished
     before = read_numbers(folder)
-    recorder = Recorder()
     execute(mini_config(), folder, sink=recorder)
     assert read_numbers(folder) == before
     assert all(event["cached"] for event in recorder.of("stage_finished"))
     assert not recorder.of("stage_started")
-
-
-def test_a_changed_filter_reruns_students_only(finished, mini_config, tmp_path):
-    import shutil
-
-    folder = tmp_path / "copy"
-    shutil.copytree(finished[0], folder)
-    recorder = Recorder()
-    execute(mini_config(**{"student.keep_fraction": 0.5}), folder, sink=recorder)
-    again = {event["stage"] for event in recorder.of("stage_rerun")}
-    assert again == {"student/single", "student/bagging", "student/ensemble"}
-    assert all("training_set" in event["reason"] for event in recorder.of("stage_rerun"))
-
-
-def test_prefix_scores_equal_running_the_models_again(finished):
-    """The kept scores say what the loaded ensemble says about the same questions, scored afresh."""
-    folder, results = finished
-    ensemble = load_ensemble(folder)
-    splits = read_splits(folder / "data")
-    for split in ("test", "hard_test"):
-        rows = ensemble.score([example.hide_answer() for example in splits[split]])
-        right = np.mean([row["label"] == example.answer for row, example in zip(rows, splits[split], strict=True)])
-        assert right == pytest.approx(results["arms"]["ensemble"][split]["accuracy"])
-    lines = read_correct(folder / "correct.parquet")[0]["ensemble"]["test"]
-    rows = ensemble.score(splits["test"])
-    np.testing.assert_array_equal([row["correct"] for row in rows], lines)
 
 
 def test_hard_labels_reach_only_the_ceiling_and_the_evaluation(finished, mini_config, tmp_path, monkeypatch):

@@ -1,0 +1,48 @@
+"""Bootstrap over examples for statistics that are made of sums over examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+#: Largest number of drawn counts held at once (32 MiB).
+_CHUNK = 1 << 22
+
+
+def resampled_sums(values: npt.ArrayLike, resamples: int, seed: int) -> npt.NDArray[np.float64]:
+    """Sums of the rows of ``values`` over examples drawn with replacement.
+
+    Args:
+        values: float ``[n, c]``: ``c`` quantities of every example.
+        resamples: number of draws of ``n`` examples.
+        seed: seed of the draws; the same seed gives the same sums.
+
+    Returns:
+        float64 ``[resamples, c]``.
+
+    Raises:
+        ValueError: no examples, not two-dimensional, or fewer than one resample.
+    """
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[0] == 0:
+        raise ValueError(f"values must be [examples, quantities] with at least one example, got {rows.shape}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    n = rows.shape[0]
+    rng = np.random.default_rng(seed)
+    share = np.full(n, 1.0 / n)
+    parts = [rng.multinomial(n, share, size=size) @ rows for size in _pieces(resamples, max(1, _CHUNK // n))]
+    return np.concatenate(parts)
+
+
+def _pieces(total: int, largest: int) -> Iterator[int]:
+    for start in range(0, total, largest):
+        yield min(largest, total - start)
+
+
+def percentiles(values: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """The middle ``level`` of resampled values; NaN (a resample with nothing to divide by) is left out."""
+    low, high = np.nanquantile(values, [0.5 - level / 2.0, 0.5 + level / 2.0])
+    return float(low), float(high)

@@ -1,0 +1,128 @@
+"""What stages and arms cost, as it stands in ``results.json``; how it is counted: :mod:`ensemw2s.runs.cost`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ensemw2s.evaluation.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkCost(Record):
+    """A piece of a stage's work: ``kind`` is ``train``, ``score`` or ``decode``, ``what`` for example a split."""
+
+    kind: str
+    what: str
+    tokens: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost(Record):
+    """Tokens read and floating-point operations of a stage, in all and piece by piece."""
+
+    tokens: int
+    flops: int
+    work: tuple[WorkCost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageMemory(Record):
+    """Peak memory during a stage in bytes, or None where it is not known.
+
+    Attributes:
+        process: largest resident memory of the process, its libraries included.
+        device: largest memory that PyTorch had allocated on one CUDA device.
+    """
+
+    process: int | None
+    device: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmCost(Record):
+    """Floating-point operations behind one arm, as if it had been built alone.
+
+    Attributes:
+        training: fine-tuning of its members; for a student, of its teacher's members and its own.
+        scoring: the passes over the training set that boosting takes its errors from.
+        labelling: of the hard pool by the teacher; 0 for what is no student.
+        total: the sum. Passes over validation and test splits are not in it.
+        answer: for one test question.
+    """
+
+    training: int
+    scoring: int
+    labelling: int
+    total: int
+    answer: float
+
+
+def stage_cost(work: Iterable[Mapping[str, object]]) -> StageCost:
+    """The cost of a stage from the ``work`` of its ``stage.json``; pieces of the same kind are put together."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for piece in work:
+        total = sums.setdefault((str(piece["kind"]), str(piece["what"])), [0, 0])
+        total[0] += int(str(piece["tokens"]))
+        total[1] += int(str(piece["flops"]))
+    pieces = tuple(WorkCost(kind=k, what=w, tokens=t, flops=f) for (k, w), (t, f) in sums.items())
+    return StageCost(tokens=sum(p.tokens for p in pieces), flops=sum(p.flops for p in pieces), work=pieces)
+
+
+def flops_of(stages: Mapping[str, StageCost], names: Iterable[str], kind: str, what: str | None = None) -> int:
+    """Operations of one kind (and of one piece, where named) over some stages and their parts (``NAME/…``).
+
+    A stage that is not there, or is of a version that did not count, counts 0.
+    """
+    return sum(
+        piece.flops
+        for name in names
+        for stage, cost in stages.items()
+        if stage == name or stage.startswith(f"{name}/")
+        for piece in cost.work
+        if piece.kind == kind and what in (None, piece.what)
+    )
+
+
+def arm_cost(
+    name: str,
+    members: Sequence[str],
+    stages: Mapping[str, StageCost],
+    questions: int,
+    teacher: Sequence[str] = (),
+    *,
+    answers: str | None = None,
+) -> ArmCost:
+    """The cost of one arm.
+
+    Args:
+        name: the arm.
+        members: the stages of its models; a model's scores are in the stage ``MODEL/scores``.
+        stages: stage → cost.
+        questions: number of questions of the ID test.
+        teacher: for a student, the stages of its teacher's members.
+        answers: the stage that wrote its answers to the ID test; None where options were scored.
+    """
+    boosted = name.startswith("ensemble") or name == "student_ensemble"
+    boosters = teacher or members
+
+    def scores(models: Sequence[str], split: str) -> int:
+        return flops_of(stages, [f"{model}/scores" for model in models], "score", split)
+
+    training = flops_of(stages, [*members, *teacher], "train")
+    scoring = scores(boosters, "train") if boosted and len(boosters) > 1 else 0
+    labelling = 0
+    if teacher:
+        who = name.removeprefix("student_")
+        own = [f"answers/{member}/hard_pool" for member in teacher]
+        asked = [stages[stage] for stage in (f"labels/{who}", f"joint/labels/{who}", *own) if stage in stages]
+        labelling = scores(teacher, "hard_pool") + sum(cost.flops for cost in asked)
+    test = scores(members, "test") if answers is None else flops_of(stages, [answers], "decode")
+    return ArmCost(
+        training=training,
+        scoring=scoring,
+        labelling=labelling,
+        total=training + scoring + labelling,
+        answer=test / questions,
+    )

@@ -1,0 +1,258 @@
+"""A sweep: the same run under several configurations ("cells") and seeds, and how the cells differ from a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.evaluation.comparisons import holm, paired_t
+from ensemw2s.evaluation.over_seeds import SeedSummary, aggregate, caution
+from ensemw2s.evaluation.pgr import PGR
+from ensemw2s.evaluation.record import Record
+from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, write_json
+
+#: The arms whose accuracy is compared between cells, unless others are named.
+COMPARED = ("ensemble", "student_ensemble")
+
+JobState = Literal["finished", "failed", "interrupted", "waiting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult(Record):
+    """One run of a sweep: a cell with a seed.
+
+    Attributes:
+        seed: the seed.
+        state: ``finished``, ``failed``, ``interrupted`` (begun, to be continued) or ``waiting``.
+        directory: its run directory, relative to the sweep's.
+        error: why it failed, in words; None otherwise.
+        seconds: total over its stages; None where it is not finished.
+        flops: operations of the whole run; None where unknown.
+    """
+
+    seed: int
+    state: JobState
+    directory: str
+    error: str | None = None
+    seconds: float | None = None
+    flops: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult(Record):
+    """One cell over its finished seeds.
+
+    Attributes:
+        name: the cell.
+        settings: dotted key → value: what sets it apart.
+        jobs: one a seed.
+        arms: arm → split → accuracy over the finished seeds.
+        pgr: student → split → PGR; over two seeds or more the ratio of means.
+        costs: arm → mean operations to build it.
+        selected_rounds: rounds of the boosted ensemble that validation chose, one a finished seed.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    jobs: list[JobResult]
+    arms: dict[str, dict[str, SeedSummary]] = field(default_factory=dict)
+    pgr: dict[str, dict[str, PGR]] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
+    selected_rounds: list[int] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """``finished``, ``failed``, or how many of its seeds are finished."""
+        done = sum(job.state == "finished" for job in self.jobs)
+        if done == len(self.jobs):
+            return "finished"
+        failed = any(job.state == "failed" for job in self.jobs)
+        return f"{'failed, ' if failed else ''}{done}/{len(self.jobs)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellComparison(Record):
+    """Accuracy of an arm in a cell minus that in the baseline cell, paired over seeds (Student's t).
+
+    Attributes:
+        cell: the cell.
+        baseline: the cell that it is compared with.
+        arm: the arm.
+        split: the split.
+        seeds: the seeds that both have, in order.
+        differences: one a seed.
+        mean: their mean.
+        sd: their standard deviation; None for a single seed.
+        low: lower end of the mean's interval; None where there is no test.
+        high: upper end.
+        t: test statistic, or None.
+        p: two-sided p-value, or None.
+        p_holm: adjusted for all comparisons of the sweep, or None.
+    """
+
+    cell: str
+    baseline: str
+    arm: str
+    split: str
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    t: float | None
+    p: float | None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepResults(Record):
+    """``sweep.json``: how a sweep stands.
+
+    Attributes:
+        name: the runs' name.
+        task: ``choice`` or ``generate``.
+        over: dotted key → its values, for a grid.
+        seeds: all seeds, in order.
+        baseline: the cell that the others are compared with.
+        compared: the arms that are compared.
+        level: confidence level of every interval.
+        cells: all cells, in order.
+        comparisons: every other cell against the baseline.
+        caution: what this number of seeds can and cannot show, in words.
+        schema_version: version of this schema.
+    """
+
+    name: str
+    task: Literal["choice", "generate"]
+    over: dict[str, list[Any]]
+    seeds: tuple[int, ...]
+    baseline: str
+    compared: tuple[str, ...]
+    level: float
+    cells: list[CellResult]
+    comparisons: list[CellComparison]
+    caution: str
+    schema_version: int = SCHEMA_VERSION
+
+    def comparison(self, cell: str, arm: str, split: str) -> CellComparison | None:
+        """The comparison of a cell with the baseline, or None where it was not made."""
+        for found in self.comparisons:
+            if (found.cell, found.arm, found.split) == (cell, arm, split):
+                return found
+        return None
+
+    def write(self, path: Path) -> None:
+        """Write ``sweep.json`` (atomically)."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> SweepResults:
+        """Read ``sweep.json``.
+
+        Raises:
+            DataError: the file is missing, unreadable, or not of this schema.
+        """
+        return read_record(cls, path)
+
+
+def cell_result(
+    name: str, settings: Mapping[str, Any], jobs: Sequence[JobResult], results: Mapping[int, Results]
+) -> CellResult:
+    """A cell from the results of its finished seeds.
+
+    Args:
+        name: the cell.
+        settings: what sets it apart.
+        jobs: one a seed.
+        results: seed → results of the finished ones.
+    """
+    runs = [results[seed] for seed in sorted(results)]
+    if len(runs) > 1:
+        together = aggregate(runs, name)
+        arms, pgr = together.arms, together.pgr
+    else:
+        arms = {
+            arm: {s: _single(run.seed, r.accuracy) for s, r in by.items()}
+            for run in runs
+            for arm, by in run.arms.items()
+        }
+        pgr = runs[0].pgr if runs else {}
+    costs: dict[str, list[int]] = {}
+    for run in runs:
+        for arm, cost in run.arm_costs.items():
+            costs.setdefault(arm, []).append(cost.total)
+    return CellResult(
+        name=name,
+        settings=dict(settings),
+        jobs=list(jobs),
+        arms=arms,
+        pgr=pgr,
+        costs={arm: float(np.mean(values)) for arm, values in costs.items()},
+        selected_rounds=[run.selected_rounds["boosting"] for run in runs if "boosting" in run.selected_rounds],
+    )
+
+
+def _single(seed: int, value: float) -> SeedSummary:
+    return SeedSummary(seeds=(seed,), values=(value,), mean=value, sd=None)
+
+
+def compare_cells(
+    cells: Sequence[CellResult], baseline: str, compared: Sequence[str], level: float
+) -> list[CellComparison]:
+    """Every cell against the baseline, on ID and OOD; Holm's adjustment over all of them together.
+
+    Seeds are paired: a seed counts where both cells have it. A comparison that could not be tested (a single seed, or
+    differences that do not vary) still counts as one of the tests.
+    """
+    base = next(cell for cell in cells if cell.name == baseline)
+    found = []
+    for cell in cells:
+        for arm in compared if cell.name != baseline else ():
+            for split in TEST_SPLITS:
+                mine, theirs = cell.arms.get(arm, {}).get(split), base.arms.get(arm, {}).get(split)
+                comparison = (
+                    None
+                    if mine is None or theirs is None
+                    else _pair(cell.name, baseline, arm, split, mine, theirs, level)
+                )
+                found += [] if comparison is None else [comparison]
+    adjusted = holm([comparison.p for comparison in found])
+    return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]
+
+
+def _pair(
+    cell: str, baseline: str, arm: str, split: str, mine: SeedSummary, theirs: SeedSummary, level: float
+) -> CellComparison | None:
+    a, b = dict(zip(mine.seeds, mine.values, strict=True)), dict(zip(theirs.seeds, theirs.values, strict=True))
+    seeds = tuple(seed for seed in mine.seeds if seed in b)
+    if not seeds:
+        return None
+    differences = tuple(a[seed] - b[seed] for seed in seeds)
+    test = paired_t(differences, level) if len(seeds) > 1 else None
+    return CellComparison(
+        cell=cell,
+        baseline=baseline,
+        arm=arm,
+        split=split,
+        seeds=seeds,
+        differences=differences,
+        mean=differences[0] if test is None else test.mean,
+        sd=None if test is None else test.sd,
+        low=None if test is None else test.low,
+        high=None if test is None else test.high,
+        t=None if test is None else test.t,
+        p=None if test is None else test.p,
+    )
+
+
+def sweep_caution(seeds: int, level: float) -> str:
+    """What a sweep with this number of seeds can show, in words."""
+    if seeds < 2:
+        return "One seed: differences between cells have no test; a claim about methods needs several seeds."
+    return caution(seeds, level)

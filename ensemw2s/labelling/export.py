@@ -1,0 +1,208 @@
+"""Pseudo-labels as a data set folder that ``datasets.load_dataset`` reads: Parquet files and a card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemw2s.data.example import Example
+from ensemw2s.errors import DataError
+from ensemw2s.evaluation.results import LabelResult
+from ensemw2s.labelling.labels import Labels
+
+_FIELDS = (
+    ("id", "the question's id"),
+    ("prompt", "the question, before any template"),
+    ("choices", "its options; null where answers are written freely"),
+    ("label", "the teacher's answer"),
+    ("option", "which of the choices that is; −1 where answers are written freely"),
+    ("confidence", "geometric mean probability of the label's tokens"),
+    ("margin", "how far the label is ahead of the runner-up, in nats"),
+    ("agreement", "share of ᾱ whose own answer is the same"),
+    ("ended", "whether the answer ended by itself"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where one teacher's labels come from.
+
+    Attributes:
+        alphas: its experts' weights ``α_t``, not normalised.
+        rule: how they were combined.
+        length_norm: how options were scored.
+        result: what the run measured about the labels, if it did.
+    """
+
+    alphas: Sequence[float]
+    rule: str
+    length_norm: str
+    result: LabelResult | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The run that all labels come from.
+
+    Attributes:
+        title: the card's heading.
+        task: ``choice`` or ``generate``.
+        weak: the weak base, as the run knew it.
+        source: the data source, in words.
+        seed: the run's seed.
+        fingerprint: of its configuration.
+        versions: package → version.
+    """
+
+    title: str
+    task: str
+    weak: str
+    source: str
+    seed: int
+    fingerprint: str
+    versions: Mapping[str, str]
+
+
+def export_labels(
+    labels: Mapping[str, Labels],
+    examples: Sequence[Example],
+    provenance: Mapping[str, Provenance],
+    origin: Origin,
+    folder: Path,
+) -> dict[str, int]:
+    """Write ``TEACHER/train.parquet`` for every teacher, and ``README.md``.
+
+    True answers are not written, even where the examples have them.
+
+    Args:
+        labels: by teacher; the first is the data set's default configuration.
+        examples: the labelled questions.
+        provenance: by teacher.
+        origin: the run.
+        folder: made if missing.
+
+    Returns:
+        Number of labels by teacher.
+
+    Raises:
+        DataError: a label belongs to no example.
+    """
+    by_id = {example.id: example for example in examples}
+    for teacher, found in labels.items():
+        unknown = [name for name in found.ids if name not in by_id]
+        if unknown:
+            raise DataError(
+                f"The labels of {teacher} are for a question {unknown[0]!r} that is not in the data.",
+                hint="Run the labelling again: its data changed.",
+            )
+        _write_parquet(found, [by_id[name] for name in found.ids], folder / teacher / "train.parquet")
+    text = _card(labels, provenance, origin)
+    temporary = folder / "README.md.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(folder / "README.md")
+    return {teacher: len(found) for teacher, found in labels.items()}
+
+
+def _write_parquet(labels: Labels, examples: Sequence[Example], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = labels.rows()
+    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+    choices = [None if example.choices is None else list(example.choices) for example in examples]
+    types: dict[str, Any] = {"option": pa.int32(), "ended": pa.bool_(), "label": pa.string()}
+    types |= dict.fromkeys(("confidence", "margin", "agreement"), pa.float64())
+    table = pa.table(
+        {
+            "id": pa.array(labels.ids, pa.string()),
+            "prompt": pa.array([example.prompt for example in examples], pa.string()),
+            "choices": pa.array(choices, pa.list_(pa.string())),
+            **{name: pa.array(columns.get(name, []), kind) for name, kind in types.items()},
+        }
+    ).select([name for name, _ in _FIELDS])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".parquet.tmp")
+    pq.write_table(table, temporary)
+    temporary.replace(path)
+
+
+def _card(labels: Mapping[str, Labels], provenance: Mapping[str, Provenance], origin: Origin) -> str:
+    configs = []
+    for place, teacher in enumerate(labels):
+        configs += [f"- config_name: {teacher}", *(["  default: true"] if place == 0 else [])]
+        configs += ["  data_files:", "  - split: train", f"    path: {teacher}/train.parquet"]
+    header = [
+        "---",
+        f"pretty_name: {origin.title}",
+        "task_categories:",
+        "- question-answering" if origin.task == "choice" else "- text-generation",
+        "tags:",
+        *(f"- {tag}" for tag in ("ensemw2s", "pseudo-labels", "synthetic", "weak-to-strong-generalization")),
+        "configs:",
+        *configs,
+        "---",
+    ]
+    return "\n".join([*header, "", *_body(labels, provenance, origin)]) + "\n"
+
+
+_ABOUT = """\
+**Machine-made labels.** Weak language models, boosted on easy questions, answered harder ones that nobody labelled,
+with [EnsemW2S](https://arxiv.org/abs/2505.21959). Many labels are wrong; the true answers are not part of this data
+set."""
+
+_KEPT = """\
+*kept*: used to train the run's student, after its filters. *right*: share of labels that equal the hidden answer, with
+Wilson's 95 % interval, measured once at the end of the run. *confidence* and *agreement*: means."""
+
+_LOADING = """\
+```python
+from datasets import load_dataset
+
+labels = load_dataset("PATH_OR_HUB_ID", "{teacher}", split="train")
+```
+
+The questions have the licence of their source."""
+
+
+def _body(labels: Mapping[str, Labels], provenance: Mapping[str, Provenance], origin: Origin) -> list[str]:
+    norms = sorted({of.length_norm for of in provenance.values()})
+    scored = f" Options were scored by log-probability ({', '.join(norms)} norm)." if origin.task == "choice" else ""
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    return [
+        *(f"# {origin.title}", "", _ABOUT, ""),
+        *(f"- Questions: {origin.source}", f"- Weak base: `{origin.weak}`"),
+        f"- Run: seed {origin.seed}, configuration `{origin.fingerprint[:16]}`",
+        *([f"- Versions: {versions}"] if versions else []),
+        *("", "## Teachers", ""),
+        "| teacher | experts (α) | rule | labels | kept | right | confidence | agreement |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        *(_teacher_row(teacher, found, provenance[teacher]) for teacher, found in labels.items()),
+        *("", _KEPT + scored, "", "Confidence by decile of the labels, lowest first:", ""),
+        *(f"- {teacher}: {_deciles(found)}" for teacher, found in labels.items()),
+        *("", "## Fields", "", "| field | meaning |", "| --- | --- |"),
+        *(f"| `{name}` | {meaning} |" for name, meaning in _FIELDS),
+        *("", "## How to load it", "", _LOADING.format(teacher=next(iter(labels), "ensemble"))),
+    ]
+
+
+def _deciles(labels: Labels) -> str:
+    if not len(labels):
+        return "no labels"
+    return ", ".join(f"{cut:.3f}" for cut in np.quantile(labels.confidence, np.linspace(0, 1, 11)))
+
+
+def _teacher_row(teacher: str, labels: Labels, of: Provenance) -> str:
+    shown = ", ".join(f"{alpha:.3f}" for alpha in of.alphas)
+    kept, right = "", ""
+    if of.result is not None:
+        kept = str(of.result.kept)
+        if of.result.accuracy is not None and of.result.low is not None and of.result.high is not None:
+            right = f"{100 * of.result.accuracy:.1f} % [{100 * of.result.low:.1f}, {100 * of.result.high:.1f}]"
+    confidence = f"{labels.confidence.mean():.3f}" if len(labels) else ""
+    agreement = f"{labels.agreement.mean():.3f}" if len(labels) else ""
+    cells = [teacher, f"{len(of.alphas)} ({shown})", of.rule, str(len(labels)), kept, right, confidence, agreement]
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,121 @@
+"""Answers that models write to a split's questions, greedily: each decoded once, whoever asks for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.data.example import SplitName
+from ensemw2s.ensemble import normalise
+from ensemw2s.pipeline.context import Context, Side
+from ensemw2s.pipeline.members import Member
+from ensemw2s.pipeline.plan import answers_stage
+from ensemw2s.pipeline.work import spent_decoding
+from ensemw2s.runs import fingerprint
+
+FILE_NAME = "answers.jsonl"
+
+
+def written_answers(
+    ctx: Context, who: str, side: Side, members: Sequence[Member], alphas: Sequence[float], split: SplitName
+) -> list[dict[str, Any]]:
+    """Answers of an ensemble to a split's prompts; one stage.
+
+    Where the same members with the same weights have answered already, under another name, theirs are copied.
+
+    Args:
+        ctx: the run.
+        who: the arm or model, for the stage's name.
+        side: whose tokenizer.
+        members: the models.
+        alphas: their weights, not normalised.
+        split: the questions; true answers are not read.
+
+    Returns:
+        ``id``, ``text`` and ``confidence`` of every answer.
+    """
+    name = answers_stage(who, split)
+    shares = normalise(alphas).tolist()
+    decoding = ctx.config.labelling.decoding.model_copy(update={"method": "greedy"})
+    inputs = {
+        "members": [member.fingerprint for member in members],
+        "alphas": shares,
+        "rule": rule_of(ctx, members),
+        "prompts": ctx.encoded(side, split, "hidden").fingerprint(),
+        "max_new_tokens": decoding.max_new_tokens,
+        "numerics": ctx.numerics,
+    }
+    mark = fingerprint(inputs)
+
+    def work(partial: Path) -> None:
+        same = ctx.decoded.get(mark)
+        if same is not None:
+            shutil.copyfile(ctx.run.path / same / FILE_NAME, partial / FILE_NAME)
+            return
+        rows = _decode(ctx, name, side, members, shares, split)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (partial / FILE_NAME).write_text(text, encoding="utf-8")
+
+    folder = ctx.ensure(name, inputs, work)
+    ctx.decoded.setdefault(mark, name)
+    ctx.answered[name] = ctx.decoded[mark]
+    return read_answers(folder)
+
+
+def read_answers(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a finished stage."""
+    with (folder / FILE_NAME).open(encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
+
+
+def rule_of(ctx: Context, members: Sequence[Member]) -> str:
+    """How members are combined; a single one is what it is under every rule."""
+    return ctx.config.ensemble.rule if len(members) > 1 else "mixture"
+
+
+def prompt_tokens(ctx: Context, side: Side, split: SplitName) -> list[NDArray[np.int32]]:
+    """A split's prompts, each with room for the longest answer in the base's context.
+
+    Raises:
+        DataError: a prompt leaves no room.
+    """
+    from ensemw2s.data.encode import encode_prompts
+
+    base = ctx.base(side)
+    room = None if base.max_length is None else base.max_length - ctx.config.labelling.decoding.max_new_tokens
+    hidden = [example.hide_answer() for example in ctx.splits[split]]
+    return encode_prompts(hidden, base.tokenizer, ctx.config.data.template, room)
+
+
+def _decode(
+    ctx: Context, name: str, side: Side, members: Sequence[Member], shares: Sequence[float], split: SplitName
+) -> list[dict[str, Any]]:
+    from ensemw2s.ensemble.answers import clean_text, confidence_of
+    from ensemw2s.models.decode import generate
+    from ensemw2s.models.load import opened_models
+
+    with (
+        opened_models([member.model for member in members], ctx.config.compute) as models,
+        spent_decoding(ctx, side, split) as sink,
+    ):
+        answers = generate(
+            models,
+            shares,
+            prompt_tokens(ctx, side, split),
+            decoding=ctx.config.labelling.decoding.model_copy(update={"method": "greedy"}),
+            rule=rule_of(ctx, members),
+            compute=ctx.config.compute,
+            sink=sink,
+            tag=name,
+        )
+    tokenizer = ctx.base(side).tokenizer
+    return [
+        {"id": e.id, "text": clean_text(tokenizer, answer.token_ids), "confidence": confidence_of(answer)}
+        for e, answer in zip(ctx.splits[split], answers, strict=True)
+    ]

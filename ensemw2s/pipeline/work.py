@@ -1,0 +1,64 @@
+"""What the work of a run amounts to in tokens and operations, told to the stage that is at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.config.training import TrainingConfig
+from ensemw2s.data.example import SplitName
+from ensemw2s.runs.cost import DecodeCounter, Work, forward_flops, training_flops
+from ensemw2s.sink import EventSink, TeeSink
+
+if TYPE_CHECKING:
+    from ensemw2s.data.encode import EncodedSplit
+    from ensemw2s.pipeline.context import Context, Side
+
+
+def spend_training(ctx: Context, side: Side, trained: Path, config: TrainingConfig) -> None:
+    """A fine-tuning, as its ``trained.json`` tells it; interrupted starts do not count twice."""
+    tokens = int(json.loads(trained.read_text(encoding="utf-8"))["tokens"])
+    flops = training_flops(
+        ctx.parameters(side), tokens, lora=config.lora is not None, checkpointing=config.gradient_checkpointing
+    )
+    ctx.run.stages.spend(Work("train", "", tokens, flops))
+
+
+def spend_scoring(
+    ctx: Context, side: Side, what: str, enc: EncodedSplit, sequences: NDArray[np.int64] | None = None, models: int = 1
+) -> None:
+    """A teacher-forced pass of ``models`` models over sequences of a split, or over all."""
+    tokens = models * sequence_tokens(enc, sequences)
+    ctx.run.stages.spend(Work("score", what, tokens, forward_flops(ctx.parameters(side), tokens)))
+
+
+def spend_split(ctx: Context, side: Side, split: SplitName) -> None:
+    """A model's pass over a split, as it is scored in a run."""
+    spend_scoring(ctx, side, split, ctx.encoded(side, split, ctx.scoring_view(split)))
+
+
+def sequence_tokens(enc: EncodedSplit, sequences: NDArray[np.int64] | None = None) -> int:
+    """Tokens that a model reads to score sequences: a prompt once for all its options, and every option.
+
+    Args:
+        enc: the split.
+        sequences: int64 ``[s]``; all by default.
+    """
+    asked = np.arange(enc.seq_example.size) if sequences is None else np.unique(sequences)
+    options = int((np.diff(enc.row_offsets)[asked] - 1).sum())
+    return options + sum(len(enc.prompts[i]) for i in np.unique(enc.seq_example[asked]))
+
+
+@contextmanager
+def spent_decoding(ctx: Context, side: Side, what: str) -> Iterator[EventSink]:
+    """Yields the sink for decoding; what it hears of is added when the block ends."""
+    counter = DecodeCounter()
+    yield TeeSink(ctx.sink, counter)
+    flops = forward_flops(ctx.parameters(side), counter.tokens)
+    ctx.run.stages.spend(Work("decode", what, counter.tokens, flops))

@@ -1,0 +1,259 @@
+"""Small random experts with a real tokenizer, and a hub of our own; nothing is downloaded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+ALPHABET = "0123456789abcdefghij +-=,.?:"
+SPECIAL = ["<unk>", "<eos>"]
+VOCABULARY = len(ALPHABET) + len(SPECIAL)
+
+
+def build_tokenizer() -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *ALPHABET])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>")
+
+
+def build_model(seed: int, kind: str = "llama") -> Any:
+    import torch
+    import transformers as t
+
+    torch.manual_seed(seed)
+    small = {"vocab_size": VOCABULARY, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+    if kind == "gpt2":  # tied embeddings
+        return t.GPT2LMHeadModel(
+            t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3, **small)
+        ).eval()
+    if kind == "bloom":  # no position ids
+        config = t.BloomConfig(hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3, **small)
+        return t.BloomForCausalLM(config).eval()
+    if kind == "mamba":  # a recurrent state, no key-value cache
+        return t.MambaForCausalLM(
+            t.MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, initializer_range=0.3, **small)
+        ).eval()
+    if kind == "gemma2":  # sliding windows on every other layer
+        return t.Gemma2ForCausalLM(
+            t.Gemma2Config(
+                hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                head_dim=8, sliding_window=4, initializer_range=0.3, attn_implementation="eager", **small,
+            )
+        ).eval()  # fmt: skip
+    return t.LlamaForCausalLM(
+        t.LlamaConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            max_position_embeddings=128, initializer_range=0.25, **small,
+        )
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_expert() -> Callable[..., Any]:
+    """A small random causal language model: ``make_expert(seed, kind)``."""
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def expert_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three experts of one shape, as a run leaves them."""
+    from ensemw2s.models.quiet import quiet_transformers
+
+    folders = []
+    for seed in range(3):
+        folder = tmp_path_factory.mktemp(f"expert{seed}")
+        with quiet_transformers():
+            build_model(seed).save_pretrained(folder)
+            build_tokenizer().save_pretrained(folder)
+        folders.append(folder)
+    return folders
+
+
+@dataclass
+class AdapterFolders:
+    """Three adapters over one base, and the same experts with the adapters merged in."""
+
+    base: Path
+    adapters: list[Path] = field(default_factory=list)
+    merged: list[Path] = field(default_factory=list)
+
+
+@pytest.fixture(scope="session")
+def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> AdapterFolders:
+    import peft
+    import torch
+
+    from ensemw2s.models.quiet import quiet_transformers
+
+    root = tmp_path_factory.mktemp("adapters")
+    out = AdapterFolders(root / "base")
+    tokenizer = build_tokenizer()
+    with quiet_transformers():
+        build_model(0).save_pretrained(out.base)
+        tokenizer.save_pretrained(out.base)
+        for k in range(3):
+            settings = peft.LoraConfig(r=k + 1, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
+            model = peft.get_peft_model(build_model(0), settings)
+            torch.manual_seed(100 + k)
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    torch.nn.init.normal_(parameter, std=0.3)
+            model.peft_config["default"].base_model_name_or_path = str(out.base)
+            out.adapters.append(root / f"adapter-{k}")
+            model.save_pretrained(out.adapters[-1], save_embedding_layers=False)
+            out.merged.append(root / f"merged-{k}")
+            model.merge_and_unload().save_pretrained(out.merged[-1])
+            tokenizer.save_pretrained(out.adapters[-1])
+            tokenizer.save_pretrained(out.merged[-1])
+    return out
+
+
+class Hub(ThreadingHTTPServer):
+    """As much of the Hugging Face hub as its client needs to upload folders and to fetch them again."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.private: dict[str, bool] = {}
+        self.seen: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def commit(self, repo: str) -> str:
+        digest = hashlib.sha1(repr(sorted(self.repos[repo].items())).encode())
+        return digest.hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _send(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _missing(self, code: str) -> None:
+        self._send({"error": code}, 404, {"X-Error-Code": code, "X-Error-Message": code})
+
+    def _repo(self, path: str) -> tuple[str, str]:
+        """``/api/models/o/n/rest`` or ``/datasets/o/n/rest`` as (kind/o/n, rest)."""
+        parts = path.split("?")[0].strip("/").split("/")
+        if parts[0] == "api":
+            parts = parts[1:]
+        kind = parts.pop(0) if parts[0] in ("models", "datasets") else "models"
+        return f"{kind}/{parts[0]}/{parts[1]}", "/".join(parts[2:])
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.seen.append(f"POST {self.path}")
+        if self.headers.get("Authorization") != "Bearer hf_test":
+            self._send({"error": "no token"}, 401, {"X-Error-Message": "no token"})
+            return
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            kind = asked.get("type") or "model"
+            repo = f"{kind}s/{asked['organization']}/{asked['name']}"
+            self.server.repos.setdefault(repo, {})
+            self.server.private[repo] = bool(asked.get("private")) or asked.get("visibility") == "private"
+            prefix = "" if kind == "model" else f"{kind}s/"
+            self._send({"url": f"{self.server.address}/{prefix}{repo.partition('/')[2]}"})
+            return
+        if self.path == "/api/validate-yaml":
+            self._send({"errors": [], "warnings": []})
+            return
+        repo, rest = self._repo(self.path)
+        if rest.startswith("preupload/"):
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                for f in json.loads(body)["files"]
+            ]
+            self._send({"files": files})
+        elif rest.startswith("commit/"):
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    self.server.repos[repo][entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            oid = self.server.commit(repo)
+            self._send({"success": True, "commitOid": oid, "commitUrl": f"{self.server.address}/{repo}/commit/{oid}"})
+        else:
+            self._missing("EntryNotFound")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.seen.append(f"{self.command} {self.path}")
+        repo, rest = self._repo(self.path)
+        files = self.server.repos.get(repo)
+        if files is None:
+            self._missing("RepoNotFound")
+            return
+        oid = self.server.commit(repo)
+        if rest.startswith("resolve/"):
+            content = files.get(rest.split("/", 2)[2])
+            if content is None:
+                self._missing("EntryNotFound")
+                return
+            etag = f'"{hashlib.sha1(content).hexdigest()}"'
+            self._send(content, headers={"X-Repo-Commit": oid, "ETag": etag, "Accept-Ranges": "none"})
+        elif rest.startswith("tree/"):
+            known = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in sorted(files.items())
+            ]
+            self._send(known)
+        elif rest == "" or rest.startswith("revision/"):
+            siblings = [{"rfilename": name} for name in sorted(files)]
+            self._send({"id": repo.partition("/")[2], "sha": oid, "siblings": siblings, "tags": [], "private": False})
+        else:
+            self._missing("EntryNotFound")
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -1,0 +1,51 @@
+"""Stands in for a run of a sweep: writes results at once, and fails, dies or waits where the seed says so.
+
+The name of the configuration tells what to do, in the cell with two rounds: ``fail-1`` fails with seed 1, ``die-1`` is
+killed, ``wait-1`` stays until it is stopped and says so, ``once-1`` fails the first time only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ensemw2s.config import RunConfig, config_fingerprint
+from ensemw2s.evaluation import Results, summarise
+
+order = json.loads(Path(sys.argv[1]).read_text())
+config = RunConfig.model_validate(order["config"])
+folder = Path(order["directory"])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "config.yaml").write_text("name: x\n")
+with (folder / "starts").open("a") as stream:
+    stream.write("x")
+kind, _, seed = config.name.partition("-")
+if seed == str(config.seed) and config.boosting.rounds == 2:
+    if kind == "fail" or (kind == "once" and (folder / "starts").read_text() == "x"):
+        print("Error: the data are bad.", file=sys.stderr)
+        sys.exit(2)
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "wait":
+
+        def stopped(*_: object) -> None:
+            (folder / "stopped").write_text("x")
+            sys.exit(130)
+
+        signal.signal(signal.SIGTERM, stopped)
+        (folder / "waits").write_text("x")
+        time.sleep(60)
+right = [k % 10 < 5 + config.boosting.rounds + config.seed % 2 for k in range(50)]
+arm = {"test": summarise(right), "hard_test": summarise(right[::-1])}
+Results(
+    name=config.name,
+    seed=config.seed,
+    task=config.task,
+    config_fingerprint=config_fingerprint(config),
+    arms={"single": arm, "ensemble": arm},
+    times={"data": 1.0},
+).write(folder / "results.json")

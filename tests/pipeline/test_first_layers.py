@@ -1,0 +1,34 @@
+"""A run whose weak base is the first layers of the strong one, with adapters for experts and students."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemw2s.data.store import read_splits
+from ensemw2s.ensemble import Ensemble
+from ensemw2s.pipeline import execute
+from ensemw2s.sink import NullSink
+
+
+def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config: Any) -> None:
+    settings = {
+        "models.weak": {"path": "embedded:strong", "keep_layers": 2},
+        "training.expert.lora": {"r": 4},
+        "training.student.lora": {"r": 4},
+        "arms.bagging": False,
+        "arms.plain": False,
+        "arms.students": ["ensemble"],
+    }
+    results = execute(mini_config(**settings), tmp_path / "run", sink=NullSink())
+    models = results["models"]
+    assert models["weak"]["parameters"] < models["strong"]["parameters"]
+    expert = tmp_path / "run" / "experts" / "round-01" / "model"
+    assert json.loads((expert / "base_model.json").read_text()) == {"keep_layers": 2}
+    assert not (tmp_path / "run" / "student" / "ensemble" / "model" / "base_model.json").exists()
+    test = read_splits(tmp_path / "run" / "data").test
+    rows = Ensemble.load(tmp_path / "run").score(test)
+    assert np.mean([row["correct"] for row in rows]) == results["arms"]["ensemble"]["test"]["accuracy"]
