@@ -9,7 +9,7 @@ from ensemw2s.evaluation.arms import TEST_SPLITS
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
-from ensemw2s.report.theme import PANEL_TITLES, Theme, new_figure, series_style
+from ensemw2s.report.theme import NARROW, PANEL_TITLES, WIDE, Theme, new_figure, panels, series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,12 +36,9 @@ def draw_students(results: Results, theme: Theme) -> Figure | None:
     splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
     if not splits:
         return None
-    figure = new_figure(9.8, 1.45 + 0.33 * len(cells))
-    first: Axes | None = None
-    for place, split in enumerate(splits):
-        axes = figure.add_subplot(1, len(splits), place + 1, sharey=first)
-        _ladder_panel(axes, list(cells), split, theme, labelled=first is None)
-        first = first or axes
+    figure, places = panels(theme, len(splits), 1.45 + 0.33 * len(cells), share_y=True)
+    for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
+        _ladder_panel(axes, list(cells), split, theme, labelled=theme.narrow or place == 0)
         for row, (arm, by_split) in enumerate(cells.items()):
             cell = by_split.get(split)
             if cell is None:
@@ -68,13 +65,18 @@ def draw_students(results: Results, theme: Theme) -> Figure | None:
                 axes.axvline(100 * cells[arm][split].accuracy, color=colour, ls=":", lw=1.3, zorder=0)
         _room_for_values(axes)
     level = w.level_text(results.level)
-    figure.supxlabel(f"accuracy in %, {level} intervals; dotted: single expert and ceiling", fontsize=10)
+    turn = "\n" if theme.narrow else " "
+    figure.supxlabel(f"accuracy in %, {level} intervals;{turn}dotted: single expert and ceiling", fontsize=10)
     return figure
 
 
 def _ladder_panel(axes: Axes, arms: list[str], split: str, theme: Theme, *, labelled: bool) -> None:
     """A panel with one row an arm, the first at the top."""
-    axes.set_title(PANEL_TITLES[split])
+    from matplotlib.ticker import MaxNLocator
+
+    narrow = theme.narrow
+    axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 7))
+    axes.set_title(PANEL_TITLES[split].removesuffix(" questions"), loc="center" if narrow else "left")
     axes.set_yticks(range(len(arms)), [w.arm_label(arm) for arm in arms])
     axes.tick_params(axis="y", length=0, labelleft=labelled)
     axes.grid(axis="y", visible=False)
@@ -109,12 +111,9 @@ def draw_seeds(results: AggregateResults, theme: Theme) -> Figure | None:
     splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
     if not splits:
         return None
-    figure = new_figure(9.8, 1.45 + 0.36 * len(cells))
-    first: Axes | None = None
-    for place, split in enumerate(splits):
-        axes = figure.add_subplot(1, len(splits), place + 1, sharey=first)
-        _ladder_panel(axes, list(cells), split, theme, labelled=first is None)
-        first = first or axes
+    figure, places = panels(theme, len(splits), 1.45 + 0.36 * len(cells), share_y=True)
+    for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
+        _ladder_panel(axes, list(cells), split, theme, labelled=theme.narrow or place == 0)
         for row, (arm, by_split) in enumerate(cells.items()):
             summary = by_split.get(split)
             if summary is None:
@@ -130,7 +129,8 @@ def draw_seeds(results: AggregateResults, theme: Theme) -> Figure | None:
             _value(axes, max(mean + sd, *values), row, w.percent(summary.mean), theme)
         _room_for_values(axes)
     seeds = len(results.seeds)
-    figure.supxlabel(f"accuracy in %: mean ± standard deviation over {seeds} seeds; a dot is a seed", fontsize=10)
+    turn = "\n" if theme.narrow else " "
+    figure.supxlabel(f"accuracy in %: mean ± standard deviation{turn}over {seeds} seeds; a dot is a seed", fontsize=10)
     return figure
 
 
@@ -139,7 +139,7 @@ def draw_paired(results: AggregateResults, theme: Theme) -> Figure | None:
     claims = [c for c in results.comparisons if c.claim]
     if not claims:
         return None
-    figure = new_figure(9.8, 1.3 + 0.42 * len(claims))
+    figure = new_figure(NARROW if theme.narrow else WIDE, 1.3 + 0.42 * len(claims))
     axes = figure.add_subplot(1, 1, 1)
     axes.axvline(0.0, color=theme.faint, linewidth=1.2)
     for row, claim in enumerate(claims):
@@ -151,7 +151,9 @@ def draw_paired(results: AggregateResults, theme: Theme) -> Figure | None:
         axes.plot(
             [100 * d for d in claim.differences], [row + 0.26] * len(claim.differences), ".", color=theme.text, ms=5
         )
-    axes.set_yticks(range(len(claims)), [f"{w.pair_label(c.a, c.b)}, {w.split_label(c.split)}" for c in claims])
+    between = "\n" if theme.narrow else " "
+    names = [f"{w.pair_label(c.a, c.b)},{between}{w.split_label(c.split)}" for c in claims]
+    axes.set_yticks(range(len(claims)), names)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""Build a report from a run directory: ``report.html``, ``report.md`` and the plots as PNG."""
+"""Build a report from a run directory: ``report.html``, ``report.md``, the tables alone, and the plots as PNG."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemw2s.errors import DataError
+from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
+from ensemw2s.report.findings import findings
 from ensemw2s.report.html import Appendix, Block, Page, inline_plot, render
-from ensemw2s.report.plots import run_plots, seed_plots
+from ensemw2s.report.latex import latex_document
+from ensemw2s.report.plots import run_plots, seed_plots, sweep_plots
 from ensemw2s.report.seed_tables import seed_tables
+from ensemw2s.report.sweep_tables import shown, sweep_sentences, sweep_tables
 from ensemw2s.report.table import Table, to_markdown, to_rich
 from ensemw2s.report.tables import run_tables
 from ensemw2s.report.verdict import seed_verdict, seed_verdict_sentences, verdict, verdict_sentences
@@ -25,8 +29,11 @@ _CAPTIONS = {
     "accuracy-by-round": "Accuracy by boosting round: each expert, and the ensembles of the members so far.",
     "error-and-weight": "Token error ε and expert weight α by round. An expert counts as long as α is above 0.",
     "students": "Students between the weak experts, which taught them, and the ceiling.",
+    "reliability": "Reliability: how often answers are right, by how sure the model is. Bars: intervals.",
+    "accuracy-against-cost": "Accuracy against cost: what it takes to build each arm, alone.",
     "seeds": "Every arm over seeds.",
     "paired-differences": "The planned claims, paired over seeds.",
+    "cells": "Every cell: mean and standard deviation over seeds, a dot a seed; dotted: the baseline.",
 }
 
 #: Which table a plot stands below, by the beginning of the table's title.
@@ -34,16 +41,22 @@ _PLACES = {
     "accuracy-by-round": "Boosting by round",
     "error-and-weight": "Boosting by round",
     "students": "Students",
+    "reliability": "Calibration",
+    "accuracy-against-cost": "Cost and accuracy",
     "seeds": "Accuracy",
+    "cells": "Accuracy",
     "paired-differences": "Paired over seeds",
 }
 _MAX_SAMPLES, _MAX_HARD = 12, 8
 
+#: How the tables begin that a terminal shows without being asked.
+_MAIN = ("Accuracy", "Students", "Paired over seeds", "Against the baseline", "Failed runs")
+
 
 def build_report(run_dir: Path, out: Path | None = None) -> Path:
-    """Write the report of a run, or of an aggregate over seeds.
+    """Write the report of a run, of an aggregate over seeds, or of a sweep.
 
-    Reads ``results.json`` (or ``aggregate.json`` where there is no ``results.json``), and, where they exist,
+    Reads ``results.json``, ``aggregate.json`` or ``sweep.json``, whichever is there first, and, where they exist,
     ``config.yaml`` and ``events.jsonl``. Needs no model and no data.
 
     Args:
@@ -51,78 +64,90 @@ def build_report(run_dir: Path, out: Path | None = None) -> Path:
         out: folder for the files; ``run_dir/report`` by default.
 
     Returns:
-        The path of ``report.html``. Beside it are ``report.md`` and the plots.
+        The path of ``report.html``. Beside it are ``report.md``, ``tables.md``, ``tables.tex`` and the plots.
 
     Raises:
         DataError: there are no results, or they cannot be read.
     """
     folder = run_dir / "report" if out is None else out
     results = load_results(run_dir)
-    if isinstance(results, AggregateResults):
-        tables, light, dark = seed_tables(results), seed_plots(results), seed_plots(results, "dark")
+    if isinstance(results, SweepResults):
+        tables, plots = sweep_tables(results), sweep_plots(results)
+        wide, narrow = sweep_plots(results, "page"), sweep_plots(results, "phone")
+        page, words = _sweep_page(results), " ".join(sweep_sentences(results))
+    elif isinstance(results, AggregateResults):
+        tables, plots = seed_tables(results), seed_plots(results)
+        wide, narrow = seed_plots(results, "page"), seed_plots(results, "phone")
         page, words = _seed_page(results), seed_verdict(results)
     else:
-        tables, light, dark = run_tables(results), run_plots(results), run_plots(results, "dark")
+        tables, plots = run_tables(results, with_pgr=False), run_plots(results)
+        wide, narrow = run_plots(results, "page"), run_plots(results, "phone")
         page, words = _run_page(results, run_dir), verdict(results)
-    page.blocks = _blocks(tables, light, dark)
+    page.blocks = _blocks(tables, wide, narrow)
     page.appendix = _appendix(results, run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for stem, png in light.items():
+    for stem, png in plots.items():
         _write(folder / f"{stem}.png", png)
-    _write(folder / "report.md", _markdown(page, words, tables, light).encode())
+    _write(folder / "report.md", _markdown(page, words, tables, plots).encode())
+    _write(folder / "tables.md", "\n".join(to_markdown(table) for table in tables).encode())
+    _write(folder / "tables.tex", latex_document(tables).encode())
     _write(folder / "report.html", render(page).encode())
     return folder / "report.html"
 
 
-def load_results(run_dir: Path) -> Results | AggregateResults:
-    """The results of a run directory: one run's, or the aggregate of several seeds.
+def load_results(run_dir: Path) -> Results | AggregateResults | SweepResults:
+    """The results of a run directory: one run's, the aggregate of several seeds, or a sweep.
 
     Raises:
-        DataError: neither ``results.json`` nor ``aggregate.json`` is there, or it cannot be read.
+        DataError: none of ``results.json``, ``aggregate.json`` and ``sweep.json`` is there, or it cannot be read.
     """
     if (run_dir / "results.json").exists():
         return Results.read(run_dir / "results.json")
     if (run_dir / "aggregate.json").exists():
         return AggregateResults.read(run_dir / "aggregate.json")
+    if (run_dir / "sweep.json").exists():
+        return SweepResults.read(run_dir / "sweep.json")
     raise DataError(
         f"{run_dir} has no results.json and no aggregate.json.",
         hint="A run writes its results at its end; repeat its command to finish it, or name another run directory.",
     )
 
 
-def console_report(results: Results | AggregateResults, width: int, *, full: bool = False) -> Group:
+def console_report(results: Results | AggregateResults | SweepResults, width: int, *, full: bool = False) -> Group:
     """The tables and the verdict for a terminal of ``width`` characters.
 
     Args:
-        results: a run or an aggregate.
+        results: a run, an aggregate or a sweep.
         width: characters available; 80 are enough.
         full: all tables; otherwise the two or three that answer the main question.
     """
     from rich.console import Group
     from rich.text import Text
 
-    if isinstance(results, AggregateResults):
+    if isinstance(results, SweepResults):
+        tables, words = sweep_tables(results, width), " ".join(sweep_sentences(results))
+    elif isinstance(results, AggregateResults):
         tables, words = seed_tables(results, width), seed_verdict(results)
     else:
         tables, words = run_tables(results, width), verdict(results)
-    kept = tables if full else [t for t in tables if t.title.startswith(("Accuracy", "Students", "Paired over seeds"))]
+    kept = tables if full else [table for table in tables if table.title.startswith(_MAIN)]
     parts: list[Any] = []
     for table in kept:
         parts += [to_rich(table), Text()]
     return Group(*parts, Text(words))
 
 
-def _blocks(tables: Iterable[Table], light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> list[Block]:
+def _blocks(tables: Iterable[Table], wide: Mapping[str, bytes], narrow: Mapping[str, bytes]) -> list[Block]:
     """Every table, followed by the plots that belong to it; plots without a table come last."""
     blocks, placed = [], set()
     for table in tables:
-        own = [stem for stem in light if table.title.startswith(_PLACES[stem]) and stem not in placed]
-        plots = [inline_plot(light[stem], dark[stem], _CAPTIONS[stem]) for stem in own]
+        own = [stem for stem in wide if table.title.startswith(_PLACES[stem]) and stem not in placed]
+        plots = [inline_plot(wide[stem], narrow[stem], _CAPTIONS[stem]) for stem in own]
         placed.update(own)
         blocks.append(Block(table, plots[0] if plots else None))
         blocks += [Block(plot=plot) for plot in plots[1:]]
-    rest = [stem for stem in light if stem not in placed]
-    return blocks + [Block(plot=inline_plot(light[stem], dark[stem], _CAPTIONS[stem])) for stem in rest]
+    rest = [stem for stem in wide if stem not in placed]
+    return blocks + [Block(plot=inline_plot(wide[stem], narrow[stem], _CAPTIONS[stem])) for stem in rest]
 
 
 def _run_page(results: Results, run_dir: Path) -> Page:
@@ -139,6 +164,7 @@ def _run_page(results: Results, run_dir: Path) -> Page:
         title=f"{results.name}: weak-to-strong run",
         facts=facts,
         verdict=verdict_sentences(results),
+        findings=findings(results),
         warnings=[*results.notes, *warnings],
         samples=samples,
         hard_tokens=hard,
@@ -153,6 +179,17 @@ def _seed_page(results: AggregateResults) -> Page:
         title=f"{results.name}: weak-to-strong runs over {len(results.seeds)} seeds",
         facts=facts,
         verdict=seed_verdict_sentences(results),
+    )
+
+
+def _sweep_page(results: SweepResults) -> Page:
+    facts = [f"Seeds {', '.join(map(str, results.seeds))} · task {results.task} · {len(results.cells)} cells"]
+    facts += [f"{key}: {', '.join(map(shown, values))}" for key, values in results.over.items()]
+    facts.append(f"Baseline: {results.baseline}")
+    return Page(
+        title=f"{results.name}: sweep over {len(results.cells)} configurations",
+        facts=facts,
+        verdict=sweep_sentences(results),
     )
 
 
@@ -202,7 +239,7 @@ def _hard_tokens(event: Mapping[str, Any]) -> dict[str, Any]:
     return {"round": event["round"], "examples": rows}
 
 
-def _appendix(results: Results | AggregateResults, run_dir: Path) -> list[Appendix]:
+def _appendix(results: Results | AggregateResults | SweepResults, run_dir: Path) -> list[Appendix]:
     items = []
     config = run_dir / "config.yaml"
     if config.exists():
@@ -215,7 +252,7 @@ def _appendix(results: Results | AggregateResults, run_dir: Path) -> list[Append
 
 def _markdown(page: Page, words: str, tables: Iterable[Table], plots: Mapping[str, bytes]) -> str:
     """The report in Markdown, with links to the plots beside it."""
-    parts = [f"# {page.title}", "  \n".join(page.facts), words]
+    parts = [f"# {page.title}", "  \n".join(page.facts), words, *([" ".join(page.findings)] if page.findings else [])]
     shown: set[str] = set()
     for table in tables:
         parts.append(to_markdown(table).rstrip())

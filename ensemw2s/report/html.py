@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from ensemw2s.report.table import Table
@@ -13,13 +12,11 @@ from ensemw2s.report.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot in both colour schemes (base64 of PNG), with its size in CSS pixels."""
+    """A plot as two SVG elements: for wide pages, and for phones. Both follow the page's colours."""
 
-    light: str
-    dark: str
+    wide: str
+    narrow: str
     caption: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,7 @@ class Page:
     title: str
     facts: Sequence[str]
     verdict: Sequence[str]
+    findings: Sequence[str] = ()
     blocks: list[Block] = field(default_factory=list)
     warnings: Sequence[str] = ()
     hard_tokens: Mapping[str, Any] | None = None
@@ -52,21 +50,33 @@ class Page:
     appendix: Sequence[Appendix] = ()
 
 
-def inline_plot(light: bytes, dark: bytes, caption: str) -> Plot:
-    """A plot from its two PNG files.
+def inline_plot(wide: bytes, narrow: bytes, caption: str) -> Plot:
+    """A plot from its two SVG elements, which screen readers call by the caption.
 
     Raises:
-        ValueError: not a PNG.
+        ValueError: not an SVG element.
     """
-    if light[:8] != b"\x89PNG\r\n\x1a\n" or dark[:8] != light[:8]:
-        raise ValueError("a plot is not a PNG")
-    width, height = struct.unpack(">II", light[16:24])
-    # drawn at 160 dots an inch; CSS has 96
-    return Plot(_base64(light), _base64(dark), caption, round(width * 0.6), round(height * 0.6))
+    return Plot(_labelled(wide, caption), _labelled(narrow, caption), caption)
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _labelled(svg: bytes, caption: str) -> str:
+    text = svg.decode("utf-8")
+    if not text.startswith("<svg "):
+        raise ValueError("a plot is not an SVG element")
+    return f'<svg role="img" aria-label="{escape(caption)}" {text.removeprefix("<svg ")}'
+
+
+def split_cell(cell: str) -> tuple[str, str]:
+    """A cell's value, and the interval behind it or an empty text: phones put it on a line of its own."""
+    value, bracket, rest = cell.partition(" [")
+    return (value, bracket.strip() + rest) if bracket else (cell, "")
+
+
+def brief(title: str) -> str:
+    """A table's title as it stands in the contents: without its unit and what it says behind a comma or colon."""
+    for mark in (",", ":", " (", " in %", " in points"):
+        title = title.partition(mark)[0]
+    return title
 
 
 def render(page: Page) -> str:
@@ -74,10 +84,13 @@ def render(page: Page) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("ensemw2s.report", ""), autoescape=True, undefined=StrictUndefined)
+    environment.filters["split_cell"] = split_cell
+    environment.filters["brief"] = brief
     return environment.get_template("report.html.j2").render(
         title=page.title,
         facts=page.facts,
         verdict=page.verdict,
+        findings=page.findings,
         blocks=page.blocks,
         warnings=page.warnings,
         hard_tokens=page.hard_tokens,

@@ -8,7 +8,7 @@ from ensemw2s.evaluation.arms import TEST_SPLITS
 from ensemw2s.evaluation.intervals import wilson
 from ensemw2s.evaluation.results import Results, RoundResult
 from ensemw2s.report import wording as w
-from ensemw2s.report.theme import PANEL_TITLES, Style, Theme, new_figure, series_style
+from ensemw2s.report.theme import PANEL_TITLES, Style, Theme, panels, series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,17 +29,16 @@ def draw_accuracy_by_round(results: Results, theme: Theme) -> Figure | None:
     splits = [split for split in TEST_SPLITS if any(split in entry.splits for entry in boosting)]
     if not splits:
         return None
-    figure = new_figure(4.9 * len(splits), 3.7)
-    for place, split in enumerate(splits):
-        axes = figure.add_subplot(1, len(splits), place + 1)
+    figure, places = panels(theme, len(splits), 3.7)
+    for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
         axes.set_title(PANEL_TITLES[split])
         axes.set_xlabel("round")
-        if place == 0:
+        if place == 0 or theme.narrow:
             axes.set_ylabel("accuracy in %" if results.task == "choice" else "token accuracy in %")
         _accuracy_panel(axes, results, split, boosting, theme)
         _whole_numbers(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = len(labels) if len(labels) <= 5 else 3
+    columns = 2 if theme.narrow else len(labels) if len(labels) <= 5 else 3
     figure.legend(
         handles, labels, loc="outside lower center", ncols=columns, fontsize=9, handlelength=2.6, columnspacing=1.5
     )
@@ -96,8 +95,7 @@ def draw_error_and_weight(results: Results, theme: Theme) -> Figure | None:
     entries = [e for e in results.rounds.get("boosting", []) if e.epsilon is not None and e.alpha is not None]
     if not entries:
         return None
-    figure = new_figure(9.8, 3.3)
-    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    figure, (left, right) = panels(theme, 2, 3.3)
     rounds = [e.round for e in entries]
     error, weight = series_style("expert", theme), series_style("ensemble", theme)
     left.set_title("Token error under the round's weights")

@@ -114,7 +114,8 @@ def seed_student_table(results: AggregateResults) -> Table:
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            teacher = w.teacher_label(student.removeprefix("student_"))
+            # without "expert" the longest row fits 80 columns
+            teacher = w.teacher_label(student.removeprefix("student_")).removesuffix(" expert")
             cells = (w.split_label(split), seed_difference_cell(gained), seed_difference_cell(left), pgr_cell(pgr))
             table.add(teacher, *cells, rule=first, strong=student == "student_ensemble")
             first = False

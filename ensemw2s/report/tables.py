@@ -9,27 +9,35 @@ from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
+from ensemw2s.report.beyond_tables import calibration_table, disagreement_table, shared_error_table
+from ensemw2s.report.cost_tables import arm_cost_table, cost_table
 from ensemw2s.report.table import Column, Table
 
 #: From this terminal width on the table of arms carries PGR too.
 WIDE = 110
 
 
-def run_tables(results: Results, width: int = WIDE) -> list[Table]:
+def run_tables(results: Results, width: int = WIDE, *, with_pgr: bool = True) -> list[Table]:
     """All tables of a run that have rows, the most important first.
 
     Args:
         results: the run.
-        width: characters available; below :data:`WIDE` the table of arms leaves PGR to the table of students, and
-            the table of rounds its effective sample sizes.
+        width: characters available; below :data:`WIDE` the table of arms leaves PGR to the table of students, the
+            table of rounds its effective sample sizes, and other tables what matters least.
+        with_pgr: whether a wide table of arms carries PGR.
     """
+    wide = width >= WIDE
     tables = [
-        accuracy_table(results, with_pgr=width >= WIDE),
+        accuracy_table(results, with_pgr=wide and with_pgr),
         student_table(results),
         difference_table(results),
         label_table(results),
-        round_table(results, with_size=width >= WIDE),
-        time_table(results),
+        disagreement_table(results, wide=wide),
+        round_table(results, with_size=wide),
+        shared_error_table(results),
+        calibration_table(results, wide=wide),
+        arm_cost_table(results),
+        cost_table(results),
     ]
     return [table for table in tables if table.rows]
 
@@ -86,7 +94,7 @@ def _accuracy_notes(results: Results) -> list[str]:
     if chosen is not None:
         total = len(results.rounds.get("boosting", [])) or chosen
         notes.append(f"Boosted ensemble: {chosen} of {total} rounds, chosen on validation.")
-    return notes
+    return [*notes, *results.notes]
 
 
 def pgr_cell(pgr: PGR | None) -> str:
@@ -114,7 +122,8 @@ def student_table(results: Results) -> Table:
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            teacher = w.teacher_label(student.removeprefix("student_"))
+            # without "expert" the longest row fits 80 columns
+            teacher = w.teacher_label(student.removeprefix("student_")).removesuffix(" expert")
             cells = (teacher, w.split_label(split), difference_cell(gained), difference_cell(left), pgr_cell(pgr))
             table.add(*cells, rule=first, strong=student == "student_ensemble")
             first = False
@@ -226,18 +235,3 @@ def round_table(results: Results, *, with_size: bool = True) -> Table:
 
 def _pair(values: Sequence[float | None]) -> str:
     return "" if all(v is None for v in values) else " / ".join("–" if v is None else w.percent(v) for v in values)
-
-
-def time_table(results: Results) -> Table:
-    """Seconds by kind of stage."""
-    groups: dict[str, list[float]] = {}
-    for stage, seconds in results.times.items():
-        groups.setdefault(stage.split("/")[0], []).append(seconds)
-    total = sum(sum(values) for values in groups.values())
-    table = Table("Time", [Column("stages", "left"), Column("number"), Column("time"), Column("share")])
-    for name, values in groups.items():
-        share = "" if total == 0 else f"{100 * sum(values) / total:.0f} %"
-        table.add(name, str(len(values)), w.duration(sum(values)), share)
-    if len(groups) > 1:
-        table.add("total", str(len(results.times)), w.duration(total), "", rule=True)
-    return table

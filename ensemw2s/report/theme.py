@@ -1,4 +1,4 @@
-"""Colours and shapes of the plots: Okabe–Ito colours, and a marker a series, so that nothing hangs on colour."""
+"""Colours, shapes and layout of plots: Okabe–Ito colours, and a marker a series, so that nothing hangs on colour."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Mode = Literal["light", "dark"]
+#: ``light`` is for files; ``page`` and ``phone`` serve both colour schemes, for their colours are CSS variables.
+Mode = Literal["light", "page", "phone"]
 
 PANEL_TITLES = {"test": "ID: held-out easy questions", "hard_test": "OOD: held-out hard questions"}
 
-ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
+ORANGE, GREEN = "#E69F00", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Background, text and line colours. Okabe–Ito's blue is too dim on a dark ground; sky blue stands in there."""
+    """Background, text and line colours. Okabe–Ito's blue is too dim on a dark ground: pages put sky blue there.
+
+    A ``narrow`` figure has its panels below each other and is as wide as a phone.
+    """
 
     background: str
     text: str
@@ -28,12 +33,22 @@ class Theme:
     grid: str
     blue: str
     green: str
+    narrow: bool = False
 
+
+_SIGNS = ("#fe0001", "#fe0002", "#fe0003", "#fe0004", "#fe0005", "#fe0006")
 
 THEMES: dict[Mode, Theme] = {
     "light": Theme("#ffffff", "#1c1e21", "#6b7178", "#e3e5e8", BLUE, GREEN),
-    "dark": Theme("#16181c", "#e8eaed", "#9aa1a9", "#30343a", SKY, "#2BBF95"),
+    "page": Theme(*_SIGNS),
+    "phone": Theme(*_SIGNS, narrow=True),
 }
+
+#: What the colours of ``page`` and ``phone`` stand for.
+CSS_VARIABLES = dict(zip(_SIGNS, ("ground", "text", "plot-faint", "plot-grid", "blue", "green"), strict=True))
+
+#: Inches.
+WIDE, NARROW = 9.8, 4.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +67,15 @@ def series_style(name: str, theme: Theme) -> Style:
         "single": Style(VERMILLION, "x"),
         "ensemble": Style(theme.blue, "o"),
         "ensemble_equal": Style(theme.blue, "p"),
+        "ensemble_all": Style(theme.blue, "h"),
+        "plain": Style(theme.faint, "v"),
+        "plain_long": Style(theme.faint, "<"),
         "bagging": Style(ORANGE, "s", "--"),
         "bagging_equal_rounds": Style(ORANGE, "s"),
         "seeds": Style(theme.green, "^", "-."),
         "seeds_equal_rounds": Style(theme.green, "^"),
         "student_single": Style(VERMILLION, "D"),
+        "student_plain": Style(theme.faint, "D"),
         "student_bagging": Style(ORANGE, "D"),
         "student_seeds": Style(theme.green, "D"),
         "student_ensemble": Style(theme.blue, "D"),
@@ -109,3 +128,22 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def panels(theme: Theme, count: int, height: float, *, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels side by side, each ``height`` inches high; below each other where it is narrow.
+
+    Args:
+        theme: its ``narrow`` decides the layout.
+        count: number of panels.
+        height: of one panel with its titles, in inches.
+        share_y: panels side by side share their vertical axis.
+    """
+    if theme.narrow:
+        figure = new_figure(NARROW, height * count)
+        return figure, [figure.add_subplot(count, 1, place + 1) for place in range(count)]
+    figure = new_figure(WIDE if count > 1 else 0.62 * WIDE, height)
+    axes: list[Axes] = []
+    for place in range(count):
+        axes.append(figure.add_subplot(1, count, place + 1, sharey=axes[0] if share_y and axes else None))
+    return figure, axes

@@ -40,6 +40,8 @@ _TEACHERS = {
     "ensemble": "ensemble",
 }
 
+_GROUPS = {"boosting": "boosting", "bagging": "bagging", "seeds": "plain"}
+
 _BRIEF = {"ensemble": "ensemble", "ensemble_equal": "equal weights", "plain_long": "plain, T× steps"}
 
 
@@ -83,6 +85,18 @@ def teacher_label(teacher: str) -> str:
 def teacher_phrase(teacher: str) -> str:
     """Name of a teacher inside a sentence."""
     return arm_phrase(teacher)
+
+
+def group_label(group: str) -> str:
+    """Name of an ensemble's members in a table."""
+    return _GROUPS.get(group, group.replace("_", " "))
+
+
+def calibrated_label(name: str) -> str:
+    """Name of an arm, or of a teacher's labels (``labels_TEACHER``), in a table of calibration."""
+    if name.startswith("labels_"):
+        return f"labels of {teacher_label(name.removeprefix('labels_'))}"
+    return arm_label(name)
 
 
 def split_label(split: str) -> str:
@@ -157,6 +171,32 @@ def duration(seconds: float) -> str:
 def count(value: int) -> str:
     """A count with thin spaces between thousands from 10 000 on."""
     return f"{value:,}".replace(",", "\u2009") if value >= 10_000 else str(value)
+
+
+def large(value: float, unit: str = "") -> str:
+    """A large number with three digits and a prefix: ``1.43 M``, ``52.3 GFLOP``."""
+    for power, prefix in ((18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        # 999.5 k and more would round to 1000 k
+        if abs(value) >= 0.9995 * 10**power:
+            scaled = value / 10**power
+            digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+            return f"{scaled:.{digits}f}\u00a0{prefix}{unit}"
+    return f"{value:.0f}\u00a0{unit}".rstrip("\u00a0")
+
+
+def round_number(value: float) -> str:
+    """A round number for an axis: ``50 G``, ``2 T``."""
+    text = large(value)
+    number, space, prefix = text.partition("\u00a0")
+    return f"{float(number):g}{space}{prefix}"
+
+
+def memory(size: int | None) -> str:
+    """Bytes as ``512 MiB`` or ``3.2 GiB``; empty where unknown."""
+    if size is None:
+        return ""
+    mebibytes = size / 2**20
+    return f"{mebibytes:.0f} MiB" if mebibytes < 1023.5 else f"{mebibytes / 1024:.1f} GiB"
 
 
 def level_text(level: float) -> str:

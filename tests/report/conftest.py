@@ -18,6 +18,9 @@ from ensemw2s.evaluation import (
     summarise,
     token_accuracy,
 )
+from ensemw2s.evaluation.cost import ArmCost, StageMemory, stage_cost
+from ensemw2s.evaluation.disagreement import disagreement, shared_errors
+from ensemw2s.evaluation.reliability import reliability
 from ensemw2s.report import run_plots
 
 SPLITS = {"test": 400, "hard_test": 400}
@@ -92,6 +95,79 @@ def rounds(world, final, total, *, boosted, start=(0.72, 0.44)):
     return out
 
 
+def beyond(world, correct, labels):
+    """Answers that fit who is right, and what they show: errors of four options, a third of them on one lure."""
+    answers = {}
+    for arm, by_split in correct.items():
+        for split, right in by_split.items():
+            wrong = np.where(world.rng.random(right.size) < 0.4, 1, world.rng.integers(1, 4, right.size))
+            answers[arm, split] = np.where(right, 0, wrong)
+    four = {split: np.full(n, 4) for split, n in world.sizes.items()}
+    pairs = [(arm, arm.removeprefix("student_")) for arm in correct if arm.startswith("student_")]
+    experts = [arm for arm in ("single", "expert_2") if arm in correct]
+    found = {
+        "disagreements": [
+            disagreement(
+                student,
+                teacher,
+                split,
+                (answers[student, split], answers[teacher, split]),
+                (correct[student][split], correct[teacher][split]),
+                options=four[split],
+            )
+            for student, teacher in pairs
+            if teacher in correct
+            for split in world.sizes
+        ],
+        "shared_errors": [
+            shared_errors(
+                "boosting",
+                split,
+                [answers[arm, split] for arm in experts],
+                [correct[arm][split] for arm in experts],
+                options=four[split],
+                resamples=200,
+            )
+            for split in world.sizes
+            if len(experts) > 1
+        ],
+    }
+    curves = []
+    for measure in ("token", "option"):
+        for arm in ("single", "ensemble", "student_ensemble", "ceiling"):
+            for split in world.sizes if arm in correct else ():
+                sure = np.clip(0.45 + 0.2 * correct[arm][split] + 0.15 * world.rng.standard_normal(400), 0.01, 1)
+                curves.append(reliability(arm, split, measure, sure, correct[arm][split], resamples=100))
+        for teacher in labels:
+            sure = world.rng.beta(4, 2, size=300)
+            right = world.rng.random(300) < sure - 0.15
+            curves.append(reliability(f"labels_{teacher}", "hard_pool", measure, sure, right, resamples=100))
+    return found | {"reliability": curves}
+
+
+GIGA = 10**9
+
+
+def costs(accuracy):
+    """Costs of the stages named in ``times``, and of the arms."""
+    train = [{"kind": "train", "what": "", "tokens": 143_456, "flops": 52 * GIGA}]
+    score = [{"kind": "score", "what": "test", "tokens": 20_000, "flops": 2 * GIGA}]
+    stages = {
+        "experts/round-01": stage_cost(train + score),
+        "experts/round-02": stage_cost(train + score),
+        "student/ensemble": stage_cost(train + score),
+        "ceiling": stage_cost(train),
+        "evaluation": stage_cost(score),
+    }
+    arms = {}
+    for place, arm in enumerate(accuracy, start=1):
+        training = 0 if arm.endswith("zero_shot") else 52 * GIGA * place
+        extra = 2 * GIGA if arm == "ensemble" else 0
+        arms[arm] = ArmCost(training=training, scoring=extra, labelling=0, total=training + extra, answer=3.5e6 * place)
+    memory = {name: StageMemory(process=600 * 2**20, device=None) for name in stages if name != "evaluation"}
+    return {"costs": stages, "arm_costs": arms, "memory": memory}
+
+
 def make_run(seed=0, accuracy=None, **changes):
     """A run's results, with every number from the functions that a real run uses."""
     world = World(seed)
@@ -142,6 +218,8 @@ def make_run(seed=0, accuracy=None, **changes):
         "selected_rounds": {"boosting": 5, "bagging": 6},
         "stop_reason": "all 6 rounds done",
         "labels": labels,
+        **beyond(world, correct, labels),
+        **costs(accuracy),
         "differences": found.differences,
         "pgr": found.pgr,
         "times": {
@@ -155,7 +233,7 @@ def make_run(seed=0, accuracy=None, **changes):
     return Results(**(fields | changes))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_factory():
     return make_run
 
@@ -168,7 +246,7 @@ def results():
 @pytest.fixture(scope="session")
 def drawn(results):
     """The run's plots by mode, drawn once."""
-    return {mode: run_plots(results, mode) for mode in ("light", "dark")}
+    return {mode: run_plots(results, mode) for mode in ("light", "page", "phone")}
 
 
 @pytest.fixture(scope="session")

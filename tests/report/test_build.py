@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from ensemw2s.errors import DataError
 from ensemw2s.report import build_report
+from ensemw2s.report.html import brief
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}
 
@@ -44,10 +44,12 @@ def parsed(path):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, fill_run_dir):
+def report(tmp_path_factory, fill_run_dir, drawn):
     """A built report for the tests that only read it."""
     folder = fill_run_dir(tmp_path_factory.mktemp("run"))
-    path = build_report(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensemw2s.report.build.run_plots", lambda results, mode="light": drawn[mode])
+        path = build_report(folder)
     assert path == folder / "report" / "report.html"
     return path
 
@@ -55,11 +57,15 @@ def report(tmp_path_factory, fill_run_dir):
 def test_report_of_a_run(report, results):
     path = report
     assert sorted(p.name for p in path.parent.iterdir()) == [
+        "accuracy-against-cost.png",
         "accuracy-by-round.png",
         "error-and-weight.png",
+        "reliability.png",
         "report.html",
         "report.md",
         "students.png",
+        "tables.md",
+        "tables.tex",
     ]
     checker, text = parsed(path)
     assert checker.seen[0] == "html"
@@ -71,8 +77,14 @@ def test_report_of_a_run(report, results):
         "Students: performance gap recovered",
         "Boosting by round",
         "Pseudo-labels, a sample",
+        "Corrected and copied errors",
+        "Errors that members share",
+        "Calibration in %",
+        "Cost and accuracy of the arms",
+        "points below the ceiling",
+        "The run took",
     ):
-        assert title in text
+        assert title in text, title
     assert "embedded:weak (62\u2009144 parameters)".replace("\u2009", " ") in text.replace("\u2009", " ")
     assert "torch 2.13.0" in text
 
@@ -84,8 +96,8 @@ def test_report_is_self_contained(report):
     for tag, name, value in checker.attributes:
         assert not re.search(r"https?:|^//|file:", value or ""), (tag, name)
         assert not name.startswith("on")
-        if name in ("src", "srcset"):
-            assert value.startswith("data:image/png;base64,")
+        if name in ("src", "srcset", "href", "xlink:href"):
+            assert value.startswith("#"), (tag, name)
     style = re.search(r"<style>(.*?)</style>", report.read_text(encoding="utf-8"), re.S).group(1)
     assert "url(" not in style
     assert "@import" not in style
@@ -98,16 +110,60 @@ def same_plots(monkeypatch, drawn):
     monkeypatch.setattr("ensemw2s.report.build.run_plots", lambda results, mode="light": drawn[mode])
 
 
-def test_plots_are_inlined_in_both_colour_schemes(report, drawn):
+def test_plots_are_inlined_for_pages_and_phones(report, drawn):
     checker, _ = parsed(report)
-    light, dark = drawn["light"], drawn["dark"]
-    images = [base64.b64decode(v.split(",")[1]) for t, n, v in checker.attributes if (t, n) == ("img", "src")]
-    sources = [base64.b64decode(v.split(",")[1]) for t, n, v in checker.attributes if (t, n) == ("source", "srcset")]
-    assert sorted(images) == sorted(light.values())
-    assert sorted(sources) == sorted(dark.values())
-    for stem, png in light.items():
+    source = report.read_text(encoding="utf-8")
+    assert checker.seen.count("svg") == 2 * len(drawn["page"]) == 10
+    for layout in ("page", "phone"):
+        for stem, svg in drawn[layout].items():
+            assert svg.decode().removeprefix("<svg ") in source, (layout, stem)
+    for stem, png in drawn["light"].items():
         assert report.with_name(f"{stem}.png").read_bytes() == png
-    assert all(value for t, n, value in checker.attributes if (t, n) == ("img", "alt"))
+    labels = [v for t, n, v in checker.attributes if (t, n) == ("svg", "aria-label")]
+    assert len(labels) == 10
+    assert all(labels)
+    ids = [v for t, n, v in checker.attributes if n == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_colours_can_be_chosen_without_any_script(report):
+    """Three radio buttons, and rules that follow them; every colour is set in both schemes."""
+    checker, _ = parsed(report)
+    choices = [v for t, n, v in checker.attributes if (t, n) == ("input", "id")]
+    assert choices == ["theme-auto", "theme-light", "theme-dark"]
+    style = re.search(r"<style>(.*?)</style>", report.read_text(encoding="utf-8"), re.S).group(1)
+    blocks = dict(re.findall(r"(:root[^{]*)\{([^}]*)\}", style))
+    light, dark = blocks[":root:has(#theme-light:checked) "], blocks[":root:has(#theme-dark:checked) "]
+    names = [re.findall(r"(--[a-z-]+):", block) for block in (light, dark)]
+    assert names[0] == names[1]
+    assert {"--ground", "--text", "--plot-grid", "--blue"} <= set(names[0])
+    body = report.read_text(encoding="utf-8")
+    used = set(re.findall(r"var\((--[a-z-]+)\)", body))
+    assert used <= set(names[0]) | {"--font"}
+
+
+def test_contents_lead_to_every_table(report):
+    checker, _ = parsed(report)
+    targets = {v for t, n, v in checker.attributes if n == "id"}
+    links = [v for t, n, v in checker.attributes if (t, n) == ("a", "href")]
+    assert len(links) == len(set(links)) > 10
+    assert {link.removeprefix("#") for link in links} <= targets
+
+
+def test_titles_in_the_contents_are_brief():
+    assert brief("Accuracy in %, mean ± standard deviation over 3 seeds") == "Accuracy"
+    assert brief("Students: performance gap recovered") == "Students"
+    assert brief("Boosting by round (accuracy in %)") == "Boosting by round"
+    assert brief("Paired differences in points") == "Paired differences"
+
+
+def test_tables_alone_in_markdown(report):
+    text = report.with_name("tables.md").read_text(encoding="utf-8")
+    whole = report.with_name("report.md").read_text(encoding="utf-8")
+    tables = text.rstrip().split("\n\n**")
+    assert len(tables) == 10
+    for table in tables:
+        assert table.removeprefix("**").strip() in whole
 
 
 def test_user_text_is_escaped(report):
@@ -140,7 +196,7 @@ def test_report_needs_results_only(run_dir):
     (run_dir / "config.yaml").unlink()
     _, text = parsed(build_report(run_dir))
     assert "Accuracy in %" in text
-    assert "Configuration" not in text
+    assert "Configuration" not in text.split()
     assert "Pseudo-labels, a sample" not in text
 
 
@@ -159,7 +215,13 @@ def test_markdown_report(report):
     text = report.with_name("report.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny: weak-to-strong run\n")
     links = re.findall(r"\]\((.+?)\)", text)
-    assert sorted(links) == ["accuracy-by-round.png", "error-and-weight.png", "students.png"]
+    assert sorted(links) == [
+        "accuracy-against-cost.png",
+        "accuracy-by-round.png",
+        "error-and-weight.png",
+        "reliability.png",
+        "students.png",
+    ]
     assert "| **boosted ensemble** |" in text
 
 
@@ -169,7 +231,7 @@ def test_report_over_seeds(tmp_path, seeds):
     assert "over 3 seeds" in text
     assert "Three seeds prove little" in text
     assert "Differences seed by seed" in text
-    assert checker.seen.count("img") == 2
+    assert checker.seen.count("svg") == 4
     assert (tmp_path / "report" / "paired-differences.png").exists()
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from PIL import Image
 from ensemw2s.evaluation import aggregate
 from ensemw2s.report import run_plots, seed_plots
 from ensemw2s.report.plots import DPI
-from ensemw2s.report.theme import THEMES, series_style
+from ensemw2s.report.theme import NARROW, THEMES, WIDE, series_style
+
+RUN_PLOTS = ["accuracy-by-round", "error-and-weight", "students", "reliability", "accuracy-against-cost"]
 
 
 def pixels(png):
@@ -26,22 +30,17 @@ def has_colour(image, colour):
     return int((np.abs(image - rgb(colour)).max(axis=2) <= 3).sum())
 
 
-@pytest.fixture(scope="module", params=["light", "dark"])
-def mode(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def plots(drawn, seeds, mode):
-    return drawn[mode] | seed_plots(seeds, mode)
+def plots(drawn, seeds):
+    return drawn["light"] | seed_plots(seeds)
 
 
 def test_every_plot_is_there(plots):
-    assert list(plots) == ["accuracy-by-round", "error-and-weight", "students", "seeds", "paired-differences"]
+    assert list(plots) == [*RUN_PLOTS, "seeds", "paired-differences"]
 
 
-def test_plots_have_their_size_and_are_not_blank(plots, mode):
-    ground = rgb(THEMES[mode].background)
+def test_plots_have_their_size_and_are_not_blank(plots):
+    ground = rgb(THEMES["light"].background)
     for name, png in plots.items():
         image = pixels(png)
         height, width, _ = image.shape
@@ -54,8 +53,8 @@ def test_plots_have_their_size_and_are_not_blank(plots, mode):
         assert (np.abs(edge - ground).max(axis=1) < 10).mean() > 0.99, name
 
 
-def test_series_have_their_colours(plots, mode):
-    theme = THEMES[mode]
+def test_series_have_their_colours(plots):
+    theme = THEMES["light"]
     for stem, arms in {
         "accuracy-by-round": ("ensemble", "bagging", "expert"),
         "students": ("single", "student_ensemble", "bagging", "ceiling"),
@@ -102,11 +101,13 @@ def test_intervals_are_drawn_where_the_numbers_are(run_factory):
 
 def test_runs_with_little_in_them(run_factory):
     only = run_factory(accuracy={"single": (0.7, 0.4)}, rounds={})
-    assert list(run_plots(only)) == ["students"]
+    assert list(run_plots(only)) == ["students", "reliability", "accuracy-against-cost"]
+    bare = run_factory(accuracy={"single": (0.7, 0.4)}, rounds={}, reliability=[], arm_costs={})
+    assert list(run_plots(bare)) == ["students"]
     one = run_factory()
     one.rounds["boosting"][:] = one.rounds["boosting"][:1]
     one.rounds["bagging"][:] = []
-    assert set(run_plots(one)) == {"accuracy-by-round", "error-and-weight", "students"}
+    assert set(run_plots(one)) == set(RUN_PLOTS)
     uniform = run_factory()
     for entry in uniform.rounds["boosting"]:
         object.__setattr__(entry, "epsilon", None)
@@ -119,7 +120,7 @@ def test_dropped_rounds_and_extreme_weights(run_factory):
     for name, value in (("kept", False), ("splits", {}), ("alpha", -0.3), ("epsilon_prior", None)):
         object.__setattr__(last, name, value)
     object.__setattr__(results.rounds["boosting"][0], "alpha", 37.5)
-    assert len(run_plots(results)) == 3
+    assert len(run_plots(results)) == len(RUN_PLOTS)
 
 
 def test_accuracies_at_the_ends(run_factory):
@@ -130,3 +131,36 @@ def test_accuracies_at_the_ends(run_factory):
 def test_seed_plots_without_claims(run_factory):
     runs = [run_factory(seed, accuracy={"single": (0.7, 0.4), "plain": (0.7, 0.5)}) for seed in range(2)]
     assert list(seed_plots(aggregate(runs))) == ["seeds"]
+
+
+@pytest.mark.parametrize("layout", ["page", "phone"])
+def test_svg_follows_the_page(drawn, seeds, layout):
+    """Colours are variables, fonts the page's, ids of one plot alone, and nothing points elsewhere."""
+    plots = drawn[layout] | seed_plots(seeds, layout)
+    assert list(plots) == [*RUN_PLOTS, "seeds", "paired-differences"]
+    seen = set()
+    for name, data in plots.items():
+        root = ElementTree.fromstring(data.replace(b"xlink:href", b"href"))
+        text = data.decode()
+        assert root.tag == "svg"
+        assert "#fe000" not in text
+        assert "var(--text)" in text
+        assert not re.search(r"<style|<script|https?:|DejaVu|<image", text), name
+        ids = {element.get("id") for element in root.iter() if element.get("id")}
+        assert ids
+        assert not ids & seen, name
+        seen |= ids
+        used = set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", text))
+        assert used <= ids, name
+        width = float(root.get("viewBox").split()[2]) / 72
+        assert width == pytest.approx(NARROW if layout == "phone" else WIDE, abs=0.01) or name == "paired-differences"
+
+
+def test_phone_plots_stack_their_panels(drawn):
+    def size(data):
+        return [float(x) for x in re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', data).groups()]
+
+    for name in RUN_PLOTS:
+        (wide, low), (narrow, high) = size(drawn["page"][name]), size(drawn["phone"][name])
+        assert narrow < 0.5 * wide, name
+        assert high > 1.5 * low, name

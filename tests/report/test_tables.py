@@ -8,6 +8,8 @@ from rich.console import Console
 
 from ensemw2s.evaluation import PGR, aggregate
 from ensemw2s.report import Column, Table, console_report, run_tables, seed_tables, to_markdown, to_rich
+from ensemw2s.report.beyond_tables import calibration_table, disagreement_table, shared_error_table
+from ensemw2s.report.cost_tables import arm_cost_table, cost_table
 from ensemw2s.report.tables import (
     accuracy_table,
     difference_table,
@@ -15,7 +17,6 @@ from ensemw2s.report.tables import (
     pgr_cell,
     round_table,
     student_table,
-    time_table,
 )
 from ensemw2s.report.wording import percent
 
@@ -123,10 +124,82 @@ def test_round_table_of_generation_says_what_it_measures(run_factory):
     assert "Teacher-forced" in table.notes[-1]
 
 
-def test_time_table_adds_up(results):
-    table = time_table(results)
+def test_cost_table_adds_up(results):
+    table = cost_table(results)
+    nb = "\u00a0"
+    assert row(table, "experts").cells == (
+        "experts",
+        "2",
+        f"327{nb}k",
+        f"108{nb}GFLOP",
+        "11.9 s",
+        "12 %",
+        "600 MiB",
+    )
+    assert row(table, "evaluation").cells == ("evaluation", "1", f"20.0{nb}k", f"2.00{nb}GFLOP", "", "", "")
+    assert row(table, "data").cells[2:4] == ("", "")
+    assert table.rows[-1].cells[:6] == ("total", "6", f"654{nb}k", f"216{nb}GFLOP", "1 min 38 s", "")
+    assert "6·N·D" in table.notes[0]
+
+
+def test_cost_of_a_run_that_did_not_count(run_factory):
+    """Runs of older versions know their seconds only."""
+    table = cost_table(run_factory(costs={}, memory={}, arm_costs={}))
+    assert [c.header for c in table.columns] == ["stages", "number", "time", "share"]
     assert row(table, "experts").cells == ("experts", "2", "11.9 s", "12 %")
-    assert table.rows[-1].cells[:3] == ("total", "5", "1 min 38 s")
+    assert arm_cost_table(run_factory(arm_costs={})).rows == []
+
+
+def test_device_memory_is_told_where_there_was_a_device(run_factory):
+    from ensemw2s.evaluation.cost import StageMemory
+
+    memory = {"ceiling": StageMemory(process=3 * 2**30, device=5 * 2**29)}
+    table = cost_table(run_factory(memory=memory))
+    assert row(table, "ceiling").cells[-1] == "3.0 GiB"
+    assert table.notes[-1].endswith("on the device at most 2.5 GiB.")
+
+
+def test_arms_beside_their_cost(results):
+    table = arm_cost_table(results)
+    found = row(table, "boosted ensemble").cells
+    place = list(results.arm_costs).index("ensemble") + 1
+    assert found[1] == f"{52 * place}\u00a0G"
+    assert found[2] == f"{52 * place + 2}\u00a0G"
+    single = list(results.arm_costs).index("single") + 1
+    assert found[3] == f"{(52 * place + 2) / (52 * single):.1f}"
+    assert found[5:] == tuple(percent(results.arms["ensemble"][s].accuracy) for s in ("test", "hard_test"))
+    assert row(table, "weak base, zero-shot").cells[1:4] == ("–", "–", "")
+
+
+def test_disagreement_table(results):
+    table = disagreement_table(results)
+    found = next(d for d in results.disagreements if (d.teacher, d.split) == ("ensemble", "hard_test"))
+    cells = row(table, "ensemble", "OOD").cells
+    for cell, share in zip(cells[2:6], (found.corrected_share, found.copied_share, found.spoiled_share), strict=False):
+        assert cell == f"{100 * share.share:.1f} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    assert cells[5].startswith(f"{100 * found.same_wrong.share:.1f} [")
+    assert cells[6] == "33.3"
+    assert len(disagreement_table(results, wide=False).columns) == 5
+
+
+def test_shared_error_table(results):
+    found = next(e for e in results.shared_errors if e.split == "test")
+    cells = row(shared_error_table(results), "2 boosting", "ID").cells
+    assert cells[2:4] == (percent(found.both_wrong), percent(found.both_wrong_if_independent))
+    assert cells[4] == f"{percent(found.same_wrong)} [{percent(found.low)}, {percent(found.high)}]"
+    assert cells[5:] == ("33.3", percent(found.all_same_wrong.share))
+
+
+def test_calibration_table(results):
+    table = calibration_table(results)
+    assert [c.header for c in table.columns] == ["of", "split", "right", "confidence", "ECE", "share", "ECE"]
+    by = {(r.name, r.split, r.measure): r for r in results.reliability}
+    token, option = by["labels_ensemble", "hard_pool", "token"], by["labels_ensemble", "hard_pool", "option"]
+    cells = row(table, "labels of ensemble").cells
+    assert cells[:4] == ("labels of ensemble", "pool", percent(token.accuracy), percent(token.mean_confidence))
+    assert cells[6] == f"{percent(option.ece)} [{percent(option.low)}, {percent(option.high)}]"
+    narrow = calibration_table(results, wide=False)
+    assert [c.header for c in narrow.columns] == ["of", "split", "right", "share", "ECE"]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
@@ -196,9 +269,12 @@ def test_a_row_of_the_wrong_length_is_refused():
         Table("t", [Column("a"), Column("b")]).add("x")
 
 
+NOTHING = {"reliability": [], "disagreements": [], "shared_errors": [], "costs": {}, "arm_costs": {}, "memory": {}}
+
+
 def test_tables_without_data_are_left_out(run_factory):
     accuracy = {"single": (0.7, 0.4)}
-    results = run_factory(accuracy=accuracy, rounds={}, labels={}, times={}, selected_rounds={})
+    results = run_factory(accuracy=accuracy, rounds={}, labels={}, times={}, selected_rounds={}, **NOTHING)
     assert [t.title for t in run_tables(results)] == ["Accuracy in %"]
 
 

@@ -1,0 +1,180 @@
+"""The tables and the words of a sweep, from ``sweep.json`` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.evaluation.over_cells import CellComparison, CellResult, SweepResults
+from ensemw2s.report import wording as w
+from ensemw2s.report.seed_tables import mean_sd
+from ensemw2s.report.table import Column, Table
+from ensemw2s.report.tables import WIDE, pgr_cell
+
+
+def sweep_tables(results: SweepResults, width: int = WIDE) -> list[Table]:
+    """All tables of a sweep that have rows, the most important first.
+
+    Args:
+        results: the sweep.
+        width: characters available; below :data:`~ensemw2s.report.tables.WIDE` the table of cells leaves out cost.
+    """
+    tables = [
+        cell_table(results, wide=width >= WIDE),
+        cell_comparison_table(results),
+        cell_student_table(results),
+        settings_table(results),
+        failure_table(results),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def cell_table(results: SweepResults, *, wide: bool = True) -> Table:
+    """Cells × (arm, split): mean ± standard deviation over seeds."""
+    seeds = len(results.seeds)
+    shown = [arm for arm in results.compared if any(arm in cell.arms for cell in results.cells)]
+    columns = [Column("cell", "left"), Column("seeds")]
+    columns += [Column(f"{_brief(arm)} {w.split_label(split)}") for arm in shown for split in TEST_SPLITS]
+    columns += [Column("rounds"), Column("cost")] if wide else []
+    spread = ", mean ± standard deviation" if seeds > 1 else ""
+    table = Table(f"Accuracy in %{spread} over {seeds} seed{'s' if seeds != 1 else ''}", columns)
+    for cell in results.cells:
+        row = [_name(results, cell.name), _progress(cell)]
+        row += [mean_sd(cell.arms.get(arm, {}).get(split)) for arm in shown for split in TEST_SPLITS]
+        if wide:
+            chosen = sorted(set(cell.selected_rounds))
+            row.append("–".join(map(str, dict.fromkeys([chosen[0], chosen[-1]]))) if chosen else "")
+            row.append(w.large(cell.costs["ensemble"]) if cell.costs.get("ensemble") else "")
+        table.add(*row, strong=cell.name == results.baseline)
+    if not shown:
+        table.rows.clear()
+    table.notes = [f"{_arms_note(shown)} *: the baseline.".strip()]
+    if wide:
+        table.notes.append("Rounds: chosen on validation. Cost: operations to build the boosted ensemble.")
+    return table
+
+
+def _brief(arm: str) -> str:
+    return {"ensemble": "ensemble", "student_ensemble": "student"}.get(arm, w.arm_label(arm))
+
+
+def _arms_note(shown: list[str]) -> str:
+    names = {"ensemble": "Ensemble: the boosted one.", "student_ensemble": "Student: from the boosted ensemble."}
+    return " ".join(names[arm] for arm in shown if arm in names)
+
+
+def _name(results: SweepResults, name: str) -> str:
+    return f"{name} *" if name == results.baseline else name
+
+
+def _progress(cell: CellResult) -> str:
+    done = sum(job.state == "finished" for job in cell.jobs)
+    return str(done) if done == len(cell.jobs) else f"{done}/{len(cell.jobs)}"
+
+
+def cell_comparison_table(results: SweepResults) -> Table:
+    """Every cell against the baseline: paired t-tests over seeds with Holm's adjustment."""
+    level = w.level_text(results.level)
+    columns = [
+        Column("cell − baseline", "left"),
+        Column("arm", "left"),
+        Column("split", "left"),
+        Column(f"mean [{level}]"),
+        Column("sd"),
+        Column("p"),
+        Column("p Holm"),
+    ]
+    table = Table("Against the baseline, in points", columns)
+    last = ""
+    for found in results.comparisons:
+        sd = "" if found.sd is None else w.percent(found.sd)
+        cells = (_brief(found.arm), w.split_label(found.split), difference(found), sd, w.p_value(found.p))
+        table.add("" if found.cell == last else found.cell, *cells, w.p_value(found.p_holm), rule=found.cell != last)
+        last = found.cell
+    if not table.rows:
+        return table
+    count = len(table.rows)
+    table.notes = [f"Baseline: {results.baseline}. Paired t-test over seeds; Holm's adjustment over all {count} tests."]
+    few = [c for c in results.comparisons if len(c.seeds) < len(results.seeds)]
+    if few:
+        names = dict.fromkeys(c.cell for c in few)
+        table.notes.append(f"Not all seeds are there yet for: {'; '.join(names)}.")
+    if any(c.p is None for c in results.comparisons):
+        table.notes.append("–: no test, for want of a second seed or because the differences do not vary.")
+    return table
+
+
+def difference(found: CellComparison) -> str:
+    """``+2.1 [−0.3, 4.5]``."""
+    return w.interval(w.points(found.mean), found.low, found.high)
+
+
+def cell_student_table(results: SweepResults) -> Table:
+    """PGR of the student from the boosted ensemble, by cell."""
+    table = Table("Performance gap recovered", [Column("cell", "left"), Column("PGR ID"), Column("PGR OOD")])
+    for cell in results.cells:
+        found = cell.pgr.get("student_ensemble", {})
+        if found:
+            name = _name(results, cell.name)
+            table.add(name, *(pgr_cell(found.get(s)) for s in TEST_SPLITS), strong=cell.name == results.baseline)
+    table.notes = [
+        "Of the student from the boosted ensemble; over several seeds the ratio of means. Fieller's interval."
+    ]
+    return table
+
+
+def settings_table(results: SweepResults) -> Table:
+    """What sets listed cells apart; a grid's cells say it in their names."""
+    table = Table("Settings of the cells", [Column("cell", "left"), Column("settings", "left")])
+    for cell in results.cells:
+        if set(cell.settings) != set(results.over):
+            table.add(cell.name, ", ".join(f"{key}={shown(value)}" for key, value in cell.settings.items()))
+    return table
+
+
+def shown(value: Any) -> str:
+    """A setting as it would be written on the command line."""
+    words = {True: "true", False: "false", None: "null"}
+    if isinstance(value, bool) or value is None:
+        return words[value]
+    if isinstance(value, list):
+        return "[" + ",".join(map(shown, value)) + "]"
+    return str(value)
+
+
+def failure_table(results: SweepResults) -> Table:
+    """Runs that failed, and why."""
+    table = Table("Failed runs", [Column("cell", "left"), Column("seed"), Column("why", "left")])
+    for cell in results.cells:
+        failed = [job for job in cell.jobs if job.state == "failed"]
+        reasons = {job.error for job in failed}
+        if len(failed) == len(cell.jobs) > 1 and len(reasons) == 1:
+            table.add(cell.name, "all", failed[0].error or "")
+            continue
+        for job in failed:
+            table.add(cell.name, str(job.seed), job.error or "")
+    table.notes = ["The same command tries them again."] if table.rows else []
+    return table
+
+
+def sweep_sentences(results: SweepResults) -> list[str]:
+    """What a sweep shows, sentence by sentence: a cell differs where its test says so after Holm's adjustment."""
+    done = sum(job.state == "finished" for cell in results.cells for job in cell.jobs)
+    total = sum(len(cell.jobs) for cell in results.cells)
+    failed = sum(job.state == "failed" for cell in results.cells for job in cell.jobs)
+    text = f"{done} of {total} runs are finished" + (f", {failed} failed." if failed else ".")
+    sentences = [text]
+    alpha = 1.0 - results.level
+    clear = [c for c in results.comparisons if c.p_holm is not None and c.p_holm < alpha]
+    for found in clear:
+        verb = "is better than" if found.mean > 0 else "is worse than"
+        where = f"for {w.arm_phrase(found.arm)} on {w.split_label(found.split)}"
+        numbers = f"{difference(found)} points, {w.p_phrase(found.p_holm or 0.0)} after Holm"
+        sentences.append(f"{found.cell} {verb} the baseline {where} ({numbers}).")
+    tested = [c for c in results.comparisons if c.p_holm is not None]
+    if tested and not clear:
+        sentences.append(
+            f"Of {len(tested)} comparisons with the baseline ({results.baseline}) none is clear after Holm."
+        )
+    sentences.append(results.caution)
+    return sentences

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from rich.console import Console
+
+from ensemw2s.evaluation.over_cells import (
+    JobResult,
+    SweepResults,
+    cell_result,
+    compare_cells,
+    sweep_caution,
+)
+from ensemw2s.report import build_report, console_report, load_results
+from ensemw2s.report.plots import sweep_plots
+from ensemw2s.report.sweep_tables import cell_comparison_table, sweep_sentences, sweep_tables
+
+NAMES = ("level=token,rounds=3", "level=example,rounds=3", "level=token,rounds=5")
+
+
+def make_sweep(run_factory, seeds=(0, 1, 2), failed=None):
+    cells = []
+    for k, name in enumerate(NAMES):
+        jobs, results = [], {}
+        for seed in seeds:
+            folder = f"cells/{name}/seed-{seed}"
+            if (name, seed) == failed:
+                jobs.append(
+                    JobResult(seed=seed, state="failed", directory=folder, error="The disk is full: [/x] 0 MiB.")
+                )
+                continue
+            jobs.append(JobResult(seed=seed, state="finished", directory=folder, seconds=3.0, flops=10**9))
+            accuracy = {
+                "single": (0.7, 0.4), "ensemble": (0.75, 0.5), "student_single": (0.7, 0.5),
+                "student_ensemble": (0.77, 0.55), "ceiling": (0.95, 0.9),
+            }  # fmt: skip
+            found = run_factory(seed + 10 * k, accuracy=accuracy)
+            results[seed] = dataclasses.replace(found, seed=seed)
+        level, rounds = (part.partition("=")[2] for part in name.split(","))
+        cells.append(cell_result(name, {"boosting.level": level, "boosting.rounds": int(rounds)}, jobs, results))
+    compared = ("ensemble", "student_ensemble")
+    return SweepResults(
+        name="tiny",
+        task="choice",
+        over={"boosting.level": ["token", "example"], "boosting.rounds": [3, 5]},
+        seeds=tuple(seeds),
+        baseline=NAMES[0],
+        compared=compared,
+        level=0.95,
+        cells=cells,
+        comparisons=compare_cells(cells, NAMES[0], compared, 0.95),
+        caution=sweep_caution(len(seeds), 0.95),
+    )
+
+
+@pytest.fixture(scope="module")
+def sweep(run_factory):
+    return make_sweep(run_factory)
+
+
+def test_cells_and_comparisons_hold_the_numbers(sweep):
+    cells, against, pgr = sweep_tables(sweep)
+    assert [c.header for c in cells.columns][:6] == [
+        "cell", "seeds", "ensemble ID", "ensemble OOD", "student ID", "student OOD",
+    ]  # fmt: skip
+    summary = sweep.cells[0].arms["ensemble"]["test"]
+    assert cells.rows[0].cells[0] == f"{NAMES[0]} *"
+    assert cells.rows[0].cells[1:3] == ("3", f"{100 * summary.mean:.1f} ± {100 * summary.sd:.1f}")
+    assert cells.rows[0].strong
+    assert not cells.rows[1].strong
+    assert cells.rows[0].cells[6] == "5"  # the rounds that validation chose, the same for all seeds
+    found = sweep.comparison(NAMES[1], "ensemble", "test")
+    row = against.rows[0].cells
+    assert row[:3] == (NAMES[1], "ensemble", "ID")
+    assert row[3].startswith(f"{100 * found.mean:+.1f} [".replace("-", "−"))
+    assert len(against.rows) == 8
+    assert "all 8 tests" in against.notes[0]
+    assert len(pgr.rows) == 3
+
+
+def test_words_follow_the_tests(sweep):
+    assert any("none is clear after Holm" in sentence for sentence in sweep_sentences(sweep))
+
+    def told(mean, p):
+        found = [dataclasses.replace(c, mean=mean, p_holm=p if c.cell == NAMES[1] else 1.0) for c in sweep.comparisons]
+        return " ".join(sweep_sentences(dataclasses.replace(sweep, comparisons=found)))
+
+    better = told(0.04, 0.01)
+    assert f"{NAMES[1]} is better than the baseline for the boosted ensemble on ID (+4.0" in better
+    assert "p\u00a0=\u00a00.010 after Holm" in better
+    assert "9 of 9 runs are finished." in better
+    assert f"{NAMES[1]} is worse than the baseline" in told(-0.04, 0.049)
+    assert "is worse" not in told(-0.04, 0.051)
+
+
+def test_failures_are_shown(run_factory):
+    sweep = make_sweep(run_factory, failed=(NAMES[2], 1))
+    failures = sweep_tables(sweep)[-1]
+    assert failures.title == "Failed runs"
+    assert failures.rows[0].cells == (NAMES[2], "1", "The disk is full: [/x] 0 MiB.")
+    assert "8 of 9 runs are finished, 1 failed." in " ".join(sweep_sentences(sweep))
+    table = cell_comparison_table(sweep)
+    assert any(f"Not all seeds are there yet for: {NAMES[2]}." in note for note in table.notes)
+    assert sweep_tables(sweep)[0].rows[2].cells[1] == "2/3"
+
+
+def test_one_seed_makes_no_claims(run_factory):
+    sweep = make_sweep(run_factory, seeds=(0,))
+    cells, against, *_ = sweep_tables(sweep)
+    assert cells.title == "Accuracy in % over 1 seed"
+    assert {row.cells[5] for row in against.rows} == {"–"}
+    assert "no test" in " ".join(sweep_sentences(sweep))
+
+
+def test_report_of_a_sweep(sweep, tmp_path):
+    sweep.write(tmp_path / "sweep.json")
+    assert load_results(tmp_path) == sweep
+    page = build_report(tmp_path)
+    names = {"cells.png", "report.html", "report.md", "tables.md", "tables.tex"}
+    assert {path.name for path in page.parent.iterdir()} == names
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<svg ") == 2
+    assert "sweep over 3 configurations" in text
+    assert re.search(r"boosting\.rounds: 3, 5", text)
+
+
+def test_nothing_finished_yet_is_a_report_too(run_factory, tmp_path):
+    empty = make_sweep(run_factory)
+    waiting = [
+        cell_result(c.name, c.settings, [JobResult(seed=0, state="waiting", directory="x")], {}) for c in empty.cells
+    ]
+    bare = dataclasses.replace(empty, cells=waiting, comparisons=[], seeds=(0,))
+    assert sweep_tables(bare) == []
+    assert sweep_plots(bare) == {}
+    assert "0 of 3 runs are finished." in sweep_sentences(bare)
+
+
+def test_console_shows_the_main_tables(sweep, capsys):
+    Console(width=80).print(console_report(sweep, 80))
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "Against the baseline, in points" in shown
+    assert "Performance gap recovered" not in shown
