@@ -6,14 +6,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #include "kernels.hpp"
+#include "large_memory.hpp"
 #include "philox.hpp"
 #include "threads.hpp"
 
@@ -32,18 +27,20 @@ public:
     // `total` is the sum of the weights and `heaviest` the index of a largest one.
     template <class Weight>
     AliasTable(const Weight* weights, std::size_t size, double total, std::size_t heaviest)
-        : buckets_(allocate(size)), size_(size) {
+        : buckets_(large_array<AliasBucket>(size)), size_(size) {
         build(weights, total, static_cast<std::uint32_t>(heaviest));
     }
 
-    // Draws [first, first + size) of a stream; `first` is a multiple of kGroup.
-    void draw(const RandomStream& stream, std::size_t first, std::size_t size, std::int64_t* out) const {
+    // Draws [first, first + size) of a stream.
+    void draw(const RandomStream& stream, std::uint64_t first, std::size_t size, std::int64_t* out) const {
         constexpr std::size_t kChunk = 256;  // far enough ahead for the buckets to be in the cache when they are needed
-        std::uint64_t bits[kChunk];
+        std::uint64_t numbers[kChunk];
         const AliasBucket* buckets = buckets_.get();
-        for (std::size_t done = 0; done < size; done += kChunk) {
-            const std::size_t count = size - done < kChunk ? size - done : kChunk;
-            kernels().random_bits(stream, first + done, count, bits);
+        for (std::size_t done = 0; done < size;) {
+            const std::size_t skip = (first + done) % kGroup;
+            const std::size_t count = std::min(kChunk - skip, size - done);
+            kernels().random_bits(stream, first + done - skip, skip + count, numbers);
+            const std::uint64_t* bits = numbers + skip;
             for (std::size_t i = 0; i < count; ++i) {
                 __builtin_prefetch(buckets + position(bits[i]).bucket);
             }
@@ -52,29 +49,15 @@ public:
                 const AliasBucket bucket = buckets[at.bucket];
                 out[done + i] = static_cast<std::int64_t>(at.fraction < bucket.threshold ? at.bucket : bucket.alias);
             }
+            done += count;
         }
     }
 
 private:
-    static constexpr std::align_val_t kPage{std::size_t{1} << 21U};
-
-    struct Free {
-        void operator()(AliasBucket* buckets) const { ::operator delete(buckets, kPage); }
-    };
     struct Position {
         std::uint64_t bucket;
         std::uint32_t fraction;
     };
-
-    // Large pages spare most of the address translation that random look-ups would need.
-    static std::unique_ptr<AliasBucket[], Free> allocate(std::size_t size) {
-        const std::size_t bytes = size * sizeof(AliasBucket);
-        void* memory = ::operator new(bytes, kPage);
-#ifdef __linux__
-        madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: nothing is lost where it is refused
-#endif
-        return std::unique_ptr<AliasBucket[], Free>(static_cast<AliasBucket*>(memory));
-    }
 
     // A 64-bit number times the size: the upper 64 bits are the bucket, the next 32 the place in it.
     [[nodiscard]] Position position(std::uint64_t bits) const {
@@ -176,7 +159,7 @@ private:
         }
     }
 
-    std::unique_ptr<AliasBucket[], Free> buckets_;
+    LargeArray<AliasBucket> buckets_;
     std::size_t size_;
 };
 

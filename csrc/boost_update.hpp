@@ -1,4 +1,6 @@
 // The boosting step on token weights: D_j <- D_j exp(alpha s_j) / Z, with an optional cap on any weight, in place.
+// Z is found in a sweep of its own that only reads, unless the caller knows it. Sums over segments of the new weights
+// are formed while these are written.
 #pragma once
 
 #include <algorithm>
@@ -10,176 +12,176 @@
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "compensated.hpp"
 #include "errors.hpp"
 #include "kernels.hpp"
+#include "log_growth.hpp"
+#include "segment_sum.hpp"
 #include "threads.hpp"
 
 namespace ensemw2s {
 
-struct UpdateResult {
-    double total = 0.0;    // Z, the sum of D_j exp(alpha s_j)
-    double n_eff = 0.0;    // 1 / sum of the squares of the new weights
-    double largest = 0.0;  // of the new weights
+struct UpdateOptions {
+    double alpha = 0.0;
+    std::optional<double> cap;
+    std::optional<double> total;            // the sum of D_j exp(alpha s_j), if it is known
+    std::span<const std::int64_t> offsets;  // of segments, checked; or empty
+    std::span<double> segment_sums;
+    int threads = 0;
 };
 
-// Grown weights in the logarithm, for exponents or weights beyond the range in which products are safe:
-// v_j = exp(log w_j + alpha s_j - shift). Same interface as the fast kernels, one value at a time.
-template <class Weight, class Wrong>
-struct LogGrowth {
-    static double exponent(Weight weight, Wrong wrong, double alpha) {
-        return weight > 0 ? std::log(static_cast<double>(weight)) + alpha * static_cast<double>(wrong) : -HUGE_VAL;
-    }
-
-    static GrownSums sums(const Weight* weights, const Wrong* wrong, std::size_t size, Growth growth) {
-        GrownSums out;
-        for (std::size_t i = 0; i < size; ++i) {
-            const double grown = std::exp(exponent(weights[i], wrong[i], growth.alpha) - growth.shift);
-            out.sum.add(grown);
-            out.squares += grown * grown;
-            out.largest = std::max(out.largest, grown);
-        }
-        return out;
-    }
-
-    static CappedSums capped(const Weight* weights, const Wrong* wrong, std::size_t size, Growth growth, double factor,
-                             double limit) {
-        CappedSums out;
-        for (std::size_t i = 0; i < size; ++i) {
-            const double grown = std::exp(exponent(weights[i], wrong[i], growth.alpha) - growth.shift);
-            if (grown * factor > limit) {
-                ++out.above;
-            } else {
-                out.below.add(grown);
-            }
-        }
-        return out;
-    }
-
-    static StoredSums store(Weight* weights, const Wrong* wrong, std::size_t size, Growth growth, double factor,
-                            double limit) {
-        StoredSums out;
-        for (std::size_t i = 0; i < size; ++i) {
-            const double grown = std::exp(exponent(weights[i], wrong[i], growth.alpha) - growth.shift);
-            const double kept = std::min(grown * factor, limit);
-            out.squares += kept * kept;
-            out.largest = std::max(out.largest, kept);
-            weights[i] = static_cast<Weight>(kept);
-        }
-        return out;
-    }
-
-    // The largest exponent, which as the shift makes the largest v_j 1.
-    static double peak(const Weight* weights, const Wrong* wrong, std::size_t size, double alpha) {
-        double out = -HUGE_VAL;
-        for (std::size_t i = 0; i < size; ++i) {
-            out = std::max(out, exponent(weights[i], wrong[i], alpha));
-        }
-        return out;
-    }
+struct UpdateResult {
+    double total = 0.0;    // Z, the sum of D_j exp(alpha s_j)
+    double sum = 0.0;      // of the new weights
+    double n_eff = 0.0;    // the square of that / the sum of the squares of the new weights
+    double largest = 0.0;  // of the new weights
 };
 
 template <class Weight, class Wrong>
 class BoostUpdate {
 public:
-    BoostUpdate(std::span<Weight> weights, const Wrong* wrong, double alpha, std::optional<double> cap,
-                const GrowthKernels<Weight, Wrong>& fast, int threads)
-        : weights_(weights),
-          wrong_(wrong),
-          capped_(cap.has_value()),
-          cap_(cap.value_or(0.0)),
-          kernels_(fast),
-          threads_(threads) {
-        growth_.alpha = alpha;
-    }
+    BoostUpdate(std::span<Weight> weights, const Wrong* wrong, const UpdateOptions& options,
+                const GrowthKernels<Weight, Wrong>& fast)
+        : weights_(weights), wrong_(wrong), options_(options), kernels_(fast) {}
 
-    // Nothing is written unless everything is valid.
+    // Where the total is not known, nothing is written unless everything is valid.
     UpdateResult run() {
         check_arguments();
-        constexpr double kSafeAlpha = 300.0;
-        constexpr double kSafeTotal = 1e100;
-        growth_.shift = std::max(growth_.alpha, 0.0);
-        GrownSums grown = sum_all();
-        if (grown.invalid_weight || grown.invalid_wrong) {
-            reject();
+        if (options_.total.has_value() && !options_.cap.has_value() && std::abs(options_.alpha) <= kSafeAlpha &&
+            is_safe(*options_.total)) {
+            return in_one_sweep(*options_.total);
+        }
+        set_growth(1.0);
+        Part grown = sum_all();
+        if (grown.suspect) {
+            reject_invalid(weights_.data(), wrong_, weights_.size(), "weights");
         }
         const double plain = grown.sum.value();
-        if (std::abs(growth_.alpha) > kSafeAlpha || !(plain >= 1.0 / kSafeTotal && plain <= kSafeTotal)) {
+        if (std::abs(options_.alpha) > kSafeAlpha || !is_safe(plain)) {
             use_logarithms();
             grown = sum_all();
         }
         const double total = grown.sum.value();
-        double factor = 1.0 / total;
-        double limit = std::numeric_limits<double>::infinity();
-        if (capped_) {
-            limit = rounded_down(cap_ / static_cast<double>(weights_.size()));
-            if (grown.largest * factor > limit) {
-                factor = fill_up(factor, limit);
-            }
+        double limit = kNoLimit;
+        if (options_.cap.has_value()) {
+            limit = rounded_down(*options_.cap / static_cast<double>(weights_.size()));
         }
-        const StoredSums stored = store_all(factor, limit);
-        return {total * std::exp(growth_.shift), 1.0 / stored.squares, stored.largest};
+        set_scale(1.0 / total);
+        if (grown.largest * growth_.scale > limit) {
+            fill_up(limit);
+        }
+        return result(total * std::exp(growth_.shift), store_all(limit));
     }
 
 private:
+    static constexpr double kSafeAlpha = 300.0;
+    static constexpr double kSafeTotal = 1e100;
+    static constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
+    // What is known about some of the weights.
+    struct Part {
+        CompensatedSum sum;
+        double squares = 0.0;
+        double largest = 0.0;
+        bool suspect = false;  // something may not be valid
+
+        Part() = default;
+        Part(const CompensatedSum& total, const GrowthTally& tally)
+            : sum(total), suspect(tally.negative || tally.invalid_wrong || !std::isfinite(total.value())) {
+            for (std::size_t lane = 0; lane < kSumLanes; ++lane) {
+                squares += tally.squares[lane];
+                largest = std::max(largest, tally.largest[lane]);
+            }
+        }
+        void add(const Part& other) {
+            sum.add(other.sum);
+            squares += other.squares;
+            largest = std::max(largest, other.largest);
+            suspect |= other.suspect;
+        }
+    };
+
+    static bool is_safe(double total) { return total >= 1.0 / kSafeTotal && total <= kSafeTotal; }
+
     void check_arguments() const {
         if (weights_.empty()) {
             throw std::invalid_argument("weights are empty");
         }
-        if (!std::isfinite(growth_.alpha)) {
-            throw std::invalid_argument("alpha is " + shown(growth_.alpha) + "; expected a finite number");
+        if (!std::isfinite(options_.alpha)) {
+            throw std::invalid_argument("alpha is " + shown(options_.alpha) + "; expected a finite number");
         }
-        if (capped_ && !(cap_ >= 1.0 && std::isfinite(cap_))) {
-            throw std::invalid_argument("cap is " + shown(cap_) + "; expected a finite number of at least 1");
+        if (options_.cap.has_value() && !(*options_.cap >= 1.0 && std::isfinite(*options_.cap))) {
+            throw std::invalid_argument("cap is " + shown(*options_.cap) + "; expected a finite number of at least 1");
+        }
+        if (options_.total.has_value() && !(*options_.total > 0.0 && std::isfinite(*options_.total))) {
+            throw std::invalid_argument("total is " + shown(*options_.total) + "; expected a finite positive number");
         }
     }
 
+    void set_growth(double scale) {
+        growth_.alpha = options_.alpha;
+        growth_.shift = std::max(options_.alpha, 0.0);
+        set_scale(scale);
+    }
+
+    void set_scale(double scale) {
+        growth_.scale = scale;
+        growth_.if_right = kernels().exp_nonpositive(-growth_.shift) * scale;
+        growth_.if_wrong = kernels().exp_nonpositive(growth_.alpha - growth_.shift) * scale;
+    }
+
+    UpdateResult in_one_sweep(double total) {
+        set_growth(1.0);
+        set_scale(1.0 / (total * kernels().exp_nonpositive(-growth_.shift)));
+        const Part stored = store_all(kNoLimit);
+        if (stored.suspect) {
+            reject_invalid(weights_.data(), wrong_, weights_.size(), "grown weights");
+        }
+        if (!(stored.sum.value() > 0.0)) {
+            throw std::invalid_argument("all weights are 0");
+        }
+        return result(total * stored.sum.value(), stored);
+    }
+
+    [[nodiscard]] UpdateResult result(double total, const Part& stored) const {
+        const double sum = stored.sum.value();
+        return {total, sum, sum * sum / stored.squares, stored.largest};
+    }
+
     template <class Result, class Body>
-    [[nodiscard]] std::vector<Result> per_block(const Body& body) const {
-        std::vector<Result> parts(block_count(weights_.size()));
-        parallel_for(parts.size(), threads_, [&](std::size_t block) {
-            const std::size_t first = block * kBlock;
-            parts[block] = body(first, std::min(kBlock, weights_.size() - first));
+    [[nodiscard]] std::vector<Result> per_block(std::size_t begin, std::size_t end, const Body& body) const {
+        std::vector<Result> parts(block_count(end - begin));
+        parallel_for(parts.size(), options_.threads, [&](std::size_t block) {
+            const std::size_t first = begin + block * kBlock;
+            parts[block] = body(first, std::min(kBlock, end - first));
         });
         return parts;
     }
 
-    [[nodiscard]] GrownSums sum_all() const {
-        GrownSums out;
-        for (const GrownSums& part : per_block<GrownSums>([&](std::size_t first, std::size_t size) {
-                 return kernels_.sums(weights_.data() + first, wrong_ + first, size, growth_);
-             })) {
-            out.sum.add(part.sum);
-            out.squares += part.squares;
-            out.largest = std::max(out.largest, part.largest);
-            out.invalid_weight |= part.invalid_weight;
-            out.invalid_wrong |= part.invalid_wrong;
+    static Part added_up(const std::vector<Part>& parts) {
+        Part out;
+        for (const Part& part : parts) {
+            out.add(part);
         }
         return out;
     }
 
-    // Names the first value that is not allowed, and throws.
-    [[noreturn]] void reject() const {
-        for (std::size_t i = 0; i < weights_.size(); ++i) {
-            const auto weight = static_cast<double>(weights_[i]);
-            const auto wrong = static_cast<double>(wrong_[i]);
-            if (!(weight >= 0.0) || std::isinf(weight)) {
-                bad_value("weights", i, weight, "a finite number that is not negative");
-            }
-            if (!(wrong >= 0.0 && wrong <= 1.0)) {
-                bad_value("wrong", i, wrong, std::is_same_v<Wrong, std::uint8_t> ? "0 or 1" : "a number in [0, 1]");
-            }
-        }
-        throw std::invalid_argument("weights or wrong changed while they were read");
+    [[nodiscard]] Part sum_all() const {
+        return added_up(per_block<Part>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
+            GrowthTally tally;
+            const CompensatedSum sum = kernels_.sum(weights_.data() + first, wrong_ + first, size, growth_, tally);
+            return Part(sum, tally);
+        }));
     }
 
     void use_logarithms() {
-        kernels_ = {LogGrowth<Weight, Wrong>::sums, LogGrowth<Weight, Wrong>::capped, LogGrowth<Weight, Wrong>::store};
+        kernels_.sum = LogGrowth<Weight, Wrong>::sum;
+        kernels_.capped = LogGrowth<Weight, Wrong>::capped;
+        kernels_.store = LogGrowth<Weight, Wrong>::store;
         double peak = -HUGE_VAL;
-        for (const double part : per_block<double>([&](std::size_t first, std::size_t size) {
+        for (const double part : per_block<double>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
                  return LogGrowth<Weight, Wrong>::peak(weights_.data() + first, wrong_ + first, size, growth_.alpha);
              })) {
             peak = std::max(peak, part);
@@ -190,29 +192,31 @@ private:
         growth_.shift = peak;
     }
 
-    // Finds the factor with which sum_j min(factor v_j, limit) = 1: the largest weights stand at the limit, the others
-    // share the rest in proportion. The sum is a concave function of the factor, made of straight pieces; this is
-    // Newton's method from the left, which never passes the solution and ends on its piece after a few steps.
-    [[nodiscard]] double fill_up(double factor, double limit) const {
+    // Raises the scale until sum_j min(v_j, limit) = 1: the largest weights stand at the limit, the others share the
+    // rest in proportion. The sum is a concave function of the scale, made of straight pieces; this is Newton's method
+    // from the left, which never passes the solution and ends on its piece after a few steps.
+    void fill_up(double limit) {
         std::size_t above = 0;
         for (;;) {
             CappedSums sums;
-            for (const CappedSums& part : per_block<CappedSums>([&](std::size_t first, std::size_t size) {
-                     return kernels_.capped(weights_.data() + first, wrong_ + first, size, growth_, factor, limit);
+            for (const CappedSums& part :
+                 per_block<CappedSums>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
+                     return kernels_.capped(weights_.data() + first, wrong_ + first, size, growth_, limit);
                  })) {
                 sums.below.add(part.below);
                 sums.above += part.above;
             }
             if (sums.above == above) {
-                return factor;
+                return;
             }
             above = sums.above;
             const double rest = 1.0 - static_cast<double>(above) * limit;
             if (!(sums.below.value() > 0.0)) {  // every positive weight stands at the limit
                 check_feasible(above, rest);
-                return std::numeric_limits<double>::max();
+                set_scale(std::numeric_limits<double>::max());
+                return;
             }
-            factor = std::max(factor, rest / sums.below.value());
+            set_scale(growth_.scale * std::max(1.0, rest / sums.below.value()));
         }
     }
 
@@ -228,28 +232,67 @@ private:
     void check_feasible(std::size_t positive, double rest) const {
         constexpr double kRounding = 4.0 * static_cast<double>(std::numeric_limits<Weight>::epsilon()) + 1e-9;
         if (rest > kRounding) {
-            throw std::invalid_argument("a cap of " + shown(cap_) + " / " + std::to_string(weights_.size()) +
+            throw std::invalid_argument("a cap of " + shown(*options_.cap) + " / " + std::to_string(weights_.size()) +
                                         " cannot hold with so few positive weights: " + std::to_string(positive));
         }
     }
 
-    [[nodiscard]] StoredSums store_all(double factor, double limit) const {
-        StoredSums out;
-        for (const StoredSums& part : per_block<StoredSums>([&](std::size_t first, std::size_t size) {
-                 return kernels_.store(weights_.data() + first, wrong_ + first, size, growth_, factor, limit);
-             })) {
-            out.squares += part.squares;
-            out.largest = std::max(out.largest, part.largest);
+    [[nodiscard]] Part store_all(double limit) const {
+        const auto store_block = [&](std::size_t first, std::size_t size) {
+            GrowthTally tally;
+            const CompensatedSum sum = store(first, size, limit, tally);
+            return Part(sum, tally);
+        };
+        if (options_.offsets.empty()) {
+            return added_up(per_block<Part>(0, weights_.size(), store_block));
         }
+        const auto begin = static_cast<std::size_t>(options_.offsets.front());
+        const auto end = static_cast<std::size_t>(options_.offsets.back());
+        Part out = added_up(per_block<Part>(0, begin, store_block));
+        const SegmentTasks tasks(options_.offsets);
+        std::vector<Part> parts(tasks.count());
+        parallel_for(parts.size(), options_.threads,
+                     [&](std::size_t task) { parts[task] = store_segments(tasks[task], limit); });
+        out.add(added_up(parts));
+        out.add(added_up(per_block<Part>(end, weights_.size(), store_block)));
         return out;
+    }
+
+    CompensatedSum store(std::size_t first, std::size_t size, double limit, GrowthTally& tally) const {
+        return kernels_.store(weights_.data() + first, wrong_ + first, size, growth_, limit, tally);
+    }
+
+    [[nodiscard]] Part store_segments(const SegmentRange& range, double limit) const {
+        constexpr std::size_t kTogether = 1024;
+        const auto offset = [&](std::size_t segment) { return static_cast<std::size_t>(options_.offsets[segment]); };
+        GrowthTally tally;
+        CompensatedSum total;
+        for (std::size_t segment = range.first; segment < range.last;) {
+            const std::size_t first = offset(segment);
+            std::size_t end = offset(segment + 1);
+            if (end - first >= kShortSegment) {
+                const CompensatedSum sum = store(first, end - first, limit, tally);
+                options_.segment_sums[segment++] = sum.value();
+                total.add(sum);
+                continue;
+            }
+            std::size_t last = segment + 1;  // short ones are stored together
+            while (last < range.last && offset(last + 1) - end < kShortSegment && end - first < kTogether) {
+                end = offset(++last);
+            }
+            total.add(store(first, end - first, limit, tally));
+            for (; segment < last; ++segment) {
+                const Weight* values = weights_.data() + offset(segment);
+                options_.segment_sums[segment] = short_sum(values, offset(segment + 1) - offset(segment)).value();
+            }
+        }
+        return Part(total, tally);
     }
 
     std::span<Weight> weights_;
     const Wrong* wrong_;
-    bool capped_;
-    double cap_;
+    UpdateOptions options_;
     GrowthKernels<Weight, Wrong> kernels_;
-    int threads_;
     Growth growth_;
 };
 

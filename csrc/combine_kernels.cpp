@@ -36,6 +36,9 @@ namespace baseline {
 #define EW_FMA_WIDE(a, b, c) ((a) * (b) + (c))
 #endif
 #define EW_WIDEN_HALF(bits) widen_float16(bits)
+#define EW_WIDEN_BITS(bits) __builtin_convertvector(bits, U32)
+#define EW_WIDEN(narrow) __builtin_convertvector(narrow, F64)
+#define EW_KEEP(bits) static_cast<void>(bits)
 #include "combine_body.inc"
 }  // namespace baseline
 
@@ -43,13 +46,16 @@ constexpr CombineKernels kBaseline = baseline::combine_kernels_named("baseline")
 
 #ifdef __x86_64__
 namespace avx2 {
-#define EW_TARGET [[gnu::target("avx2,fma")]]
+#define EW_TARGET [[gnu::target("avx2,fma,f16c")]]
 #define EW_LANES 8
 #define EW_FUSED 1
 #define EW_FMA(a, b, c) reinterpret_cast<F32>(_mm256_fmadd_ps((a), (b), (c)))
 #define EW_FMA_WIDE(a, b, c) reinterpret_cast<F64>(_mm256_fmadd_pd((a), (b), (c)))
 #define EW_MAX(a, b) reinterpret_cast<F32>(_mm256_max_ps((a), (b)))
-#define EW_WIDEN_HALF(bits) widen_float16(bits)
+#define EW_WIDEN_HALF(bits) reinterpret_cast<F32>(_mm256_cvtph_ps(reinterpret_cast<__m128i>(bits)))
+#define EW_WIDEN_BITS(bits) reinterpret_cast<U32>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits)))
+#define EW_WIDEN(narrow) reinterpret_cast<F64>(_mm256_cvtps_pd(narrow))
+#define EW_KEEP(bits) asm("" : "+x"(bits))
 #include "combine_body.inc"
 }  // namespace avx2
 
@@ -62,6 +68,9 @@ namespace avx512 {
 // zero-masked, because GCC 12 warns about the unmasked ones' own undefined operand
 #define EW_MAX(a, b) reinterpret_cast<F32>(_mm512_maskz_max_ps(0xFFFF, (a), (b)))
 #define EW_WIDEN_HALF(bits) reinterpret_cast<F32>(_mm512_maskz_cvtph_ps(0xFFFF, reinterpret_cast<__m256i>(bits)))
+#define EW_WIDEN_BITS(bits) reinterpret_cast<U32>(_mm512_maskz_cvtepu16_epi32(0xFFFF, reinterpret_cast<__m256i>(bits)))
+#define EW_WIDEN(narrow) reinterpret_cast<F64>(_mm512_maskz_cvtps_pd(0xFF, (narrow)))
+#define EW_KEEP(bits) asm("" : "+x"(bits))
 #include "combine_body.inc"
 }  // namespace avx512
 
@@ -75,13 +84,8 @@ constexpr std::array kAll = {&kBaseline};
 }  // namespace
 
 const CombineKernels& combine_kernels() {
-#ifdef __x86_64__
-    const std::string_view name = __builtin_cpu_supports("fma") ? kernels().name : kBaseline.name;
-#else
-    const std::string_view name = kernels().name;
-#endif
     for (const CombineKernels* candidate : kAll) {
-        if (candidate->name == name) {
+        if (candidate->name == kernels().name) {
             return *candidate;
         }
     }

@@ -22,6 +22,21 @@ namespace baseline {
 #else
 #define EW_MUL32(a, b) (((a) & 0xFFFFFFFFU) * ((b) & 0xFFFFFFFFU))
 #endif
+#define EW_WIDEN(narrow) __builtin_convertvector(narrow, F64)
+#define EW_NARROW(wide) __builtin_convertvector(wide, F32)
+#define EW_WIDEN_BYTES(from) (I64{(from)[0], (from)[1]})
+#define EW_PLUS(a, b) ((a) + (b))
+#define EW_FUSED(a, b, c) ((a) * (b) + (c))
+#define EW_MINUS(a, b) ((a) - (b))
+#ifdef __x86_64__
+#define EW_MAX(a, b) reinterpret_cast<F64>(_mm_max_pd((a), (b)))
+#define EW_MIN(a, b) reinterpret_cast<F64>(_mm_min_pd((a), (b)))
+#define EW_MASK_LE(a, b) static_cast<unsigned>(_mm_movemask_pd(_mm_cmple_pd((a), (b))))
+#else
+#define EW_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define EW_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define EW_MASK_LE(a, b) (static_cast<unsigned>((a)[0] <= (b)[0]) | static_cast<unsigned>((a)[1] <= (b)[1]) << 1U)
+#endif
 #include "kernels_body.inc"
 }  // namespace baseline
 
@@ -29,17 +44,37 @@ constexpr Kernels kBaseline = baseline::kernels_named("baseline");
 
 #ifdef __x86_64__
 namespace avx2 {
-#define EW_TARGET [[gnu::target("avx2")]]
+#define EW_TARGET [[gnu::target("avx2,fma,popcnt")]]
 #define EW_LANES 4
+#define EW_WIDEN(narrow) reinterpret_cast<F64>(_mm256_cvtps_pd(narrow))
+#define EW_NARROW(wide) reinterpret_cast<F32>(_mm256_cvtpd_ps(wide))
+#define EW_WIDEN_BYTES(from) reinterpret_cast<I64>(_mm256_cvtepu8_epi64(_mm_loadu_si32(from)))
+#define EW_FUSED(a, b, c) reinterpret_cast<F64>(_mm256_fmadd_pd((a), (b), (c)))
+#define EW_PLUS(a, b) EW_FUSED(spread(1.0), a, b)
+#define EW_MINUS(a, b) EW_FUSED(spread(1.0), a, -(b))
+#define EW_MAX(a, b) reinterpret_cast<F64>(_mm256_max_pd((a), (b)))
+#define EW_MIN(a, b) reinterpret_cast<F64>(_mm256_min_pd((a), (b)))
+#define EW_MASK_LE(a, b) static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd((a), (b), _CMP_LE_OQ)))
 #define EW_MUL32(a, b) \
     reinterpret_cast<U64>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
 #include "kernels_body.inc"
 }  // namespace avx2
 
 namespace avx512 {
-#define EW_TARGET [[gnu::target("avx512f,avx512dq,avx512vl,avx512bw")]]
+#define EW_TARGET [[gnu::target("avx512f,avx512dq,avx512vl,avx512bw,popcnt")]]
 #define EW_LANES 8
-// zero-masked, because GCC 12 warns about the unmasked one's own undefined operand
+#define EW_FUSED(a, b, c) reinterpret_cast<F64>(_mm512_fmadd_pd((a), (b), (c)))
+#define EW_PLUS(a, b) EW_FUSED(spread(1.0), a, b)
+#define EW_MINUS(a, b) EW_FUSED(spread(1.0), a, -(b))
+// zero-masked, because GCC 12 warns about the unmasked ones' own undefined operand
+#define EW_WIDEN(narrow) reinterpret_cast<F64>(_mm512_maskz_cvtps_pd(0xFF, (narrow)))
+#define EW_NARROW(wide) reinterpret_cast<F32>(_mm512_maskz_cvtpd_ps(0xFF, (wide)))
+#define EW_WIDEN_BYTES(from) reinterpret_cast<I64>(_mm512_maskz_cvtepu8_epi64(0xFF, _mm_loadu_si64(from)))
+#define EW_MAX(a, b) reinterpret_cast<F64>(_mm512_maskz_max_pd(0xFF, (a), (b)))
+#define EW_MIN(a, b) reinterpret_cast<F64>(_mm512_maskz_min_pd(0xFF, (a), (b)))
+#define EW_MASK_LE(a, b) unsigned{_mm512_cmp_pd_mask((a), (b), _CMP_LE_OQ)}
+#define EW_COMPRESS(mask, indices) \
+    reinterpret_cast<Indices>(_mm256_maskz_compress_epi32(static_cast<__mmask8>(mask), reinterpret_cast<__m256i>(indices)))
 #define EW_MUL32(a, b) \
     reinterpret_cast<U64>(_mm512_maskz_mul_epu32(0xFF, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
 #include "kernels_body.inc"
@@ -71,7 +106,7 @@ std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> out{&kBaseline};
 #ifdef __x86_64__
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
         out.push_back(&kAvx2);
     }
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

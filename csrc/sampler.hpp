@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -45,11 +46,14 @@ public:
     virtual ~Sampler() = default;
 
     [[nodiscard]] virtual std::size_t size() const = 0;
+    [[nodiscard]] virtual std::size_t positive() const = 0;  // weights above 0
     [[nodiscard]] virtual double total() const = 0;
     [[nodiscard]] virtual double probability(std::size_t category) const = 0;
 
-    // Draw k of (seed, stream) is a function of these and of the weights: a longer sample begins with a shorter one.
-    virtual void draw(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
+    // Draws [start, start + size of out). Draw k of (seed, stream) is a function of these and of the weights: a longer
+    // sample begins with a shorter one.
+    virtual void draw(std::uint64_t seed, std::uint64_t stream, std::uint64_t start,
+                      std::span<std::int64_t> out) const = 0;
     // Other draws, in increasing order; they also depend on how many there are.
     virtual void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
     // Throws std::invalid_argument where there are not enough categories of positive weight.
@@ -70,23 +74,24 @@ public:
     }
 
     [[nodiscard]] std::size_t size() const override { return size_; }
+    [[nodiscard]] std::size_t positive() const override { return positive_; }
     [[nodiscard]] double total() const override { return std::ldexp(total_, scaled_by_); }
     [[nodiscard]] double probability(std::size_t category) const override {
         return static_cast<double>(weights_[category]) / total_;
     }
 
-    void draw(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
+    void draw(std::uint64_t seed, std::uint64_t stream, std::uint64_t start,
+              std::span<std::int64_t> out) const override {
         const AliasTable& table = alias_table();
         const RandomStream numbers{seed, stream, Purpose::kDraw};
         parallel_for(block_count(out.size()), threads_, [&](std::size_t block) {
             const std::size_t first = block * kBlock;
-            table.draw(numbers, first, std::min(kBlock, out.size() - first), out.data() + first);
+            table.draw(numbers, start + first, std::min(kBlock, out.size() - first), out.data() + first);
         });
     }
 
     void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
-        const PrefixSums<Weight> prefix(weights_, size_, threads_);
-        ensemw2s::draw_sorted(prefix, {seed, stream, Purpose::kSortedDraw}, out, threads_);
+        ensemw2s::draw_sorted(*prefix_, {seed, stream, Purpose::kSortedDraw}, out, threads_);
     }
 
     void draw_without_replacement(std::uint64_t seed, std::uint64_t stream,
@@ -101,12 +106,19 @@ public:
 
 private:
     void read() {
-        std::vector<WeightSums> parts(block_count(size_));
-        parallel_for(parts.size(), threads_, [&](std::size_t block) {
-            const std::size_t first = block * kBlock;
-            parts[block] = weight_kernels<Weight>().sums(weights_ + first, std::min(kBlock, size_ - first));
+        constexpr std::size_t kStep = PrefixSums<Weight>::kStep;
+        constexpr std::size_t kPerTask = 4;
+        std::vector<WeightSums> parts(block_count(size_, kStep));
+        parallel_for(block_count(parts.size(), kPerTask), threads_, [&](std::size_t task) {
+            const std::size_t end = std::min(parts.size(), (task + 1) * kPerTask);
+            for (std::size_t block = task * kPerTask; block < end; ++block) {
+                const std::size_t first = block * kStep;
+                parts[block] = weight_kernels<Weight>().sums(weights_ + first, std::min(kStep, size_ - first));
+            }
         });
         CompensatedSum sum;
+        std::vector<CompensatedSum> sums;
+        sums.reserve(parts.size());
         double largest = 0.0;
         std::size_t heaviest_block = 0;
         positive_ = 0;
@@ -114,6 +126,7 @@ private:
             if (parts[block].invalid) {
                 reject_weights(weights_, size_);
             }
+            sums.push_back(parts[block].sum);
             sum.add(parts[block].sum);
             positive_ += parts[block].positive;
             if (parts[block].largest > largest) {
@@ -128,7 +141,8 @@ private:
         if (!std::isfinite(total_)) {
             throw std::invalid_argument("the sum of the weights overflows");
         }
-        heaviest_ = heaviest_block * kBlock;
+        prefix_.emplace(weights_, size_, sums);
+        heaviest_ = heaviest_block * kStep;
         while (heaviest_ + 1 < size_ && static_cast<double>(weights_[heaviest_]) < largest) {
             ++heaviest_;
         }
@@ -165,6 +179,7 @@ private:
     std::size_t positive_ = 0;
     std::size_t heaviest_ = 0;
     std::vector<Weight> scaled_;
+    std::optional<PrefixSums<Weight>> prefix_;
     mutable std::once_flag table_built_;
     mutable std::unique_ptr<AliasTable> table_;
 };

@@ -15,49 +15,73 @@
 
 namespace ensemw2s {
 
+inline constexpr std::size_t kShortSegment = 32;  // below it the lanes of the fast sum cost more than they save
+
+template <class Value>
+[[nodiscard]] CompensatedSum short_sum(const Value* values, std::size_t size) {
+    CompensatedSum total;
+    for (std::size_t i = 0; i < size; ++i) {
+        total.add(static_cast<double>(values[i]));
+    }
+    return total;
+}
+
+// Segments [first, last).
+struct SegmentRange {
+    std::size_t first;
+    std::size_t last;
+};
+
+// Tasks of about a block of values each; each segment belongs to the block in which it begins. Offsets must be those of
+// check_offsets.
+class SegmentTasks {
+public:
+    explicit SegmentTasks(std::span<const std::int64_t> offsets)
+        : offsets_(offsets), segments_(offsets.size() - 1), begin_(at(0)) {
+        work_ = (at(segments_) - begin_) + segments_;  // empty segments are work too
+        count_ = std::min(block_count(work_), segments_);
+    }
+
+    [[nodiscard]] std::size_t count() const { return count_; }
+    [[nodiscard]] SegmentRange operator[](std::size_t task) const {
+        return {edge(task), task + 1 == count_ ? segments_ : edge(task + 1)};
+    }
+
+private:
+    [[nodiscard]] std::size_t at(std::size_t segment) const { return static_cast<std::size_t>(offsets_[segment]); }
+
+    [[nodiscard]] std::size_t edge(std::size_t task) const {
+        const std::size_t wanted = work_ / count_ * task;
+        std::size_t low = 0;
+        std::size_t high = segments_;
+        while (low < high) {
+            const std::size_t middle = (low + high) / 2;
+            if (at(middle) - begin_ + middle < wanted) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        return low;
+    }
+
+    std::span<const std::int64_t> offsets_;
+    std::size_t segments_;
+    std::size_t begin_;
+    std::size_t work_ = 0;
+    std::size_t count_ = 0;
+};
+
 // out[s] = sum of values[offsets[s] … offsets[s + 1] - 1]; offsets must be those of check_offsets.
 template <class Value>
-void segment_sum(const Value* values, std::span<const std::int64_t> offsets, std::span<double> out,
-                 CompensatedSum (*long_sum)(const Value*, std::size_t), int threads) {
-    constexpr std::size_t kShort = 48;  // below this the lanes of the fast sum cost more than they save
-    const auto sum = [&](std::size_t segment) {
-        const Value* first = values + offsets[segment];
-        const auto size = static_cast<std::size_t>(offsets[segment + 1] - offsets[segment]);
-        if (size >= kShort) {
-            return long_sum(first, size).value();
-        }
-        CompensatedSum total;
-        for (std::size_t i = 0; i < size; ++i) {
-            total.add(static_cast<double>(first[i]));
-        }
-        return total.value();
-    };
-    // tasks of about a block of values each; each segment belongs to the block in which it begins
-    const std::size_t begin = offsets.empty() ? 0 : static_cast<std::size_t>(offsets.front());
-    const std::size_t end = offsets.empty() ? 0 : static_cast<std::size_t>(offsets.back());
-    const std::size_t work = (end - begin) + out.size();  // empty segments are work too
-    const std::size_t tasks = std::min(block_count(work), out.size());
-    parallel_for(tasks, threads, [&](std::size_t task) {
-        const auto edge = [&](std::size_t number) {
-            const auto reached = [&](std::size_t segment) {
-                return static_cast<std::size_t>(offsets[segment]) - begin + segment;
-            };
-            const std::size_t wanted = work / tasks * number;
-            std::size_t low = 0;
-            std::size_t high = out.size();
-            while (low < high) {
-                const std::size_t middle = (low + high) / 2;
-                if (reached(middle) < wanted) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            return low;
-        };
-        const std::size_t last = task + 1 == tasks ? out.size() : edge(task + 1);
-        for (std::size_t segment = edge(task); segment < last; ++segment) {
-            out[segment] = sum(segment);
+void segment_sum(const Value* values, std::span<const std::int64_t> offsets, std::span<double> out, int threads) {
+    const SegmentTasks tasks(offsets);
+    parallel_for(tasks.count(), threads, [&](std::size_t task) {
+        const SegmentRange range = tasks[task];
+        for (std::size_t segment = range.first; segment < range.last; ++segment) {
+            const Value* first = values + offsets[segment];
+            const auto size = static_cast<std::size_t>(offsets[segment + 1] - offsets[segment]);
+            out[segment] = (size < kShortSegment ? short_sum(first, size) : sum_of(first, size)).value();
         }
     });
 }

@@ -35,16 +35,9 @@ class PrefixSums {
 public:
     static constexpr std::size_t kStep = 4096;
 
-    PrefixSums(const Weight* weights, std::size_t size, int threads) : weights_(weights), size_(size) {
-        std::vector<CompensatedSum> sums(block_count(size, kStep));
-        constexpr std::size_t kPerTask = 16;
-        parallel_for(block_count(sums.size(), kPerTask), threads, [&](std::size_t task) {
-            const std::size_t end = std::min(sums.size(), (task + 1) * kPerTask);
-            for (std::size_t b = task * kPerTask; b < end; ++b) {
-                sums[b] = sum(weights_ + b * kStep, std::min(kStep, size_ - b * kStep));
-            }
-        });
-        starts_ = running_sums(sums);
+    // `sums` are those of the blocks.
+    PrefixSums(const Weight* weights, std::size_t size, std::span<const CompensatedSum> sums)
+        : weights_(weights), size_(size), starts_(running_sums(sums)) {
         for (last_ = size_ - 1; last_ > 0 && !(weights_[last_] > 0); --last_) {
         }
     }
@@ -60,8 +53,8 @@ public:
         return std::min(from + static_cast<std::size_t>(after - begin), blocks() - 1);
     }
 
-    // Fills `sums` with the prefix sums inside a block, from 0 on, and returns how many there are. Four at a time, so
-    // that an addition need not wait for the one before it.
+    // Fills `sums` with the prefix sums inside a block, from 0 on and with infinities up to a whole span, and returns how
+    // many there are. Four at a time, so that an addition need not wait for the one before it.
     std::size_t fill(std::size_t block, double* sums) const {
         const Weight* weights = weights_ + block * kStep;
         const std::size_t size = std::min(kStep, size_ - block * kStep);
@@ -82,6 +75,7 @@ public:
             base += static_cast<double>(weights[i]);
             sums[i] = base;
         }
+        std::fill(sums + size, sums + block_count(size, kSpan) * kSpan, HUGE_VAL);
         return size;
     }
 
@@ -94,9 +88,6 @@ public:
     }
 
 private:
-    static CompensatedSum sum(const double* values, std::size_t size) { return kernels().sum_double(values, size); }
-    static CompensatedSum sum(const float* values, std::size_t size) { return kernels().sum_float(values, size); }
-
     const Weight* weights_;
     std::size_t size_;
     std::size_t last_ = 0;  // last category of positive weight
@@ -111,7 +102,10 @@ class Merge {
 public:
     Merge(const PrefixSums<Weight>& prefix, double first) : prefix_(prefix) { enter(prefix.block_of(first, 0)); }
 
-    // Overwrites the positions' places in `out`; `positions` is overwritten too.
+    static constexpr std::size_t kMostPositions = 1024;
+
+    // Overwrites the positions' places in `out`; `positions`, at most kMostPositions, is overwritten too. kSumLanes
+    // numbers that are no smaller lie behind it.
     void run(std::span<double> positions, std::int64_t* out) {
         std::size_t done = 0;
         while (done < positions.size()) {
@@ -130,34 +124,45 @@ public:
     }
 
 private:
+    static constexpr std::size_t kStep = PrefixSums<Weight>::kStep;
+    static constexpr std::size_t kSpans = kStep / kSpan;
+
     void enter(std::size_t block) {
         block_ = block;
         start_ = prefix_.start(block);
         end_ = block + 1 < prefix_.blocks() ? prefix_.start(block + 1) : HUGE_VAL;
         size_ = prefix_.fill(block, sums_);
+        spans_ = block_count(size_, kSpan);
+        for (std::size_t span = 0; span < spans_; ++span) {
+            lasts_[span] = sums_[span * kSpan + kSpan - 1];
+        }
         at_ = 0;
     }
 
+    // Where each wanted position is first exceeded: first the span, then the place in it. The spans are the only thing
+    // that is looked for one after the other.
     void place(std::span<const double> wanted, std::int64_t* out) {
         constexpr std::size_t kSparse = 16;
-        const std::size_t base = block_ * PrefixSums<Weight>::kStep;
-        std::size_t k = 0;
-        if (wanted.size() * kSparse < size_ - at_) {
-            for (; k < wanted.size() && at_ < size_; ++k) {
-                at_ = static_cast<std::size_t>(std::upper_bound(sums_ + at_, sums_ + size_, wanted[k]) - sums_);
-                out[k] = static_cast<std::int64_t>(base + at_);
-                k -= static_cast<std::size_t>(at_ == size_);
+        std::size_t found = 0;
+        if (wanted.size() * kSparse < spans_ - at_) {
+            for (; found < wanted.size(); ++found) {
+                const double* after = std::upper_bound(lasts_ + at_, lasts_ + spans_, wanted[found]);
+                at_ = static_cast<std::size_t>(after - lasts_);
+                if (at_ == spans_) {
+                    break;
+                }
+                span_of_[found] = static_cast<std::uint32_t>(at_);
             }
         } else {
-            while (k < wanted.size() && at_ < size_) {  // without a branch on the comparison: it cannot be predicted
-                const auto found = static_cast<std::size_t>(sums_[at_] > wanted[k]);
-                out[k] = static_cast<std::int64_t>(base + at_);
-                k += found;
-                at_ += 1 - found;
-            }
+            found = kernels().find_spans(lasts_, spans_, at_, wanted.data(), wanted.size(), span_of_);
+            at_ = found > 0 ? span_of_[found - 1] : at_;
         }
-        for (; k < wanted.size(); ++k) {
-            out[k] = static_cast<std::int64_t>(prefix_.possible(base + size_));
+        const std::size_t base = block_ * kStep;
+        kernels().find_in_spans(sums_, span_of_, wanted.data(), found, base, out);
+        const auto beyond = static_cast<std::int64_t>(base + size_);
+        std::fill(out + found, out + wanted.size(), beyond);
+        for (std::size_t k = wanted.size(); k > 0 && out[k - 1] == beyond; --k) {
+            out[k - 1] = static_cast<std::int64_t>(prefix_.possible(base + size_));
         }
     }
 
@@ -166,8 +171,11 @@ private:
     double start_ = 0.0;
     double end_ = 0.0;
     std::size_t size_ = 0;
-    std::size_t at_ = 0;
-    double sums_[PrefixSums<Weight>::kStep];
+    std::size_t spans_ = 0;
+    std::size_t at_ = 0;  // the span that is looked at
+    double lasts_[kSpans];
+    std::uint32_t span_of_[kMostPositions + kSumLanes];
+    alignas(64) double sums_[kStep];
 };
 
 // Fills `out` with draws in increasing order. They depend on the stream and on their number, not on threads.
@@ -175,7 +183,7 @@ template <class Weight>
 void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, std::span<std::int64_t> out,
                  int threads) {
     constexpr std::size_t kDraws = 65536;
-    constexpr std::size_t kChunk = 1024;
+    constexpr std::size_t kChunk = Merge<Weight>::kMostPositions;
     const std::size_t gaps = out.size() + 1;  // E_0 … E_n; the first n wait as bits in the place of their draws
     const std::size_t tasks = block_count(gaps, kDraws);
     std::vector<CompensatedSum> sums(tasks);
@@ -196,7 +204,7 @@ void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, s
     parallel_for(tasks, threads, [&](std::size_t task) {
         const std::size_t end = std::min(out.size(), (task + 1) * kDraws);
         Merge<Weight> merge(prefix, starts[task] * scale);
-        double positions[kChunk];
+        double positions[kChunk + kSumLanes];
         double sum = 0.0;
         for (std::size_t at = task * kDraws; at < end; at += kChunk) {
             const std::size_t count = std::min(kChunk, end - at);
@@ -204,6 +212,7 @@ void draw_sorted(const PrefixSums<Weight>& prefix, const RandomStream& stream, s
                 sum += std::bit_cast<double>(out[at + i]);
                 positions[i] = std::min(starts[task] + sum, starts[task + 1]) * scale;
             }
+            std::fill(positions + count, positions + count + kSumLanes, HUGE_VAL);
             merge.run(std::span<double>(positions, count), out.data() + at);
         }
     });

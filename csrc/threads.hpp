@@ -61,6 +61,14 @@ private:
     std::exception_ptr first_;
 };
 
+// Tasks that a thread takes at a time: neighbours, whose memory then comes in one stream, but few enough for the threads
+// to end together.
+[[nodiscard]] constexpr std::size_t tasks_at_a_time(std::size_t tasks, int workers) {
+    constexpr std::size_t kMost = 16;
+    constexpr std::size_t kTurns = 16;  // at least, for every thread
+    return std::clamp<std::size_t>(tasks / (kTurns * static_cast<std::size_t>(workers)), 1, kMost);
+}
+
 // Calls body(task) for every task in [0, tasks), in any order. `threads` 0 is the default number.
 template <class Body>
 void parallel_for(std::size_t tasks, int threads, const Body& body) {
@@ -73,16 +81,19 @@ void parallel_for(std::size_t tasks, int threads, const Body& body) {
         return;
     }
     ExceptionSlot slot;
+    const std::size_t together = tasks_at_a_time(tasks, workers);
 #ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic, 1) num_threads(workers)
+#pragma omp parallel for schedule(dynamic, together) num_threads(workers)
     for (std::size_t task = 0; task < tasks; ++task) {
         slot.run(body, task);
     }
 #else
     std::atomic<std::size_t> next{0};
     const auto work = [&] {
-        for (std::size_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
-            slot.run(body, task);
+        for (std::size_t first = next.fetch_add(together); first < tasks; first = next.fetch_add(together)) {
+            for (std::size_t task = first; task < std::min(tasks, first + together); ++task) {
+                slot.run(body, task);
+            }
         }
     };
     std::vector<std::thread> others;

@@ -9,71 +9,36 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <span>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "kernels.hpp"
+#include "keyed_sort.hpp"
 #include "philox.hpp"
 #include "threads.hpp"
 
 namespace ensemw2s {
 
-struct KeyedCategory {
-    double key = 0.0;
-    std::size_t category = 0;
-
-    friend bool operator<(const KeyedCategory& a, const KeyedCategory& b) {
-        return a.key < b.key || (a.key == b.key && a.category < b.category);
-    }
-};
-
-// A key's exponent and first four binary digits, which order keys coarsely. NaN (weight 0) comes after infinity.
-[[nodiscard]] inline std::size_t key_bin(double key) {
-    return std::bit_cast<std::uint64_t>(key) >> 48U;
-}
-inline constexpr std::size_t kKeyBins = 0x7FF1;  // the last bin is infinity's
-
-// Sorts by spreading over buckets of equal width, which hold a few each, and sorting these.
-inline void sort_keyed(std::vector<KeyedCategory>& items, int threads) {
-    constexpr std::size_t kPerBucket = 8;
-    constexpr std::size_t kSmall = 4096;
-    if (items.size() < kSmall) {
-        std::ranges::sort(items, std::less<>());
+// Puts different numbers in [0, size) in order: by a bit for each number that could be there, unless there are few.
+inline void sort_distinct(std::span<std::int64_t> values, std::size_t size) {
+    constexpr std::size_t kBits = 64;
+    if (values.size() < size / kBits) {
+        std::ranges::sort(values);
         return;
     }
-    const std::size_t buckets = items.size() / kPerBucket;
-    double top = 0.0;
-    for (const KeyedCategory& item : items) {
-        top = item.key > top && item.key < HUGE_VAL ? item.key : top;
+    std::vector<std::uint64_t> there(size / kBits + 1, 0);
+    for (const std::int64_t value : values) {
+        there[static_cast<std::size_t>(value) / kBits] |= std::uint64_t{1} << (static_cast<std::size_t>(value) % kBits);
     }
-    const double scale = static_cast<double>(buckets) / top;
-    const auto bucket = [&](double key) {
-        return static_cast<std::size_t>(std::min(key * scale, static_cast<double>(buckets - 1)));
-    };
-    std::vector<std::size_t> starts(buckets + 1, 0);
-    for (const KeyedCategory& item : items) {
-        ++starts[bucket(item.key) + 1];
-    }
-    for (std::size_t b = 0; b < buckets; ++b) {
-        starts[b + 1] += starts[b];
-    }
-    std::vector<std::size_t> places(starts.begin(), starts.end() - 1);
-    std::vector<KeyedCategory> spread(items.size());
-    for (const KeyedCategory& item : items) {
-        spread[places[bucket(item.key)]++] = item;
-    }
-    items.swap(spread);
-    constexpr std::size_t kPerTask = 2048;
-    parallel_for(block_count(buckets, kPerTask), threads, [&](std::size_t task) {
-        const std::size_t end = std::min(buckets, (task + 1) * kPerTask);
-        for (std::size_t b = task * kPerTask; b < end; ++b) {
-            std::sort(items.begin() + static_cast<std::ptrdiff_t>(starts[b]),
-                      items.begin() + static_cast<std::ptrdiff_t>(starts[b + 1]));
+    std::size_t count = 0;
+    for (std::size_t word = 0; word < there.size(); ++word) {
+        for (std::uint64_t left = there[word]; left != 0; left &= left - 1) {
+            values[count++] = static_cast<std::int64_t>(word * kBits) + std::countr_zero(left);
         }
-    });
+    }
 }
 
 template <class Weight>
@@ -89,22 +54,20 @@ public:
         if (out.empty()) {
             return;
         }
-        std::vector<KeyedCategory> items = collect(likely_bin(out.size()));
-        if (items.size() < out.size()) {
-            items = collect(bin_reached(histogram(1), out.size()));
-        }
-        if (items.size() < out.size()) {
+        if (!draw(out, likely_keys(out.size())) && !draw(out, counted_keys(out.size()))) {
             throw std::invalid_argument("weights changed while they were read");
-        }
-        sort_keyed(items, threads_);
-        for (std::size_t i = 0; i < out.size(); ++i) {
-            out[i] = static_cast<std::int64_t>(items[i].category);
         }
     }
 
 private:
-    using Histogram = std::vector<std::size_t>;
     static constexpr std::size_t kChunk = 1024;
+
+    // Which keys are small enough: those in bins up to `last`, about `expected` in number.
+    struct SmallKeys {
+        KeyRanks ranks;
+        std::size_t last;
+        std::size_t expected;
+    };
 
     // Calls visit(first, keys) for every `stride`-th chunk of categories of one task.
     template <class Visit>
@@ -128,12 +91,12 @@ private:
     }
 
     // How many keys each bin holds, in one of `stride` chunks.
-    [[nodiscard]] Histogram histogram(std::size_t stride) const {
+    [[nodiscard]] KeyHistogram histogram(std::size_t stride) const {
         constexpr std::size_t kAllBins = 0x8000;  // those of NaN included
-        Histogram out(kKeyBins, 0);
+        KeyHistogram out(kKeyBins, 0);
         std::mutex mutex;
         parallel_for(block_count(size_, stretch()), threads_, [&](std::size_t task) {
-            Histogram counts(kAllBins, 0);
+            KeyHistogram counts(kAllBins, 0);
             visit_keys(task, stride, [&](std::size_t, std::span<const double> keys) {
                 for (const double key : keys) {
                     ++counts[key_bin(key)];
@@ -147,47 +110,52 @@ private:
         return out;
     }
 
-    // The bin that `wanted` keys reach up to, the last one where there are not as many.
-    static std::size_t bin_reached(const Histogram& counts, std::size_t wanted) {
+    // `wanted` keys, or all where there are not as many, reach up to the last of the bins. Counts are of one in `stride`.
+    static SmallKeys reached(const KeyHistogram& counts, std::size_t wanted, std::size_t stride) {
         std::size_t bin = 0;
         std::size_t seen = counts[0];
         while (seen < wanted && bin + 1 < kKeyBins) {
             seen += counts[++bin];
         }
-        return bin;
+        return {KeyRanks(counts, bin), bin, seen * stride};
     }
 
-    // A bin that almost certainly reaches far enough, from a part of the keys: six standard deviations more than
-    // expected. Only time depends on it, not what is drawn.
-    [[nodiscard]] std::size_t likely_bin(std::size_t wanted) const {
+    // Keys of which almost certainly there are enough, from a part of them: six standard deviations more than expected.
+    // Only time depends on it, not what is drawn.
+    [[nodiscard]] SmallKeys likely_keys(std::size_t wanted) const {
         constexpr std::size_t kLarge = 1U << 20U;
         constexpr std::size_t kStride = 16;
         if (size_ < kLarge) {
-            return bin_reached(histogram(1), wanted);
+            return counted_keys(wanted);
         }
         const double expected = static_cast<double>(wanted) / static_cast<double>(kStride);
-        return bin_reached(histogram(kStride), static_cast<std::size_t>(expected + 6.0 * std::sqrt(expected) + 16.0));
+        const double safe = expected + 6.0 * std::sqrt(expected) + 16.0;
+        return reached(histogram(kStride), static_cast<std::size_t>(safe), kStride);
     }
 
-    // The categories whose keys lie in bins up to `last`, in no particular order.
-    [[nodiscard]] std::vector<KeyedCategory> collect(std::size_t last) const {
-        std::vector<KeyedCategory> out;
-        std::mutex mutex;
-        parallel_for(block_count(size_, stretch()), threads_, [&](std::size_t task) {
-            std::vector<KeyedCategory> found;
+    [[nodiscard]] SmallKeys counted_keys(std::size_t wanted) const { return reached(histogram(1), wanted, 1); }
+
+    // Returns whether there were enough small keys.
+    [[nodiscard]] bool draw(std::span<std::int64_t> out, SmallKeys small) const {
+        const std::size_t tasks = block_count(size_, stretch());
+        const double limit = last_of(small.last);
+        KeyedSort sort(std::move(small.ranks), small.expected, tasks);
+        parallel_for(tasks, threads_, [&](std::size_t task) {
             visit_keys(task, 1, [&](std::size_t first, std::span<const double> keys) {
-                KeyedCategory some[kChunk + 1];
-                std::size_t count = 0;
-                for (std::size_t i = 0; i < keys.size(); ++i) {
-                    some[count] = {keys[i], first + i};
-                    count += static_cast<std::size_t>(key_bin(keys[i]) <= last);
+                std::uint32_t indices[kChunk + kSumLanes];
+                KeyedCategory some[kChunk];
+                const std::size_t count = ensemw2s::kernels().select_le(keys.data(), keys.size(), limit, indices);
+                for (std::size_t i = 0; i < count; ++i) {
+                    some[i] = {keys[indices[i]], first + indices[i]};
                 }
-                found.insert(found.end(), some, some + count);
+                sort.add(task, std::span<const KeyedCategory>(some, count));
             });
-            const std::scoped_lock lock(mutex);
-            out.insert(out.end(), found.begin(), found.end());
         });
-        return out;
+        if (sort.size() < out.size()) {
+            return false;
+        }
+        sort.first(out, threads_);
+        return true;
     }
 
     const WeightKernels<Weight>& kernels_;

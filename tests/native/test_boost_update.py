@@ -104,6 +104,8 @@ def test_agrees_with_the_definition(case) -> None:
     assert cap is None or weights.max() <= cap / n
     assert math.isclose(result["max"], weights.max(), rel_tol=1e-6)
     assert math.isclose(result["n_eff"], 1 / float((weights.astype(np.longdouble) ** 2).sum()), rel_tol=1e-5)
+    assert math.isclose(result["sum"], math.fsum(weights.tolist()), rel_tol=1e-15)
+    assert result["segment_sums"] is None
     with np.errstate(over="ignore", invalid="ignore"):
         positive = before > 0
         total = (before * np.exp(np.longdouble(case["alpha"]) * wrong.astype(np.longdouble)))[positive].sum()
@@ -119,6 +121,124 @@ def test_binary_update_gives_the_wrong_half_of_the_mass() -> None:
     error = weights[wrong].sum()
     boost_update(weights, wrong, math.log((1 - error) / error))
     assert math.isclose(weights[wrong].sum(), 0.5, rel_tol=1e-13)
+
+
+def check_sums(sums: np.ndarray, weights: np.ndarray, offsets: np.ndarray) -> None:
+    for s, total in enumerate(sums.tolist()):
+        exact = math.fsum(weights[offsets[s] : offsets[s + 1]].tolist())
+        assert abs(total - exact) <= 3.4e-16 * exact
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    lengths=st.lists(st.one_of(st.integers(0, 70), st.sampled_from([0, 31, 32, 33, 5000, 20_000])), max_size=60),
+    skip=st.sampled_from([0, 3, 20_000]),
+    rest=st.sampled_from([0, 5, 20_000]),
+    dtype=st.sampled_from([np.float64, np.float32]),
+    wrong_dtype=st.sampled_from([np.float64, np.bool_]),
+    alpha=st.sampled_from([0.7, -3.0, 400.0]),
+    cap=st.sampled_from([None, 5.0]),
+    known=st.booleans(),
+    threads=st.sampled_from([1, 2]),
+    seed=st.integers(0, 2**32),
+)
+def test_segment_sums_come_with_the_update(
+    lengths, skip, rest, dtype, wrong_dtype, alpha, cap, known, threads, seed
+) -> None:
+    offsets = np.cumsum([skip, *lengths]).astype(np.int64)
+    size = int(offsets[-1]) + rest + 1
+    rng = np.random.default_rng(seed)
+    before = rng.lognormal(0.0, 1.0, size).astype(dtype)
+    wrong = (rng.random(size) < 0.3).astype(wrong_dtype)
+    plain, weights = before.copy(), before.copy()
+    boost_update(plain, wrong, alpha, cap)
+    total = None
+    if known and abs(alpha) < 300:
+        total = float((before.astype(np.longdouble) * np.exp(alpha * wrong.astype(np.longdouble))).sum())
+    result = boost_update(weights, wrong, alpha, cap, total=total, offsets=offsets, threads=threads)
+    if total is None or cap is not None:
+        assert np.array_equal(weights, plain)
+    np.testing.assert_allclose(weights, plain, rtol=1e-14 if dtype == np.float64 else 1.2e-7)
+    sums = result["segment_sums"]
+    assert sums.shape == (len(lengths),)
+    check_sums(sums, weights, offsets)
+    assert math.isclose(result["sum"], math.fsum(weights.tolist()), rel_tol=1e-15)
+    assert math.isclose(result["max"], float(weights.max()), rel_tol=0)
+
+
+def test_any_total_gives_the_distribution_up_to_a_factor() -> None:
+    rng = np.random.default_rng(11)
+    weights = rng.dirichlet(np.ones(50_000))
+    expected = weights.astype(np.longdouble)
+    offsets = np.array([0, 1000, 1010, 50_000], np.int64)
+    total = 1.0
+    for round_ in range(30):
+        wrong = rng.random(50_000) < 0.25
+        alpha = 0.1 * (round_ % 7)
+        result = boost_update(weights, wrong, alpha, total=total, offsets=offsets)
+        expected = expected * np.exp(alpha * wrong.astype(np.longdouble))
+        before, total = total, result["sum"]
+        assert math.isclose(result["total_before_norm"], before * total, rel_tol=1e-15)
+        assert 0.9 < total < 2.0  # this round's growth only: it does not pile up
+        distribution = expected / expected.sum()
+        np.testing.assert_allclose(weights / total, distribution.astype(float), rtol=1e-12)
+        assert math.isclose(result["n_eff"], float(1 / (distribution**2).sum()), rel_tol=1e-12)
+        check_sums(result["segment_sums"], weights, offsets)
+
+
+@pytest.mark.parametrize("options", [{"total": 3.0}, {"total": 3.0, "offsets": np.arange(0, 90_001, 30)}])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_one_sweep_is_the_same_with_any_number_of_threads(dtype, options) -> None:
+    rng = np.random.default_rng(12)
+    start = rng.pareto(1.2, 90_007).astype(dtype)
+    wrong = rng.random(90_007) < 0.4
+    runs = []
+    for threads in (1, 2, 4):
+        weights = start.copy()
+        result = boost_update(weights, wrong, 0.8, threads=threads, **options)
+        sums = result.pop("segment_sums")
+        runs.append((result, weights.tobytes(), None if sums is None else sums.tobytes()))
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize(
+    ("weights", "wrong", "total", "words"),
+    [
+        (np.array([1.0, -2.0]), np.zeros(2), 1.0, r"grown weights\[1\] is -2"),
+        (np.array([1.0, math.nan]), np.zeros(2), 1.0, r"grown weights\[1\] is nan"),
+        (np.array([math.inf, 1.0]), np.zeros(2), 1.0, r"grown weights\[0\] is inf"),
+        (np.zeros(3), np.zeros(3), 1.0, "all weights are 0"),
+        (np.ones(3), np.array([0, 1, 2], np.uint8), 1.0, r"wrong\[2\] is 2; expected 0 or 1"),
+        (np.ones(3), np.array([0, math.nan, 0]), 1.0, r"wrong\[1\] is nan"),
+        (np.ones(3), np.zeros(3), 0.0, "total is 0; expected a finite positive number"),
+        (np.ones(3), np.zeros(3), math.nan, "total is nan"),
+        (np.ones(3), np.zeros(3), -1.0, "total is -1"),
+        (np.ones(3), np.zeros(3), math.inf, "total is inf"),
+    ],
+)
+def test_errors_with_a_known_total(weights, wrong, total, words) -> None:
+    with pytest.raises(ValueError, match=words):
+        boost_update(weights, wrong, 0.0, total=total)
+
+
+def test_bad_offsets_leave_the_weights_alone() -> None:
+    weights = np.ones(4)
+    for offsets, words in (
+        (np.array([0, 3, 2]), r"offsets\[2\] is 2, below"),
+        (np.array([0, 5]), "there are only 4 values"),
+        (np.array([0, 4], np.int32), "offsets are int32"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            boost_update(weights, np.zeros(4), 1.0, offsets=offsets)
+    assert np.array_equal(weights, np.ones(4))
+
+
+def test_negative_zeros_are_weights() -> None:
+    for total in (None, 3.0):
+        weights = np.array([1.0, -0.0, 2.0])
+        result = boost_update(weights, np.array([True, True, False]), 0.0, total=total)
+        np.testing.assert_allclose(weights, [1 / 3, 0.0, 2 / 3], rtol=1e-15)
+        assert result["max"] == weights[2]
 
 
 @pytest.mark.parametrize("cap", [None, 2.0])

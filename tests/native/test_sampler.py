@@ -107,6 +107,10 @@ def test_a_sample_begins_with_every_shorter_one() -> None:
             assert np.array_equal(sampler.sample(n, 2**64 - 1, 2**63, replacement=replacement), whole[:n])
     many = sampler.sample(50_000, seed=0)
     assert np.array_equal(sampler.sample(16_385, seed=0), many[:16_385])
+    for start in (1, 15, 16, 255, 256, 16_385, 49_999):
+        for n in (1, 16, 300, 20_000):
+            part = many[start : start + n]
+            assert np.array_equal(sampler.sample(len(part), 0, start=start), part)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -129,6 +133,40 @@ def test_sorted_draws_are_those_of_the_definition() -> None:
         near = np.abs(places.astype(float)[:, None] - sums[np.stack([expected - 1, expected], 1)]).min(1) < 1e-6
         assert np.array_equal(drawn[~near], expected[~near])
         assert near.mean() < 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 4096, 4097, 50_003])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sorted_draws_agree_with_a_search(shape, size) -> None:
+    weights = SHAPES[shape](np.random.default_rng(size), size)
+    sums = np.cumsum(weights.astype(np.longdouble))
+    for n in (1, 40, 1025, 70_000):  # few and many draws a weight; parts of 1024 and 65536 draws
+        gaps = exponentials(12, 0, 1, n + 1)
+        places = np.cumsum(gaps)[:-1] / gaps.sum() * sums[-1]
+        drawn = WeightedSampler(weights).sample(n, seed=12, sorted=True)
+        slack = 1e-12 * sums[-1]
+        assert (np.append(0, sums)[drawn] <= places + slack).all()
+        assert (sums[drawn] >= places - slack).all()
+        assert (weights[drawn] > 0).all()
+
+
+def test_large_draws_without_replacement_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(17)
+    weights = rng.lognormal(0.0, 2.0, 1_200_000) * (rng.random(1_200_000) < 0.9)
+    weights[::50] *= 1e-310  # keys beyond the range of double
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        keys = exponentials(5, 1, 2, len(weights)) / weights.astype(np.longdouble)
+    keys[keys > np.finfo(np.float64).max] = np.inf
+    keys[weights == 0] = np.nan
+    order = np.lexsort((np.arange(len(keys)), keys))
+    sampler = WeightedSampler(weights)
+    for n in (50, 30_000, int((weights > 0).sum())):
+        drawn = sampler.sample(n, seed=5, stream=1, replacement=False)
+        wrong = np.flatnonzero(drawn != order[:n])  # keys that differ in their last digit may change places
+        assert len(wrong) < 1e-4 * n + 1
+        np.testing.assert_allclose(keys[drawn[wrong]].astype(float), keys[order[wrong]].astype(float), rtol=1e-14)
+        assert len(np.unique(drawn)) == n
+        assert np.array_equal(sampler.sample(n, 5, 1, replacement=False, sorted=True), np.sort(drawn))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -280,6 +318,12 @@ def test_bad_arguments() -> None:
         sampler.sample(1, 0.5)
     with pytest.raises(ValueError, match="n is -1"):
         sampler.sample(-1, 0)
+    for options in ({"sorted": True}, {"replacement": False}):
+        with pytest.raises(ValueError, match="start is 1"):
+            sampler.sample(1, 0, start=1, **options)
+    with pytest.raises(ValueError, match="start is -1"):
+        sampler.sample(1, 0, start=-1)
+    assert sampler.positive == 2
     for i in (-1, 3):
         with pytest.raises(IndexError):
             sampler.probability(i)

@@ -28,6 +28,10 @@ for dtype in (np.float64, np.float32):
             copy = weights.copy()
             result = _native.boost_update(copy, wrong, alpha, cap)
             digest.update(copy.tobytes() + repr(sorted(result.items())).encode())
+        offsets = np.array([3, 9, 40, 50_000, 70_000], np.int64)
+        result = _native.boost_update(copy, wrong, 0.3, total=1.1, offsets=offsets)
+        digest.update(copy.tobytes() + result.pop("segment_sums").tobytes() + repr(sorted(result.items())).encode())
+        digest.update(repr(sorted(_native.weighted_error(copy, wrong).items())).encode())
 print(_native.build_info()["simd"], digest.hexdigest())
 """
 
