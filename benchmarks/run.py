@@ -4,15 +4,13 @@
     python benchmarks/run.py --quick          small ones (about a minute)
     python benchmarks/run.py --only combine   one of combine, heads, samplers, updates
 
-Writes ``benchmarks/results/cpu.json`` and ``cpu.md`` (``--name`` for another name) and prints the table.
+Writes ``benchmarks/results/cpu.json``, ``cpu.md`` and ``cpu.png`` (``--name`` for another name) and prints the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,40 +18,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from machine import device
+from plot import draw
 from quiet import Usage, wait_until_quiet
 from setups import Case, cases, extra_memory, reused_memory
 from tables import markdown
 
-from ensemw2s import __version__, _native
 from ensemw2s.kernels.bench import Timing, timed
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def device() -> dict[str, Any]:
-    """What was measured on."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        name = next(
-            (x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), name
-        )
-    return {
-        "cpu": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "simd": _native.build_info()["simd"],
-        "compiler": _native.build_info()["compiler"],
-        "system": f"{platform.system()} {platform.release()}",
-        "versions": {
-            "ensemw2s": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }
 
 
 def measured(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
@@ -154,6 +127,7 @@ def main() -> int:
     (RESULTS / f"{arguments.name}.json").write_text(json.dumps(report, indent=1) + "\n")
     (RESULTS / f"{arguments.name}.md").write_text(text)
     print(text)
+    draw(report, RESULTS / f"{arguments.name}.png")
     return 0
 
 

@@ -69,5 +69,11 @@ def _others(share: float | None) -> str:
     return "" if share is None else f" Others: {_share(share)}."
 
 
+def goal_line(reached: float, safe: float, stretch: float) -> str:
+    """One ratio against its goals."""
+    verdict = "stretch met" if reached >= stretch else "safe met" if reached >= safe else "not met"
+    return f"Goal: ×{safe:.3g}, stretch ×{stretch:.3g}; reached ×{reached:.3g}: {verdict}."
+
+
 def _share(value: float) -> str:
     return f"{100 * value:.0f} %"

@@ -26,7 +26,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_launch
+from ensemw2s.kernels import triton_head_rows, triton_launch, triton_lm_head
+from ensemw2s.kernels.lm_head import Head
 from ensemw2s.kernels.request import combine_request, sample_request
 
 TARGETS = {
@@ -39,20 +40,26 @@ POINTERS = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
+    torch.int32: "*i32",
     torch.int64: "*i64",
     torch.float64: "*fp64",
 }
-Launch = tuple[Any, int, dict[str, Any]]
+HEAD_WIDTH = 576
+HEAD_ROWS = (16, 512)  # one of each configuration
+Launch = tuple[Any, dict[str, int], dict[str, Any]]
 
 
 def recorded(action: Callable[[], object]) -> list[Launch]:
-    """The kernel launches of ``action``: kernel, warps and arguments. Nothing is run."""
+    """The kernel launches of ``action``: kernel, options and arguments. Nothing is run."""
     launches: list[Launch] = []
 
-    def note(_: object, kernel: Any, __: int, warps: int, **arguments: Any) -> None:
-        launches.append((kernel, warps, arguments))
+    def note(kernel: Any, _: int, __: torch.device, options: dict[str, int], arguments: dict[str, Any]) -> None:
+        launches.append((kernel, options, arguments))
+        for value in arguments.values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()  # what the kernel would write: later steps on the host must not meet anything
 
-    with mock.patch.object(triton_launch.Problem, "launch", note):
+    with mock.patch.object(triton_launch, "start", note):
         action()
     return launches
 
@@ -62,30 +69,50 @@ def one_problem(experts: int, dtype: torch.dtype, vocabulary: int, rule: str) ->
     logits = torch.zeros(experts, 2, vocabulary, dtype=dtype)
     targets = torch.zeros(2, dtype=torch.int64)
     options: dict[str, Any] = {"rule": rule, "temperature": 0.7}
-    wanted = {"targets": targets, "return_probs": True, "top_k": 16}
+    wanted: dict[str, Any] = {"targets": targets, "return_probs": True, "top_k": 16}
     combining = combine_request(logits, [1.0] * experts, **options, **wanted)
     sampling = sample_request(logits, [1.0] * experts, **options, seed=2**40, top_k=50, top_p=0.9, index=targets)
 
     def combine() -> None:
         problem = triton_launch.prepare(combining)
-        rows = triton_launch.first_pass(problem, targets, mass=True)
+        rows = problem.first_pass(targets, mass=True)
         for mode in ("mass", "log_probs"):
-            triton_launch.second_pass(problem, rows, mode)
-        triton_launch.select(problem, rows, 16)
+            problem.second_pass(rows, mode)
+        problem.select(rows, 16)
 
     def sample() -> None:
         problem = triton_launch.prepare(sampling)
-        rows = triton_launch.first_pass(problem, best=False, experts=False, mass=True)
-        triton_launch.draw(problem, rows, 2**40, targets)
-        triton_launch.select(problem, rows, 50, 0.9, 2**40, targets)
-        triton_launch.uniforms(problem, 2**40, targets)
+        rows = problem.first_pass(best=False, experts=False, mass=True)
+        problem.draw(rows, 2**40, targets)
+        problem.select(rows, 50, 0.9, 2**40, targets)
+        problem.uniforms(2**40, targets)
 
     return recorded(combine) + recorded(sample)
 
 
-def _argument(value: Any, constant: bool) -> tuple[Any, Any, list[list[Any]]]:
+def from_hidden(experts: int, dtype: torch.dtype, vocabulary: int, rule: str, rows: int) -> list[Launch]:
+    """All launches that combining from hidden states can lead to, but for those that ``one_problem`` has."""
+    weight = torch.zeros(1, HEAD_WIDTH, dtype=dtype).expand(vocabulary, HEAD_WIDTH)
+    heads = [Head(torch.zeros(rows, HEAD_WIDTH, dtype=dtype), weight, None) for _ in range(experts)]
+    logits = [weight[:1, :1].expand(rows, vocabulary)] * experts
+    targets = torch.zeros(rows, dtype=torch.int64)
+    wanted: dict[str, Any] = {"targets": targets, "return_probs": False, "top_k": 300}
+    request = combine_request(logits, [1.0] * experts, rule=rule, temperature=0.7, **wanted)
+
+    def combine() -> None:
+        problem = triton_lm_head.prepare(heads, request)
+        found = problem.first_pass(targets)
+        if not problem.product:
+            problem.normalise(found)
+        found.undefined.fill_(True)  # so that few tiles are wanted
+        problem.select(found, 300)
+
+    return [launch for launch in recorded(combine) if "draw" not in launch[2]]
+
+
+def _argument(value: Any) -> tuple[Any, Any, list[list[Any]]]:
     """Type, constant and attributes of one argument, as a launch specialises them."""
-    if constant or (isinstance(value, int) and value == 1):
+    if isinstance(value, int) and value == 1:
         return "constexpr", value, []
     if isinstance(value, torch.Tensor):
         return POINTERS[value.dtype], None, [["tt.divisibility", 16]]
@@ -102,11 +129,14 @@ def source_of(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     for position, parameter in enumerate(kernel.params):
         value = arguments[parameter.name]
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[(position,)] = "constexpr", value
+            continue
         parts = value if isinstance(value, tuple) else (value,)
         kinds = []
         for inner, part in enumerate(parts):
             path = (position, inner) if isinstance(value, tuple) else (position,)
-            kind, constant, marks = _argument(part, parameter.is_constexpr)
+            kind, constant, marks = _argument(part)
             kinds.append(kind)
             if kind == "constexpr":
                 constants[path] = constant
@@ -139,26 +169,39 @@ def resources(compiled: Any) -> dict[str, int]:
     return {**out, "shared": compiled.metadata.shared, "scalar_to_lane": 0}
 
 
-def records(targets: list[str], experts: int, dtypes: list[torch.dtype], vocabulary: int) -> Iterator[dict[str, Any]]:
-    """One record for each kernel, kind of input and target."""
+def problems(experts: int, dtypes: list[torch.dtype], vocabulary: int) -> Iterator[tuple[dict[str, Any], list[Launch]]]:
+    """Kinds of input, and the launches that each leads to."""
     for dtype in dtypes:
         for rule in ("mixture", "product"):
-            done = set()
-            for kernel, warps, arguments in one_problem(experts, dtype, vocabulary, rule):
-                mode = arguments.get("mode", {True: "draw", False: "ids"}.get(arguments.get("draw", None), ""))
-                name = f"{kernel.__name__}({mode})" if mode else kernel.__name__
-                variant = f"{name} experts={arguments.get('want_experts')}"
-                if variant in done:
-                    continue
-                done.add(variant)
-                if "want_experts" in arguments and not arguments["want_experts"]:
-                    name += "(masses)"
-                for target in targets:
-                    options = {"num_warps": warps, **triton_launch.OPTIONS}
-                    compiled = triton.compile(source_of(kernel, arguments), target=TARGETS[target], options=options)
-                    kind = {"kernel": name, "rule": rule, "K": experts, "dtype": str(dtype).removeprefix("torch.")}
-                    width = {"block": arguments["block"], "warps": warps}
-                    yield {**kind, **width, "target": target, **resources(compiled)}
+            kind = {"rule": rule, "K": experts, "dtype": str(dtype).removeprefix("torch.")}
+            yield {**kind, "N": "any"}, one_problem(experts, dtype, vocabulary, rule)
+            for rows in HEAD_ROWS:
+                yield {**kind, "N": rows}, from_hidden(experts, dtype, vocabulary, rule, rows)
+
+
+def name_of(kernel: Any, arguments: dict[str, Any]) -> str:
+    """The kernel's name and which of its variants it is."""
+    mode = arguments.get("mode", "")
+    if "draw" in arguments:
+        mode = "draw" if arguments["draw"] else "ids"
+    name = f"{kernel.__name__}({mode})" if mode else str(kernel.__name__)
+    return name + ("(masses)" if not arguments.get("want_experts", True) else "")
+
+
+def records(targets: list[str], experts: int, dtypes: list[torch.dtype], vocabulary: int) -> Iterator[dict[str, Any]]:
+    """One record for each kernel, kind of input and target."""
+    for kind, launches in problems(experts, dtypes, vocabulary):
+        done = set()
+        for kernel, options, arguments in launches:
+            name = name_of(kernel, arguments)
+            if name in done or (kernel is triton_head_rows.finish_head and kind["N"] != HEAD_ROWS[0]):
+                continue
+            done.add(name)
+            width = {"block": arguments.get("block", arguments.get("chunk")), "warps": options["num_warps"]}
+            for target in targets:
+                given = {**options, **triton_launch.OPTIONS}
+                compiled = triton.compile(source_of(kernel, arguments), target=TARGETS[target], options=given)
+                yield {"kernel": name, **kind, **width, "target": target, **resources(compiled)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -177,6 +220,7 @@ def main() -> int:
     )
     parser.add_argument("--vocabulary", type=int, default=151_936)
     parser.add_argument("--json", action="store_true", help="print the records and write no file")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "triton-aot.md")
     options = parser.parse_args()
     dtypes = [getattr(torch, name) for name in options.dtypes]
     rows = [row for count in options.experts for row in records(options.targets, count, dtypes, options.vocabulary)]
@@ -188,12 +232,12 @@ def main() -> int:
         text += (
             "`scalar_to_lane`: gfx942's scalar registers that live in lanes of vector registers (no memory traffic).\n"
         )
+        text += f"Fused heads (`head_*`, `finish_head`) have H = {HEAD_WIDTH}, and their configurations depend on N.\n"
         text += "Written by `python benchmarks/triton_aot.py`; no GPU is needed.\n\n" + table(rows)
-        folder = Path(__file__).parent / "results"
-        folder.mkdir(exist_ok=True)
-        partial = folder / "triton-aot.md.partial"
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = options.out.with_name(options.out.name + ".partial")
         partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / "triton-aot.md")
+        partial.replace(options.out)
         print(text)
     return int(any(row["spills"] or row["stack"] for row in rows))
 

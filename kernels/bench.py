@@ -1,176 +1,309 @@
-"""A short comparison of the backends with plain torch on this machine, and the timing that all benchmarks share."""
+"""A short comparison of the kernels with torch and numpy on this machine: what ``ew2s bench`` runs.
+
+The timing that all benchmarks share is in :mod:`ensemw2s.kernels.timing`, the usual ways to do the work in
+:mod:`ensemw2s.kernels.usual`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ensemw2s.kernels.dispatch import available_backends, combine
+from ensemw2s import _native
+from ensemw2s.kernels import usual
+from ensemw2s.kernels.dispatch import available_backends, combine, sample
+from ensemw2s.kernels.request import Rule
+from ensemw2s.kernels.timing import Run, Timing, timed
+from ensemw2s.kernels.usual import eager, read_once
 
-Run = Callable[[], object]
+__all__ = [
+    "READ",
+    "Case",
+    "Result",
+    "Run",
+    "Timing",
+    "benchmark",
+    "combine_cases",
+    "eager",
+    "measure",
+    "read_once",
+    "sampler_cases",
+    "suite",
+    "timed",
+]
+
+#: The way that only reads the bytes.
+READ = "read"
+#: torch refuses to draw from more categories.
+MULTINOMIAL_LIMIT = 2**24
+_SHARE = 0.6  # of the available memory that a case may take
+_EXPERTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Wall-clock seconds of one way to do a piece of work: the 20th, 50th and 80th percentile over rounds."""
+@dataclass(frozen=True)
+class Case:
+    """One piece of work with several ways to do it, the first of which is ours."""
 
+    group: str
     name: str
-    p20: float
-    p50: float
-    p80: float
-    rounds: tuple[float, ...]
-
-    def times_faster(self, other: Timing) -> float:
-        """By how much this one is faster: the median over rounds, each of which ran both, of the ratio."""
-        ratios = sorted(b / a for a, b in zip(self.rounds, other.rounds, strict=True))
-        return ratios[len(ratios) // 2]
-
-
-@dataclass(frozen=True, slots=True)
-class BenchRow:
-    """One line of the table of :func:`benchmark`."""
-
-    dtype: str
-    experts: int
-    rows: int
-    vocabulary: int
-    timing: Timing
-    bandwidth: float
-    """Bytes of logits per second of the median."""
-    read_share: float
-    """That as a share of what a plain sum over the same bytes reaches in the same run."""
-    speedup: float
-    """Against eager torch."""
+    size: str
+    make: Callable[[], Mapping[str, Run]]
+    """The ways by name; ``read``, where it is one of them, just reads the bytes that ours must read."""
+    memory: int
+    """Bytes that it needs at its peak, about: inputs, and the largest of the ways."""
+    bytes_moved: int = 0
+    """The least number of bytes that must move."""
+    seconds: float = 3.0
+    """How long it takes, about; longer only where three rounds do."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Ways that cannot do it, and why."""
 
 
-def eager(logits: Sequence[Tensor], alphas: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """What ``combine`` gives, as one would write it in torch: every expert's log-softmax, then their mixture.
+@dataclass(frozen=True)
+class Result:
+    """What was found for one case."""
 
-    Args:
-        logits: K tensors ``[N, V]``.
-        alphas: float32 ``[K]``, summing to 1.
-        targets: int64 ``[N]``.
+    case: Case
+    timings: tuple[Timing, ...]
+    """Ours first; empty where no size of the case fits into the memory."""
+    note: str | None = None
+    """Why the case is smaller than usual, or was not run."""
 
-    Returns:
-        ``argmax``, ``logprob``, ``target_logprob``, ``expert_argmax``, ``logsumexp``, ``expert_target_logprob``.
-    """
-    wide = [part.float() for part in logits]
-    own = [torch.log_softmax(part, dim=-1) for part in wide]
-    mixed = torch.logsumexp(torch.stack(own) + alphas.log()[:, None, None], dim=0)
-    column = targets[:, None]
-    logprob, argmax = mixed.max(dim=-1)
-    return (
-        argmax,
-        logprob,
-        mixed.gather(-1, column)[:, 0],
-        torch.stack([part.argmax(dim=-1) for part in wide]),
-        torch.stack([torch.logsumexp(part, dim=-1) for part in wide]),
-        torch.stack([part.gather(-1, column)[:, 0] for part in own]),
-    )
+    @property
+    def ours(self) -> Timing:
+        """Our way."""
+        return self.timings[0]
 
+    @property
+    def others(self) -> tuple[Timing, ...]:
+        """The usual ways."""
+        return tuple(timing for timing in self.timings[1:] if timing.name != READ)
 
-def timed(
-    runs: Mapping[str, Run], *, rounds: int = 9, seconds: float = 20.0, device: torch.device | None = None
-) -> list[Timing]:
-    """Time several ways in turn, round after round, so that other work on the machine disturbs all alike.
+    @property
+    def bandwidth(self) -> float | None:
+        """Bytes per second of our median time; None where the least number of bytes says little."""
+        return self.case.bytes_moved / self.ours.p50 if self.case.bytes_moved else None
 
-    Args:
-        runs: what to time, by name; each runs once before.
-        rounds: number of rounds, at least 3.
-        seconds: stop after this long, with at least 3 rounds.
-        device: a GPU to wait for.
-    """
-    names = list(runs)
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        runs[name]()
-    begin = time.perf_counter()
-    for number in range(rounds):
-        if number >= 3 and time.perf_counter() - begin > seconds:
-            break
-        for name in names:
-            _wait(device)
-            start = time.perf_counter()
-            runs[name]()
-            _wait(device)
-            found[name].append(time.perf_counter() - start)
-    return [_timing(name, tuple(found[name])) for name in names]
-
-
-def _timing(name: str, rounds: tuple[float, ...]) -> Timing:
-    p20, p50, p80 = (_percentile(rounds, p) for p in (20, 50, 80))
-    return Timing(name, p20, p50, p80, rounds)
+    @property
+    def read_share(self) -> float | None:
+        """That as a share of what a plain sum over the same bytes reaches; None where there is no such sum."""
+        read = next((timing for timing in self.timings if timing.name == READ), None)
+        return None if read is None else self.ours.times_faster(read)
 
 
 def benchmark(
+    cases: Sequence[Sequence[Case]],
     *,
+    available: Callable[[Case], int],
     device: torch.device | str = "cpu",
-    shapes: Sequence[tuple[int, int, int]] = ((3, 64, 50_257), (3, 64, 151_936)),
-    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
     rounds: int = 7,
-) -> Iterator[BenchRow]:
-    """Compare the backends for a device with eager torch; yields the rows of each shape as they come.
-
-    The reference computes in float64 and is left out: it is a yardstick of correctness.
+    budget: float = 75.0,
+    before: Callable[[Case], None] | None = None,
+) -> Iterator[Result]:
+    """Measure cases; yields their results as they come.
 
     Args:
-        device: where to run.
-        shapes: ``(K, N, V)`` each.
-        dtypes: of the logits.
-        rounds: of every shape.
+        cases: each in falling sizes; the first that fits into 60 % of the available memory is measured.
+        available: gives the bytes that are free for a case.
+        device: where they run.
+        rounds: of every case; its ways run in turn in each. A case is over after its ``seconds``, but not before 3.
+        budget: seconds after which one round is enough, on a slow or busy machine.
+        before: called with each case before it is measured.
+    """
+    begin = time.monotonic()
+    for sizes in cases:
+        free = available(sizes[0])
+        case = next((case for case in sizes if case.memory <= _SHARE * free), None)
+        if case is None:
+            yield Result(sizes[-1], (), f"needs {_mib(sizes[-1].memory)}, and {_mib(free)} are free")
+            continue
+        if before is not None:
+            before(case)
+        note = None
+        if case is not sizes[0]:
+            note = f"{sizes[0].size} would need {_mib(sizes[0].memory)}, and {_mib(free)} are free"
+        least = 3 if time.monotonic() - begin < budget else 1
+        yield measure(case, device=torch.device(device), rounds=max(rounds, least), least=least, note=note)
+
+
+def measure(case: Case, *, device: torch.device, rounds: int = 7, least: int = 3, note: str | None = None) -> Result:
+    """Measure one case."""
+    timings = timed(case.make(), rounds=rounds, seconds=case.seconds, least=least, device=device)
+    return Result(case, tuple(timings), note)
+
+
+def suite(device: torch.device | str = "cpu", *, quick: bool = False) -> list[list[Case]]:
+    """All cases of this module for a device, each in falling sizes.
+
+    The reference backend computes in float64 and is left out: it is a yardstick of correctness. The samplers and the
+    weight update run on the CPU whatever the device.
+
+    Args:
+        device: of the logits.
+        quick: smaller cases, and fewer.
     """
     place = torch.device(device)
-    backends = [name for name in available_backends(place) if name != "reference"]
-    for dtype in dtypes:
-        for experts, rows, vocabulary in shapes:
-            logits = [(torch.randn(rows, vocabulary, device=place) * 3).to(dtype) for _ in range(experts)]
-            alphas = torch.full((experts,), 1.0 / experts, device=place)
-            targets = torch.randint(vocabulary, (rows,), device=place)
-            runs: dict[str, Run] = {"read": read_once(logits), "eager": _eager_run(logits, alphas, targets)}
-            for name in backends:
-                runs[name] = _backend_run(name, logits, alphas, targets)
-            timings = {t.name: t for t in timed(runs, rounds=rounds, device=place)}
-            size = sum(part.numel() * part.element_size() for part in logits)
-            for name in ("eager", *backends):
-                timing = timings[name]
-                yield BenchRow(
-                    dtype=str(dtype).removeprefix("torch."),
-                    experts=experts,
-                    rows=rows,
-                    vocabulary=vocabulary,
-                    timing=timing,
-                    bandwidth=size / timing.p50,
-                    read_share=timing.times_faster(timings["read"]),
-                    speedup=timing.times_faster(timings["eager"]),
-                )
+    backend = next((name for name in available_backends(place) if name != "reference"), None)
+    cases = [] if backend is None else combine_cases(place, backend, quick=quick)
+    return [*cases, *sampler_cases(quick=quick)]
 
 
-def read_once(logits: Sequence[Tensor]) -> Run:
-    """Reads the logits' bytes once, as fast as torch does: sums of rows, of two-byte numbers in pairs as float32."""
-    flat = [part.reshape(-1) for part in logits]
-    whole = [part[: len(part) // 256 * 256] for part in flat]
-    views = [part.view(torch.float32).view(128 if part.element_size() == 2 else 256, -1) for part in whole]
-    return lambda: [part.sum(dim=1) for part in views]
+def combine_cases(device: torch.device, backend: str, *, quick: bool) -> list[list[Case]]:
+    """Cases of ``combine`` and ``sample``: peaked random logits of three experts."""
+    rows = (512, 64, 8) if device.type == "cuda" else (64, 16, 4)
+    large, small = 151_936, 50_257
+    wanted: list[tuple[str, Rule, torch.dtype, int]] = [
+        ("combine", "mixture", torch.float32, large),
+        ("combine", "mixture", torch.bfloat16, large),
+        ("sample", "mixture", torch.float32, large),
+    ]
+    if quick:
+        wanted = [(group, rule, dtype, small) for group, rule, dtype, _ in wanted]
+    else:
+        wanted[:0] = [
+            ("combine", "mixture", torch.float32, small),
+            ("combine", "mixture", torch.bfloat16, small),
+        ]
+        wanted[4:4] = [
+            ("combine", "product", torch.float32, large),
+            ("combine", "vote", torch.float32, large),
+        ]
+    return [[_logits_case(device, backend, n, *what) for n in rows] for what in wanted]
 
 
-def _eager_run(logits: Sequence[Tensor], alphas: Tensor, targets: Tensor) -> Run:
-    return lambda: eager(logits, alphas, targets)
+def _logits_case(
+    device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
+) -> Case:
+    numbers, name = _EXPERTS * rows * vocabulary, str(dtype).removeprefix("torch.")
+    size = numbers * dtype.itemsize
+    return Case(
+        group,
+        f"{group}, {name}" if group == "sample" else f"{group}, {rule}, {name}",
+        f"K={_EXPERTS} N={rows} V={vocabulary}",
+        partial(_logits_ways, device, backend, rows, group, rule, dtype, vocabulary),
+        memory=size + numbers * (15 if dtype == torch.float32 else 20),  # eager torch's high-water mark, as measured
+        bytes_moved=size,
+    )
 
 
-def _backend_run(name: str, logits: Sequence[Tensor], alphas: Tensor, targets: Tensor) -> Run:
+def _logits_ways(
+    device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
+) -> dict[str, Run]:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = [(torch.randn(rows, vocabulary, generator=generator) * 3).to(dtype).to(device) for _ in range(_EXPERTS)]
+    alphas = torch.arange(1.0, _EXPERTS + 1, device=device) / sum(range(1, _EXPERTS + 1))
+    targets = torch.randint(vocabulary, (rows,), generator=generator).to(device)
     weights = alphas.tolist()
-    return lambda: combine(logits, weights, targets=targets, backend=name)
+    read = read_once(logits)
+    if group == "sample":
+        return {
+            backend: lambda: sample(logits, weights, seed=1, backend=backend),
+            "torch.multinomial": lambda: usual.multinomial(logits, alphas),
+            READ: read,
+        }
+    return {
+        backend: lambda: combine(logits, weights, rule=rule, targets=targets, backend=backend),
+        "torch, eager": lambda: usual.EAGER[rule](logits, alphas, targets),
+        READ: read,
+    }
 
 
-def _wait(device: torch.device | None) -> None:
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
+def sampler_cases(*, quick: bool) -> list[list[Case]]:
+    """Cases of the weighted samplers and of the weight update; weights as a few rounds of boosting leave them."""
+    sizes = (1_000_000,) if quick else (4_000_000, 1_000_000)
+    updates = (5_000_000,) if quick else (20_000_000, 5_000_000)
+    return [
+        [_draws_case(size) for size in sizes],
+        [_subset_case(size) for size in sizes],
+        [_update_case(size) for size in updates],
+    ]
 
 
-def _percentile(values: Sequence[float], percent: int) -> float:
-    ordered = sorted(values)
-    return ordered[round((len(ordered) - 1) * percent / 100)]
+def _weights(size: int) -> NDArray[np.float64]:
+    return np.random.default_rng(0).lognormal(0.0, 1.0, size)
+
+
+def _draws_case(size: int) -> Case:
+    skipped = {"torch.multinomial": "refuses more than 2^24"} if size > MULTINOMIAL_LIMIT else {}
+    return Case(
+        "samplers",
+        "draws with replacement",
+        f"{_millions(size)} of {_millions(size)} weights",
+        partial(_draws_ways, size),
+        memory=size * 64,
+        seconds=size * 2.5e-6,
+        skipped=skipped,
+    )
+
+
+def _draws_ways(size: int) -> dict[str, Run]:
+    weights, rng = _weights(size), np.random.default_rng(1)
+    probabilities = weights / weights.sum()
+    ways: dict[str, Run] = {
+        "native": lambda: _native.WeightedSampler(weights).sample(size, 3, sorted=True),
+        "numpy choice": lambda: rng.choice(size, size, p=probabilities),
+        "numpy searchsorted": lambda: usual.sorted_draws(weights, size, rng),
+    }
+    if size <= MULTINOMIAL_LIMIT:
+        tensor = torch.from_numpy(weights)
+        ways["torch.multinomial"] = lambda: torch.multinomial(tensor, size, replacement=True)
+    return ways
+
+
+def _subset_case(size: int) -> Case:
+    draws = size // 10
+    return Case(
+        "samplers",
+        "draws without replacement",
+        f"{_millions(draws)} of {_millions(size)} weights",
+        partial(_subset_ways, size, draws),
+        memory=size * 64,
+    )
+
+
+def _subset_ways(size: int, draws: int) -> dict[str, Run]:
+    weights, rng = _weights(size), np.random.default_rng(2)
+    probabilities = weights / weights.sum()
+    return {
+        "native": lambda: _native.WeightedSampler(weights).sample(draws, 3, replacement=False),
+        "numpy choice": lambda: rng.choice(size, draws, replace=False, p=probabilities),
+        "numpy argpartition": lambda: usual.keyed_draws(weights, draws, rng),
+    }
+
+
+def _update_case(size: int) -> Case:
+    return Case(
+        "updates",
+        "weight update, segment sums",
+        f"{_millions(size)} weights, float64",
+        partial(_update_ways, size),
+        memory=size * 34,
+        bytes_moved=size * 34,  # weights are read for their total, written, and read again for the sums
+    )
+
+
+def _update_ways(size: int) -> dict[str, Run]:
+    rng = np.random.default_rng(3)
+    wrong = rng.random(size) < 0.3
+    offsets = np.arange(0, size + 1, 1000, dtype=np.int64)
+    ours, theirs, scratch = (np.full(size, 1.0 / size) for _ in range(3))
+
+    def native() -> object:
+        _native.boost_update(ours, wrong, 0.01)
+        return _native.segment_sum(ours, offsets)
+
+    return {"native": native, "numpy, in place": lambda: usual.update(theirs, wrong, 0.01, offsets, scratch)}
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:g} M"
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,6 +27,21 @@ class Head:
     bias: Tensor | None
     """``[V]``."""
 
+    def rows(self, rows: slice) -> Head:
+        """The same head with some of the rows."""
+        return Head(self.hidden[rows], self.weight, self.bias)
+
+    def with_contiguous_rows(self) -> Head:
+        """The same head with rows that lie in one piece; a copy where they do not."""
+        hidden, weight = (x if x.stride(1) == 1 else x.contiguous() for x in (self.hidden, self.weight))
+        return Head(hidden, weight, None if self.bias is None else self.bias.contiguous())
+
+    def with_bias(self) -> Head:
+        """The same head with a bias, of zeros where there is none."""
+        return (
+            self if self.bias is not None else Head(self.hidden, self.weight, self.weight.new_zeros(len(self.weight)))
+        )
+
     def logits(self, rows: slice, out: Tensor) -> Tensor:
         """Logits of some rows, written to the first rows of ``out``."""
         hidden = self.hidden[rows]
@@ -33,6 +49,17 @@ class Head:
         if self.bias is None:
             return torch.mm(hidden, self.weight.T, out=place)
         return torch.addmm(self.bias, hidden, self.weight.T, out=place)
+
+
+@runtime_checkable
+class FusedBackend(Protocol):
+    """A backend that forms the logits itself."""
+
+    def head_rows(self, request: CombineRequest) -> int | None:
+        """How many rows it takes at once; None where it does not apply."""
+
+    def combine_heads(self, heads: Sequence[Head], request: CombineRequest) -> CombineResult:
+        """Combine the experts whose logits come from these heads; the request's own logits are not to be read."""
 
 
 @torch.no_grad()
@@ -50,20 +77,21 @@ def combine_from_hidden(
 ) -> CombineResult:
     """:func:`ensemw2s.kernels.combine` of the logits ``hidden[k] @ lm_head[k].T + biases[k]``.
 
-    Rows are taken a tile at a time, as many as give 128 MB of logits, in memory that is used again; so memory grows
-    with N and V, not with their product. For heads that are plain matrices: a model that scales or caps its logits
-    afterwards needs :func:`ensemw2s.kernels.combine`.
+    Memory grows with N and V, not with their product. On a GPU the logits never leave the registers of the kernel that
+    multiplies; they are float32 sums, not rounded to the tensors' type. Elsewhere, and for float64, rows are taken a
+    tile at a time, as many as give 128 MB of logits, in memory that is used again. For heads that are plain matrices: a
+    model that scales or caps its logits afterwards needs :func:`ensemw2s.kernels.combine`.
 
     Args:
         hidden: K tensors ``[N, H_k]``, what the head multiplies, floating point.
-        lm_head: K tensors ``[V, H_k]`` of the same data type, which is the type of the logits.
+        lm_head: K tensors ``[V, H_k]`` of the same data type, which is the type of the logits but on a GPU.
         alphas: as in ``combine``.
         biases: K tensors ``[V]`` or None; default none.
         rule: as in ``combine``.
         temperature: as in ``combine``.
         targets: as in ``combine``.
         top_k: as in ``combine``.
-        backend: as in ``combine``; it combines the tiles.
+        backend: as in ``combine``.
 
     Returns:
         As ``combine``; there is no ``log_probs``.
@@ -84,14 +112,27 @@ def combine_from_hidden(
         top_k=top_k,
     )
     chosen = choose(backend, whole)
+    at_once = chosen.head_rows(whole) if isinstance(chosen, FusedBackend) else None
+    if at_once is not None and isinstance(chosen, FusedBackend):
+        fused = chosen.combine_heads
+
+        def combined(part: slice) -> CombineResult:
+            return fused([head.rows(part) for head in heads], _rows_of(whole, part, [x[part] for x in whole.experts]))
+
+        return _by_parts(combined, rows, at_once)
     size = sum(vocabulary * head.weight.element_size() for head in heads)
     tile = max(1, min(rows, _TILE_BYTES // size))
     places = [head.weight.new_empty((tile, vocabulary)) for head in heads]
-    parts = []
-    for start in range(0, max(rows, 1), tile):
-        part = slice(start, min(start + tile, rows))
+
+    def multiplied(part: slice) -> CombineResult:
         logits = [head.logits(part, place) for head, place in zip(heads, places, strict=True)]
-        parts.append(chosen.combine(_rows_of(whole, part, logits)))
+        return chosen.combine(_rows_of(whole, part, logits))
+
+    return _by_parts(multiplied, rows, tile)
+
+
+def _by_parts(combined: Callable[[slice], CombineResult], rows: int, at_once: int) -> CombineResult:
+    parts = [combined(slice(start, min(start + at_once, rows))) for start in range(0, max(rows, 1), at_once)]
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,9 +17,12 @@ from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest
 from ensemw2s.kernels.result import CombineResult
 
 if TYPE_CHECKING:
+    from ensemw2s.kernels.lm_head import Head
     from ensemw2s.kernels.triton_launch import Problem, Rows
+    from ensemw2s.kernels.triton_lm_head import HeadProblem
 
 _SCRATCH_ELEMENTS = 1 << 26  # float32 of whole rows that one launch may hold
+_HEAD_TILES = 1 << 22  # tiles of logits, all experts together, whose numbers one launch may hold: 12 bytes each
 _PROGRAMS = (1 << 31) - 1
 
 
@@ -54,7 +58,7 @@ class TritonBackend:
         if request.result_dtype == torch.float64:
             return reference.combine(request)
         whole_rows = request.top_k is not None
-        parts = [_combine(part) for part in _pieces(request, whole_rows)]
+        parts = [_combine_logits(part) for part in _pieces(request, whole_rows)]
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Tensor | None] = {}
@@ -63,6 +67,24 @@ class TritonBackend:
             dim = 1 if field.name in ("expert_argmax", "logsumexp", "expert_target_logprob") else 0
             joined[field.name] = None if tensors[0] is None else torch.cat(tensors, dim=dim)
         return CombineResult(**joined)  # type: ignore[arg-type]
+
+    def head_rows(self, request: CombineRequest) -> int | None:
+        """How many rows :meth:`combine_heads` should get at once; None for float64 and experts of several types."""
+        from ensemw2s.kernels.triton_lm_head import config_for
+
+        if request.result_dtype == torch.float64 or len({x.dtype for x in request.experts}) > 1:
+            return None
+        config = config_for(request)
+        most = _HEAD_TILES // (len(request.experts) * -(-request.vocabulary // config.block))
+        if request.top_k is not None:
+            most = min(most, _SCRATCH_ELEMENTS // request.vocabulary)
+        return max(most // config.block_rows, 1) * config.block_rows
+
+    def combine_heads(self, heads: Sequence[Head], request: CombineRequest) -> CombineResult:
+        """Combine the experts whose logits come from these heads; those of the request are not read."""
+        from ensemw2s.kernels import triton_lm_head
+
+        return _combine(request, triton_lm_head.prepare(heads, request, interpreted=_interpreting()))[0]
 
     def sample(self, request: SampleRequest) -> Tensor:
         """Draw a token for each row; −1 in undefined rows."""
@@ -92,14 +114,22 @@ def _pieces(request: AnyRequest, whole_rows: bool) -> list[AnyRequest]:
     return pieces
 
 
-def _combine(request: CombineRequest) -> CombineResult:
+def _combine_logits(request: CombineRequest) -> CombineResult:
     from ensemw2s.kernels import triton_launch as launch
 
     problem = launch.prepare(request)
+    result, rows = _combine(request, problem)
+    if not request.return_probs or request.rule == "vote":
+        return result
+    return replace(result, log_probs=problem.second_pass(rows, "log_probs")[0])
+
+
+def _combine(request: CombineRequest, problem: Problem | HeadProblem) -> tuple[CombineResult, Rows]:
+    """The results but ``log_probs`` (which votes have), and what is known of the rows."""
     vote = request.rule == "vote"
-    rows = launch.first_pass(problem, request.targets, best=not vote)
+    rows = problem.first_pass(request.targets, best=not vote)
     if not problem.product and request.temperature != 1.0 and not vote:
-        launch.normalise(problem, rows)
+        problem.normalise(rows)
     has_targets = request.targets is not None
     result = CombineResult(
         argmax=rows.argmax.clamp_min(0),
@@ -110,16 +140,14 @@ def _combine(request: CombineRequest) -> CombineResult:
         expert_target_logprob=problem.restored(rows.expert_target) if has_targets else None,
     )
     if vote:
-        return _with_votes(request, problem, rows, result)
-    if request.return_probs:
-        result = replace(result, log_probs=launch.second_pass(problem, rows, "log_probs")[0])
+        return _with_votes(request, problem, rows, result), rows
     if request.top_k is not None:
-        ids, rank = launch.select(problem, rows, request.top_k)
+        ids, rank = problem.select(rows, request.top_k)
         result = replace(result, topk_ids=ids, topk_logprob=_log_probs_of(rank, problem, rows))
-    return result
+    return result, rows
 
 
-def _log_probs_of(rank: Tensor, problem: Problem, rows: Rows) -> Tensor:
+def _log_probs_of(rank: Tensor, problem: Problem | HeadProblem, rows: Rows) -> Tensor:
     """Log-probabilities ``[N, k]`` of tokens of these ranks."""
     norm = rows.norm[:, None]
     if problem.product and problem.active > 1:
@@ -127,24 +155,23 @@ def _log_probs_of(rank: Tensor, problem: Problem, rows: Rows) -> Tensor:
     return (rank - rows.shift[:, None]) * problem.inv_temp - norm
 
 
-def _votes(request: Inputs, problem: Problem, rows: Rows) -> triton_vote.Votes:
+def _votes(request: Inputs, problem: Problem | HeadProblem, rows: Rows) -> triton_vote.Votes:
     """The active experts' choices, ordered by the rule; ties between shares by the mixture."""
     ids = rows.expert_argmax[: problem.active]
     rank = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
     if problem.active > 1:
         parts = []
         for k in range(problem.active):
-            given = problem.experts[k].gather(1, ids.T).T.to(torch.float64)
-            parts.append(given - rows.constants["centre"][k] + rows.constants["offset"][k])
+            parts.append(problem.logits_at(k, ids) - rows.constants["centre"][k] + rows.constants["offset"][k])
         rank = torch.logsumexp(torch.stack(parts), dim=0).to(torch.float32)
     weights = [request.weights[k] for k in request.active]
     shares = torch.tensor(weights, dtype=torch.float64, device=ids.device)
     return triton_vote.count_votes(ids, rank, shares, request.temperature)
 
 
-def _with_votes(request: CombineRequest, problem: Problem, rows: Rows, result: CombineResult) -> CombineResult:
-    from ensemw2s.kernels import triton_launch as launch
-
+def _with_votes(
+    request: CombineRequest, problem: Problem | HeadProblem, rows: Rows, result: CombineResult
+) -> CombineResult:
     votes, undefined = _votes(request, problem, rows), rows.undefined
 
     def known(log_probs: Tensor) -> Tensor:
@@ -157,7 +184,7 @@ def _with_votes(request: CombineRequest, problem: Problem, rows: Rows, result: C
     if request.return_probs:
         result = replace(result, log_probs=known(triton_vote.whole_row(votes, request.vocabulary)))
     if request.top_k is not None:
-        by_mixture, _ = launch.select(problem, rows, request.top_k)
+        by_mixture, _ = problem.select(rows, request.top_k)
         ids, log_probs = triton_vote.most_probable(votes, by_mixture, request.top_k)
         ids = torch.where(undefined[:, None], by_mixture, ids)
         result = replace(result, topk_ids=ids, topk_logprob=known(log_probs))
@@ -171,16 +198,16 @@ def _sample(request: SampleRequest) -> Tensor:
         raise ValueError("a sample request without index reached the Triton kernels")
     problem, index = launch.prepare(request), request.index.contiguous()
     if request.rule == "vote":
-        rows = launch.first_pass(problem, best=False)
+        rows = problem.first_pass(best=False)
         votes = _votes(request, problem, rows)
-        uniforms = launch.uniforms(problem, request.seed, index)
+        uniforms = problem.uniforms(request.seed, index)
         tokens = triton_vote.draw(votes, uniforms, request.top_k, request.top_p)
         return torch.where(rows.undefined, -1, tokens)
     if request.top_k is not None or request.top_p is not None:
-        rows = launch.first_pass(problem, best=False, experts=False)
-        return launch.select(problem, rows, request.top_k, request.top_p, request.seed, index)[0]
+        rows = problem.first_pass(best=False, experts=False)
+        return problem.select(rows, request.top_k, request.top_p, request.seed, index)[0]
     tempered = not problem.product and request.temperature != 1.0
-    rows = launch.first_pass(problem, best=tempered, experts=False, mass=not tempered)
+    rows = problem.first_pass(best=tempered, experts=False, mass=not tempered)
     if tempered:
-        launch.normalise(problem, rows)
-    return launch.draw(problem, rows, request.seed, index)
+        problem.normalise(rows)
+    return problem.draw(rows, request.seed, index)

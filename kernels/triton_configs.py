@@ -22,12 +22,13 @@ class Config:
     @property
     def row_warps(self) -> int:
         """Warps of a program that finishes a row: what it holds of a tile must fit its registers."""
-        return max(4, self.block // 512)
+        return max(4, min(self.block // 256, self.tile_warps), self.block // 512)
 
 
 CANDIDATES = (
     Config(1024, 4),
     Config(2048, 4),
+    Config(2048, 8),
     Config(4096, 4),
     Config(4096, 8),
     Config(8192, 8),
@@ -39,6 +40,7 @@ TABLE: tuple[tuple[tuple[int, int, int], Config], ...] = (
     ((2, 8, 65_536), Config(2048, 4)),
     ((2, 8, 1 << 31), Config(4096, 8)),
     ((4, 8, 16_384), Config(1024, 4)),
+    ((4, 5, 1 << 31), Config(2048, 8)),
     ((4, 8, 1 << 31), Config(2048, 4)),
 )
 WIDEST = Config(2048, 8)
@@ -59,3 +61,52 @@ def choose(item_bytes: int, experts: int, vocabulary: int) -> Config:
     while -(-vocabulary // block) > MOST_TILES:
         block *= 2
     return Config(block, max(config.tile_warps, min(block // 1024, 16)))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadConfig:
+    """How the kernels are launched that form logits from hidden states."""
+
+    block_rows: int
+    """Rows in a tile of logits, in the first pass."""
+    block: int
+    """Tokens in a tile of logits."""
+    block_width: int
+    """Numbers of the hidden state that are multiplied at a time."""
+    warps: int
+    stages: int
+    """Steps whose operands are in flight at once."""
+
+
+HEAD_CANDIDATES: dict[int, tuple[HeadConfig, ...]] = {
+    2: (
+        HeadConfig(16, 128, 64, 8, 4),
+        HeadConfig(64, 64, 64, 8, 3),
+        HeadConfig(64, 128, 64, 8, 3),
+        HeadConfig(64, 128, 128, 8, 2),
+        HeadConfig(64, 256, 64, 8, 3),
+        HeadConfig(128, 128, 32, 8, 3),
+        HeadConfig(128, 128, 64, 8, 3),
+    ),
+    4: (HeadConfig(16, 64, 32, 8, 3), HeadConfig(32, 64, 32, 8, 3), HeadConfig(64, 64, 32, 8, 3)),
+}
+
+# Rows in a tile of later passes: rows rarely need the same tiles, and these passes hold more of a tile in registers.
+LATER_ROWS = 16
+
+# (bytes of a number, N up to, whether experts are multiplied) -> HeadConfig; the first row that fits is taken
+HEAD_TABLE: tuple[tuple[tuple[int, int, bool], HeadConfig], ...] = (
+    ((2, 16, True), HeadConfig(16, 128, 64, 8, 4)),
+    ((2, 1 << 31, False), HeadConfig(64, 128, 64, 8, 3)),
+    ((2, 1 << 31, True), HeadConfig(64, 64, 64, 8, 3)),
+    ((4, 16, True), HeadConfig(16, 64, 32, 8, 3)),
+    ((4, 1 << 31, True), HeadConfig(32, 64, 32, 8, 3)),
+)
+
+
+def choose_head(item_bytes: int, rows: int, product: bool) -> HeadConfig:
+    """The configuration for numbers of ``item_bytes`` bytes and N rows; ``product``: of several experts."""
+    for (size, most_rows, multiplied), entry in HEAD_TABLE:
+        if item_bytes <= size and rows <= most_rows and product <= multiplied:
+            return entry
+    raise ValueError(f"no configuration for numbers of {item_bytes} bytes")

@@ -31,6 +31,61 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+def start(kernel: Any, programs: int, device: torch.device, options: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Start ``programs`` programs of a kernel on a device."""
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        if programs:
+            kernel[(programs,)](**arguments, **options, **OPTIONS)
+
+
+def restored(by_expert: Tensor, order: list[int]) -> Tensor:
+    """``[K, …]`` in the request's order of experts, where ``by_expert[i]`` is of expert ``order[i]``."""
+    if order == sorted(order):
+        return by_expert
+    return by_expert.index_select(0, torch.tensor(order, device=by_expert.device).argsort())
+
+
+def bounded_inverse(temperature: float) -> float:
+    """``1 / temperature`` as a normal float32 number."""
+    return min(max(1.0 / temperature, SMALLEST), LARGEST)
+
+
+@dataclass(slots=True)
+class Rows:
+    """What is known of every row after the first pass; float32 unless said otherwise."""
+
+    undefined: Tensor
+    """bool ``[N]``."""
+    argmax: Tensor
+    """int64 ``[N]``, −1 in undefined rows; 0 elsewhere unless it was asked for."""
+    value: Tensor
+    """``[N]``: the value of the arg-max."""
+    logprob: Tensor
+    """``[N]``; of a mixture at temperature 1."""
+    target_logprob: Tensor
+    """``[N]``; of a mixture at temperature 1."""
+    expert_argmax: Tensor
+    logsumexp: Tensor
+    expert_target: Tensor
+    """``[K, N]``, in the problem's order."""
+    shift: Tensor
+    norm: Tensor
+    """``[N]``: a token's log-probability is ``(value − shift) · inv_temp − norm``."""
+    tile_max: Tensor
+    """``[K, N, tiles]``."""
+    mass: Tensor
+    """``[N, tiles]``: weights ``exp((value − shift) · inv_temp)`` summed over each tile."""
+    constants: dict[str, Any]
+    """Arguments with which later kernels compute values."""
+
+    def temper(self, inv_temp: float) -> None:
+        """Bring a mixture's log-probabilities to the temperature of ``mass``; the arg-max has the weight 1."""
+        self.norm = torch.where(self.undefined, math.nan, self.mass.sum(dim=1).clamp_min(1.0).log())
+        self.logprob = -self.norm
+        difference = (self.target_logprob - self.shift).clamp_max(0.0)
+        self.target_logprob = difference * inv_temp - self.norm
+
+
 @dataclass(slots=True)
 class Problem:
     """The logits and the constants of one launch. Experts with a part in the ensemble come first."""
@@ -71,17 +126,11 @@ class Problem:
 
     def restored(self, by_expert: Tensor) -> Tensor:
         """``[K, …]`` in the request's order of experts."""
-        if self.order == sorted(self.order):
-            return by_expert
-        back = torch.tensor(self.order, device=by_expert.device).argsort()
-        return by_expert.index_select(0, back)
+        return restored(by_expert, self.order)
 
     def launch(self, kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
         """Start ``programs`` programs of a kernel on the logits' device."""
-        device = self.experts[0].device
-        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-            if programs:
-                kernel[(programs,)](**arguments, num_warps=warps, **OPTIONS)
+        start(kernel, programs, self.experts[0].device, {"num_warps": warps}, arguments)
 
     def reading(self) -> dict[str, Any]:
         """The arguments that all kernels share that read logits."""
@@ -95,6 +144,192 @@ class Problem:
             "block": self.config.block,
             "contiguous": self.experts[0].stride(1) == 1,
         }
+
+    def first_pass(
+        self, targets: Tensor | None = None, *, best: bool = True, experts: bool = True, mass: bool = False
+    ) -> Rows:
+        """Read the logits once and finish the rows.
+
+        Args:
+            targets: int64 ``[N]``, or None.
+            best: find the combined arg-max.
+            experts: find every expert's arg-max.
+            mass: give the mass of every tile.
+        """
+        p, (n, count) = self, (self.rows, len(self.experts))
+        tiles = p._tile_stats()
+        constants = {"weights": p.weights, "active": p.active, "product": p.product, "inv_temp": p.inv_temp}
+        constants |= {"centre": p.empty(count, n), "offset": p.empty(count, n), "base": p.empty(n)}
+        argmax = p.empty(n, dtype=torch.int64)
+        out = {name: p.empty(n) for name in ("best_value", "logprob", "target_logprob", "shift", "norm")}
+        out |= {name: p.empty(count, n) for name in ("logsumexp", "expert_target")}
+        out["expert_argmax"] = p.empty(count, n, dtype=torch.int64)
+        out["mass"] = p.empty(n, p.tiles) if mass else tiles["tile_max"]
+        p.launch(
+            triton_rows.finish_rows,
+            n,
+            p.config.row_warps,
+            **p.reading(),
+            **tiles,
+            **constants,
+            **out,
+            log_weights=p.log_weights,
+            count=count,
+            targets=argmax if targets is None else targets.contiguous(),
+            argmax=argmax,
+            has_targets=targets is not None,
+            want_best=best,
+            want_mass=mass,
+            want_experts=experts,
+            count_padded=power_of_two(count),
+            tiles_padded=power_of_two(p.tiles),
+        )
+        return Rows(
+            undefined=argmax < 0,
+            argmax=argmax,
+            value=out.pop("best_value"),
+            tile_max=tiles["tile_max"],
+            constants=constants,
+            **out,
+        )
+
+    def _tile_stats(self) -> dict[str, Tensor]:
+        """The one read of the logits: what is known of every tile afterwards."""
+        p, n, count = self, self.rows, len(self.experts)
+        out = {name: p.empty(count, n, p.tiles) for name in ("tile_max", "tile_sum")}
+        if not p.product:
+            p.launch(
+                triton_tiles.tile_stats, count * n * p.tiles, p.config.tile_warps, **p.reading(), **out, count=count
+            )
+            return {**out, "product_max": out["tile_max"], "product_sum": out["tile_max"]}
+        out |= {name: p.empty(n, p.tiles) for name in ("product_max", "product_sum")}
+        shared = {"weights": p.weights, "inv_temp": p.inv_temp, "active": p.active, "count": count}
+        p.launch(triton_tiles.tile_stats_product, n * p.tiles, p.config.tile_warps, **p.reading(), **out, **shared)
+        return out
+
+    def second_pass(self, rows: Rows, mode: str) -> tuple[Tensor, Tensor]:
+        """Read the logits again; :func:`~ensemw2s.kernels.triton_tiles.tile_values` says what each mode gives.
+
+        Returns:
+            ``[N, V]`` (empty for "mass") and ``[N, tiles]`` (undefined for "log_probs").
+        """
+        p = self
+        whole = p.empty(0) if mode == "mass" else p.empty(p.rows, p.vocabulary)
+        tile_out = p.empty(p.rows, p.tiles)
+        p.launch(
+            triton_tiles.tile_values,
+            p.rows * p.tiles,
+            p.config.tile_warps,
+            **p.reading(),
+            **rows.constants,
+            shift=rows.shift,
+            norm=rows.norm,
+            tile_max=rows.tile_max,
+            row_out=whole,
+            tile_out=tile_out,
+            mode=mode,
+        )
+        return whole, tile_out
+
+    def normalise(self, rows: Rows) -> None:
+        """Bring a mixture to its temperature: ``shift``, ``norm``, ``mass`` and the log-probabilities."""
+        rows.shift = rows.value
+        _, rows.mass = self.second_pass(rows, "mass")
+        rows.temper(self.inv_temp)
+
+    def draw(self, rows: Rows, seed: int, index: Tensor) -> Tensor:
+        """A token for each row from the tiles' masses, int64 ``[N]``; −1 in undefined rows."""
+        p, out = self, torch.empty_like(rows.argmax)
+        p.launch(
+            triton_sampling.draw_tokens,
+            p.rows,
+            p.config.row_warps,
+            **p.reading(),
+            **rows.constants,
+            shift=rows.shift,
+            mass=rows.mass,
+            argmax=rows.argmax,
+            index=index,
+            out=out,
+            seed=seed,
+            tiles_padded=power_of_two(p.tiles),
+        )
+        return out
+
+    def uniforms(self, seed: int, index: Tensor) -> Tensor:
+        """The rows' uniform numbers, float64 ``[N]``."""
+        out = self.empty(self.rows, dtype=torch.float64)
+        arguments = {"out": out, "index": index, "seed": seed, "rows": self.rows, "block": 128}
+        self.launch(triton_sampling.uniforms, -(-self.rows // 128), 4, **arguments)
+        return out
+
+    def select(
+        self,
+        rows: Rows,
+        top_k: int | None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        index: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The most probable tokens of each row, or a draw from them; :func:`select_tokens` says what it returns."""
+        options: dict[str, Any] = {
+            "block": self.config.block,
+            "warps": self.config.row_warps,
+            "inv_temp": self.inv_temp,
+        }
+        return select_tokens(*self.second_pass(rows, "rank"), rows.argmax, top_k, top_p, seed, index, **options)
+
+    def logits_at(self, k: int, ids: Tensor) -> Tensor:
+        """The logits of expert ``k`` at the tokens ``ids`` int64 ``[m, N]``, float64."""
+        return self.experts[k].gather(1, ids.T).T.to(torch.float64)
+
+
+def select_tokens(
+    rank: Tensor,
+    tile_top: Tensor,
+    argmax: Tensor,
+    top_k: int | None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    index: Tensor | None = None,
+    *,
+    block: int,
+    warps: int,
+    inv_temp: float,
+) -> tuple[Tensor, Tensor]:
+    """The most probable tokens of each row, or a draw from them.
+
+    Args:
+        rank: float32 ``[N, V]``, what orders the tokens.
+        tile_top: float32 ``[N, tiles]``, its maxima in tiles of ``block`` tokens.
+        argmax: int64 ``[N]``, −1 in undefined rows.
+        top_k: keep so many; None is all.
+        top_p: keep the smallest set of at least this probability; None is off.
+        seed: of the draw; None returns what is kept.
+        index: int64 ``[N]`` for the draw.
+        block: tokens in a tile.
+        warps: of a program.
+        inv_temp: a token's weight is the exponential of ``inv_temp`` times its rank.
+
+    Returns:
+        With a seed: tokens int64 ``[N]`` and nothing. Else the ids int64 ``[N, top_k]`` in falling order, ties to the
+        lowest id, and what ordered them; ids ``0 … top_k−1`` in undefined rows.
+    """
+    (n, vocabulary), drawing = rank.shape, seed is not None
+    count = top_k or vocabulary
+    ids = torch.empty_like(argmax) if drawing else argmax.new_empty(n, count)
+    ranks = rank.new_zeros(0 if drawing else (n, count))
+    arguments: dict[str, Any] = {"rank": rank, "tile_top": tile_top, "argmax": argmax}
+    arguments |= {"index": argmax if index is None else index, "out_rank": ranks}
+    arguments |= {"out": ids, "seed": seed or 0, "vocabulary": vocabulary, "inv_temp": inv_temp}
+    arguments |= {"tiles": tile_top.shape[1], "tiles_padded": power_of_two(tile_top.shape[1]), "block": block}
+    arguments |= {"top_k": count, "top_p_bits": struct.unpack("<q", struct.pack("<d", top_p or 1.0))[0]}
+    arguments |= {"has_top_p": top_p is not None, "draw": drawing}
+    start(triton_select.select_tokens, n, rank.device, {"num_warps": warps}, arguments)
+    if drawing:
+        return ids, ranks
+    ranks, order = torch.sort(ranks, dim=1, descending=True, stable=True)
+    return ids.gather(1, order), ranks
 
 
 def prepare(request: Inputs, config: Config | None = None) -> Problem:
@@ -112,203 +347,6 @@ def prepare(request: Inputs, config: Config | None = None) -> Problem:
         weights=tuple(max(w, SMALLEST) for w in weights),
         log_weights=tuple(math.log(w) for w in weights),
         product=request.rule == "product" or len(weights) == 1,
-        inv_temp=1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),
+        inv_temp=1.0 if request.rule == "vote" else bounded_inverse(request.temperature),
         config=config or choose(experts[0].element_size(), len(experts), request.vocabulary),
     )
-
-
-@dataclass(slots=True)
-class Rows:
-    """What is known of every row after the first pass; float32 unless said otherwise."""
-
-    undefined: Tensor
-    """bool ``[N]``."""
-    argmax: Tensor
-    """int64 ``[N]``, −1 in undefined rows; 0 elsewhere unless it was asked for."""
-    value: Tensor
-    """``[N]``: the value of the arg-max."""
-    logprob: Tensor
-    """``[N]``; of a mixture at temperature 1."""
-    target_logprob: Tensor
-    """``[N]``; of a mixture at temperature 1."""
-    expert_argmax: Tensor
-    logsumexp: Tensor
-    expert_target: Tensor
-    """``[K, N]``, in the problem's order."""
-    shift: Tensor
-    norm: Tensor
-    """``[N]``: a token's log-probability is ``(value − shift) · inv_temp − norm``."""
-    tile_max: Tensor
-    """``[K, N, tiles]``."""
-    mass: Tensor
-    """``[N, tiles]``: weights ``exp((value − shift) · inv_temp)`` summed over each tile."""
-    constants: dict[str, Any]
-    """Arguments with which later kernels compute values."""
-
-
-def first_pass(
-    problem: Problem, targets: Tensor | None = None, *, best: bool = True, experts: bool = True, mass: bool = False
-) -> Rows:
-    """Read the logits once and finish the rows.
-
-    Args:
-        problem: what to read.
-        targets: int64 ``[N]``, or None.
-        best: find the combined arg-max.
-        experts: find every expert's arg-max.
-        mass: give the mass of every tile.
-    """
-    p, (n, count) = problem, (problem.rows, len(problem.experts))
-    tile_max, tile_sum = p.empty(count, n, p.tiles), p.empty(count, n, p.tiles)
-    product_max = product_sum = tile_max
-    common = {**p.reading(), "tile_max": tile_max, "tile_sum": tile_sum, "count": count}
-    if p.product:
-        product_max, product_sum = p.empty(n, p.tiles), p.empty(n, p.tiles)
-        extra = {"product_max": product_max, "product_sum": product_sum}
-        shared = {"weights": p.weights, "inv_temp": p.inv_temp, "active": p.active}
-        p.launch(triton_tiles.tile_stats_product, n * p.tiles, p.config.tile_warps, **common, **extra, **shared)
-    else:
-        p.launch(triton_tiles.tile_stats, count * n * p.tiles, p.config.tile_warps, **common)
-    constants = {"weights": p.weights, "active": p.active, "product": p.product, "inv_temp": p.inv_temp}
-    constants |= {"centre": p.empty(count, n), "offset": p.empty(count, n), "base": p.empty(n)}
-    argmax = p.empty(n, dtype=torch.int64)
-    out = {name: p.empty(n) for name in ("best_value", "logprob", "target_logprob", "shift", "norm")}
-    out |= {name: p.empty(count, n) for name in ("logsumexp", "expert_target")}
-    out["expert_argmax"] = p.empty(count, n, dtype=torch.int64)
-    out["mass"] = p.empty(n, p.tiles) if mass else tile_max
-    p.launch(
-        triton_rows.finish_rows,
-        n,
-        p.config.row_warps,
-        **common,
-        **constants,
-        **out,
-        log_weights=p.log_weights,
-        product_max=product_max,
-        product_sum=product_sum,
-        targets=argmax if targets is None else targets.contiguous(),
-        argmax=argmax,
-        has_targets=targets is not None,
-        want_best=best,
-        want_mass=mass,
-        want_experts=experts,
-        count_padded=power_of_two(count),
-        tiles_padded=power_of_two(p.tiles),
-    )
-    return Rows(
-        undefined=argmax < 0,
-        argmax=argmax,
-        value=out.pop("best_value"),
-        tile_max=tile_max,
-        constants=constants,
-        **out,
-    )
-
-
-def second_pass(problem: Problem, rows: Rows, mode: str) -> tuple[Tensor, Tensor]:
-    """Read the logits again; :func:`~ensemw2s.kernels.triton_tiles.tile_values` says what each mode gives.
-
-    Returns:
-        ``[N, V]`` (empty for "mass") and ``[N, tiles]`` (undefined for "log_probs").
-    """
-    p = problem
-    whole = p.empty(0) if mode == "mass" else p.empty(p.rows, p.vocabulary)
-    tile_out = p.empty(p.rows, p.tiles)
-    p.launch(
-        triton_tiles.tile_values,
-        p.rows * p.tiles,
-        p.config.tile_warps,
-        **p.reading(),
-        **rows.constants,
-        shift=rows.shift,
-        norm=rows.norm,
-        tile_max=rows.tile_max,
-        row_out=whole,
-        tile_out=tile_out,
-        mode=mode,
-    )
-    return whole, tile_out
-
-
-def normalise(problem: Problem, rows: Rows) -> None:
-    """Bring a mixture to its temperature: ``shift``, ``norm``, ``mass`` and the log-probabilities."""
-    rows.shift = rows.value
-    _, rows.mass = second_pass(problem, rows, "mass")
-    rows.norm = torch.where(rows.undefined, math.nan, rows.mass.sum(dim=1).clamp_min(1.0).log())
-    rows.logprob = -rows.norm
-    difference = (rows.target_logprob - rows.shift).clamp_max(0.0)
-    rows.target_logprob = difference * problem.inv_temp - rows.norm
-
-
-def draw(problem: Problem, rows: Rows, seed: int, index: Tensor) -> Tensor:
-    """A token for each row from the tiles' masses, int64 ``[N]``; −1 in undefined rows."""
-    p, out = problem, torch.empty_like(rows.argmax)
-    p.launch(
-        triton_sampling.draw_tokens,
-        p.rows,
-        p.config.row_warps,
-        **p.reading(),
-        **rows.constants,
-        shift=rows.shift,
-        mass=rows.mass,
-        argmax=rows.argmax,
-        index=index,
-        out=out,
-        seed=seed,
-        tiles_padded=power_of_two(p.tiles),
-    )
-    return out
-
-
-def uniforms(problem: Problem, seed: int, index: Tensor) -> Tensor:
-    """The rows' uniform numbers, float64 ``[N]``."""
-    out = problem.empty(problem.rows, dtype=torch.float64)
-    arguments = {"out": out, "index": index, "seed": seed, "rows": problem.rows, "block": 128}
-    problem.launch(triton_sampling.uniforms, -(-problem.rows // 128), 4, **arguments)
-    return out
-
-
-def select(
-    problem: Problem,
-    rows: Rows,
-    top_k: int | None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    index: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The most probable tokens of each row, or a draw from them.
-
-    Returns:
-        With a seed: tokens int64 ``[N]`` and nothing. Else the ids int64 ``[N, top_k]`` in falling order, ties to the
-        lowest id, and what ordered them; ids ``0 … top_k−1`` in undefined rows.
-    """
-    p, drawing = problem, seed is not None
-    count = top_k or p.vocabulary
-    rank, tile_top = second_pass(problem, rows, "rank")
-    ids = torch.empty_like(rows.argmax) if drawing else p.empty(p.rows, count, dtype=torch.int64)
-    ranks = p.empty(0) if drawing else torch.zeros_like(ids, dtype=torch.float32)
-    p.launch(
-        triton_select.select_tokens,
-        p.rows,
-        p.config.row_warps,
-        rank=rank,
-        tile_top=tile_top,
-        argmax=rows.argmax,
-        index=rows.argmax if index is None else index,
-        out=ids,
-        out_rank=ranks,
-        seed=seed or 0,
-        vocabulary=p.vocabulary,
-        tiles=p.tiles,
-        inv_temp=p.inv_temp,
-        top_k=count,
-        top_p_bits=struct.unpack("<q", struct.pack("<d", top_p or 1.0))[0],
-        has_top_p=top_p is not None,
-        draw=drawing,
-        block=p.config.block,
-        tiles_padded=power_of_two(p.tiles),
-    )
-    if drawing:
-        return ids, ranks
-    ranks, order = torch.sort(ranks, dim=1, descending=True, stable=True)
-    return ids.gather(1, order), ranks

@@ -119,6 +119,49 @@ def search(
 
 
 @triton.jit
+def expert_winners(
+    experts, expert_argmax, top, peak, defined, row, row_stride, col_stride, rows, vocabulary, tiles, lane, tile,
+    count: tl.constexpr, want_all: tl.constexpr, want_first: tl.constexpr, block: tl.constexpr,
+    tiles_padded: tl.constexpr, contiguous: tl.constexpr,
+):  # fmt: skip
+    """Write the arg-max of all experts, or of the first, or of none; gives that of the first, else 0."""
+    first_tile = tl.min(tl.where(top == peak[:, None], tile[None, :], tiles_padded), axis=1)
+    winner = tl.full([], 0, tl.int32)
+    for k in tl.static_range(count):
+        if want_all or (want_first and k == 0):
+            found = first_of_peak(
+                experts[k], row, scalar_of(first_tile, lane, k), scalar_of(peak, lane, k),
+                scalar_of(defined, lane, k) > 0, row_stride, col_stride, vocabulary, tiles, block, contiguous,
+            )  # fmt: skip
+            tl.store(expert_argmax + k * rows + row, found.to(tl.int64))
+            if k == 0:
+                winner = found
+    return winner
+
+
+@triton.jit
+def target_log_probs(
+    experts, weights, centre, offset, base, targets, expert_target, anchor, log_total, row, row_stride, col_stride,
+    rows, lane, row_shift, row_norm, inv_temp, count: tl.constexpr, active: tl.constexpr, product: tl.constexpr,
+    contiguous: tl.constexpr,
+):  # fmt: skip
+    """Write every expert's log-probability of the row's target; gives the combined one (of a mixture at 1)."""
+    one = tl.arange(0, 1)
+    target = tl.load(targets + row).to(tl.int32) + one
+    here = target >= 0
+    for k in tl.static_range(count):
+        x = load_logits(experts[k], row, target, here, row_stride, col_stride, contiguous)
+        mass_of_k = scalar_of(log_total, lane, k)  # NaN, +inf or −inf in an undefined row
+        own = tl.where(mass_of_k < float("inf"), (x - scalar_of(anchor, lane, k)) - mass_of_k, float("nan"))
+        tl.store(expert_target + k * rows + row + one, own)
+    value = token_values(
+        experts, weights, centre, offset, base, row, target, here, row_stride, col_stride, rows,
+        active, product, contiguous,
+    )  # fmt: skip
+    return (value - row_shift) * inv_temp - row_norm if product else value
+
+
+@triton.jit
 def finish_rows(
     experts,
     weights,
@@ -180,18 +223,10 @@ def finish_rows(
     tl.store(centre + lane * rows + row, anchor, mask=valid)
     tl.store(offset + lane * rows + row, as_vector(log_weights, lane, active) - log_total, mask=valid)
 
-    first_tile = tl.min(tl.where(top == peak[:, None], tile[None, :], tiles_padded), axis=1)
-    winner = tl.full([], 0, tl.int32)
-    for k in tl.static_range(count):
-        if want_experts or (active == 1 and want_best and k == 0):
-            found = first_of_peak(
-                experts[k], row, scalar_of(first_tile, lane, k), scalar_of(peak, lane, k),
-                scalar_of(defined, lane, k) > 0, row_stride, col_stride, vocabulary, tiles, block, contiguous,
-            )  # fmt: skip
-            tl.store(expert_argmax + k * rows + row, found.to(tl.int64))
-            if k == 0:
-                winner = found
-
+    winner = expert_winners(
+        experts, expert_argmax, top, peak, defined, row, row_stride, col_stride, rows, vocabulary, tiles, lane, tile,
+        count, want_experts, active == 1 and want_best, block, tiles_padded, contiguous,
+    )  # fmt: skip
     relative = tl.where((lane < active)[:, None], top - anchor[:, None], NEG_INF)
     row_norm = tl.full([], 0.0, tl.float32)
     row_shift = tl.full([], 0.0, tl.float32)
@@ -212,20 +247,11 @@ def finish_rows(
     tl.debug_barrier()  # the row's constants, written above, are read below
 
     if has_targets:
-        one = tl.arange(0, 1)
-        target = tl.load(targets + row).to(tl.int32) + one
-        here = target >= 0
-        for k in tl.static_range(count):
-            x = load_logits(experts[k], row, target, here, row_stride, col_stride, contiguous)
-            mass_of_k = scalar_of(log_total, lane, k)  # NaN, +inf or −inf in an undefined row
-            own = tl.where(mass_of_k < float("inf"), (x - scalar_of(anchor, lane, k)) - mass_of_k, float("nan"))
-            tl.store(expert_target + k * rows + row + one, own)
-        value = token_values(
-            experts, weights, centre, offset, base, row, target, here, row_stride, col_stride, rows,
-            active, product, contiguous,
+        result = target_log_probs(
+            experts, weights, centre, offset, base, targets, expert_target, anchor, log_total, row, row_stride,
+            col_stride, rows, lane, row_shift, row_norm, inv_temp, count, active, product, contiguous,
         )  # fmt: skip
-        result = (value - row_shift) * inv_temp - row_norm if product else value
-        tl.store(target_logprob + row + one, tl.where(undefined, float("nan"), result))
+        tl.store(target_logprob + row + tl.arange(0, 1), tl.where(undefined, float("nan"), result))
 
     best = row_shift
     if want_best and active > 1:

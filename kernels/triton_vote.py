@@ -24,6 +24,8 @@ class Votes:
     """float64 ``[K, N]``: log-probability at the temperature."""
     first: Tensor
     """bool ``[K, N]``: the first listing of its token."""
+    counted: Tensor
+    """bool ``[K, N]``: its share is not 0 in steps of 2^-20. What is not counted is ordered by the mixture alone."""
 
 
 def count_votes(ids: Tensor, rank: Tensor, weights: Tensor, temperature: float) -> Votes:
@@ -49,7 +51,7 @@ def count_votes(ids: Tensor, rank: Tensor, weights: Tensor, temperature: float) 
     limits = torch.finfo(torch.float64)
     tempered = (log_share - top) / min(max(temperature, limits.tiny), limits.max)
     norm = torch.logsumexp(torch.where(first, tempered, -math.inf), dim=0)
-    return Votes(ids, tempered - norm, first)
+    return Votes(ids, tempered - norm, first, (share * SHARE_GRID).round() > 0)
 
 
 def target_log_prob(votes: Votes, targets: Tensor) -> Tensor:
@@ -75,11 +77,12 @@ def most_probable(votes: Votes, by_mixture: Tensor, count: int) -> tuple[Tensor,
         ids int64 ``[N, count]`` and log-probabilities float32 ``[N, count]``.
     """
     chosen = votes.ids.T
-    others = ~(by_mixture[:, :, None] == chosen[:, None]).any(dim=2)
+    same = by_mixture[:, :, None] == chosen[:, None]
+    others = ~(same & votes.counted.T[:, None]).any(dim=2)
     ids = torch.cat([chosen, by_mixture], dim=1)
-    kept = torch.cat([votes.first.T, others], dim=1)
-    log_probs = torch.full(ids.shape, -math.inf, dtype=torch.float64, device=ids.device)
-    log_probs[:, : chosen.shape[1]] = votes.log_probs.T
+    kept = torch.cat([(votes.first & votes.counted).T, others], dim=1)
+    known = torch.where(same, votes.log_probs.T[:, None], -math.inf).amax(dim=2)
+    log_probs = torch.cat([votes.log_probs.T, known], dim=1)
     order = torch.argsort(~kept, dim=1, stable=True)[:, :count]
     return ids.gather(1, order), log_probs.gather(1, order).to(torch.float32)
 
@@ -90,7 +93,7 @@ def draw(votes: Votes, uniforms: Tensor, top_k: int | None, top_p: float | None)
     Args:
         votes: the ordered votes.
         uniforms: float64 ``[N]`` in ``[0, 1)``.
-        top_k: keep so many tokens; None is off.
+        top_k: keep so many tokens (those that are not counted come last); None is off.
         top_p: keep the smallest set of at least this probability; None is off.
     """
     mass = torch.where(votes.first, votes.log_probs.exp(), 0.0)

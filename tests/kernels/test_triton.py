@@ -19,12 +19,13 @@ from ensemw2s.kernels.triton_backend import TritonBackend
 from ensemw2s.kernels.triton_configs import CANDIDATES, MOST_TILES, WIDEST, choose
 
 CASES = Path(__file__).with_name("triton_interpreted.py")
+HEAD_CASES = Path(__file__).with_name("triton_head_interpreted.py")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
-def interpreted(tmp_path: Path, *options: str) -> None:
+def interpreted(tmp_path: Path, cases: Path, *options: str) -> None:
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    command += ["-c", str(CASES.parents[2] / "pyproject.toml"), "--timeout=0", *options, str(CASES)]
+    command += ["-c", str(cases.parents[2] / "pyproject.toml"), "--timeout=0", *options, str(cases)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
@@ -35,14 +36,20 @@ def interpreted(tmp_path: Path, *options: str) -> None:
 @needs_triton
 @pytest.mark.parametrize("group", ["combine", "sample or backend"])
 def test_interpreted(group, tmp_path) -> None:
-    interpreted(tmp_path, "-m", "not slow", "-k", group)
+    interpreted(tmp_path, CASES, "-m", "not slow", "-k", group)
+
+
+@needs_triton
+def test_interpreted_head(tmp_path) -> None:
+    interpreted(tmp_path, HEAD_CASES, "-m", "not slow")
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_interpreted_at_length(tmp_path) -> None:
-    interpreted(tmp_path, "-m", "slow")
+@pytest.mark.parametrize("cases", [CASES, HEAD_CASES], ids=["logits", "head"])
+def test_interpreted_at_length(cases, tmp_path) -> None:
+    interpreted(tmp_path, cases, "-m", "slow")
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter runs on the CPU")

@@ -32,11 +32,14 @@ def check(records: list[dict], targets: list[str]) -> None:
     assert {r["target"] for r in records} == set(targets)
     names = {r["kernel"].split("(")[0] for r in records}
     assert names >= {"tile_stats", "tile_stats_product", "finish_rows", "tile_values", "draw_tokens", "select_tokens"}
+    assert names >= {"head_stats", "finish_head", "head_values"}
     for record in records:
         assert record["spills"] == 0, record
         assert record["stack"] == 0, record
         assert record["registers"] > 0, record
-        assert record["shared"] <= 48 * 1024, record
+        # a fused head keeps operands of several steps in flight: 96 KiB everywhere from sm_80 on, 64 KiB on gfx942
+        most = 48 if not record["kernel"].startswith("head_") else 64 if record["target"] == "gfx942" else 96
+        assert record["shared"] <= most * 1024, record
 
 
 def test_compiles_without_spills(tmp_path) -> None:

@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from triton.runtime import interpreter
 
 from ensemw2s import kernels
 from ensemw2s.kernels import triton_backend, triton_launch
@@ -49,6 +50,29 @@ cases = st.fixed_dictionaries(
         "block": st.sampled_from([16, 64]),
     }
 )
+
+
+@pytest.fixture(autouse=True)
+def each_module_is_patched_once_a_launch():
+    """The interpreter patches the language again at every call of a helper, which takes most of the time."""
+    seen = set()
+    start = triton_launch.start
+
+    def call(self, *arguments, **named):
+        if self.fn.__module__ not in seen:
+            seen.add(self.fn.__module__)
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*arguments, **named)
+
+    def launch(*arguments):
+        seen.clear()
+        start(*arguments)
+
+    with (
+        mock.patch.object(interpreter.InterpretedFunction, "__call__", call),
+        mock.patch.object(triton_launch, "start", launch),
+    ):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -107,12 +131,12 @@ def first_twin(logits: np.ndarray, active: list[int], token: int) -> int:
     return int(np.flatnonzero(same)[0])
 
 
-def check_ranking(result, n, row, logits, active, rule, allowed) -> None:
+def check_ranking(result, n, row, shares, logits, active, rule, allowed) -> None:
     token = int(result.argmax[n])
-    order = row.mixture if rule == "mixture" else row.log_probs
-    slack = allowed(token, float(order[token]))
+    order = {"mixture": row.mixture, "product": row.log_probs, "vote": shares}[rule]
+    slack = 0.0 if rule == "vote" else allowed(token, float(order[token]))
     assert order[token] >= order.max() - slack
-    assert close(float(result.logprob[n]), row.log_probs[token], slack)
+    assert close(float(result.logprob[n]), row.log_probs[token], allowed(token, row.log_probs[token]))
     if rule != "vote":
         assert token == first_twin(logits, active, token)
         if len(active) == 1:
@@ -125,7 +149,7 @@ def check_ranking(result, n, row, logits, active, rule, allowed) -> None:
     kept = [order[i] for i in ids]
     with np.errstate(invalid="ignore"):
         pairs = zip(itertools.pairwise(kept), ids[1:], strict=True)
-        assert all(b <= a + slack + allowed(i, 0.0) or a == b for (a, b), i in pairs)
+        assert all(b <= a + slack + (slack and allowed(i, 0.0)) or a == b for (a, b), i in pairs)
     for j, i in enumerate(ids):
         assert close(float(result.topk_logprob[n, j]), row.log_probs[i], allowed(i, row.log_probs[i]))
         if rule != "vote":
@@ -189,11 +213,13 @@ def check(case, oracle, make_logits) -> None:
             assert close(float(result.log_probs[n, v]), truth, allowed(v, truth)), (v, result.log_probs[n, v], truth)
         target = int(targets[n])
         assert close(float(result.target_logprob[n]), row.log_probs[target], allowed(target, row.log_probs[target]))
-        check_ranking(result, n, row, wide[:, n], active, case["rule"], allowed)
+        # votes are ordered by shares in steps of 2^-20, whatever the temperature
+        shares = np.round(np.exp(oracle(wide[:, n], scale, "vote", 1.0).log_probs) * 2**20)
+        check_ranking(result, n, row, shares, wide[:, n], active, case["rule"], allowed)
 
 
 FEW = settings(
-    max_examples=80,
+    max_examples=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,
@@ -224,10 +250,10 @@ def test_combine_at_the_size_of_a_real_vocabulary(rule, oracle, make_logits) -> 
 
 
 def test_combine_is_the_same_in_tiles_of_any_width() -> None:
-    logits = torch.randn(3, 3, 300, generator=torch.Generator().manual_seed(1)) * 5
+    logits = torch.randn(3, 2, 150, generator=torch.Generator().manual_seed(1)) * 5
     for rule in RULES:
         expected = kernels.combine(logits, [1, 2, 3], rule=rule, backend="reference")
-        for block in (16, 128, 512):
+        for block in (32, 128, 256):
             with mock.patch.object(triton_launch, "choose", lambda *_, b=block: Config(b, 4)):
                 result = kernels.combine(logits, [1, 2, 3], rule=rule, backend="triton")
             assert torch.equal(result.argmax, expected.argmax)
@@ -236,14 +262,14 @@ def test_combine_is_the_same_in_tiles_of_any_width() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_combine_ties_go_to_the_lowest_index_across_tiles(rule) -> None:
-    equal = torch.full((3, 2, 150), 0.1)
+    equal = torch.full((3, 1, 150), 0.1)
     result = kernels.combine(equal, [0.2, 0.3, 0.5], rule=rule, top_k=5, backend="triton")
-    assert result.argmax.tolist() == [0, 0]
-    assert result.topk_ids.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert result.argmax.tolist() == [0]
+    assert result.topk_ids.tolist() == [[0, 1, 2, 3, 4]]
     rng = torch.Generator().manual_seed(5)
-    tied = torch.randn(3, 4, 150, generator=rng)
+    tied = torch.randn(3, 2, 150, generator=rng)
     tied[:, :, 140] = tied[:, :, 70] = tied[:, :, 5] = 7.3  # the same tokens in three tiles
-    assert kernels.combine(tied, [0.2, 0.3, 0.5], rule=rule, backend="triton").argmax.tolist() == [5] * 4
+    assert kernels.combine(tied, [0.2, 0.3, 0.5], rule=rule, backend="triton").argmax.tolist() == [5] * 2
 
 
 def test_combine_reads_again_only_the_tiles_that_can_win() -> None:
@@ -261,14 +287,14 @@ def test_combine_reads_again_only_the_tiles_that_can_win() -> None:
         return original(*arguments, **named)
 
     with mock.patch.object(triton_launch.triton_rows, "token_values", counting):
-        rows = triton_launch.first_pass(problem)
+        rows = problem.first_pass()
     assert rows.argmax.tolist() == [200]
     assert len(seen) == 1
 
 
 def test_combine_ignored_expert_may_hold_anything() -> None:
-    logits = torch.randn(3, 3, 40, generator=torch.Generator().manual_seed(1))
-    spoilt = torch.cat([torch.full((1, 3, 40), math.nan), logits, torch.full((1, 3, 40), math.inf)])
+    logits = torch.randn(3, 2, 40, generator=torch.Generator().manual_seed(1))
+    spoilt = torch.cat([torch.full((1, 2, 40), math.nan), logits, torch.full((1, 2, 40), math.inf)])
     for rule in RULES:
         clean = kernels.combine(logits, [1, 2, 3], rule=rule, return_probs=True, top_k=4, backend="triton")
         same = kernels.combine(spoilt, [0, 1, 2, 3, 0], rule=rule, return_probs=True, top_k=4, backend="triton")
@@ -280,8 +306,8 @@ def test_combine_ignored_expert_may_hold_anything() -> None:
 
 
 def test_combine_in_pieces_changes_nothing(monkeypatch) -> None:
-    logits = torch.randn(2, 5, 30, generator=torch.Generator().manual_seed(3))
-    options = {"targets": torch.arange(5), "return_probs": True, "top_k": 3, "backend": "triton"}
+    logits = torch.randn(2, 3, 30, generator=torch.Generator().manual_seed(3))
+    options = {"targets": torch.arange(3), "return_probs": True, "top_k": 3, "backend": "triton"}
     whole = kernels.combine(logits, [1, 2], **options)
     drawn = kernels.sample(logits, [1, 2], seed=4, top_k=3, backend="triton")
     monkeypatch.setattr(triton_backend, "_SCRATCH_ELEMENTS", 60)
@@ -311,7 +337,7 @@ def test_sample_uniforms_are_those_of_the_contract() -> None:
     )
     problem = triton_launch.prepare(request)
     for seed in (0, 1, 2**31 - 1, 2**31, 2**32, 2**63, 2**64 - 1):
-        got = triton_launch.uniforms(problem, seed, index).numpy()
+        got = problem.uniforms(seed, index).numpy()
         assert got.tolist() == row_uniforms(seed, index.numpy()).tolist()
 
 
@@ -353,12 +379,12 @@ def frequencies(draws, rule, top_k, top_p, temperature, oracle) -> None:
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_sample_frequencies(rule, temperature, oracle) -> None:
-    frequencies(40, rule, None, None, temperature, oracle)
+    frequencies(24, rule, None, None, temperature, oracle)
 
 
 @pytest.mark.parametrize(("rule", "top_k", "top_p"), [("mixture", 5, None), ("product", None, 0.8), ("vote", 7, 0.6)])
 def test_sample_frequencies_truncated(rule, top_k, top_p, oracle) -> None:
-    frequencies(12, rule, top_k, top_p, 1.0, oracle)
+    frequencies(8, rule, top_k, top_p, 1.0, oracle)
 
 
 @pytest.mark.slow
@@ -366,7 +392,7 @@ def test_sample_frequencies_truncated(rule, top_k, top_p, oracle) -> None:
 @pytest.mark.parametrize(("top_k", "top_p"), [(None, None), (5, None), (None, 0.8), (7, 0.6)])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_sample_frequencies_at_length(rule, top_k, top_p, temperature, oracle) -> None:
-    frequencies(1000, rule, top_k, top_p, temperature, oracle)
+    frequencies(250, rule, top_k, top_p, temperature, oracle)
 
 
 def test_sample_one_possible_token_is_always_drawn() -> None:
@@ -380,11 +406,12 @@ def test_sample_one_possible_token_is_always_drawn() -> None:
 
 
 def test_sample_ties_at_the_edge_keep_the_lowest_ids() -> None:
-    drawn = kernels.sample(torch.zeros(2, 8, 40), [1, 1], seed=1, top_k=3, backend="triton")
+    equal = torch.zeros(2, 5, 40)
+    drawn = kernels.sample(equal, [1, 1], seed=1, top_k=3, backend="triton")
     assert set(drawn.tolist()) <= {0, 1, 2}
-    assert torch.equal(drawn, kernels.sample(torch.zeros(2, 8, 40), [1, 1], seed=1, top_k=3, backend="reference"))
-    nucleus = kernels.sample(torch.zeros(2, 8, 40), [1, 1], seed=1, top_p=0.1, backend="triton")
-    assert torch.equal(nucleus, kernels.sample(torch.zeros(2, 8, 40), [1, 1], seed=1, top_p=0.1, backend="reference"))
+    assert torch.equal(drawn, kernels.sample(equal, [1, 1], seed=1, top_k=3, backend="reference"))
+    nucleus = kernels.sample(equal, [1, 1], seed=1, top_p=0.1, backend="triton")
+    assert torch.equal(nucleus, kernels.sample(equal, [1, 1], seed=1, top_p=0.1, backend="reference"))
     assert set(nucleus.tolist()) <= {0, 1, 2, 3}
 
 

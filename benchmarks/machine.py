@@ -1,0 +1,37 @@
+"""What benchmarks run on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ensemw2s import __version__, _native
+
+
+def device() -> dict[str, Any]:
+    """What was measured on."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        name = next(
+            (x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")), name
+        )
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "simd": _native.build_info()["simd"],
+        "compiler": _native.build_info()["compiler"],
+        "system": f"{platform.system()} {platform.release()}",
+        "versions": {
+            "ensemw2s": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
