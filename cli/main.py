@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemw2s.cli.commands import config, data, doctor, pipeline, report, runs, use
+from ensemw2s.cli.commands import bench, config, data, doctor, export, lm_eval, pipeline, report, runs, sweep, use
 from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
@@ -43,12 +43,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
 pipeline.register(app)
+sweep.register(app)
 use.register(app)
 report.register(app)
+export.register(app)
+lm_eval.register(app)
 data.register(app)
 config.register(app)
 runs.register(app)
 doctor.register(app)
+bench.register(app)
 dashboard.register(app)
 
 #: Options of the application that may also stand behind the command's name.

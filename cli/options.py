@@ -49,10 +49,11 @@ Columns = Annotated[
     ),
 ]
 Kind = Annotated[
-    str, typer.Option("--kind", metavar="KIND", help="Format of the files: file (columns), arc, sciq, gsm8k.")
+    str, typer.Option("--kind", metavar="KIND", help="Format of the files: file (columns), arc, sciq, gsm8k, boolq …")
 ]
 
-_FLAGS = {
+#: Flags that stand for a key of the configuration.
+FLAGS = {
     "--seed": "seed",
     "--name": "name",
     "--device": "compute.device",
@@ -74,7 +75,7 @@ def compose_options(
     """
     from ensemw2s.config import compose
 
-    given = {flag: (_FLAGS[flag], value) for flag, value in flags.items() if value is not None}
+    given = {flag: (FLAGS[flag], value) for flag, value in flags.items() if value is not None}
     return compose(preset, files or (), sets or (), os.environ, flags=given)
 
 

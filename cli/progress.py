@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from ensemw2s.cli.dashboard.names import stage_round
 from ensemw2s.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -41,15 +42,19 @@ class Plan:
         self.stages, self.done = list(stages), set()
 
     def finish(self, stage: str) -> None:
-        """A stage is done."""
+        """A stage is done. Stages come in order: those before it that are not done will not be."""
         self.done.add(stage)
-        if self.stages and stage not in self.stages:
-            self.stages.append(stage)
+        if not self.stages:
+            return
+        if stage not in self.stages:
+            last = max((i for i, known in enumerate(self.stages) if known in self.done), default=-1)
+            self.stages.insert(last + 1, stage)
+        place = self.stages.index(stage)
+        self.stages = [known for i, known in enumerate(self.stages) if i >= place or known in self.done]
 
     def stop_boosting(self, rounds: int) -> None:
         """Rounds that will not happen leave the plan."""
-        ahead = [s for s in self.stages if s.startswith("experts/round-") and s not in self.done]
-        self.stages = [s for s in self.stages if s not in ahead or int(s.rpartition("-")[2]) <= rounds]
+        self.stages = [s for s in self.stages if s in self.done or (stage_round(s) or 0) <= rounds]
 
     @property
     def position(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ensemw2s.cli import options as o
+from ensemw2s.cli.commands import rate
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_USAGE, InputError
@@ -23,7 +24,7 @@ _FEW = 20
 
 def check(
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="FILE", help="Files, or folders for --kind arc, sciq, gsm8k.")
+        list[str] | None, typer.Argument(metavar="FILE", help="Files, or folders for a known --kind.")
     ] = None,
     kind: o.Kind = "file",
     column: o.Columns = None,
@@ -144,7 +145,10 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help=help_text("Look at data before a run.", ["ew2s data check my.jsonl"]),
+        help=help_text(
+            "Look at data before a run.",
+            ["ew2s data check my.jsonl", "ew2s data rate --config my.yaml --model embedded:strong"],
+        ),
     )
     group.command(
         "check",
@@ -159,4 +163,5 @@ def register(app: typer.Typer) -> None:
             "Exit code 2 if a run would refuse the data.",
         ),
     )(check)
+    rate.register(group)
     app.add_typer(group, name="data")

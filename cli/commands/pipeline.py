@@ -110,13 +110,16 @@ def _execute(request: Request, path: Path) -> dict[str, Any]:
 
 
 def print_plan(request: Request, choice: Choice) -> None:
-    """``--dry-run``: where, what and with which settings."""
+    """``--dry-run``: where, what, at what cost and with which settings."""
+    from ensemw2s.cli.estimate import print_estimate
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.config.dump import given_lines
     from ensemw2s.pipeline import planned_stages
+    from ensemw2s.pipeline.estimate import estimate
 
     made = request.composed
     stages = planned_stages(made.config, request.until)
+    cost = estimate(made.config, request.until, seeds=len(request.seeds) or 1)
     where = str(choice.path) if choice.path else f"a new directory in {runs_root()}"
     where_from = {key: origin for key, origin in made.provenance.items() if origin != "default"}
     if request.json:
@@ -126,6 +129,7 @@ def print_plan(request: Request, choice: Choice) -> None:
                 "state": choice.kind,
                 "seeds": list(request.seeds) or [made.config.seed],
                 "stages": stages,
+                "estimate": cost.to_json(),
                 "config": made.config,
                 "provenance": where_from,
             }
@@ -138,6 +142,7 @@ def print_plan(request: Request, choice: Choice) -> None:
     terminal.out(f"Stages:    {len(stages)}")
     for stage in stages:
         terminal.out(f"  {stage}")
+    print_estimate(cost)
     given = given_lines(made.config, made.provenance)
     terminal.out("Settings that were given:" if given else "All settings are defaults.")
     for line in given:

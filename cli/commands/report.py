@@ -41,7 +41,8 @@ def report(
         console.print(console_report(results, console.width, full=full))
         terminal.out(f"Report: {page}")
         terminal.out(f"Plots:  {page.parent}/ ({', '.join(p.name for p in plots)})")
-    terminal.next(f"ew2s score {shell_path(path)} questions.jsonl")
+    if (path / "results.json").exists():  # several seeds or a sweep have no single ensemble to ask
+        terminal.next(f"ew2s score {shell_path(path)} questions.jsonl")
 
 
 def register(app: typer.Typer) -> None:

@@ -207,8 +207,13 @@ def evaluate(
         ),
     ] = None,
     match: Annotated[
-        str, typer.Option("--match", metavar="HOW", help="Generated answers as text (exact) or as numbers (number).")
-    ] = ("exact"),
+        str | None,
+        typer.Option(
+            "--match",
+            metavar="HOW",
+            help="Generated answers as text (exact) or as numbers (number); by default as in the run.",
+        ),
+    ] = None,
     device: o.Device = None,
     threads: o.Threads = None,
     backend: o.Backend = None,
@@ -220,12 +225,12 @@ def evaluate(
         return
     if files and split is not None:
         raise InputError("Give files or --split, not both.")
-    if match not in ("exact", "number"):
+    if match not in (None, "exact", "number"):
         raise InputError(f"--match is {match!r}; expected exact or number.")
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.pipeline import evaluate_file
 
-    source = o.source_options(files or [_split_file(run, str(split))], kind, column)
+    source = o.source_options(files or [split_file(run, str(split))], kind, column)
     with progress_sink(terminal) as sink:
         found = evaluate_file(run, source, compute=o.compute_options(device, threads, backend), match=match, sink=sink)
     if as_json:
@@ -242,7 +247,12 @@ def _show_run(run: Path, as_json: bool) -> None:
     show_results(run, as_json)
 
 
-def _split_file(run: Path, split: str) -> str:
+def split_file(run: Path, split: str) -> str:
+    """The file of a run's split.
+
+    Raises:
+        InputError: there is no such split, or no such file.
+    """
     names = ("train", "validation", "test", "hard_pool", "hard_test")
     if split not in names:
         raise InputError(f"There is no split {split!r}.", hint=f"Splits: {', '.join(names)}.")

@@ -13,18 +13,19 @@ from textual import events, on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
-from textual.message import Message
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Static
 
 from ensemw2s.cli.dashboard import keys
 from ensemw2s.cli.dashboard.bars import Head, KeyBar, NavBar
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import Context
-from ensemw2s.cli.dashboard.dialogs import Answer, HelpScreen, QuitScreen
+from ensemw2s.cli.dashboard.dialogs import Help, Leaving
 from ensemw2s.cli.dashboard.export import clean_svg, safe_folder, save, to_csv
 from ensemw2s.cli.dashboard.look import CSS, DARK, LIGHT
 from ensemw2s.cli.dashboard.replay import ReplayFollower
+from ensemw2s.cli.dashboard.screen import SETTLED, Changed, Main, settle_memory
 from ensemw2s.cli.dashboard.status import headline
 from ensemw2s.cli.dashboard.views import VIEWS, View
 from ensemw2s.cli.dashboard.watch import Watcher
@@ -36,14 +37,8 @@ if TYPE_CHECKING:
 SMALLEST = (60, 15)
 BOXED = (100, 30)
 WIDE = 110
-
-
-class Changed(Message):
-    """Something in the model changed. Only the newest of several is handled."""
-
-    def can_replace(self, message: Message) -> bool:
-        """A newer notice makes an older one needless."""
-        return isinstance(message, Changed)
+#: Seconds of rest after which Textual's own theme follows another choice.
+THEME_AFTER = 0.7
 
 
 class Dashboard(App[str]):
@@ -67,7 +62,7 @@ class Dashboard(App[str]):
     ) -> None:
         super().__init__()
         self.watcher = watcher
-        self.context = Context(watcher, dark=dark)
+        self.context = Context(watcher, dark=dark, plain=self.no_color)
         self.folder = folder or Path.cwd()
         self.beside = beside
         self.views = [view(self.context) for view in VIEWS]
@@ -75,10 +70,13 @@ class Dashboard(App[str]):
         self.nav = NavBar([view.name_ for view in self.views])
         self.switcher = ContentSwitcher(id="views", initial=self.views[0].id)
         self.key_bar = KeyBar()
+        self.help_box = Help()
+        self.leaving = Leaving()
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
         self.updates = 0
         self._keys_for: tuple[object, ...] = ()
+        self._theming: Timer | None = None
 
     @property
     def view(self) -> View:
@@ -100,16 +98,24 @@ class Dashboard(App[str]):
         with Container(id="small"):
             yield self.small_text
         yield self.key_bar
+        yield self.help_box
+        yield self.leaving
+
+    def get_default_screen(self) -> Screen[None]:
+        """See :class:`Main`."""
+        return Main(id="_default")
 
     def on_mount(self) -> None:
         """Begin to read."""
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self._apply_theme()
+        self.nav.dark = self.context.dark
         self._fit(self.size.width, self.size.height)
         self.watcher.on_change = self._notice
         self.watcher.start()
         self.set_interval(1.0, self._tick)
+        self.set_timer(SETTLED, settle_memory)
         self._focus_first()
 
     def on_unmount(self) -> None:
@@ -152,7 +158,7 @@ class Dashboard(App[str]):
             self.view.refresh_panels(tick)
 
     def _show_keys(self) -> None:
-        charts = any(chart.size.width > 0 for chart in self.view.charts)
+        charts = self.view.shows_charts
         state = (self.view.name_, self.view.solo is None, charts, self.replay is None, self.context.dark)
         if state != self._keys_for:
             self._keys_for = state
@@ -189,8 +195,11 @@ class Dashboard(App[str]):
     def _fit(self, width: int, height: int) -> None:
         main = self.screen_stack[0]
         main.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
-        main.set_class(width < BOXED[0] or height < BOXED[1], "-compact")
+        self.context.boxed = width >= BOXED[0] and height >= BOXED[1]
+        main.set_class(not self.context.boxed, "-compact")
         main.set_class(width < WIDE, "-narrow")
+        for dialog in (self.help_box, self.leaving):
+            dialog.fit_in()
         self.call_after_refresh(self.refresh_all)
 
     def _say_small(self) -> None:
@@ -201,8 +210,6 @@ class Dashboard(App[str]):
 
     def _apply_theme(self) -> None:
         self.theme = (DARK if self.context.dark else LIGHT).name
-        self.nav.dark = self.context.dark
-        self.nav.refresh()
 
     def _focus_first(self) -> None:
         panel = self.view.first_panel()
@@ -211,7 +218,7 @@ class Dashboard(App[str]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys count at present."""
-        charts = any(chart.size.width > 0 for chart in self.view.charts)
+        charts = action in keys.CHART_ACTIONS and self.view.shows_charts
         return keys.counts(action, self.view.name_, charts=charts, replay=self.replay is not None)
 
     def action_view(self, place: int) -> None:
@@ -219,6 +226,7 @@ class Dashboard(App[str]):
         if place < len(self.views) and self.views[place].id != self.switcher.current:
             self.switcher.current = self.views[place].id
             self.nav.select(self.views[place].name_)
+            self.help_box.close()
             self.watcher.want_runs = self.view.name_ == "Runs"
             if self.watcher.want_runs:
                 self.watcher.poke()
@@ -232,8 +240,9 @@ class Dashboard(App[str]):
 
     def action_help(self) -> None:
         """All keys."""
-        view = self.view
-        self.push_screen(HelpScreen(view.name_, view.help_lines, self.replay is not None, self.context.dark))
+        view, box = self.view, self.help_box
+        box.view, box.of_view, box.replay = view.name_, view.help_lines, self.replay is not None
+        box.open(self.context)
 
     def action_full(self) -> None:
         """The panel with the focus over the whole view, and back."""
@@ -295,8 +304,13 @@ class Dashboard(App[str]):
     def action_dark(self) -> None:
         """The other theme."""
         self.context.dark = not self.context.dark
-        self._apply_theme()
+        self.nav.dark = self.context.dark
+        self.nav.refresh()
         self.refresh_all()
+        # what Textual draws itself (search lines, notices, the palette) takes longer, and is rarely seen
+        if self._theming is not None:
+            self._theming.stop()
+        self._theming = self.set_timer(THEME_AFTER, self._apply_theme)
 
     def action_latest(self) -> None:
         """Show the latest run, and newer ones as they begin."""
@@ -335,11 +349,12 @@ class Dashboard(App[str]):
         if self.beside is None or not self.beside.running:
             self.exit("leave")
             return
-        self.push_screen(QuitScreen(self.context.dark), self._answered)
+        self.leaving.open(self.context)
 
-    def _answered(self, answer: Answer | None) -> None:
-        if answer in ("stop", "leave"):
-            self.exit(answer)
+    @on(Leaving.Answered)
+    def _answered(self, event: Leaving.Answered) -> None:
+        if event.answer in ("stop", "leave"):
+            self.exit(event.answer)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """What the command palette offers."""

@@ -102,7 +102,7 @@ def _times(context: Context) -> Line:
     line: Line = []
     if model.history < 1.0:
         line.append((f"history {100 * model.history:.0f} %  ", "dim"))
-    if known(model.elapsed):
+    if known(model.elapsed) and model.starts:
         line.append((clock(model.elapsed), "bold text"))
     if model.life == "running":
         left = forecast(model).left

@@ -6,25 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
+from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.strip import Strip
-from textual.widget import Widget
 
+from ensemw2s.cli.dashboard.box import segments
 from ensemw2s.cli.dashboard.context import Context
-from ensemw2s.cli.dashboard.drawing import draw
+from ensemw2s.cli.dashboard.drawing import NAMED_RULES, draw
 from ensemw2s.cli.dashboard.fields import known
 from ensemw2s.cli.dashboard.model import Part
 from ensemw2s.cli.dashboard.names import short
-from ensemw2s.cli.dashboard.palette import style
-from ensemw2s.cli.dashboard.panel import Panel, Rows, to_content, to_strip
+from ensemw2s.cli.dashboard.panel import BoxPanel, Rows
 from ensemw2s.cli.dashboard.plot import Look, Picture, Plot, value_at
 from ensemw2s.cli.dashboard.text import Line, line_width, plain, width_of
 
 SMOOTHING = (0.0, 0.6, 0.85, 0.95, 0.99)
 
 
-class Chart(Panel, Widget, can_focus=True):
+class Chart(BoxPanel):
     """A panel with one plot.
 
     Args:
@@ -53,10 +52,9 @@ class Chart(Panel, Widget, can_focus=True):
         self.make = make
         self.plot = Plot("")
         self.look = Look()
+        self._hover: Line = []
         self._picture: Picture | None = None
-        self._strips: list[Strip] = []
         self._drawn_for: tuple[object, ...] = ()
-        self._bordered_for: object = None
 
     def rebuild(self, context: Context) -> None:
         """Take the plot from the model."""
@@ -65,24 +63,24 @@ class Chart(Panel, Widget, can_focus=True):
 
     def _redraw(self) -> None:
         self._drawn_for = ()
-        self._write_border()
-        self.refresh()
-
-    def _write_border(self) -> None:
-        if self.context is not None:
-            self.border_title = to_content(self._title(self.size.width - 2), self.context.dark)
-            self.border_subtitle = to_content(self._subtitle(), self.context.dark)
+        self.repaint()
 
     def _legend(self) -> list[Line]:
         """One entry for each name."""
         legend: list[Line] = []
         seen: set[str] = set()
-        for curve in self.plot.curves:
+        for curve in sorted(self.plot.curves, key=lambda curve: not curve.first):
             if curve.name in seen or not curve.legend or not curve.name:
                 continue
             seen.add(curve.name)
             marker = curve.marker if not curve.faint else "─"
             legend.append([("  ", "text"), (f"{marker} {curve.name}", "faint" if curve.faint else curve.colour)])
+        if self.inner[0] < NAMED_RULES:  # too narrow for names beside the rules
+            legend += [
+                [("  ", "text"), (rule.name if rule.named_by_marker else f"╌ {rule.name}", rule.colour)]
+                for rule in self.plot.rules
+                if rule.name
+            ]
         return [] if len(legend) == 1 and self.plot.curves[0].draw == "bars" else legend
 
     def _legend_rows(self, width: int, height: int) -> list[Line]:
@@ -98,33 +96,42 @@ class Chart(Panel, Widget, can_focus=True):
             rows[-1] = rows[-1] + entry
         return rows if len(rows) <= 2 else []
 
-    def _title(self, width: int) -> Line:
+    def title_line(self) -> Line:
         """Title, then the legend as far as it fits."""
-        legend = [] if self._legend_rows(self.content_size.width, self.content_size.height) else self._legend()
+        width = self.size.width - (6 if self.boxed else 5)
+        if not self.boxed and (note := self.note_line()):
+            width -= line_width(note) + 2
+        legend = [] if self._legend_rows(*self.inner) else self._legend()
         title = self.plot.title
-        if width_of(title) + sum(line_width(entry) for entry in legend) > width - 2:
+        if width_of(title) + sum(line_width(entry) for entry in legend) > width:
             title = self.plot.short_title or title
-        line: Line = [(title, "bold")]
+        line: Line = [(title, "bold text")]
         for place, entry in enumerate(legend):
             rest = f"  +{len(legend) - place}"
-            if line_width(line) + line_width(entry) + (len(rest) if place < len(legend) - 1 else 0) > width - 2:
-                if line_width(line) + len(rest) <= width - 2:
+            if line_width(line) + line_width(entry) + (len(rest) if place < len(legend) - 1 else 0) > width:
+                if line_width(line) + len(rest) <= width:
                     line.append((rest, "dim"))
                 break
             line += entry
         return line
 
-    def _subtitle(self) -> Line:
+    def note_line(self) -> Line:
+        """Values under the mouse; else smoothing, log axis, zoom, and the axis' name where it is not below the axis."""
+        if self._hover:
+            return self._hover
         look = self.look
-        marks = [] if self.plot.categories else [self.plot.x_name]
-        marks += [self.plot.note] if self.plot.note else []
-        if look.smoothing and any(curve.smoothed for curve in self.plot.curves):
-            marks.append(f"smoothed {look.smoothing:g}")
-        if look.log and self.plot.can_log:
-            marks.append("log")
+        marks = [self.plot.note] if self.plot.note else []
         if look.end - look.start < 1.0:
             marks.append(f"zoom ×{1 / (look.end - look.start):.3g}")
-        return [(" · ".join(marks), "dim")]
+        if look.log and self.plot.can_log:
+            marks.append("log")
+        if look.smoothing and any(curve.smoothed for curve in self.plot.curves):
+            marks.append(f"smoothed {look.smoothing:g}")
+        line: Line = [(" · ".join(marks), "orange")] if marks else []
+        picture = self._picture
+        if self.boxed and picture is not None and picture.frame is not None and not picture.named:
+            line.append(("   " * bool(line) + self.plot.x_name, "dim"))
+        return line
 
     def picture(self) -> Picture:
         """The plot as drawn for the present size."""
@@ -132,30 +139,18 @@ class Chart(Panel, Widget, can_focus=True):
         return self._picture or Picture([], None)
 
     def _draw(self) -> None:
-        dark = self.context.dark if self.context is not None else True
-        width, height = self.content_size
-        wanted = (width, height, dark)
-        if self._drawn_for == wanted:
+        width, height = self.inner
+        if self._drawn_for == (width, height):
             return
-        self._drawn_for = wanted
+        self._drawn_for = (width, height)
         legend = self._legend_rows(width, height)
         picture = draw(self.plot, self.look, width, height - len(legend))
-        self._picture = Picture([*legend, *picture.lines], picture.frame)
-        self._strips = [to_strip(line, width, dark) for line in self._picture.lines]
+        self._picture = Picture([*legend, *picture.lines], picture.frame, picture.named)
 
-    def on_resize(self, event: events.Resize) -> None:
-        """Fit the legend to the new size; the drawing is made anew where it is another size than before."""
-        if event.size != self._bordered_for:
-            self._bordered_for = event.size
-            self._write_border()
-
-    def render_line(self, y: int) -> Strip:
-        """One line of the drawing."""
-        self._draw()
-        if y < len(self._strips):
-            return self._strips[y]
-        dark = self.context.dark if self.context is not None else True
-        return Strip.blank(self.content_size.width, style("text", dark))
+    def body(self, width: int, height: int) -> list[list[Segment]]:
+        """The drawing."""
+        dark = self.context is None or self.context.dark
+        return [segments(line, width, dark) for line in self.picture().lines]
 
     def plain_lines(self) -> list[str]:
         """The drawing as plain text."""
@@ -190,10 +185,10 @@ class Chart(Panel, Widget, can_focus=True):
 
     def _place(self, event: events.MouseEvent) -> float | None:
         """Where the mouse is in the plot area, 0 to 1."""
-        frame, offset = self.picture().frame, event.get_content_offset(self)
-        if frame is None or offset is None or not frame.left <= offset.x < frame.left + frame.width:
+        frame, column = self.picture().frame, self.place_of(event)[0]
+        if frame is None or not frame.left <= column < frame.left + frame.width:
             return None
-        return (offset.x - frame.left + 0.5) / frame.width
+        return (column - frame.left + 0.5) / frame.width
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Zoom in at the mouse."""
@@ -212,18 +207,24 @@ class Chart(Panel, Widget, can_focus=True):
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Say the values under the mouse."""
         frame, place = self.picture().frame, self._place(event)
-        if frame is None or place is None or self.plot.categories or self.context is None:
+        if frame is None or place is None or self.plot.categories:
             return
         x, found = value_at(self.plot, frame, int(place * frame.width))
         scale = 100.0 if self.plot.percent else 1.0
         at = f"{x:.0f}" if self.plot.whole_x else short(float(f"{x:.3g}"))
-        values = "  ".join(f"{name} {short(float(f'{scale * y:.3g}'))}" for name, y in found if known(y))
-        self.border_subtitle = to_content([(f"{self.plot.x_name} {at}  {values}", "text")], self.context.dark)
+        line: Line = [(f"{self.plot.x_name} {at}", "text")]
+        for curve, y in found:
+            if known(y):
+                line.append((f"  {curve.name} {short(float(f'{scale * y:.3g}'))}", curve.colour))
+        if line != self._hover:
+            self._hover = line
+            self.repaint()
 
     def on_leave(self, event: events.Leave) -> None:
-        """Back to what the subtitle says otherwise."""
-        if self.context is not None:
-            self.border_subtitle = to_content(self._subtitle(), self.context.dark)
+        """Say what is said otherwise."""
+        if self._hover:
+            self._hover = []
+            self.repaint()
 
     def rows(self) -> Rows:
         """Every point of the plot, unsmoothed, within the part of the x range that is seen."""

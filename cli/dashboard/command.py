@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from ensemw2s.cli.help import help_text
 if TYPE_CHECKING:
     from ensemw2s.cli.dashboard.follow import Follower
     from ensemw2s.cli.dashboard.model import RunModel
+    from ensemw2s.cli.dashboard.remote_target import RemoteTarget
     from ensemw2s.cli.dashboard.target import Target
 
 HELP = help_text(
@@ -58,25 +60,34 @@ def dashboard(
     if once or json or not interactive():
         _print_status(target, follower, json)
         return
+    from ensemw2s.cli.dashboard.escape import quicken
+
+    os.environ.setdefault("TEXTUAL_FPS", "120")  # a key waits half as long for the next painting
+    quicken()
     from ensemw2s.cli.dashboard.app import Dashboard
     from ensemw2s.cli.dashboard.watch import Watcher
 
     sys.setswitchinterval(0.001)  # the reading thread gives way to the screen sooner
+    gc.set_threshold(20_000, 20, 50)  # keys do not wait for the garbage of every few hundred log lines
     Dashboard(Watcher(target, follower), dark=not light).run()
 
 
 def interactive() -> bool:
-    """Whether somebody can see and use a full screen: Textual draws to stderr and reads from stdin."""
+    """Whether somebody can see and use a full screen: Textual draws to stderr and reads from stdin.
+
+    A browser is one, too: ``textual-serve`` names the driver for it.
+    """
+    if "web_driver" in os.environ.get("TEXTUAL_DRIVER", ""):
+        return True
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
-def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | None, Follower | None]:
+def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | RemoteTarget | None, Follower | None]:
     """What to follow: a place that is looked at again and again, or something fixed.
 
     Raises:
         InputError: a replay of what is no run; a remote machine that cannot be read.
     """
-    from ensemw2s.cli.dashboard.follow import RunFollower
     from ensemw2s.cli.dashboard.source import LocalSource
     from ensemw2s.cli.dashboard.target import Target, parse_remote
     from ensemw2s.cli.rundirs import runs_root
@@ -84,17 +95,17 @@ def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | None
 
     remote = parse_remote(run) if run is not None else None
     if remote is not None:
-        from ensemw2s.cli.dashboard.remote import RemoteSource
+        from ensemw2s.cli.dashboard.remote_target import RemoteTarget
 
         if replay:
             raise InputError("A run on another machine cannot be replayed.", hint="Copy its run directory here first.")
-        source = RemoteSource(remote)
+        far = RemoteTarget(remote)
         try:
-            source.connect()
+            far.connect()
         except InputError:
-            source.close()
+            far.close()
             raise
-        return None, RunFollower(source)
+        return far, None
     target = Target(Path(run) if run is not None else runs_root())
     if not replay:
         return target, None
@@ -106,20 +117,19 @@ def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | None
     return None, ReplayFollower(LocalSource(folder), speed)
 
 
-def _no_run(target: Target) -> Exception:
+def _no_run(target: Target | RemoteTarget) -> Exception:
     from ensemw2s.errors import InputError
 
-    return InputError(f"There is no run in {target.path}.", hint="Begin with: ew2s run --preset tiny")
+    return InputError(f"There is no run in {target.label}.", hint="Begin with: ew2s run --preset tiny")
 
 
-def _print_status(target: Target | None, follower: Follower | None, as_json: bool) -> None:
+def _print_status(target: Target | RemoteTarget | None, follower: Follower | None, as_json: bool) -> None:
     """The status on stdout.
 
     Raises:
         InputError: there is no run.
     """
     from ensemw2s.cli.dashboard.follow import RunFollower
-    from ensemw2s.cli.dashboard.source import LocalSource
     from ensemw2s.cli.dashboard.status import status_text
     from ensemw2s.cli.dashboard.summary import to_json
     from ensemw2s.cli.terminal import terminal
@@ -127,9 +137,12 @@ def _print_status(target: Target | None, follower: Follower | None, as_json: boo
     if target is not None:
         folder = target.current()
         if folder is None:
+            target.close()
             raise _no_run(target)
-        follower = RunFollower(LocalSource(folder))
+        follower = RunFollower(target.source(folder))
     model = _read(follower)
+    if target is not None:
+        target.close()
     if as_json:
         terminal.json(to_json(model))
     else:

@@ -40,11 +40,18 @@ class Choices:
 
 @dataclass
 class Context:
-    """The watcher (with the model that it keeps) and the choices; dark or light."""
+    """The watcher (with the model that it keeps), the choices, and how panels look.
+
+    Attributes:
+        boxed: panels have boxes; in small terminals a line above each.
+        plain: there are no colours (``NO_COLOR``).
+    """
 
     watcher: Watcher
     choices: Choices = field(default_factory=Choices)
     dark: bool = True
+    boxed: bool = True
+    plain: bool = False
 
     @property
     def model(self) -> RunModel:

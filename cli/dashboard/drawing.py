@@ -16,6 +16,8 @@ from ensemw2s.cli.dashboard.text import Line, cut, width_of
 from ensemw2s.cli.dashboard.ticks import linear_ticks, log_labels, log_ticks, tick_labels
 
 MIN_WIDTH, MIN_HEIGHT = 16, 3
+#: From this width on the names of horizontal lines are beside them.
+NAMED_RULES = 40
 
 
 def _y_values(plot: Plot, curves: list[Curve], window: tuple[float, float]) -> Floats:
@@ -102,7 +104,7 @@ class _Drawing:
         self.y_labels = log_labels(self.y_ticks, scale=scale) if log else tick_labels(self.y_ticks, scale=scale)
         left = min(9, max((len(label) for label in self.y_labels), default=1)) + 1
         names = [width_of(rule.name) for rule in plot.rules if rule.name]
-        right = min(max(names) + 2, width // 4) if names and width >= 40 else 0
+        right = min(max(names) + 2, width // 4) if names and width >= NAMED_RULES else 0
         self.width, self.height = width, height
         self.frame = Frame(left, 0, max(4, width - left - right), rows, *window, *y_range, log)
         self.right = right
@@ -110,6 +112,7 @@ class _Drawing:
         self.chars: npt.NDArray[np.str_] = np.full((height, width), " ", dtype="<U1")
         self.inks: npt.NDArray[np.int64] = np.full((height, width), 0, dtype=np.int64)
         self.keys: list[str] = ["dim"]
+        self.named = True
 
     def picture(self) -> Picture:
         """Draw everything, and return it."""
@@ -132,7 +135,7 @@ class _Drawing:
             elif not curve.faint:
                 self._markers(place, curve, inks[place])
         self._x_axis()
-        return Picture(self._lines(), self.frame)
+        return Picture(self._lines(), self.frame, self.named)
 
     def _key(self, curve: Curve) -> str:
         return "faint" if curve.faint else curve.colour
@@ -276,6 +279,8 @@ class _Drawing:
                 free = start + len(label) + 1
         if not self.plot.categories and name_at >= free:
             self._put(self.height - 1, name_at, self.plot.x_name, self._ink("axis"))
+        elif not self.plot.categories:
+            self.named = False
 
     def _lines(self) -> list[Line]:
         lines: list[Line] = []

@@ -18,9 +18,12 @@ from ensemw2s.cli.dashboard.model import (
     Stage,
     Teacher,
 )
+from ensemw2s.cli.dashboard.names import arm_name, percent, short, stage_round
 
 MAX_ROUNDS = 10_000
 MAX_STAGES = 5_000
+
+_BEGUN = ("running", "done", "kept", "stopped")
 
 
 def fold_events(model: RunModel, records: Iterable[Record]) -> None:
@@ -70,12 +73,15 @@ def _plan(model: RunModel, record: Record) -> None:
 
 
 def stage_of(model: RunModel, name: str) -> Stage:
-    """The stage with this name; a new one at the end if it was not planned."""
+    """The stage with this name; if it was not planned, a new one behind those that have begun."""
     stage = model.stages.get(name)
     if stage is None:
         stage = Stage(name)
         if len(model.stages) < MAX_STAGES:
-            model.stages[name] = stage
+            names = list(model.stages)
+            begun = [place for place, each in enumerate(names) if model.stages[each].state in _BEGUN]
+            names.insert(begun[-1] + 1 if begun else 0, name)
+            model.stages = {each: model.stages.get(each, stage) for each in names}
     return stage
 
 
@@ -83,7 +89,17 @@ def _stage_started(model: RunModel, record: Record) -> None:
     stage = stage_of(model, text(record, "stage", "?"))
     stage.clear()
     stage.state, stage.started = "running", number(record, "t")
+    _skip_before(model, stage)
     model.touch("stages", "progress")
+
+
+def _skip_before(model: RunModel, stage: Stage) -> None:
+    """Stages come in the order of the plan: those before one that began, and that still wait, will not come."""
+    for other in model.stages.values():
+        if other is stage:
+            return
+        if other.state == "waiting":
+            other.state = "skipped"
 
 
 def _stage_finished(model: RunModel, record: Record) -> None:
@@ -93,6 +109,7 @@ def _stage_finished(model: RunModel, record: Record) -> None:
     stage.seconds, stage.ended = number(record, "seconds"), number(record, "t")
     if not known(stage.started):
         stage.started = stage.ended if cached else stage.ended - stage.seconds
+    _skip_before(model, stage)
     model.touch("stages", "progress")
 
 
@@ -138,7 +155,10 @@ def _round_finished(model: RunModel, record: Record) -> None:
     found.errors_from = text(record, "errors_from")
     found.n_eff, found.top1_share = number(record, "n_eff"), number(record, "top1_share")
     found.validation = number(record, "validation")
-    model.touch("rounds")
+    note = f"Round {found.number}: ε {percent(found.epsilon)} %, α {short(found.alpha)}"
+    note += "" if found.kept else "; its expert is dropped"
+    model.messages.append(Message(number(record, "t"), "info", note))
+    model.touch("rounds", "messages")
 
 
 def _round_scored(model: RunModel, record: Record) -> None:
@@ -161,8 +181,7 @@ def _boosting_stopped(model: RunModel, record: Record) -> None:
     for place in [place for place in model.rounds if place > last]:
         del model.rounds[place]
     for stage in model.stages.values():
-        head, _, tail = stage.name.rpartition("round-")
-        if head == "experts/" and tail.isdigit() and int(tail) > last and stage.state == "waiting":
+        if (stage_round(stage.name) or 0) > last and stage.state == "waiting":
             stage.state = "skipped"
     note = f"Boosting ended after {last} rounds ({model.stop_reason}); {model.selected_rounds} chosen on validation."
     model.messages.append(Message(number(record, "t"), "info", note))
@@ -219,7 +238,10 @@ def _labels_done(model: RunModel, record: Record) -> None:
     )
     teacher.accuracy = number(record, "accuracy")
     teacher.finished = True
-    model.touch("labels")
+    note = f"Labels of {arm_name(teacher.name)}: {teacher.kept} of {teacher.done} kept"
+    note += f", {percent(teacher.accuracy)} % right" if known(teacher.accuracy) else ""
+    model.messages.append(Message(number(record, "t"), "info", note))
+    model.touch("labels", "messages")
 
 
 def _hard_tokens(model: RunModel, record: Record) -> None:

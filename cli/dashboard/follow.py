@@ -20,7 +20,7 @@ from ensemw2s.runs.files import read_json
 EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 
 #: Bytes taken at once, so that the lock is never held for long; what is read of the metrics at first.
-STEP_BYTES = 1 << 17
+STEP_BYTES = 1 << 15
 TAIL_BYTES = 1 << 20
 LIFE_EVERY = 1.0
 
@@ -137,6 +137,7 @@ class RunFollower:
         self._history = None
         if self._metrics.offset > 0:
             self._history = HistoryReader(self.source, METRICS, self._metrics.offset)
+            self.model.history = 0.0
 
     def _count_unreadable(self) -> None:
         skipped = self._events.skipped + (self._metrics.skipped if self._metrics is not None else 0)

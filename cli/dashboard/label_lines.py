@@ -62,7 +62,7 @@ def teacher_lines(context: Context, width: int) -> list[Line]:
         return [[("Nothing is labelled yet.", "dim")]]
     lines: list[Line] = []
     narrow = width < 76
-    head = fit("", 22) + fit("", 0 if narrow else 14) + fit("labels", 12, ">")
+    head = fit("", 22) + fit("", 0 if narrow else 12) + fit("labels", 12, ">")
     head += "".join(fit(t, 8, ">") for t in ("kept", "conf. %", "agree %", "right %"))
     lines.append([(cut(head, width), "dim")])
     for name in names:
@@ -74,7 +74,7 @@ def teacher_lines(context: Context, width: int) -> list[Line]:
             (fit(teacher_name(name), 18), "bold text" if name == shown else "text"),
         ]
         if not narrow:
-            line += [(bar(done / total if total else NAN, 12), colour), ("  ", "text")]
+            line += [(bar(done / total if total else NAN, 10), colour), ("  ", "text")]
         line.append((fit(f"{done}/{total or '–'}", 12, ">"), "text" if done else "faint"))
         line += _outcome(model, name, speed)
         lines.append(line)

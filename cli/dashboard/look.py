@@ -47,15 +47,7 @@ Screen { background: $background; color: $foreground; layers: base top; }
 Screen.-small #views, Screen.-small #nav, Screen.-small #keys { display: none; }
 Screen.-small #small { display: block; }
 
-LinesPanel, Chart {
-    border: round $border-blurred; padding: 0 1; background: $background;
-    border-title-color: $foreground; border-title-background: $background;
-    border-subtitle-color: $foreground;
-    width: 1fr; height: 1fr;
-}
-LinesPanel:focus, Chart:focus { border: round $border; }
-Screen.-compact LinesPanel, Screen.-compact Chart { border: none; border-top: solid $border-blurred; padding: 0; }
-Screen.-compact LinesPanel:focus, Screen.-compact Chart:focus { border-top: heavy $border; }
+BoxPanel { width: 1fr; height: 1fr; background: $background; }
 .box { width: 1fr; height: 1fr; layout: vertical; }
 .-hidden { display: none !important; }
 .view { layout: horizontal; }
@@ -69,16 +61,18 @@ Screen.-compact LinesPanel:focus, Screen.-compact Chart:focus { border-top: heav
 
 #overview-left { width: 5fr; }
 #overview-right { width: 6fr; }
-#comparison { height: 14fr; }
-#newest-loss { height: 8fr; }
+#comparison { height: auto; min-height: 6; max-height: 80%; }
+#newest-loss { height: 1fr; }
+Screen.-compact #comparison { height: 1fr; max-height: 100%; }
 Screen.-compact #newest-loss { display: none; }
 Screen.-compact .view.-solo #newest-loss.-solo-panel { display: block; }
-#stages { height: 3fr; min-height: 6; }
-#messages { height: 2fr; }
+#stages { height: auto; min-height: 6; max-height: 70%; }
+#messages { height: 1fr; }
 Screen.-narrow #overview { layout: vertical; }
-Screen.-narrow #overview-left { width: 1fr; height: 12fr; }
-Screen.-compact #stages { height: 5fr; }
-Screen.-narrow #overview-right { width: 1fr; height: 10fr; }
+Screen.-narrow #overview-left { width: 1fr; height: 9fr; }
+Screen.-narrow #overview-right { width: 1fr; height: 12fr; }
+Screen.-compact #stages { height: 1fr; min-height: 3; max-height: 100%; }
+Screen.-compact #messages { height: 3; }
 
 #boosting { layout: grid; grid-size: 3 2; }
 Screen.-narrow #boosting { grid-size: 2 3; }
@@ -86,6 +80,7 @@ Screen.-narrow #boosting { grid-size: 2 3; }
 #student-loss { column-span: 2; }
 #system { layout: grid; grid-size: 2 2; }
 #gauges { row-span: 2; }
+#system { grid-columns: 2fr 3fr; }
 Screen.-narrow #system { layout: vertical; }
 Screen.-narrow #gauges { height: 2fr; }
 
@@ -108,9 +103,6 @@ Screen.-narrow #token-left, Screen.-narrow #token-right { width: 1fr; height: 1f
 Screen.-compact #run-charts { display: none; }
 Screen.-compact .view.-solo #run-charts { display: block; }
 
-HelpScreen, QuitScreen { align: center middle; background: $background 60%; }
-#help {
-    width: 76; max-width: 96%; height: auto; max-height: 94%;
-    border: round $primary; padding: 0 1; background: $background; }
-#quit { width: 64; max-width: 96%; height: auto; border: round $primary; padding: 1 2; background: $background; }
+Dialog { layer: top; display: none; }
+Dialog.-open { display: block; }
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterable
 
@@ -33,6 +34,8 @@ _ARMS = {
 }
 _ORDER = {name: place for place, name in enumerate(_ARMS)}
 
+_ROUND = re.compile(r"(?:answers/)?(?:experts/(?:helpers/)?round-|joint/boosting/round-|expert_)(\d+)(?!\d)")
+
 _GROUPS = {
     "data": "data",
     "experts": "experts",
@@ -42,6 +45,8 @@ _GROUPS = {
     "baselines/plain-long": "plain, T× steps",
     "baselines/bagging": "bagging",
     "baselines/seeds": "plain ensemble",
+    "joint": "joint scores",
+    "answers": "answers",
     "labels": "labels",
     "student": "students",
     "ceiling": "ceiling",
@@ -85,6 +90,12 @@ def stage_group(stage: str) -> str:
     if parts[0] == "baselines":
         return "/".join(parts[:2])
     return parts[0]
+
+
+def stage_round(stage: str) -> int | None:
+    """The boosting round to which a stage belongs: 3 for ``experts/round-03/scores``; None for other stages."""
+    found = _ROUND.match(stage)
+    return None if found is None else int(found[1])
 
 
 def group_name(group: str) -> str:

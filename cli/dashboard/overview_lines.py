@@ -32,6 +32,8 @@ _NAME, _COUNT, _TIME = 16, 6, 8
 def stage_lines(context: Context, width: int) -> list[Line]:
     """The timeline: a row for each group of stages, with a line below for the one at work."""
     model = context.model
+    if model.life == "waiting" and not model.stages:
+        return _waiting_lines(model, width)
     if not model.stages:
         return [[("No stage has begun yet.", "dim")]]
     plan = forecast(model)
@@ -46,6 +48,18 @@ def stage_lines(context: Context, width: int) -> list[Line]:
     if axis is not None:
         lines.append([(" " * (2 + _NAME + _COUNT), "dim"), (axis.labels(), "axis")])
     return lines
+
+
+def _waiting_lines(model: RunModel, width: int) -> list[Line]:
+    """What to do while there is no run."""
+    lines: list[Line] = [
+        [(text, "bold text")] for text in wrap(clean(model.life_note or "There is no run yet."), width)
+    ]
+    lines += [
+        [],
+        *([(text, "text")] for text in wrap("It appears here as soon as it begins. In another terminal:", width)),
+    ]
+    return [*lines, [], [("  ew2s run --preset tiny", "bold blue")]]
 
 
 def _group_line(group: Group, model: RunModel, plan: Forecast, axis: _Axis | None) -> Line:
@@ -76,7 +90,7 @@ def _running_line(stage: Stage, model: RunModel, plan: Forecast, width: int) -> 
     if known(left) and left > 0:
         tail += f"  ≈{clock(left)} left"
     room = max(0, width - 4 - len(tail) - 1)
-    name = cut(clean(what), max(8, room // 2))
+    name = cut(clean(what), max(8, room - 11))
     progress = bar(done, min(30, max(0, room - len(name) - 3)))
     return [
         ("  └ ", "axis"),
@@ -160,18 +174,39 @@ def score_cells(score: Score, width: int) -> str:
     return fit(value, width, ">")
 
 
-def arm_lines(context: Context, width: int) -> list[Line]:
-    """The comparison table; with the intervals drawn where there is room."""
-    rows = arm_rows(context.model)
-    if not rows:
+#: Rows that make way where there is no room for all, the first ones first.
+_SPARE = (
+    ("ensemble_all", "ensemble_equal", "bagging_equal_rounds", "seeds_equal_rounds", "plain_long"),
+    ("plain", "student_plain", "student_seeds"),
+    ("strong_zero_shot",),
+)
+
+
+def _fitting(rows: list[ArmRow], most: int) -> list[ArmRow]:
+    """The rows that matter most, at most so many: single experts after the first go first, then variants."""
+    for spare in ((), *_SPARE):
+        if len(rows) <= most:
+            break
+        if not spare:
+            rows = [row for row in rows if not row.arm.startswith("expert_")]
+        rows = [row for row in rows if row.arm not in spare]
+    return rows
+
+
+def arm_lines(context: Context, width: int, height: int = 1000) -> list[Line]:
+    """The comparison table; with the intervals drawn where there is room, and the rows that fit."""
+    every = arm_rows(context.model, so_far=True)
+    if not every:
         return [[("No arm is evaluated yet.", "dim")]]
+    both = any(is_strong(row.arm) for row in every)
+    rows = every if len(every) + 1 + both <= height else _fitting(every, height - 2 - both)
     ratios = any(row.pgr for row in rows)
     name = 22 if width >= 56 else 18
     extra = 14 if ratios else 0
     column = 18 if width >= name + extra + 36 else 11 if width >= name + extra + 22 else 6
     extra = extra if width >= name + extra + 2 * column else 0
     spare = (width - name - extra - 2 * column) // 2 - 2
-    picture = min(28, spare) if spare >= 10 else 0
+    picture = min(36, spare) if spare >= 10 else 0
     scale = _Scale(rows, picture)
     blank = " " * (picture + 2) if picture else ""
     head = fit("", name) + "".join(fit(t, column, ">") + blank for t in ("ID, %", "OOD, %"))
@@ -181,10 +216,11 @@ def arm_lines(context: Context, width: int) -> list[Line]:
         if is_strong(row.arm) and not strong:
             strong = True
             if len(lines) > 1:
-                lines.append(
-                    [("─" * min(width, name + extra + 2 * (column + (picture + 2 if picture else 0))), "grid")]
-                )
+                lines.append([("─" * (name + extra + 2 * (column + (picture + 2 if picture else 0))), "grid")])
         lines.append(_arm_line(row, name, column, extra, scale))
+    if len(rows) < len(every):
+        lines.append([(cut(f"and {len(every) - len(rows)} more: f shows all, full screen", width), "dim")])
+        return lines
     return [*lines, *_pgr_lines(rows, context.model, width)]
 
 
@@ -196,10 +232,10 @@ def _pgr_lines(rows: list[ArmRow], model: RunModel, width: int) -> list[Line]:
     lines: list[Line] = [[], [(cut("PGR = (S − W) / (C − W), with Fieller's 95 % interval", width), "dim")]]
     for row in learners:
         colour, marker = look_of(row.arm)
-        line: Line = [(marker + " ", colour), (fit(arm_name(row.arm), 20), "text")]
+        line: Line = [(marker + " ", colour), (fit(arm_name(row.arm).removeprefix("student "), 11), "text")]
         for split in TESTS:
             text = pgr_text(row.pgr.get(split)) or ("undefined" if model.results else "–")
-            line += [(f" {SPLITS[split]} ", "dim"), (fit(text, 18), "text")]
+            line += [(f" {SPLITS[split]} ", "dim"), (fit(text.replace("-", "−"), 20), "text")]
         lines.append(line)
     return lines
 
@@ -215,7 +251,7 @@ def _arm_line(row: ArmRow, name: int, column: int, extra: int, scale: _Scale) ->
         if scale.width:
             line += [("  ", key), *scale.whisker(score, colour, marker)]
     if extra:
-        parts = [f"{row.pgr[s][0]:.2f}" if s in row.pgr else "–" for s in TESTS] if row.pgr else []
+        parts = [f"{row.pgr[s][0]:.2f}".replace("-", "−") if s in row.pgr else "–" for s in TESTS] if row.pgr else []
         known_interval = all(known(value[1]) for value in row.pgr.values())
         line.append(
             (fit(("" if known_interval else "≈") + " / ".join(parts), extra, ">"), "text" if known_interval else "dim")

@@ -62,7 +62,7 @@ CYCLE = (
 
 def look_of(name: str) -> tuple[str, str]:
     """Colour and marker of an arm or series."""
-    return LOOKS.get(name, ("dim", "·"))
+    return LOOKS["expert"] if name.startswith("expert_") else LOOKS.get(name, ("dim", "·"))
 
 
 def colours(dark: bool) -> dict[str, str]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.segment import Segment
-from rich.text import Text
 from textual import events
-from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
-from textual.message import Message
-from textual.scroll_view import ScrollView
+from textual.containers import Container
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from ensemw2s.cli.dashboard.box import Frame, paint, segments
 from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.model import Part
 from ensemw2s.cli.dashboard.palette import style
@@ -24,16 +21,9 @@ Rows = list[dict[str, Any]]
 BAD_STAMP: tuple[object, ...] = ()
 
 
-def to_strip(line: Line, width: int, dark: bool, selected: bool = False, ground: str = "ground") -> Strip:
+def to_strip(line: Line, width: int, dark: bool, ground: str = "ground") -> Strip:
     """A line as a strip of exactly ``width`` columns."""
-    more = " selected" if selected else ""
-    segments = [Segment(text, style(key + more, dark, ground)) for text, key in line if text]
-    return Strip(segments).adjust_cell_length(width, style("text" + more, dark, ground))
-
-
-def to_content(line: Line, dark: bool) -> Text:
-    """A line as the title of a border."""
-    return Text.assemble(*((text, style(key, dark)) for text, key in line))
+    return Strip(segments(line, width, dark, ground=ground), width)
 
 
 class Panel:
@@ -67,182 +57,111 @@ class Panel:
         return []
 
 
-class LinesPanel(Panel, ScrollView, can_focus=True):
-    """A scrollable panel of styled lines.
+class BoxPanel(Panel, Widget, can_focus=True):
+    """A panel that paints itself with its frame, once for each change.
 
-    Subclasses give ``build``; a line may belong to an item, and then a cursor moves over the items.
+    Subclasses give ``title_line``, ``note_line`` and ``body``.
     """
-
-    DEFAULT_CSS = """
-    LinesPanel { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; overflow-x: hidden; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False),
-        Binding("down,j", "move(1)", "Down", show=False),
-        Binding("pageup", "move(-10)", "Page up", show=False),
-        Binding("pagedown", "move(10)", "Page down", show=False),
-        Binding("home", "move(-1000000)", "First", show=False),
-        Binding("end", "move(1000000)", "Last", show=False),
-        Binding("enter", "choose", "Choose", show=False),
-    ]
-    heading = ""
-    selectable = False
-    stick_to_end = False
-
-    class Moved(Message):
-        """The cursor is on another item."""
-
-        def __init__(self, panel: LinesPanel, item: int) -> None:
-            super().__init__()
-            self.panel = panel
-            self.item = item
-
-    class Chosen(Moved):
-        """An item was chosen with Enter or a click on it."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.lines: list[Line] = []
-        self.items: list[int | None] = []
-        self.cursor = 0
-        self._built_width = -1
+        self._strips: list[Strip] = []
+        self._painted_for: tuple[object, ...] = ()
 
-    def build(self, context: Context, width: int) -> list[Line]:
-        """The lines for a width. A selectable panel also sets ``self.items``: for each line its item or None."""
+    def title_line(self) -> Line:
+        """What the upper edge says."""
+        return []
+
+    def note_line(self) -> Line:
+        """What the lower edge says."""
+        return []
+
+    def body(self, width: int, height: int) -> list[list[Segment]]:
+        """The lines inside, each of exactly ``width`` columns."""
         raise NotImplementedError
 
-    def title_line(self, context: Context) -> Line:
-        """The title in the border."""
-        return [(self.heading, "bold")]
+    def thumb(self, height: int) -> tuple[int, int] | None:
+        """Lines of the scroll bar's thumb."""
+        return None
 
     @property
-    def inner_width(self) -> int:
-        """Columns for text; one is left for the scroll bar."""
-        return max(1, self.scrollable_content_region.width or self.size.width - 1)
+    def boxed(self) -> bool:
+        """Whether there is a box around it."""
+        return self.context is None or self.context.boxed
 
-    def rebuild(self, context: Context) -> None:
-        """Build the lines anew."""
-        at_end = self.scroll_offset.y >= self.max_scroll_y
-        width = max(1, self.content_size.width - 1)
-        self._built_width = width
-        self.items = []
-        self.lines = self.build(context, width)
-        self.border_title = to_content(self.title_line(context), context.dark)
-        self.virtual_size = Size(width, len(self.lines))
-        self.cursor = min(self.cursor, max(0, self.item_count - 1))
-        if self.stick_to_end and at_end:
-            self.scroll_end(animate=False, immediate=True)
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Columns and lines inside of the frame."""
+        edges = self._frame().edges
+        return max(0, self.size.width - edges.left - edges.right), max(0, self.size.height - edges.top - edges.bottom)
+
+    def _frame(self) -> Frame:
+        context = self.context
+        dark, plain_ = (True, False) if context is None else (context.dark, context.plain)
+        return Frame(self.boxed, self.has_focus, plain_, dark)
+
+    def repaint(self) -> None:
+        """Paint anew."""
+        self._painted_for = ()
         self.refresh()
-
-    @property
-    def item_count(self) -> int:
-        """Number of items that the cursor can be on."""
-        return len({item for item in self.items if item is not None})
-
-    def plain_lines(self) -> list[str]:
-        """The lines as plain text."""
-        return [plain(line) for line in self.lines]
 
     def on_resize(self, event: events.Resize) -> None:
-        """Build for the new width."""
-        if self.context is not None and max(1, self.content_size.width - 1) != self._built_width:
-            with self.context.model.lock:
-                self.rebuild(self.context)
+        """Nothing to do: what is painted is always of the present size."""
 
-    def render_line(self, y: int) -> Strip:
-        """One line of what is seen."""
-        dark = self.context.dark if self.context is not None else True
-        place = self.scroll_offset.y + y
-        width = self.size.width
-        if place >= len(self.lines):
-            return Strip.blank(width, style("text", dark))
-        item = self.items[place] if place < len(self.items) else None
-        selected = self.selectable and item is not None and item == self.cursor
-        return to_strip(self.lines[place], width, dark, selected)
+    def painted(self) -> list[Strip]:
+        """The panel as lines of the screen."""
+        frame = self._frame()
+        wanted = (self.size, frame)
+        if self._painted_for != wanted:
+            width, height = self.inner
+            body = self.body(width, height) if width > 0 and height > 0 else []
+            frame = Frame(frame.boxed, frame.focused, frame.plain, frame.dark, self.thumb(height))
+            strips = paint(self.title_line(), self.note_line(), body, self.size, frame)
+            if frame.plain:
+                for line_filter in self.get_line_filters():
+                    strips = [strip.apply_filter(line_filter, self.background_colors[1]) for strip in strips]
+            self._painted_for, self._strips = wanted, strips
+        return self._strips
 
-    def move_to(self, item: int) -> None:
-        """Put the cursor on an item, and bring it into view."""
-        count = self.item_count
-        if count == 0:
-            return
-        self.cursor = min(max(0, item), count - 1)
-        places = [place for place, found in enumerate(self.items) if found == self.cursor]
-        self.scroll_to_region(Region(0, places[0], 1, len(places)), animate=False, immediate=True, force=True)
-        self.refresh()
-        self.post_message(self.Moved(self, self.cursor))
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """The part of the panel that is on the screen."""
+        strips = self.painted()[crop.y : crop.bottom]
+        if len(strips) < crop.height:
+            dark = self.context is None or self.context.dark
+            strips += [Strip.blank(self.size.width, style("text", dark))] * (crop.height - len(strips))
+        whole = crop.column_span == (0, self.size.width)
+        return strips if whole else [strip.crop(crop.x, crop.right) for strip in strips]
 
-    def action_move(self, by: int) -> None:
-        """Move the cursor, or scroll where there is none."""
-        if self.selectable:
-            self.move_to(self.cursor + by)
-        else:
-            self.scroll_to(y=self.scroll_offset.y + by, animate=False, immediate=True)
+    def place_of(self, event: events.MouseEvent) -> tuple[int, int]:
+        """Column and line inside of the frame where the mouse is; may be outside of it."""
+        edges = self._frame().edges
+        return event.x - edges.left, event.y - edges.top
 
-    def action_choose(self) -> None:
-        """Choose the item under the cursor."""
-        if self.selectable and self.item_count:
-            self.post_message(self.Chosen(self, self.cursor))
+    @property
+    def title_text(self) -> str:
+        """What the upper edge says, as plain text."""
+        return plain(self.title_line())
 
-    def on_click(self, event: events.Click) -> None:
-        """Put the cursor on the line; a click on the item that has it chooses it."""
-        offset = event.get_content_offset(self)
-        if not self.selectable or offset is None:
-            return
-        place = self.scroll_offset.y + offset.y
-        item = self.items[place] if place < len(self.items) else None
-        if item is None:
-            return
-        again = item == self.cursor
-        self.move_to(item)
-        if again:
-            self.action_choose()
+    @property
+    def note_text(self) -> str:
+        """What the lower edge says, as plain text."""
+        return plain(self.note_line())
+
+    @property
+    def frame_height(self) -> int:
+        """Lines that the frame takes."""
+        edges = self._frame().edges
+        return edges.top + edges.bottom
 
 
-class TextPanel(LinesPanel):
-    """A panel whose lines come from a function.
+class Backdrop(Container):
+    """A container that paints nothing: what is seen are the panels in it, and they leave no gaps."""
 
-    Args:
-        heading: its title.
-        builder: context and width → lines.
-        parts: what it shows.
-        rows: context → rows for a CSV file.
-    """
-
-    def __init__(
-        self,
-        heading: str,
-        builder: Callable[[Context, int], list[Line]],
-        parts: tuple[Part, ...],
-        *,
-        rows: Callable[[Context], Rows] | None = None,
-        id: str | None = None,
-        ticking: bool = False,
-        machine: bool = False,
-        runs: bool = False,
-        stick_to_end: bool = False,
-    ) -> None:
-        super().__init__(id=id)
-        self.heading = heading
-        self.parts = parts
-        self.ticking = ticking
-        self.machine = machine
-        self.runs = runs
-        self.stick_to_end = stick_to_end
-        self._builder = builder
-        self._rows = rows
-
-    def build(self, context: Context, width: int) -> list[Line]:
-        """See :class:`LinesPanel`."""
-        return self._builder(context, width)
-
-    def rows(self) -> Rows:
-        """See :class:`Panel`."""
-        if self._rows is None or self.context is None:
-            return []
-        with self.context.model.lock:
-            return self._rows(self.context)
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """One blank line as often as needed."""
+        return [Strip.blank(crop.width)] * crop.height
 
 
-def panels_in(widget: Widget) -> list[Panel]:
+def panels_in(widget: Widget) -> list[BoxPanel]:
     """All panels below a widget, in order."""
-    return [child for child in widget.query("*") if isinstance(child, Panel)]
+    return [child for child in widget.query("*") if isinstance(child, BoxPanel)]

@@ -16,7 +16,7 @@ class Curve:
     """One series: ``colour`` is a style key; ``marker`` tells it apart without colour.
 
     ``draw``: ``line``, ``points`` (markers with whiskers from ``low`` to ``high``), or ``bars``. ``faint`` curves are
-    context.
+    context. ``first`` in the legend.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Curve:
     faint: bool = False
     smoothed: bool = True
     legend: bool = True
+    first: bool = False
 
 
 @dataclass
@@ -39,6 +40,11 @@ class Rule:
     name: str
     y: float
     colour: str = "dim"
+
+    @property
+    def named_by_marker(self) -> bool:
+        """Whether the name begins with a marker."""
+        return not self.name[:1].isalpha()
 
 
 @dataclass
@@ -50,6 +56,7 @@ class Plot:
         categories: names of x = 0, 1, 2 …; x is numeric where there are none.
         empty: what to say while there is nothing to draw.
         y_range: fixed ends of the y axis.
+        x_range: ends of the x axis that are always seen.
         note: shown at the lower edge.
         short_title: for narrow panels.
     """
@@ -64,6 +71,7 @@ class Plot:
     categories: list[str] = field(default_factory=list)
     empty: str = "Nothing yet."
     y_range: tuple[float, float] | None = None
+    x_range: tuple[float, float] | None = None
     note: str = ""
     short_title: str = ""
 
@@ -109,10 +117,14 @@ class Frame:
 
 @dataclass
 class Picture:
-    """A drawn plot: its lines, and the frame (None where there was nothing to draw)."""
+    """A drawn plot: its lines, and the frame (None where there was nothing to draw).
+
+    ``named``: the x axis has its name below it.
+    """
 
     lines: list[Line]
     frame: Frame | None
+    named: bool = True
 
 
 def full_range(plot: Plot) -> tuple[float, float] | None:
@@ -124,6 +136,8 @@ def full_range(plot: Plot) -> tuple[float, float] | None:
     if not found:
         return None
     low, high = min(float(x.min()) for x in found), max(float(x.max()) for x in found)
+    if plot.x_range is not None:
+        return min(low, plot.x_range[0]), max(high, plot.x_range[1])
     for curve in plot.curves:
         if curve.draw == "bars" and curve.x.size > 1:  # a bar is as wide as the distance to the next
             half = float(curve.x[1] - curve.x[0]) / 2
@@ -131,12 +145,12 @@ def full_range(plot: Plot) -> tuple[float, float] | None:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def value_at(plot: Plot, frame: Frame, column: int) -> tuple[float, list[tuple[str, float]]]:
-    """The x under a column of the plot area, and each curve's value at its nearest point."""
+def value_at(plot: Plot, frame: Frame, column: int) -> tuple[float, list[tuple[Curve, float]]]:
+    """The x under a column of the plot area, and the curves with their values at their nearest points."""
     x = frame.x_low + (column + 0.5) / frame.width * (frame.x_high - frame.x_low)
     found = []
     for curve in plot.curves:
         if curve.x.size and not curve.faint:
             place = int(np.argmin(np.abs(curve.x - x)))
-            found.append((curve.name, float(curve.y[place])))
+            found.append((curve, float(curve.y[place])))
     return x, found

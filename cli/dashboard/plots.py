@@ -61,7 +61,9 @@ def accuracy_plot(model: RunModel, split: str) -> Plot:
         scores = model.scores.get((arm, split), {})
         if scores:
             curves.append(_curve(arm_name(arm), arm, {t: s.ensemble for t, s in scores.items()}))
+    # drawn last, so that nothing hides it, and named first
     curves.append(_curve("ensemble", "ensemble", {t: s.ensemble for t, s in boosting.items()}))
+    curves[-1].first = True
     rules = []
     weak = model.arms.get("weak_zero_shot", {}).get(split)
     if weak is not None and known(weak.accuracy):
@@ -213,6 +215,7 @@ def agreement_plot(model: RunModel, teacher: str) -> Plot:
         can_log=False,
         empty="No label yet.",
         y_range=(0.0, 1.0),
+        x_range=(0.0, 1.0),
     )
 
 

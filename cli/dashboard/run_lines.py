@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.fields import NAN, known
 from ensemw2s.cli.dashboard.model import RunModel
-from ensemw2s.cli.dashboard.names import arm_name, percent, size, sort_arms
+from ensemw2s.cli.dashboard.names import ago, arm_name, percent, size, sort_arms
 from ensemw2s.cli.dashboard.palette import CYCLE
 from ensemw2s.cli.dashboard.status import LIFE_MARKS
 from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit
@@ -21,6 +22,7 @@ _LIFE_STYLES = {
     "dead": "bold bad",
     "incomplete": "warn",
 }
+_STAGE = 26
 _KEYS = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "student"), ("ceiling", "ceiling"))
 
 
@@ -40,16 +42,19 @@ def run_list_lines(context: Context, width: int) -> tuple[list[Line], list[int |
     if not runs:
         text = "No run matches." if context.choices.run_search else "No run below this folder yet."
         return [[(text, "dim")]], [None], []
-    results = _KEYS if width >= 112 else _KEYS[1:3] if width >= 84 else ()
-    name = max(12, min(44, width - 4 - 13 - 6 - 14 * len(results) - (11 if width >= 60 else 0)))
+    results = _KEYS if width >= 112 else _KEYS[1:3] if width >= 74 else ()
+    preset, last = width >= 88, width >= 126
+    rest = 4 + 13 + 6 + 14 * len(results) + 11 * preset + (12 + _STAGE) * last
+    name = max(12, min(44, width - rest))
     head = fit("", 4) + fit("run", name) + fit("state", 13) + fit("seed", 6)
-    head += (fit("preset", 11) if width >= 60 else "") + "".join(fit(label, 14, ">") for _, label in results)
+    head += (fit("preset", 11) if preset else "") + "".join(fit(label, 14, ">") for _, label in results)
+    head += fit("last sign", 12, ">") + "  stage" if last else ""
     lines: list[Line] = [[(cut(head, width), "dim")]]
     items: list[int | None] = [None]
     marked = context.choices.marked
     for place, run in enumerate(runs):
         colour, marker = CYCLE[marked.index(run.path) % len(CYCLE)] if run.path in marked else ("dim", " ")
-        shown = str(run.path) == context.model.path
+        shown = run.path == context.watcher.folder
         mark = LIFE_MARKS.get(run.state, "‖")
         line: Line = [
             ("▸" if shown else " ", "bold text"),
@@ -58,9 +63,13 @@ def run_list_lines(context: Context, width: int) -> tuple[list[Line], list[int |
             (fit(f"{mark} {run.state}", 13), _LIFE_STYLES.get(run.state, "dim")),
             (fit("–" if run.seed is None else str(run.seed), 6), "dim"),
         ]
-        if width >= 60:
+        if preset:
             line.append((fit(run.preset or "–", 11), "dim"))
         line += [(fit(_pair(run.accuracy, arm), 14, ">"), "text") for arm, _ in results]
+        if last:
+            age = time.time() - run.updated if run.updated is not None else NAN
+            line.append((fit(f"{ago(age)} ago" if known(age) else "–", 12, ">"), "dim"))
+            line.append((cut("  " + clean(run.stage or "–"), _STAGE), "dim"))
         lines.append(line)
         items.append(place)
     return lines, items, runs
@@ -85,7 +94,9 @@ def run_rows(context: Context) -> list[dict[str, Any]]:
 
 
 def compared(context: Context) -> dict[str, RunModel]:
-    """Name → model of the marked runs that are loaded, in the order of the marks."""
+    """Name → model of the marked runs that are loaded, in the order of the marks; of the one shown where none is."""
+    if not context.choices.marked:
+        return {context.model.name or "this run": context.model} if context.model.starts else {}
     names = {run.path: run.name for run in context.watcher.runs}
     loaded = context.watcher.others
     found: dict[str, RunModel] = {}
@@ -98,8 +109,11 @@ def compared(context: Context) -> dict[str, RunModel]:
 def compare_lines(context: Context, width: int) -> list[Line]:
     """Numbers of the marked runs side by side; the difference to the first where there are two."""
     runs = compared(context)
+    hint: list[Line] = []
     if len(context.choices.marked) < 2:
-        return [[("Mark two or more runs with Space to compare them.", "dim")]]
+        hint = [[("Mark two or more runs with Space to compare them. ", "dim"), ("The run that is shown:", "dim")], []]
+        if context.choices.marked or not runs:
+            return [hint[0][:1]]
     if len(runs) < len(context.choices.marked):
         return [[("Reading the marked runs …", "dim")]]
     models = list(runs.values())
@@ -112,7 +126,7 @@ def compare_lines(context: Context, width: int) -> list[Line]:
         head.append((" " + fit(f"{marker} {_tail(name, column - 3)}", column - 1, ">"), "bold " + colour))
     if len(models) == 2 == len(shown):
         head.append((fit("difference", column + 2, ">"), "dim"))
-    lines: list[Line] = [head]
+    lines: list[Line] = [*hint, head]
     for arm in arms:
         line: Line = [(fit(arm_name(arm), 22), "text")]
         for model in shown:

@@ -133,10 +133,31 @@ class ArmRow:
         return self.scores.get(split, NO_SCORE)
 
 
-def arm_rows(model: RunModel) -> list[ArmRow]:
-    """The comparison table: weak arms, then strong ones."""
-    rows = [ArmRow(arm, model.arms[arm], _pgr(model, arm)) for arm in sort_arms(model.arms)]
+def arm_rows(model: RunModel, *, so_far: bool = False) -> list[ArmRow]:
+    """The comparison table: weak arms, then strong ones.
+
+    Args:
+        model: the run.
+        so_far: with what rounds have told of arms that are not evaluated yet: an accuracy without an interval.
+    """
+    arms = {**_so_far(model), **model.arms} if so_far else model.arms
+    rows = [ArmRow(arm, arms[arm], _pgr(model, arm)) for arm in sort_arms(arms)]
     return [row for row in rows if not is_strong(row.arm)] + [row for row in rows if is_strong(row.arm)]
+
+
+def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
+    """The experts, and the ensembles of the newest round, on the test splits."""
+    found: dict[str, dict[str, Score]] = {}
+    for (arm, split), scores in model.scores.items():
+        if split not in TESTS or not scores:
+            continue
+        whole = "ensemble" if arm == "boosting" else arm
+        found.setdefault(whole, {})[split] = Score(scores[max(scores)].ensemble)
+        if arm == "boosting":
+            for place, score in scores.items():
+                name = "single" if place == 1 else f"expert_{place}"
+                found.setdefault(name, {})[split] = Score(score.expert)
+    return found
 
 
 def _pgr(model: RunModel, arm: str) -> dict[str, tuple[float, float, float]]:

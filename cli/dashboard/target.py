@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemw2s.cli.dashboard.follow import run_files
+from ensemw2s.cli.dashboard.source import LocalSource, Source
 from ensemw2s.runs import RunInfo, describe_run, read_heartbeat
 from ensemw2s.runs.listing import is_run
 
@@ -61,6 +62,12 @@ class Target:
         self.path = path
         self.chosen: Path | None = None
         self.follow_latest = True
+        self._index = RunIndex()
+
+    @property
+    def label(self) -> str:
+        """How to call it to the user."""
+        return str(self.path)
 
     @property
     def root(self) -> Path:
@@ -71,6 +78,24 @@ class Target:
         """Stay with one run."""
         self.chosen = run
         self.follow_latest = False
+
+    def source(self, run: Path) -> Source:
+        """The files of a run."""
+        return LocalSource(run)
+
+    def list_runs(self) -> list[RunInfo]:
+        """The runs below the root, the most recently active first."""
+        return self._index.refresh(self.root)
+
+    def look_again(self) -> None:
+        """Every look is a new one here."""
+
+    def problem(self) -> str:
+        """A local folder is always reachable."""
+        return ""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def current(self) -> Path | None:
         """The run to show now; None while there is none.

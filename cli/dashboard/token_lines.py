@@ -9,7 +9,7 @@ from ensemw2s.cli.dashboard.context import Choices, Context
 from ensemw2s.cli.dashboard.fields import NAN, known
 from ensemw2s.cli.dashboard.model import HardExample, RunModel
 from ensemw2s.cli.dashboard.names import percent, short
-from ensemw2s.cli.dashboard.text import Line, clean, cut, fit, level, sparkline, visible, width_of, wrap
+from ensemw2s.cli.dashboard.text import Line, clean, cut, fit, level, line_width, sparkline, visible, width_of, wrap
 
 MAX_TOKENS = 400
 MAX_ROUNDS_SHOWN = 12
@@ -121,6 +121,11 @@ def answer_line(example: HardExample, largest: float, width: int) -> Line:
     return line
 
 
+def bad(example: HardExample) -> str:
+    """Style key of a count of wrong tokens."""
+    return "bad" if example.wrong_tokens else "dim"
+
+
 def list_lines(context: Context, width: int) -> tuple[list[Line], list[int | None], list[Entry]]:
     """Two lines an example: rank, weight, wrong tokens, movement, prompt; then the answer."""
     model = context.model
@@ -133,17 +138,20 @@ def list_lines(context: Context, width: int) -> tuple[list[Line], list[int | Non
     largest = _largest([entry.example for entry in found])
     lines: list[Line] = []
     items: list[int | None] = []
+    wide = width >= 64
     for place, entry in enumerate(found):
         example = entry.example
         spark = sparkline(entry.history[-8:])
-        wrong = f"{example.wrong_tokens}/{len(example.tokens)} wrong"
+        wrong = f"{example.wrong_tokens}/{len(example.tokens)}"
         head: Line = [
             (fit(str(entry.rank), 3, ">") + " ", "dim"),
-            (fit(times_uniform(model, example.weight, len(example.tokens)), 6, ">") + " ", "bold text"),
-            (fit(wrong, 11) + " ", "bad" if example.wrong_tokens else "dim"),
-            (fit(spark, min(8, len(entry.history)) + 1), "blue"),
+            (fit(f"{percent(example.weight, 2)} %", 7, ">") + "  ", "bold text"),
         ]
-        used = 23 + min(8, len(entry.history)) + 1
+        if wide:
+            head.append((fit(times_uniform(model, example.weight, len(example.tokens)), 6, ">") + "  ", "dim"))
+        head.append((fit(f"{wrong} wrong" if wide else f"✕{wrong}", 12 if wide else 7), bad(example)))
+        head.append((fit(spark, min(8, len(entry.history)) + 1), "blue"))
+        used = line_width(head)
         lines.append([*head, (cut(clean(example.prompt), max(4, width - used)), "text")])
         lines.append([("    ", "dim"), *answer_line(example, largest, width - 5)])
         items += [place, place]
@@ -197,7 +205,8 @@ def _blocks(model: RunModel, example: HardExample, now: int, rounds: list[int], 
     wide = [
         max(3, width_of(a), width_of(b) if w >= 0.5 else 0) for a, b, w in zip(shown, said, example.wrong, strict=False)
     ]
-    wide = [min(w, max(2, width - _LABEL - 1)) for w in wide]
+    spare = (width - _LABEL - sum(wide) - len(wide)) // len(wide)
+    wide = [min(w + max(0, min(spare, 5 - w)), max(2, width - _LABEL - 1)) for w in wide]
     history = {t: e for t in rounds[-MAX_ROUNDS_SHOWN:] if (e := find(model, t, example.id)) is not None}
     largest = _largest(list(history.values()) or [example])
     lines: list[Line] = []

@@ -11,8 +11,9 @@ from pathlib import Path
 from ensemw2s.cli.dashboard.follow import Follower, RunFollower, load_run
 from ensemw2s.cli.dashboard.machine import Machine, Sample
 from ensemw2s.cli.dashboard.model import RunModel
-from ensemw2s.cli.dashboard.source import LocalSource, Source
-from ensemw2s.cli.dashboard.target import RunIndex, Target
+from ensemw2s.cli.dashboard.remote_target import RemoteTarget
+from ensemw2s.cli.dashboard.source import LocalSource
+from ensemw2s.cli.dashboard.target import Target
 from ensemw2s.runs import RunInfo
 
 #: Seconds between two looks at a run that goes on, at one that is over; between two notices to the screen, and while
@@ -29,7 +30,7 @@ class Watcher(threading.Thread):
     """Follows what the user asked for. Never touches a widget: it calls ``on_change`` from its own thread.
 
     Args:
-        target: what to show; None if ``follower`` is fixed (a replay, a remote run).
+        target: what to show; None if ``follower`` is fixed (a replay).
         follower: what to follow from the beginning.
         on_change: called at most four times a second when something changed.
         sample_machine: whether this machine's load is of interest.
@@ -43,7 +44,7 @@ class Watcher(threading.Thread):
 
     def __init__(
         self,
-        target: Target | None,
+        target: Target | RemoteTarget | None,
         follower: Follower | None = None,
         *,
         on_change: Callable[[], None] = lambda: None,
@@ -65,12 +66,16 @@ class Watcher(threading.Thread):
         self._folder: Path | None = None
         self._wanted: set[Path] = set()
         self._machine = Machine() if sample_machine else None
-        self._index = RunIndex()
         self._slow_at = float("-inf")
         self._noticed = (-1, 0.0)
         self._poke = threading.Event()
         self._stopping = False
         self._give_way_until = float("-inf")
+
+    @property
+    def folder(self) -> Path | None:
+        """The run that is shown, as the list of runs names it."""
+        return self._folder
 
     @property
     def follower(self) -> Follower | None:
@@ -90,6 +95,8 @@ class Watcher(threading.Thread):
 
     def poke(self) -> None:
         """Look now."""
+        if self.target is not None:
+            self.target.look_again()
         self._slow_at = float("-inf")
         self._poke.set()
 
@@ -127,6 +134,8 @@ class Watcher(threading.Thread):
                 self._poke.clear()
         if self._follower is not None:
             self._follower.source.close()
+        if self.target is not None:
+            self.target.close()
 
     def _rest(self, worked: float) -> float:
         """Seconds to rest where there is more to read: history takes half the time at most, less while keys come."""
@@ -158,9 +167,11 @@ class Watcher(threading.Thread):
             folder = target.current()
             if folder is not None and folder != self._folder:
                 self._folder = folder
-                self._follow(RunFollower(LocalSource(folder)))
+                self._follow(RunFollower(target.source(folder)))
+            elif folder is None:
+                self._wait(target)
             if self.want_runs:
-                runs = self._index.refresh(target.root)
+                runs = target.list_runs()
                 if runs != self.runs:
                     self.runs = runs
                     self.runs_revision += 1
@@ -168,7 +179,17 @@ class Watcher(threading.Thread):
             self.samples.append((time.time(), self._machine.sample()))
         self._load_others()
 
+    def _wait(self, target: Target | RemoteTarget) -> None:
+        """There is no run yet: say where one is looked for."""
+        note = target.problem() or f"There is no run in {target.label} yet."
+        with self.model.lock:
+            if note != self.model.life_note:
+                self.model.path, self.model.life_note = target.label, note
+                self.model.touch("run")
+
     def _follow(self, follower: Follower) -> None:
+        if self._follower is not None:
+            self._follower.source.close()
         self._follower = follower
         self.model = follower.model
         self._noticed = (-1, 0.0)
@@ -179,12 +200,13 @@ class Watcher(threading.Thread):
             del self.others[path]
             self.others_revision += 1
         for path in sorted(wanted - set(self.others)):
-            self.others[path] = load_run(self._source(path))
+            source = LocalSource(path) if self.target is None else self.target.source(path)
+            try:
+                self.others[path] = load_run(source)
+            finally:
+                source.close()
             self.others_revision += 1
             self._notify(force=True)
-
-    def _source(self, path: Path) -> Source:
-        return LocalSource(path)
 
     def _notify(self, force: bool = False) -> None:
         state = sum(self.model.revisions.values()) + self.runs_revision + self.others_revision + len(self.failure)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ensemw2s.cli.progress import BarProgress, PlainProgress, QuietProgress, duration, progress_sink
+from ensemw2s.cli.progress import BarProgress, PlainProgress, Plan, QuietProgress, duration, progress_sink
 from ensemw2s.cli.terminal import Terminal
 
 
@@ -51,6 +51,20 @@ def test_plain_lines_come_at_the_ends_of_stages_and_every_ten_seconds(capsys: py
         "Warning: odd",
     ]
     assert sink.plan.stages == ["data", "experts/round-01", "ceiling"]
+
+
+def test_the_plan_follows_what_comes() -> None:
+    plan = Plan()
+    plan.begin(["data", "experts/round-01", "experts/round-02", "experts/round-02/scores", "labels/single", "ceiling"])
+    for stage in ("data", "experts/round-01"):
+        plan.finish(stage)
+    plan.finish("joint/bagging")  # nobody planned it
+    assert plan.position == "3/7"
+    assert plan.stages[2] == "joint/bagging"
+    plan.stop_boosting(1)
+    assert plan.stages == ["data", "experts/round-01", "joint/bagging", "labels/single", "ceiling"]
+    plan.finish("ceiling")  # the labels were passed over
+    assert plan.position == "4/4"
 
 
 def test_bars_move_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

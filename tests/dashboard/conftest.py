@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from textual.pilot import Pilot
 
+from ensemw2s.cli.dashboard.app import Dashboard
+from ensemw2s.cli.dashboard.chart import Chart
+from ensemw2s.cli.dashboard.lines import LinesPanel
+from ensemw2s.cli.dashboard.target import Target
+from ensemw2s.cli.dashboard.watch import Watcher
 from ensemw2s.runs import LogSink
+
+Script = Callable[[Dashboard, Pilot[str]], Awaitable[None]]
 
 START = 1_760_000_000.0
 WORDS = ("reverse", "sort", "sum of", "count 3 in", "largest of", "rotate", "keep large in", "next of")
@@ -220,3 +229,65 @@ def recorded(tmp_path: Path) -> Path:
     beat = {"pid": 1, "host": "elsewhere", "time": time.time() - 60, "state": "finished"}
     (folder / "heartbeat").write_text(json.dumps(beat))
     return folder
+
+
+class Desk:
+    """The dashboard with somebody at its keys."""
+
+    async def until(self, condition: Callable[[], object], pilot: Pilot[str], what: str = "") -> None:
+        """Wait for a condition, not for a clock."""
+        end = time.monotonic() + 20.0
+        while not condition():
+            assert time.monotonic() < end, f"never happened: {what}"
+            await asyncio.sleep(0.01)
+        await pilot._wait_for_screen()
+
+    def play(self, path: Any, script: Script, size: tuple[int, int] = (120, 40), **settings: Any) -> Dashboard:
+        """Run the dashboard on a path (or a target) with a script of keys."""
+        target = Target(path) if isinstance(path, Path) else path
+        app = Dashboard(Watcher(target, sample_machine=False), **settings)
+
+        async def main() -> None:
+            async with app.run_test(size=size) as pilot:
+                read = app.watcher.first_read.is_set
+                await self.until(lambda: read() and app.watcher.model.history >= 1.0, pilot, "first read")
+                await self.until(lambda: app.updates > 0, pilot, "a notice")
+                await script(app, pilot)
+
+        asyncio.run(main())
+        return app
+
+    def lines(self, app: Dashboard, panel: str) -> str:
+        """What a panel shows, as plain text."""
+        found = app.query_one(f"#{panel}")
+        assert isinstance(found, LinesPanel | Chart)
+        return "\n".join(found.plain_lines())
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Plays the dashboard with a script of keys."""
+    return Desk()
+
+
+#: ``ssh`` to the only machine that there is, whose home is ``$FAKE_HOME``.
+FAKE_SSH = """#!/bin/sh
+while [ "$1" != "--" ]; do shift; done
+shift
+[ "$1" = "me@box" ] || { echo "ssh: Could not resolve hostname $1" >&2; exit 255; }
+shift
+cd "$FAKE_HOME" && HOME="$FAKE_HOME" exec sh -c "$*"
+"""
+
+
+@pytest.fixture
+def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of another machine, reached by the ``ssh`` that is found first."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text(FAKE_SSH)
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_HOME", str(home))
+    return home

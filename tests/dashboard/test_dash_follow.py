@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -263,73 +262,3 @@ def test_the_watcher_follows_a_run_that_begins_later(simulate: Simulate, tmp_pat
     while watcher.step() and time.monotonic() < deadline:
         pass
     assert watcher.model.life == "finished"
-
-
-FAKE_SSH = """#!/bin/sh
-while [ "$1" != "--" ]; do shift; done
-shift
-[ "$1" = "me@box" ] || { echo "ssh: Could not resolve hostname $1" >&2; exit 255; }
-shift
-cd "$FAKE_HOME" && HOME="$FAKE_HOME" exec sh -c "$*"
-"""
-
-
-@pytest.fixture
-def fake_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    home = tmp_path / "home"
-    home.mkdir()
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "ssh").write_text(FAKE_SSH)
-    (tmp_path / "bin" / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_HOME", str(home))
-    return home
-
-
-def test_a_run_on_another_machine(simulate: Simulate, fake_ssh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ensemw2s.cli.dashboard import remote
-
-    monkeypatch.setattr(remote, "TAIL_BYTES", 2000)
-    sim = simulate("far run", rounds=3, steps=200)
-    sim.begin()
-    sim.beat(pid=2**22 + 5)  # a process of that machine, not of this one
-    sim.weak_side()
-    sim.folder.parent.rename(fake_ssh / "my runs")
-    far = fake_ssh / "my runs" / "far run"
-    source = remote.RemoteSource(Remote("me@box", "~/my runs"))
-    try:
-        source.connect()
-        follower = RunFollower(source)
-        drain(follower)
-        assert follower.model.life == "running"
-        assert follower.model.arms
-        assert source.label == "me@box:~/my runs/far run"
-        while follower.read_history():
-            pass
-        near = load_run(LocalSource(far))
-        assert {t: len(c.loss) for t, c in follower.model.curves.items()} == {
-            t: len(c.loss) for t, c in near.curves.items()
-        }
-        with (far / "events.jsonl").open("a") as file:
-            file.write('{"v":1,"t":1,"kind":"message","level":"info","text":"later"}\n')
-        source._next = 0.0
-        drain(follower)
-        assert follower.model.messages[-1].text == "later"
-        shutil.rmtree(far)
-        source._next = 0.0
-        drain(follower)
-        assert follower.model.life == "gone"
-    finally:
-        source.close()
-    assert not source.folder.exists()
-
-
-def test_another_machine_that_does_not_answer(fake_ssh: Path) -> None:
-    from ensemw2s.cli.dashboard.remote import RemoteSource
-    from ensemw2s.errors import InputError
-
-    for place, words in ((Remote("you@nowhere", "runs"), "resolve"), (Remote("me@box", "no/such"), "no folder")):
-        source = RemoteSource(place)
-        with pytest.raises(InputError, match=words):
-            source.connect()
-        source.close()

@@ -164,6 +164,27 @@ def test_rounds_after_the_last_are_skipped(simulate: Simulate) -> None:
     assert [model.stages[f"experts/round-{t:02d}"].state for t in range(1, 6)] == ["done", "done", *["skipped"] * 3]
 
 
+def test_stages_of_a_round_go_with_it_and_others_find_their_place(simulate: Simulate) -> None:
+    """Scores, helpers, joint scores and answers of rounds that will not come; stages that nobody planned."""
+    sim = simulate(rounds=2)
+    of_round_2 = ["experts/round-02", "experts/round-02/scores", "experts/helpers/round-02-fold-1/scores"]
+    of_round_2 += ["joint/boosting/round-02", "answers/expert_2/test", "answers/experts/round-02/hard_pool"]
+    rest = ["baselines/plain", "labels/single"]
+    names = ["data", "experts/round-01", "experts/round-01/scores", *of_round_2, *rest]
+    sim.log.event("plan", stages=names)
+    for name in names[:3]:
+        sim.stage(name)
+    sim.log.event("boosting_stopped", reason="α_2 ≤ 0", rounds=1, selected_rounds=1)
+    sim.stage("joint/bagging")
+    model = load(sim.folder)
+    assert [model.stages[name].state for name in of_round_2] == ["skipped"] * 6
+    assert [model.stages[name].state for name in rest] == ["waiting"] * 2
+    assert list(model.stages) == [*names[:3], "joint/bagging", *names[3:]]
+    sim.stage("labels/single")  # the plan's order was kept: what was passed over will not come
+    model = load(sim.folder)
+    assert model.stages["baselines/plain"].state == "skipped"
+
+
 @pytest.mark.parametrize("rounds", [0, 60])
 def test_no_round_and_sixty(simulate: Simulate, rounds: int) -> None:
     sim = simulate(rounds=rounds, steps=20)

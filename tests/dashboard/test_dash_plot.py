@@ -149,7 +149,8 @@ def test_values_are_read_back() -> None:
     plot = Plot("t", [curve([5, 6, 7, 8])])
     frame = draw(plot, Look(), 40, 10).frame
     assert frame is not None
-    assert value_at(plot, frame, frame.width - 1)[1] == [("a", 8.0)]
+    ((found, y),) = value_at(plot, frame, frame.width - 1)[1]
+    assert (found.name, y) == ("a", 8.0)
 
 
 def test_nothing_to_draw_says_so() -> None:

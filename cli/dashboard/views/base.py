@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from textual.containers import Container
+from textual.dom import DOMNode
 from textual.widget import Widget
 
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import Context
-from ensemw2s.cli.dashboard.panel import Panel, panels_in
+from ensemw2s.cli.dashboard.panel import Backdrop, BoxPanel, panels_in
 
 
-class View(Container):
+class View(Backdrop):
     """One screenful.
 
     ``name_`` is in the bar of views, ``help_lines`` in the help, ``key_hints`` come first in the last line.
@@ -25,16 +25,28 @@ class View(Container):
     def __init__(self, context: Context) -> None:
         super().__init__(id=self.name_.lower(), classes="view")
         self.context = context
+        self.panels: list[BoxPanel] = []
 
-    @property
-    def panels(self) -> list[Panel]:
-        """The panels, in order."""
-        return panels_in(self)
+    def on_mount(self) -> None:
+        """Find the panels once: every key asks for them."""
+        self.panels = panels_in(self)
 
     @property
     def charts(self) -> list[Chart]:
         """The charts, in order."""
-        return list(self.query(Chart))
+        return [panel for panel in self.panels if isinstance(panel, Chart)]
+
+    @property
+    def shows_charts(self) -> bool:
+        """Whether a chart is seen at the present size."""
+        return any(self._displayed(chart) for chart in self.charts)
+
+    def _displayed(self, widget: DOMNode) -> bool:
+        while widget is not self:
+            if not widget.display or widget.parent is None:
+                return False
+            widget = widget.parent
+        return True
 
     def refresh_panels(self, tick: bool = False) -> None:
         """Redraw the panels of which something changed."""
@@ -44,14 +56,14 @@ class View(Container):
     def focused_panel(self) -> Widget | None:
         """The panel that has the focus."""
         focused: Widget | None = self.screen.focused
-        return focused if id(focused) in {id(panel) for panel in self.panels} else None
+        return focused if any(focused is panel for panel in self.panels) else None
 
     def chosen_charts(self) -> list[Chart]:
         """The chart that has the focus, else all that are seen."""
         focused = self.focused_panel()
         if isinstance(focused, Chart):
             return [focused]
-        return [chart for chart in self.charts if chart.display]
+        return [chart for chart in self.charts if self._displayed(chart)]
 
     @property
     def solo(self) -> Widget | None:
@@ -62,7 +74,7 @@ class View(Container):
         """Let one panel fill the view; None shows all again."""
         self.set_class(panel is not None, "-solo")
         for widget in self.query("*"):
-            if isinstance(widget, Panel):
+            if isinstance(widget, BoxPanel):
                 widget.set_class(widget is panel, "-solo-panel")
                 widget.set_class(panel is not None and widget is not panel, "-hidden")
         for box in self.query(".box"):
@@ -70,7 +82,7 @@ class View(Container):
 
     def first_panel(self) -> Widget | None:
         """The panel that gets the focus when the view is opened."""
-        return next((w for w in self.query("*") if isinstance(w, Panel) and isinstance(w, Widget)), None)
+        return next(iter(self.panels), None)
 
     def step(self, by: int) -> None:
         """The keys ``[`` and ``]``: the round, teacher … before or after."""
@@ -86,10 +98,9 @@ class View(Container):
         focused = self.focused_panel()
         found: dict[str, list[dict[str, Any]]] = {}
         for panel in self.panels:
-            if isinstance(panel, Widget):
-                rows = panel.rows()
-                if rows:
-                    found[panel.id or type(panel).__name__.lower()] = rows
+            rows = panel.rows()
+            if rows:
+                found[panel.id or type(panel).__name__.lower()] = rows
         if focused is not None and focused.id in found:
             return {focused.id: found[focused.id]}
         return found

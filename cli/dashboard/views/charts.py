@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from ensemw2s.cli.dashboard import plots, run_lines
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import Context
-from ensemw2s.cli.dashboard.panel import TextPanel
+from ensemw2s.cli.dashboard.lines import TextPanel
 from ensemw2s.cli.dashboard.plot import Plot
 from ensemw2s.cli.dashboard.series import Floats
 from ensemw2s.cli.dashboard.views.base import View

@@ -8,13 +8,13 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Container
 from textual.widgets import Input
 
 from ensemw2s.cli.dashboard import label_lines, plots, run_lines, token_lines
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import TOKEN_SORTS, Context
-from ensemw2s.cli.dashboard.panel import LinesPanel, Rows, TextPanel
+from ensemw2s.cli.dashboard.lines import LinesPanel, TextPanel
+from ensemw2s.cli.dashboard.panel import Backdrop, Rows
 from ensemw2s.cli.dashboard.plot import Plot
 from ensemw2s.cli.dashboard.text import Line
 from ensemw2s.cli.dashboard.views.base import View
@@ -87,13 +87,14 @@ class TokenList(LinesPanel):
             self.cursor = ids.index(context.choices.token_example)
         return lines
 
-    def title_line(self, context: Context) -> Line:
+    def title_line(self) -> Line:
         """Which round, and how it is sorted."""
-        now = token_lines.shown_round(context.model, context.choices)
-        where = "" if now is None else f" of round {now}"
-        if now is not None and context.choices.round is None:
-            where += " (newest)"
-        return [(f"Heaviest examples{where}", "bold"), (f"  by {context.choices.token_sort}", "dim")]
+        context = self.context
+        now = None if context is None else token_lines.shown_round(context.model, context.choices)
+        if context is None or now is None:
+            return [("Heaviest examples", "bold text")]
+        last = "" if context.choices.round is not None else ", the newest" if self.size.width >= 60 else ""
+        return [(f"Heaviest of round {now}", "bold text"), (f"{last}, by {context.choices.token_sort}", "dim")]
 
     def rows(self) -> Rows:
         """All tokens of the examples."""
@@ -114,10 +115,10 @@ class Tokens(SearchView):
 
     def compose(self) -> ComposeResult:
         """The list, and one example in full."""
-        with Container(classes="box", id="token-left"):
+        with Backdrop(classes="box", id="token-left"):
             yield self.search_line()
             yield TokenList()
-        with Container(classes="box", id="token-right"):
+        with Backdrop(classes="box", id="token-right"):
             yield TextPanel("Tokens by weight", token_lines.detail_lines, ("tokens", "data"), id="token-detail")
             yield Chart(_weight_plot, ("tokens", "data"), id="token-weight")
 
@@ -143,7 +144,7 @@ class Tokens(SearchView):
         if event.panel is panel and event.item < len(panel.entries):
             self.context.choices.token_example = panel.entries[event.item].example.id
             self.context.choices.changed()
-            self.query_one("#token-detail", TextPanel).scroll_home(animate=False, immediate=True)
+            self.query_one("#token-detail", TextPanel).scroll_lines(0)
             self.refresh_panels()
 
 
@@ -167,12 +168,12 @@ class Labelling(SearchView):
         """Teachers, two charts, labels."""
         yield TextPanel(
             "Teachers", label_lines.teacher_lines, ("labels", "stages", "progress"),
-            rows=label_lines.teacher_rows, id="teachers",
+            rows=label_lines.teacher_rows, id="teachers", fits=True,
         )  # fmt: skip
-        with Container(classes="box", id="label-charts"):
+        with Backdrop(classes="box", id="label-charts"):
             yield Chart(lambda c: plots.confidence_plot(c.model, _teacher(c)), ("labels",), id="confidence")
             yield Chart(lambda c: plots.agreement_plot(c.model, _teacher(c)), ("labels",), id="agreement")
-        with Container(classes="box", id="label-list"):
+        with Backdrop(classes="box", id="label-list"):
             yield self.search_line()
             yield TextPanel(
                 "Labels", label_lines.sample_lines, ("labels",), rows=label_lines.sample_rows, id="label-samples"
@@ -243,15 +244,15 @@ class Runs(SearchView):
 
     def compose(self) -> ComposeResult:
         """The list; below it the comparison."""
-        with Container(classes="box", id="run-top"):
+        with Backdrop(classes="box", id="run-top"):
             yield self.search_line()
             yield RunList()
-        yield TextPanel("Compared", run_lines.compare_lines, (), id="compared", runs=True)
-        with Container(classes="box", id="run-charts"):
+        yield TextPanel("Compared", run_lines.compare_lines, ("run", "arms"), id="compared", runs=True)
+        with Backdrop(classes="box", id="run-charts"):
             for what, title in (("test", "Ensemble ID, %"), ("hard_test", "Ensemble OOD, %"), ("loss", "Student loss")):
                 yield Chart(
                     lambda c, what=what, title=title: plots.compare_plot(title, run_lines.compared(c), what),  # type: ignore[misc]
-                    (),
+                    ("run", "rounds", "train"),
                     id=f"compare-{what.replace('_', '-')}",
                     runs=True,
                 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.containers import Container
 
 from ensemw2s.cli.dashboard import overview_lines as lines
 from ensemw2s.cli.dashboard import plots
 from ensemw2s.cli.dashboard.chart import Chart
-from ensemw2s.cli.dashboard.panel import TextPanel
+from ensemw2s.cli.dashboard.lines import HighPanel, TextPanel
+from ensemw2s.cli.dashboard.panel import Backdrop
 from ensemw2s.cli.dashboard.views.base import View
 
 
@@ -23,7 +23,7 @@ class Overview(View):
 
     def compose(self) -> ComposeResult:
         """Stages and messages on the left, the table on the right; one below the other where it is narrow."""
-        with Container(classes="box", id="overview-left"):
+        with Backdrop(classes="box", id="overview-left"):
             yield TextPanel(
                 "Stages",
                 lines.stage_lines,
@@ -31,6 +31,7 @@ class Overview(View):
                 rows=lines.stage_rows,
                 id="stages",
                 ticking=True,
+                fits=True,
             )
             yield TextPanel(
                 "Messages",
@@ -40,6 +41,6 @@ class Overview(View):
                 id="messages",
                 stick_to_end=True,
             )
-        with Container(classes="box", id="overview-right"):
-            yield TextPanel("Comparison", lines.arm_lines, ("arms",), rows=lines.arm_table_rows, id="comparison")
+        with Backdrop(classes="box", id="overview-right"):
+            yield HighPanel("Comparison", lines.arm_lines, ("arms", "rounds"), lines.arm_table_rows, id="comparison")
             yield Chart(lambda c: plots.newest_loss_plot(c.model), ("train",), id="newest-loss")
