@@ -91,8 +91,10 @@ constexpr const char* kClassDoc =
 
 constexpr const char* kSampleDoc =
     "Draw n categories, int64 [n].\n\n"
-    "With replacement, draw k depends on (seed, stream, k) alone, and start leaves out the draws before it. sorted=True\n"
-    "gives draws in increasing order, faster for many; these are other draws, and depend on n too. Without replacement,\n"
+    "With replacement, draw k depends on (seed, stream, k) alone, and start leaves out the draws before it. "
+    "sorted=True\n"
+    "gives draws in increasing order, faster for many; these are other draws, and depend on n too. Without "
+    "replacement,\n"
     "categories come in the order in which they are drawn (sorted=True: in increasing order), and a smaller sample is\n"
     "the beginning of a larger one.\n"
     "Raises ValueError where n without replacement exceeds the number of positive weights.";

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
@@ -81,7 +83,7 @@ py::dict boost_update(const py::array& weights, const py::array& wrong, double a
         options.offsets = checked_offsets(*offsets, length(weights));
         auto places = one_for_each_segment(options.offsets);
         options.segment_sums = {places.mutable_data(), length(places)};
-        sums = places;
+        sums = std::move(places);
     }
     const UpdateResult result =
         with_types(weights, wrong, [&]<class Weight, class Wrong>(Types<Weight, Wrong>, const auto& fast) {
@@ -142,8 +144,10 @@ py::array_t<double> segment_sums(const py::array& values, const py::array& offse
 }
 
 constexpr const char* kErrorDoc =
-    "Sums for the weighted error: total of the weights, wrong of weights_j wrong_j, squares of weights_j**2, and binary:\n"
-    "whether wrong is 0 or 1 everywhere. weights and wrong: as in boost_update, only read. Raises ValueError for a weight\n"
+    "Sums for the weighted error: total of the weights, wrong of weights_j wrong_j, squares of weights_j**2, and "
+    "binary:\n"
+    "whether wrong is 0 or 1 everywhere. weights and wrong: as in boost_update, only read. Raises ValueError for a "
+    "weight\n"
     "that is negative, NaN or infinite and a wrong outside [0, 1].";
 
 constexpr const char* kUpdateDoc =
@@ -154,10 +158,12 @@ constexpr const char* kUpdateDoc =
     "it, this spares a sweep over the weights (not used with a cap, nor where it or alpha is extreme). offsets: int64\n"
     "[n + 1] as in segment_sum. Any exponent is safe, and any number of threads gives the same bits.\n"
     "Returns total_before_norm (the sum of weights_j exp(alpha wrong_j), inf where that overflows), sum (of the new\n"
-    "weights: 1 to rounding, unless total says otherwise), n_eff (sum**2 / the sum of the squares of the new weights),\n"
+    "weights: 1 to rounding, unless total says otherwise), n_eff (sum**2 / the sum of the squares of the new "
+    "weights),\n"
     "max (the largest new weight) and segment_sums (float64 [n], of the new weights, or None).\n"
     "Raises ValueError for a weight that is negative, NaN or infinite, for weights that are all 0, a wrong outside\n"
-    "[0, 1], an alpha that is not finite, or a cap that the positive weights cannot meet. The weights are then as they\n"
+    "[0, 1], an alpha that is not finite, or a cap that the positive weights cannot meet. The weights are then as "
+    "they\n"
     "were, except with total, where they may have been replaced.";
 
 constexpr const char* kSegmentDoc =

@@ -170,7 +170,7 @@ private:
 
     [[nodiscard]] Part sum_all() const {
         return added_up(per_block<Part>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
-            GrowthTally tally;
+            GrowthTally tally;  // NOLINT(misc-const-correctness): the kernel notes things in it
             const CompensatedSum sum = kernels_.sum(weights_.data() + first, wrong_ + first, size, growth_, tally);
             return Part(sum, tally);
         }));
@@ -212,7 +212,7 @@ private:
             above = sums.above;
             const double rest = 1.0 - static_cast<double>(above) * limit;
             if (!(sums.below.value() > 0.0)) {  // every positive weight stands at the limit
-                check_feasible(above, rest);
+                check_feasible(above, rest, limit);
                 set_scale(std::numeric_limits<double>::max());
                 return;
             }
@@ -229,10 +229,11 @@ private:
         return static_cast<double>(stored);
     }
 
-    void check_feasible(std::size_t positive, double rest) const {
+    void check_feasible(std::size_t positive, double rest, double limit) const {
         constexpr double kRounding = 4.0 * static_cast<double>(std::numeric_limits<Weight>::epsilon()) + 1e-9;
         if (rest > kRounding) {
-            throw std::invalid_argument("a cap of " + shown(*options_.cap) + " / " + std::to_string(weights_.size()) +
+            throw std::invalid_argument("a cap of " + shown(options_.cap.value_or(limit)) + " / " +
+                                        std::to_string(weights_.size()) +
                                         " cannot hold with so few positive weights: " + std::to_string(positive));
         }
     }

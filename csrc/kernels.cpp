@@ -72,9 +72,13 @@ namespace avx512 {
 #define EW_WIDEN_BYTES(from) reinterpret_cast<I64>(_mm512_maskz_cvtepu8_epi64(0xFF, _mm_loadu_si64(from)))
 #define EW_MAX(a, b) reinterpret_cast<F64>(_mm512_maskz_max_pd(0xFF, (a), (b)))
 #define EW_MIN(a, b) reinterpret_cast<F64>(_mm512_maskz_min_pd(0xFF, (a), (b)))
-#define EW_MASK_LE(a, b) unsigned{_mm512_cmp_pd_mask((a), (b), _CMP_LE_OQ)}
+#define EW_MASK_LE(a, b)                         \
+    unsigned {                                   \
+        _mm512_cmp_pd_mask((a), (b), _CMP_LE_OQ) \
+    }
 #define EW_COMPRESS(mask, indices) \
-    reinterpret_cast<Indices>(_mm256_maskz_compress_epi32(static_cast<__mmask8>(mask), reinterpret_cast<__m256i>(indices)))
+    reinterpret_cast<Indices>(     \
+        _mm256_maskz_compress_epi32(static_cast<__mmask8>(mask), reinterpret_cast<__m256i>(indices)))
 #define EW_MUL32(a, b) \
     reinterpret_cast<U64>(_mm512_maskz_mul_epu32(0xFF, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
 #include "kernels_body.inc"

@@ -45,7 +45,8 @@ struct GrowthTally {
     bool invalid_wrong = false;
 };
 
-// Sums over some weights, and over weights times `wrong`, good to eight roundings. `binary`: `wrong` is 0 or 1 everywhere.
+// Sums over some weights, and over weights times `wrong`, good to eight roundings. `binary`: `wrong` is 0 or 1
+// everywhere.
 struct ErrorSums {
     CompensatedSum total;
     CompensatedSum wrong;

@@ -197,7 +197,8 @@ private:
         const std::size_t buckets = items.size() / kPerBucket + 1;
         const auto bucket = [&](const KeyedCategory& item) {
             const double inside = ranks_(item.key) * static_cast<double>(parts_) - static_cast<double>(part);
-            return std::min(static_cast<std::size_t>(std::max(inside, 0.0) * static_cast<double>(buckets)), buckets - 1);
+            return std::min(static_cast<std::size_t>(std::max(inside, 0.0) * static_cast<double>(buckets)),
+                            buckets - 1);
         };
         std::vector<std::uint32_t> ends(buckets + 1, 0);  // of the buckets, when all are filled
         for (const KeyedCategory& item : items) {
@@ -206,7 +207,7 @@ private:
         for (std::size_t b = 0; b < buckets; ++b) {
             ends[b + 1] += ends[b];
         }
-        std::vector<KeyedCategory> unsorted(items.begin(), items.end());
+        const std::vector<KeyedCategory> unsorted(items.begin(), items.end());
         for (const KeyedCategory& item : unsorted) {
             items[ends[bucket(item)]++] = item;
         }

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -91,7 +90,7 @@ public:
     }
 
     void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const override {
-        ensemw2s::draw_sorted(*prefix_, {seed, stream, Purpose::kSortedDraw}, out, threads_);
+        ensemw2s::draw_sorted(prefix_, {seed, stream, Purpose::kSortedDraw}, out, threads_);
     }
 
     void draw_without_replacement(std::uint64_t seed, std::uint64_t stream,
@@ -141,7 +140,7 @@ private:
         if (!std::isfinite(total_)) {
             throw std::invalid_argument("the sum of the weights overflows");
         }
-        prefix_.emplace(weights_, size_, sums);
+        prefix_ = PrefixSums<Weight>(weights_, size_, sums);
         heaviest_ = heaviest_block * kStep;
         while (heaviest_ + 1 < size_ && static_cast<double>(weights_[heaviest_]) < largest) {
             ++heaviest_;
@@ -179,7 +178,7 @@ private:
     std::size_t positive_ = 0;
     std::size_t heaviest_ = 0;
     std::vector<Weight> scaled_;
-    std::optional<PrefixSums<Weight>> prefix_;
+    PrefixSums<Weight> prefix_;
     mutable std::once_flag table_built_;
     mutable std::unique_ptr<AliasTable> table_;
 };

@@ -35,6 +35,8 @@ class PrefixSums {
 public:
     static constexpr std::size_t kStep = 4096;
 
+    PrefixSums() = default;
+
     // `sums` are those of the blocks.
     PrefixSums(const Weight* weights, std::size_t size, std::span<const CompensatedSum> sums)
         : weights_(weights), size_(size), starts_(running_sums(sums)) {
@@ -53,8 +55,8 @@ public:
         return std::min(from + static_cast<std::size_t>(after - begin), blocks() - 1);
     }
 
-    // Fills `sums` with the prefix sums inside a block, from 0 on and with infinities up to a whole span, and returns how
-    // many there are. Four at a time, so that an addition need not wait for the one before it.
+    // Fills `sums` with the prefix sums inside a block, from 0 on and with infinities up to a whole span, and returns
+    // how many there are. Four at a time, so that an addition need not wait for the one before it.
     std::size_t fill(std::size_t block, double* sums) const {
         const Weight* weights = weights_ + block * kStep;
         const std::size_t size = std::min(kStep, size_ - block * kStep);
@@ -88,8 +90,8 @@ public:
     }
 
 private:
-    const Weight* weights_;
-    std::size_t size_;
+    const Weight* weights_ = nullptr;
+    std::size_t size_ = 0;
     std::size_t last_ = 0;  // last category of positive weight
     std::vector<double> starts_;
 };

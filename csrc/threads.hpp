@@ -61,8 +61,8 @@ private:
     std::exception_ptr first_;
 };
 
-// Tasks that a thread takes at a time: neighbours, whose memory then comes in one stream, but few enough for the threads
-// to end together.
+// Tasks that a thread takes at a time: neighbours, whose memory then comes in one stream, but few enough for the
+// threads to end together.
 [[nodiscard]] constexpr std::size_t tasks_at_a_time(std::size_t tasks, int workers) {
     constexpr std::size_t kMost = 16;
     constexpr std::size_t kTurns = 16;  // at least, for every thread

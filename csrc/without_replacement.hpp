@@ -110,7 +110,8 @@ private:
         return out;
     }
 
-    // `wanted` keys, or all where there are not as many, reach up to the last of the bins. Counts are of one in `stride`.
+    // `wanted` keys, or all where there are not as many, reach up to the last of the bins. Counts are of one in
+    // `stride`.
     static SmallKeys reached(const KeyHistogram& counts, std::size_t wanted, std::size_t stride) {
         std::size_t bin = 0;
         std::size_t seen = counts[0];

@@ -24,6 +24,11 @@ class Config:
         """Warps of a program that finishes a row: what it holds of a tile must fit its registers."""
         return max(4, min(self.block // 256, self.tile_warps), self.block // 512)
 
+    @property
+    def select_warps(self) -> int:
+        """Warps of a program that selects the most probable tokens of a row."""
+        return max(4, self.block // 512)
+
 
 CANDIDATES = (
     Config(1024, 4),
