@@ -54,6 +54,9 @@ class Canvas:
             ink: number of the series.
         """
         good = np.isfinite(x) & np.isfinite(y)
+        # what lies far outside of the canvas is not followed there, and must stay a whole number
+        reach = 4.0 * max(self.dots)
+        x, y = np.clip(x, -reach, reach), np.clip(y, -reach, reach)
         alone = good & ~(np.concatenate([[False], good[:-1]]) | np.concatenate([good[1:], [False]]))
         if alone.any():
             self.points(np.rint(x[alone]).astype(np.int64), np.rint(y[alone]).astype(np.int64), ink)
@@ -61,9 +64,6 @@ class Canvas:
         if not joined.any():
             return
         x0, x1, y0, y1 = x[:-1][joined], x[1:][joined], y[:-1][joined], y[1:][joined]
-        # a line that leaves the canvas far away is not followed there
-        reach = 4.0 * max(self.dots)
-        x0, x1, y0, y1 = (np.clip(v, -reach, reach) for v in (x0, x1, y0, y1))
         steps = np.maximum(np.ceil(np.maximum(np.abs(x1 - x0), np.abs(y1 - y0))), 1).astype(np.int64) + 1
         total = int(steps.sum())
         segment = np.repeat(np.arange(steps.size), steps)

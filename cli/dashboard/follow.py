@@ -92,18 +92,16 @@ class RunFollower:
         return not history.finished
 
     def _poll_events(self) -> bool:
-        before = self._events.offset
         records = self._events.poll(STEP_BYTES)
         if self._events.resets != self._resets[0]:
             self._resets[0] = self._events.resets
-            before = 0
             with self.model.lock:
                 self.model.clear()
             self._metrics, self._history = None, None
         if records:
             with self.model.lock:
                 fold_events(self.model, records)
-        return self._events.offset - before >= STEP_BYTES // 2
+        return self._events.more
 
     def _poll_metrics(self) -> bool:
         if self._metrics is None:
@@ -111,7 +109,6 @@ class RunFollower:
         reader = self._metrics
         if reader is None:
             return False
-        before = reader.offset
         records = reader.poll(STEP_BYTES)
         if reader.resets != self._resets[1]:
             with self.model.lock:
@@ -124,7 +121,7 @@ class RunFollower:
         if records:
             with self.model.lock:
                 fold_metrics(self.model, records)
-        return reader.offset - before >= STEP_BYTES // 2
+        return reader.more
 
     def _open_metrics(self) -> None:
         path = self.source.folder / METRICS

@@ -23,6 +23,7 @@ TAIL_BYTES = 1 << 20
 MOST_BYTES = 1 << 22
 SYNC_EVERY = 1.0
 RETRY_AFTER = 5.0
+CLOCK_SLACK = 2.5
 
 
 class RemoteSource:
@@ -40,6 +41,7 @@ class RemoteSource:
         self._run = run
         self._known: dict[str, tuple[str, int]] = {}
         self._floor: dict[str, int] = {}
+        self._clock = OtherClock()
         self._problem = ""
         self._next = float("-inf")
 
@@ -136,7 +138,7 @@ class RemoteSource:
     def _heartbeat(self) -> None:
         text = self._shell.ask(f"date +%s; cat -- {remote_path(self._run)}/heartbeat 2>/dev/null")
         now, _, beat = text.decode("utf-8", "replace").partition("\n")
-        value = moved_beat(beat, now, self._shell.host)
+        value = moved_beat(beat, now, self._shell.host, self._clock)
         if value is not None:
             write_json(self.folder / "heartbeat", value)
 
@@ -145,17 +147,39 @@ class RemoteSource:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def moved_beat(beat: str, now: str, host: str) -> dict[str, Any] | None:
+class OtherClock:
+    """How far another machine's clock is behind this one's; small differences are only the whole seconds it tells."""
+
+    def __init__(self) -> None:
+        self.behind: float | None = None
+
+    def tell(self, now: str) -> float:
+        """Seconds to add to its times.
+
+        Args:
+            now: unix seconds there, as it says.
+
+        Raises:
+            ValueError: it says something else.
+        """
+        behind = time.time() - float(now)
+        if self.behind is None or abs(behind - self.behind) > CLOCK_SLACK:
+            self.behind = behind
+        return self.behind
+
+
+def moved_beat(beat: str, now: str, host: str, clock: OtherClock) -> dict[str, Any] | None:
     """A heartbeat of another machine, moved to this one's clock, under a host name that is not this machine's.
 
     Args:
         beat: the file's text.
         now: unix seconds there.
         host: how that machine is called here.
+        clock: what is known of its clock.
     """
     try:
         value: dict[str, Any] = json.loads(beat)
-        value["time"] = time.time() - max(0.0, float(now) - float(value["time"]))
+        value["time"] = min(time.time(), float(value["time"]) + clock.tell(now))
         value["host"] = f"{host}:{value['host']}"
     except (ValueError, KeyError, TypeError):
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.cli.dashboard.remote import RETRY_AFTER, RemoteSource, moved_beat
+from ensemw2s.cli.dashboard.remote import RETRY_AFTER, OtherClock, RemoteSource, moved_beat
 from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.cli.dashboard.ssh import Shell, SshError, remote_path
 from ensemw2s.cli.dashboard.target import Remote, RunIndex
@@ -66,6 +66,7 @@ class RemoteTarget:
         self._found: list[_Found] = []
         self._sizes: dict[str, int] = {}
         self._index = RunIndex()
+        self._clock = OtherClock()
         self._next = float("-inf")
         self._problem = ""
 
@@ -164,7 +165,7 @@ class RemoteTarget:
         found = []
         for name, size, results, beat in zip(*(lines[k::4] for k in range(4)), strict=False):
             if size.strip().isdigit() and ".." not in name.split("/"):
-                moved = moved_beat(beat, now, self.remote.host)
+                moved = moved_beat(beat, now, self.remote.host, self._clock)
                 found.append(_Found(name, int(size), results == "results", moved))
         return found
 

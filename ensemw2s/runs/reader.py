@@ -25,6 +25,9 @@ class EventReader:
         kinds: kinds to return; by default all kinds of the schema. Others, and lines of a newer schema version, are
             passed over.
         offset: where to start, a line boundary in bytes.
+
+    Attributes:
+        more: the last call of ``poll`` stopped at its limit, so that there is more to read at once.
     """
 
     def __init__(self, path: Path, *, kinds: Collection[str] | None = None, offset: int = 0) -> None:
@@ -33,6 +36,7 @@ class EventReader:
         self.offset = offset
         self.skipped = 0
         self.resets = 0
+        self.more = False
         self._identity: tuple[int, int] | None = None
 
     @classmethod
@@ -57,6 +61,7 @@ class EventReader:
         Args:
             max_bytes: read about so many bytes at most in one call; call again until the list is empty.
         """
+        self.more = False
         try:
             with self.path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -72,6 +77,7 @@ class EventReader:
         except OSError:
             return []
         end = data.rfind(b"\n") + 1
+        self.more = len(data) >= max_bytes and end > 0
         self.offset += end
         return self._decode(data[:end])
 

@@ -262,3 +262,13 @@ def test_the_watcher_follows_a_run_that_begins_later(simulate: Simulate, tmp_pat
     while watcher.step() and time.monotonic() < deadline:
         pass
     assert watcher.model.life == "finished"
+
+
+def test_lines_of_any_length_are_read_without_a_pause(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    texts = ["a" * 300, "b" * 900, "c" * 40_000, "d", "e" * 20_000, "f" * 20_000, "g"]
+    lines = [json.dumps({"v": 1, "t": 1.0, "kind": "message", "level": "info", "text": t}) + "\n" for t in texts]
+    file.write_text("".join(lines))
+    follower = RunFollower(LocalSource(tmp_path))
+    drain(follower)
+    assert [m.text for m in follower.model.messages] == texts

@@ -44,6 +44,12 @@ def test_a_gap_interrupts_and_a_lone_point_shows() -> None:
     assert "".join(canvas.characters()[0]) == "⠉  ⠈"
 
 
+def test_a_lone_point_far_away_is_outside() -> None:
+    canvas = Canvas(4, 1)
+    canvas.line(np.array([2.0]), np.array([-5e18]), 0)
+    assert (canvas.ink == -1).all()
+
+
 def test_thinning_draws_the_same_picture() -> None:
     rng = np.random.default_rng(0)
     x, y = np.linspace(0, 159.4, 5000), rng.normal(size=5000).cumsum()

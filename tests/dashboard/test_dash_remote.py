@@ -145,13 +145,16 @@ def test_the_runs_of_another_machine(
         assert text.count("finished") == 3
         assert "running" in text
         assert "▸" in next(line for line in panel.plain_lines() if "nested/live" in line)
-        names = [run.name for run in app.watcher.runs]
+
+        def go_to(name: str) -> None:
+            panel.move_to([run.name for run in app.watcher.runs].index(name))
+
         for name in ("first", "second"):
-            panel.move_to(names.index(name))
+            go_to(name)
             await pilot.press("space")
         await desk.until(lambda: len(app.watcher.others) == 2, pilot, "both are read")
         await desk.until(lambda: "difference" in desk.lines(app, "compared"), pilot, "numbers side by side")
-        panel.move_to(names.index("third"))
+        go_to("third")
         await pilot.press("enter")
         await desk.until(lambda: app.watcher.model.path == "me@box:runs/third", pilot, "another run is shown")
         await desk.until(lambda: app.watcher.model.life == "finished", pilot, "how it stands")
