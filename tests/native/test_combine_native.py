@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -62,6 +63,54 @@ def test_instruction_sets_agree(tmp_path) -> None:
         np.testing.assert_allclose(other_values, values, rtol=3e-7, atol=3e-7)
     fused = [(t.tobytes(), np.where(np.isnan(v), 7, v).tobytes()) for t, v in found.values()]
     assert len(set(fused)) <= 1
+
+
+def combined(logits: list[np.ndarray], rule: str, threads: int) -> list[np.ndarray]:
+    rows, vocabulary = logits[0].shape
+    found = results(rows, len(logits)) | {
+        "target_logprob": np.empty(rows, np.float32),
+        "expert_target_logprob": np.empty((len(logits), rows), np.float32),
+        "log_probs": np.empty((rows, vocabulary), np.float32),
+        "topk_ids": np.empty((rows, 6), np.int64),
+        "topk_logprob": np.empty((rows, 6), np.float32),
+    }
+    weights = [0.5, 0.25, 0.25]
+    targets = np.arange(rows, dtype=np.int64) % vocabulary
+    _native.combine_into(logits, weights, rule=rule, temperature=0.9, targets=targets, results=found, threads=threads)
+    uniforms = np.random.default_rng(rows).random(rows)
+    drawn = [
+        _native.sample_tokens(
+            logits, weights, rule=rule, temperature=0.9, uniforms=uniforms, threads=threads, **options
+        )
+        for options in ({}, {"top_k": 9}, {"top_p": 0.8})
+    ]
+    return [*found.values(), *drawn]
+
+
+def some_logits(rows: int, vocabulary: int, dtype: type) -> list[np.ndarray]:
+    rng = np.random.default_rng(vocabulary)
+    logits = [(rng.standard_normal((rows, vocabulary)) * 5).astype(np.float32) for _ in range(3)]
+    if dtype is np.int16:
+        return [(x.view(np.uint32) >> 16).astype(np.uint16).view(np.int16) for x in logits]
+    return [x.astype(dtype) for x in logits]
+
+
+@pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int16])
+@pytest.mark.parametrize(("rows", "vocabulary"), [(1, 20_000), (3, 9001), (40, 100)])
+def test_any_number_of_threads_gives_the_same_bits(rows, vocabulary, dtype, rule) -> None:
+    logits = some_logits(rows, vocabulary, dtype)
+    runs = [combined(logits, rule, threads) for threads in (1, 2, 4)]
+    for run in runs[1:]:
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(run, runs[0], strict=True))
+
+
+def test_several_threads_may_combine_at_once() -> None:
+    logits = some_logits(8, 3000, np.float16)
+    alone = combined(logits, "mixture", 1)
+    with ThreadPoolExecutor(4) as pool:
+        for run in pool.map(lambda threads: combined(logits, "mixture", threads), [1, 2, 1, 2, 3, 2]):
+            assert all(a.tobytes() == b.tobytes() for a, b in zip(run, alone, strict=True))
 
 
 def results(rows: int = 2, experts: int = 2) -> dict[str, np.ndarray]:
