@@ -26,7 +26,8 @@ def sampler_cases(*, quick: bool) -> Iterator[Callable[[], Case]]:
 def update_cases(*, quick: bool) -> Iterator[Callable[[], Case]]:
     """One update and the sums of all segments (texts of 1000 tokens)."""
     for dtype in (np.float64, np.float32):
-        yield partial(_update_case, 5_000_000 if quick else 50_000_000, dtype)
+        for known in (False, True):
+            yield partial(_update_case, 5_000_000 if quick else 50_000_000, dtype, known=known)
 
 
 def _weights(size: int) -> Weights:
@@ -97,17 +98,27 @@ def _without_replacement_case(size: int) -> Case:
     return Case(name, "native", runs, size * 8 + draws * 8, goals, size * 8)
 
 
-def _update_case(size: int, dtype: type[np.floating]) -> Case:
+def _update_case(size: int, dtype: type[np.floating], *, known: bool) -> Case:
+    """``known``: the sum to divide by is there before the weights are read.
+
+    The boosting loop has it from the weighted error. Here it is the last update's, so that the weights are the
+    distribution up to a factor that is known.
+    """
     rng = np.random.default_rng(3)
     wrong = rng.random(size) < 0.3
     offsets = np.arange(0, size + 1, 1000, dtype=np.int64)
-    ours, formula, masked = (np.full(size, 1.0 / size, dtype=dtype) for _ in range(3))
+    ours, formula, masked, lazy = (np.full(size, 1.0 / size, dtype=dtype) for _ in range(4))
     scratch = np.empty(size, dtype=dtype)
     alpha, factor = 0.01, dtype(np.exp(0.01))
+    total = {"native": 1.0, "numpy": 1.0}
 
     def native() -> object:
-        _native.boost_update(ours, wrong, alpha)
-        return _native.segment_sum(ours, offsets)
+        return _native.boost_update(ours, wrong, alpha, offsets=offsets)["segment_sums"]
+
+    def native_known() -> object:
+        result = _native.boost_update(ours, wrong, alpha, total=total["native"], offsets=offsets)
+        total["native"] = result["sum"]
+        return result["segment_sums"]
 
     def by_formula() -> object:
         np.multiply(wrong, dtype(alpha), out=scratch)
@@ -121,21 +132,32 @@ def _update_case(size: int, dtype: type[np.floating]) -> Case:
         np.divide(masked, masked.sum(), out=masked)
         return np.add.reduceat(masked, offsets[:-1])
 
+    def by_formula_known() -> object:
+        np.multiply(wrong, dtype(alpha), out=scratch)
+        np.exp(scratch, out=scratch)
+        np.divide(scratch, dtype(total["numpy"]), out=scratch)
+        np.multiply(lazy, scratch, out=lazy)
+        sums = np.add.reduceat(lazy, offsets[:-1])
+        total["numpy"] = float(sums.sum())
+        return sums
+
     runs: dict[str, Run] = {
-        "native": native,
+        "native": native_known if known else native,
         "numpy, in place": by_formula,
         "numpy, in place, masked": by_mask,
-        "read": _read(ours),
     }
-    wide = dtype is np.float64
-    goals = []
-    if size >= 50_000_000:
-        name = f"weight update and segment sums, {np.dtype(dtype).name}, against numpy in place"
-        goals = [Goal(name, ("numpy, in place", "numpy, in place, masked"), 5 if wide else 4, 8 if wide else 6)]
-    name = f"update of {size:.0e} weights {np.dtype(dtype).name}, {len(offsets) - 1} segments"
-    # the total must be known before the first weight is written: weights are read twice, and read again for the sums
-    moved = size * (4 * np.dtype(dtype).itemsize + 2)
-    return Case(name, "native", runs, moved, goals, size * np.dtype(dtype).itemsize)
+    if known:
+        runs["numpy, in place, sum known"] = by_formula_known
+    runs["read"] = _read(ours)
+    name, wide = np.dtype(dtype).name, dtype is np.float64
+    against = tuple(way for way in runs if way.startswith("numpy"))
+    goal = f"weight update and segment sums, {name}{', sum known' if known else ''}, against numpy in place"
+    goals = [Goal(goal, against, 5 if wide else 4, 8 if wide else 6)] if size >= 50_000_000 else []
+    title = f"update of {size:.0e} weights {name}, {len(offsets) - 1} segments{', sum known' if known else ''}"
+    # weights are read and written; where the sum is not known, they and `wrong` are read once more for it
+    item = np.dtype(dtype).itemsize
+    moved = size * (2 * item + 1 if known else 3 * item + 2)
+    return Case(title, "native", runs, moved, goals, size * item)
 
 
 def _read(values: NDArray[np.floating]) -> Run:
