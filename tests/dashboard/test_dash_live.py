@@ -56,8 +56,8 @@ def test_odd_runs(simulate: Simulate, settings: dict[str, Any], desk: Desk) -> N
     async def script(app: Dashboard, pilot: Pilot[str]) -> None:
         for place in range(1, 8):
             await pilot.press(str(place))
+        await desk.until(lambda: "日本語" in desk.lines(app, "messages"), pilot, "the message")
         assert "\x1b[2J" not in desk.lines(app, "messages")
-        assert "日本語" in desk.lines(app, "messages")
 
     desk.play(sim.folder, script, (80, 24))
 
