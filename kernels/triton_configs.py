@@ -93,7 +93,7 @@ HEAD_CANDIDATES: dict[int, tuple[HeadConfig, ...]] = {
         HeadConfig(128, 128, 32, 8, 3),
         HeadConfig(128, 128, 64, 8, 3),
     ),
-    4: (HeadConfig(16, 64, 32, 8, 3), HeadConfig(32, 64, 32, 8, 3), HeadConfig(64, 64, 32, 8, 3)),
+    4: (HeadConfig(16, 64, 32, 8, 3), HeadConfig(32, 64, 32, 8, 2), HeadConfig(64, 64, 32, 8, 3)),
 }
 
 # Rows in a tile of later passes: rows rarely need the same tiles, and these passes hold more of a tile in registers.
@@ -105,7 +105,7 @@ HEAD_TABLE: tuple[tuple[tuple[int, int, bool], HeadConfig], ...] = (
     ((2, 1 << 31, False), HeadConfig(64, 128, 64, 8, 3)),
     ((2, 1 << 31, True), HeadConfig(64, 64, 64, 8, 3)),
     ((4, 16, True), HeadConfig(16, 64, 32, 8, 3)),
-    ((4, 1 << 31, True), HeadConfig(32, 64, 32, 8, 3)),
+    ((4, 1 << 31, True), HeadConfig(32, 64, 32, 8, 2)),
 )
 
 

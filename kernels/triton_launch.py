@@ -274,7 +274,7 @@ class Problem:
         """The most probable tokens of each row, or a draw from them; :func:`select_tokens` says what it returns."""
         options: dict[str, Any] = {
             "block": self.config.block,
-            "warps": self.config.row_warps,
+            "warps": self.config.select_warps,
             "inv_temp": self.inv_temp,
         }
         return select_tokens(*self.second_pass(rows, "rank"), rows.argmax, top_k, top_p, seed, index, **options)

@@ -63,3 +63,18 @@ def test_draws_the_tokens_of_the_reference(options, temperature) -> None:
     drawn = triton_vote.draw(votes, uniforms, options.get("top_k"), options.get("top_p"))
     reference = {"rule": "vote", "temperature": temperature, "seed": 9, "backend": "reference"}
     assert torch.equal(drawn, kernels.sample(logits, weights, **reference, **options))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_share_too_small_to_count_is_ordered_by_the_mixture(temperature) -> None:
+    logits = torch.tensor([[[0.0, 3.0, 1.0, 2.0]], [[4.0, 0.0, 1.0, 2.0]]])
+    weights = torch.tensor([1.0, 1e-9], dtype=torch.float64)
+    weights = weights / weights.sum()
+    options = {"rule": "vote", "temperature": temperature, "top_k": 4, "backend": "reference"}
+    expected = kernels.combine(logits, weights, **options)
+    votes, mixture = votes_of(logits, weights, temperature)
+    assert votes.counted[:, 0].tolist() == [True, False]
+    ranked = torch.sort(mixture, dim=1, descending=True, stable=True).indices
+    ids, log_probs = triton_vote.most_probable(votes, ranked, 4)
+    assert torch.equal(ids, expected.topk_ids)
+    torch.testing.assert_close(log_probs, expected.topk_logprob, rtol=1e-6, atol=1e-6)
