@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -89,12 +89,21 @@ class Ensemble:
         return cls.load(run, compute)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, compute: ComputeConfig | None = None, **options: Any) -> Ensemble:
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        compute: ComputeConfig | None = None,
+        *,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Ensemble:
         """An ensemble that :meth:`save_pretrained` or :meth:`push_to_hub` wrote.
 
         Args:
             name: a folder, or ``owner/name`` on the hub.
             compute: device, threads and batch size.
+            trust_remote_code: run code that comes with its models. Only you can say so: what the folder says about it
+                counts for nothing.
             options: for the hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``.
 
         Raises:
@@ -102,7 +111,9 @@ class Ensemble:
         """
         from ensemw2s.ensemble.saved import find_folder
 
-        return cls.load(find_folder(name, **options), compute)
+        ensemble = cls.load(find_folder(name, **options), compute)
+        loading = {key: value for key, value in ensemble.loading.items() if key != "trust_remote_code"}
+        return replace(ensemble, loading=loading | ({"trust_remote_code": True} if trust_remote_code else {}))
 
     def save_pretrained(
         self, folder: str | Path, *, results: Results | None = None, title: str | None = None

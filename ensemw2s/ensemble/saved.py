@@ -103,7 +103,9 @@ def _write(ensemble: Ensemble, folder: Path, results: Results | None, title: str
     configs = [ensemble.model_config(k) for k in range(len(ensemble.experts))]
     adapters = _copy_experts(configs, folder)
     settings = ensemble.settings()
-    settings["loading"] = {key: value for key, value in settings["loading"].items() if key != "keep_layers"}
+    # the copied experts are cut already, and whoever loads the folder decides about its code
+    dropped = ("keep_layers", "trust_remote_code")
+    settings["loading"] = {key: value for key, value in settings["loading"].items() if key not in dropped}
     write_ensemble_file(folder, settings, ensemble.alphas)
     with quiet_transformers():
         tokenizer = _save_tokenizer(configs[0], folder)

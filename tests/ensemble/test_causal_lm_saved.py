@@ -256,3 +256,14 @@ def test_errors_of_the_hub_say_what_to_do() -> None:
         raise HFValidationError("bad")
     with pytest.raises(ModelError, match=r"holds no ensemble\.json"):
         Ensemble.from_pretrained("./nowhere")
+
+
+def test_a_folder_cannot_allow_its_own_code(expert_folders: list[Path], tmp_path: Path) -> None:
+    loading = {"dtype": "float32", "trust_remote_code": True}
+    folder = ensemble_of(expert_folders, loading=loading).save_pretrained(tmp_path / "s").path
+    content = json.loads((folder / "ensemble.json").read_text())
+    assert "trust_remote_code" not in content["loading"]
+    content["loading"]["trust_remote_code"] = True
+    (folder / "ensemble.json").write_text(json.dumps(content))
+    assert not Ensemble.from_pretrained(folder).model_config(0).trust_remote_code
+    assert Ensemble.from_pretrained(folder, trust_remote_code=True).model_config(0).trust_remote_code
