@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -100,3 +101,30 @@ def _make(seed: int, shape: tuple[int, int, int], dtype: torch.dtype, kind: str,
 @pytest.fixture(scope="session")
 def make_logits() -> Callable[[int, tuple[int, int, int], torch.dtype, str, list[str]], torch.Tensor]:
     return _make
+
+
+@pytest.fixture
+def patched_once_a_launch():
+    """Triton's interpreter patches the language again at every call of a helper, which takes most of the time."""
+    from triton.runtime import interpreter
+
+    from ensemw2s.kernels import triton_launch
+
+    seen = set()
+    start = triton_launch.start
+
+    def call(self, *arguments, **named):
+        if self.fn.__module__ not in seen:
+            seen.add(self.fn.__module__)
+            interpreter._patch_lang(self.fn)
+        return self.rewrite()(*arguments, **named)
+
+    def launch(*arguments):
+        seen.clear()
+        start(*arguments)
+
+    with (
+        mock.patch.object(interpreter.InterpretedFunction, "__call__", call),
+        mock.patch.object(triton_launch, "start", launch),
+    ):
+        yield

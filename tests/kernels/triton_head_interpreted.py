@@ -10,17 +10,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from triton.runtime import interpreter
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_backend, triton_head_tiles, triton_launch, triton_lm_head
+from ensemw2s.kernels import triton_backend, triton_head_tiles, triton_lm_head
 from ensemw2s.kernels.triton_configs import HeadConfig
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     raise RuntimeError("these tests need TRITON_INTERPRET=1")
 
 # the interpreter is numpy, which warns where IEEE arithmetic is meant
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("patched_once_a_launch"),
+]
 RULES = ["mixture", "product", "vote"]
 FLOATS = ("logprob", "target_logprob", "logsumexp", "expert_target_logprob", "topk_logprob")
 SMALL = HeadConfig(16, 32, 16, 4, 1)
@@ -43,29 +45,6 @@ cases = st.fixed_dictionaries(
         "strided": st.booleans(),
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def each_module_is_patched_once_a_launch():
-    """The interpreter patches the language again at every call of a helper, which takes most of the time."""
-    seen = set()
-    start = triton_launch.start
-
-    def call(self, *arguments, **named):
-        if self.fn.__module__ not in seen:
-            seen.add(self.fn.__module__)
-            interpreter._patch_lang(self.fn)
-        return self.rewrite()(*arguments, **named)
-
-    def launch(*arguments):
-        seen.clear()
-        start(*arguments)
-
-    with (
-        mock.patch.object(interpreter.InterpretedFunction, "__call__", call),
-        mock.patch.object(triton_launch, "start", launch),
-    ):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,6 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from triton.runtime import interpreter
 
 from ensemw2s import kernels
 from ensemw2s.kernels import triton_backend, triton_launch
@@ -28,7 +27,10 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     raise RuntimeError("these tests need TRITON_INTERPRET=1")
 
 # the interpreter is numpy, which warns where IEEE arithmetic is meant
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.usefixtures("patched_once_a_launch"),
+]
 RULES = ["mixture", "product", "vote"]
 EPS = 2.0**-23
 FALSE_ALARM = 1e-4  # of each chi-square test, when its seed was chosen; the seeds are fixed, so the verdicts are too
@@ -50,29 +52,6 @@ cases = st.fixed_dictionaries(
         "block": st.sampled_from([16, 64]),
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def each_module_is_patched_once_a_launch():
-    """The interpreter patches the language again at every call of a helper, which takes most of the time."""
-    seen = set()
-    start = triton_launch.start
-
-    def call(self, *arguments, **named):
-        if self.fn.__module__ not in seen:
-            seen.add(self.fn.__module__)
-            interpreter._patch_lang(self.fn)
-        return self.rewrite()(*arguments, **named)
-
-    def launch(*arguments):
-        seen.clear()
-        start(*arguments)
-
-    with (
-        mock.patch.object(interpreter.InterpretedFunction, "__call__", call),
-        mock.patch.object(triton_launch, "start", launch),
-    ):
-        yield
 
 
 @pytest.fixture(autouse=True)
