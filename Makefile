@@ -18,7 +18,7 @@ help:
 	@echo "make test-lm-eval, make test-trackers  tests against lm-eval, and against TensorBoard and W&B, which they install"
 	@echo "make check      lint, types, import layers and clang-tidy"
 	@echo "make sanitize   native tests under the address, undefined-behaviour and thread sanitizers"
-	@echo "make bench      measure the CPU kernels: half an hour, 8 GB of memory (ew2s bench is the short one)"
+	@echo "make bench      measure the CPU kernels: a quarter of an hour, 8 GB of memory (ew2s bench is the short one)"
 	@echo "make bench-gpu  measure the GPU kernels: minutes; needs a CUDA device"
 	@echo "make install    set up .venv only; then: .venv/bin/ew2s --help"
 

@@ -1,6 +1,6 @@
 """Measure the native kernels on this machine: speed, memory, and the goals.
 
-    python benchmarks/run.py                  all cases (about half an hour on two cores, 8 GB of memory)
+    python benchmarks/run.py                  all cases (about a quarter of an hour on two cores, 8 GB of memory)
     python benchmarks/run.py --quick          small ones (about a minute)
     python benchmarks/run.py --only combine   one of combine, heads, samplers, updates
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from setups import CACHED
+
 
 def markdown(report: Mapping[str, Any], *, head: bool = True) -> str:
     """The tables of a report of ``run.py``."""
@@ -51,18 +53,25 @@ def _case(case: Mapping[str, Any]) -> list[str]:
         f"### {case['case']}",
         "",
         f"{size / 1e6:.0f} MB must move; {case['ours']}: {size / case['ways'][case['ours']]['best'] / 1e9:.1f} GB/s, "
-        f"{_share(case['share_of_read'])} of a plain read.{_others(case['others'])}",
+        f"{_share(case['share_of_read'])} of a plain read.{_others(case['others'])}{_arithmetic(case)}",
         "",
         "| way | ms | 20 % – 80 % | ours is faster | memory, MB |",
         "| --- | --: | --: | --: | --: |",
     ]
     for name, way in case["ways"].items():
-        ratio = f"×{case['ratios'][name]:.3g}" if name in case["ratios"] and name != "read" else ""
+        ratio = f"×{case['ratios'][name]:.3g}" if name in case["ratios"] and name not in ("read", CACHED) else ""
         memory = "" if way["memory"] is None else f"{way['memory'] / 1e6:.1f}"
         spread = f"{way['p20'] * 1e3:.1f} – {way['p80'] * 1e3:.1f}"
         out.append(f"| {name} | {way['p50'] * 1e3:.2f} | {spread} | {ratio} | {memory} |")
     out += [f"| {name} | | | {why} | |" for name, why in case["skipped"].items()]
     return [*out, ""]
+
+
+def _arithmetic(case: Mapping[str, Any]) -> str:
+    if CACHED not in case["ways"]:
+        return ""
+    share = case["ways"][CACHED]["best"] / case["ways"][case["ours"]]["best"]
+    return f" With its rows in the cache it takes {_share(share)} of the time."
 
 
 def _others(share: float | None) -> str:

@@ -6,6 +6,7 @@
 
 #include "combine_row.hpp"
 #include "combine_tasks.hpp"
+#include "large_memory.hpp"
 
 namespace ensemw2s {
 namespace {
@@ -86,6 +87,9 @@ private:
 }  // namespace
 
 void combine(const CombineInput& input, const CombineOutput& output, int threads) {
+    if (output.log_probs != nullptr) {
+        prefer_large_pages(output.log_probs, input.rows * input.vocabulary * sizeof(float));
+    }
     for_each_row(input, input.vocabulary <= kExactTokens, threads, [&] {
         return [writer = Writer(input, output)](std::size_t row, CombineRow& from) mutable { writer.write(row, from); };
     });

@@ -22,14 +22,25 @@ struct FreeLarge {
 template <class Value>
 using LargeArray = std::unique_ptr<Value[], FreeLarge>;
 
+// For memory that is about to be filled: fresh memory then costs a page fault for 2 MB instead of 4 kB. Advice only:
+// nothing is lost where it is refused.
+inline void prefer_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#ifdef __linux__
+    constexpr auto kSize = static_cast<std::size_t>(kLargePage);
+    void* first = memory;
+    std::size_t room = bytes;
+    if (std::align(kSize, kSize, first, room) != nullptr) {
+        madvise(first, room, MADV_HUGEPAGE);
+    }
+#endif
+}
+
 template <class Value>
 [[nodiscard]] LargeArray<Value> large_array(std::size_t size) {
     static_assert(std::is_trivially_copyable_v<Value> && std::is_trivially_destructible_v<Value>);
     const std::size_t bytes = size * sizeof(Value);
     void* memory = ::operator new(bytes, kLargePage);
-#ifdef __linux__
-    madvise(memory, bytes, MADV_HUGEPAGE);  // advice only: nothing is lost where it is refused
-#endif
+    prefer_large_pages(memory, bytes);
     return LargeArray<Value>(static_cast<Value*>(memory));
 }
 
