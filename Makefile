@@ -8,14 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find ensemw2s cli kernels csrc -type f -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
 PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
 
-.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
+.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers test-quantized lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
 
 help:
 	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 2 minutes after the installation)"
 	@echo "make demo-real  the same with real weights: make demo-real ARC=FOLDER, with ARC-Easy-*.jsonl and annotations.json"
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make test-lm-eval, make test-trackers  tests against lm-eval, and against TensorBoard and W&B, which they install"
+	@echo "make test-lm-eval, make test-trackers, make test-quantized  tests against lm-eval, TensorBoard and W&B, bitsandbytes, which they install"
 	@echo "make check      lint, types, import layers and clang-tidy"
 	@echo "make sanitize   native tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make bench      measure the CPU kernels: a quarter of an hour, 8 GB of memory (ew2s bench is the short one)"
@@ -68,6 +68,10 @@ test-lm-eval: $(STAMP)
 test-trackers: $(STAMP)
 	@$(PIP) install -q -c constraints.txt tensorboard wandb
 	$(PYTEST) tests/models/test_trackers.py
+
+test-quantized: $(STAMP)
+	@$(PIP) install -q --no-deps -c constraints.txt bitsandbytes
+	$(PYTEST) tests/models/test_quantized.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ def quantization_config(cfg: ModelConfig) -> Any:
     from transformers import BitsAndBytesConfig
 
     if cfg.quantization == "8bit":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at every product that float32 is cast
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, cfg.dtype)
