@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -134,7 +134,7 @@ def aggregate(results: Sequence[Results], name: str | None = None) -> AggregateR
         InputError: fewer than two seeds, a seed twice, runs of different tasks or levels, or an arm of a planned
             comparison that only some seeds have.
     """
-    runs = sorted(results, key=lambda run: run.seed)
+    runs = _with_all_rounds(sorted(results, key=lambda run: run.seed))
     _check(runs)
     level = runs[0].level
     cells = _cells(runs)
@@ -202,6 +202,18 @@ def _check(runs: Sequence[Results]) -> None:
                 f"Seeds {missing} have no arm {arm!r}, the others do.",
                 hint="Run all seeds with the same configuration; a seed must not be left out.",
             )
+
+
+def _with_all_rounds(runs: list[Results]) -> list[Results]:
+    """Where validation chose all rounds, a run has no arm of its own for them: it is the boosted ensemble."""
+    if not any("ensemble_all" in run.arms for run in runs):
+        return runs
+    return [
+        replace(run, arms={**run.arms, "ensemble_all": run.arms["ensemble"]})
+        if "ensemble" in run.arms and "ensemble_all" not in run.arms
+        else run
+        for run in runs
+    ]
 
 
 def _cells(runs: Sequence[Results]) -> dict[str, list[str]]:

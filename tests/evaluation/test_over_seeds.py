@@ -107,3 +107,16 @@ def test_arms_that_no_seed_has_are_left_out(make_results):
     found = aggregate([make_results(s, accuracy=accuracy) for s in range(3)])
     assert {(c.a, c.b) for c in found.comparisons} == {("ensemble", "single")}
     assert found.pgr == {}
+
+
+def test_all_rounds_are_the_ensemble_where_validation_chose_them_all(runs):
+    shorter = runs[1]
+    shorter.arms["ensemble_all"] = shorter.arms["single"]
+    found = aggregate(runs).arms["ensemble_all"]["test"]
+    expected = [r.arms["single" if r is shorter else "ensemble"]["test"].accuracy for r in sorted(runs, key=_seed)]
+    assert found.seeds == (0, 1, 2, 3)
+    assert list(found.values) == expected
+
+
+def _seed(run):
+    return run.seed

@@ -296,6 +296,6 @@ def test_seed_tables(seeds):
 
 def test_an_arm_of_some_seeds_only_is_marked(run_factory):
     first, second = run_factory(0), run_factory(1)
-    second.arms["ensemble_all"] = second.arms["ensemble"]
+    second.arms["plain_long"] = second.arms["ensemble"]
     table = seed_tables(aggregate([first, second]))[0]
-    assert "boosted, all rounds: only seeds 1." in table.notes
+    assert "plain fine-tune, T× steps: only seeds 1." in table.notes
