@@ -124,9 +124,9 @@ def combine(
     * ``vote``: the log of the ᾱ-share of the experts whose arg-max it is (−inf for a token that nobody chose); equal
       shares (to 1e-6) are ordered by the mixture.
 
-    Ties go to the lowest index. Tokens are compared by their logits where one expert alone has a part in the ensemble,
-    else by their log-probabilities as returned, so what differs by less than their last digit is a tie.
-    :class:`CombineResult` says what undefined rows (NaN, +inf, all −inf) give. No gradient is recorded.
+    Ties go to the lowest index. Tokens are compared by their logits where one expert alone takes part, else by their
+    log-probabilities as returned: what differs by less than their last digit is a tie. :class:`CombineResult` says what
+    undefined rows (NaN, +inf, all −inf) give. No gradient is recorded.
 
     Args:
         logits: ``[K, N, V]``, or K tensors ``[N, V]``; float32, bfloat16, float16 or float64, any strides.
@@ -148,13 +148,7 @@ def combine(
         TypeError: logits that are not floating-point tensors, or targets that are not integers.
     """
     request = combine_request(
-        logits,
-        alphas,
-        rule=rule,
-        temperature=temperature,
-        targets=targets,
-        return_probs=return_probs,
-        top_k=top_k,
+        logits, alphas, rule=rule, temperature=temperature, targets=targets, return_probs=return_probs, top_k=top_k
     )
     return choose(backend, request).combine(request)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ensemw2s.kernels.dispatch import choose
+from ensemw2s.kernels.dispatch import Backend, choose
 from ensemw2s.kernels.request import Alphas, CombineRequest, combine_request, normalised_weights
-from ensemw2s.kernels.result import CombineResult
+from ensemw2s.kernels.result import CombineResult, joined
 
 _TILE_BYTES = 128 << 20  # of logits, all experts together; smaller tiles leave matrix products slow
 
@@ -111,29 +111,28 @@ def combine_from_hidden(
         return_probs=False,
         top_k=top_k,
     )
-    chosen = choose(backend, whole)
+    return joined(list(_by_parts(choose(backend, whole), heads, whole)))
+
+
+def _by_parts(chosen: Backend, heads: Sequence[Head], whole: CombineRequest) -> Iterator[CombineResult]:
+    """Results of consecutive blocks of rows: fused where the backend can, else from the logits of a tile of rows."""
     at_once = chosen.head_rows(whole) if isinstance(chosen, FusedBackend) else None
     if at_once is not None and isinstance(chosen, FusedBackend):
-        fused = chosen.combine_heads
-
-        def combined(part: slice) -> CombineResult:
-            return fused([head.rows(part) for head in heads], _rows_of(whole, part, [x[part] for x in whole.experts]))
-
-        return _by_parts(combined, rows, at_once)
-    size = sum(vocabulary * head.weight.element_size() for head in heads)
-    tile = max(1, min(rows, _TILE_BYTES // size))
-    places = [head.weight.new_empty((tile, vocabulary)) for head in heads]
-
-    def multiplied(part: slice) -> CombineResult:
+        for part in _blocks(whole.rows, at_once):
+            request = _rows_of(whole, part, [x[part] for x in whole.experts])
+            yield chosen.combine_heads([head.rows(part) for head in heads], request)
+        return
+    size = sum(whole.vocabulary * head.weight.element_size() for head in heads)
+    tile = max(1, min(whole.rows, _TILE_BYTES // size))
+    places = [head.weight.new_empty((tile, whole.vocabulary)) for head in heads]
+    for part in _blocks(whole.rows, tile):
         logits = [head.logits(part, place) for head, place in zip(heads, places, strict=True)]
-        return chosen.combine(_rows_of(whole, part, logits))
-
-    return _by_parts(multiplied, rows, tile)
+        yield chosen.combine(_rows_of(whole, part, logits))
 
 
-def _by_parts(combined: Callable[[slice], CombineResult], rows: int, at_once: int) -> CombineResult:
-    parts = [combined(slice(start, min(start + at_once, rows))) for start in range(0, max(rows, 1), at_once)]
-    return parts[0] if len(parts) == 1 else _joined(parts)
+def _blocks(rows: int, at_once: int) -> list[slice]:
+    """Consecutive rows, ``at_once`` at a time; one empty block where there are none."""
+    return [slice(start, min(start + at_once, rows)) for start in range(0, max(rows, 1), at_once)]
 
 
 def _rows_of(whole: CombineRequest, rows: slice, logits: Sequence[Tensor]) -> CombineRequest:
@@ -146,16 +145,6 @@ def _rows_of(whole: CombineRequest, rows: slice, logits: Sequence[Tensor]) -> Co
         return_probs=False,
         top_k=whole.top_k,
     )
-
-
-def _joined(parts: Sequence[CombineResult]) -> CombineResult:
-    by_expert = {"expert_argmax", "logsumexp", "expert_target_logprob"}
-    joined: dict[str, Tensor] = {}
-    for field in fields(CombineResult):
-        tensors = [value for part in parts if (value := getattr(part, field.name)) is not None]
-        if tensors:
-            joined[field.name] = torch.cat(tensors, dim=1 if field.name in by_expert else 0)
-    return CombineResult(**joined)
 
 
 def _checked_heads(

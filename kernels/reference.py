@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ensemw2s.kernels.request import CombineRequest, Inputs
-from ensemw2s.kernels.result import CombineResult
+from ensemw2s.kernels.result import CombineResult, joined
 
 _BLOCK_ELEMENTS = 1 << 21
 _SHARE_GRID = 2.0**20
@@ -157,29 +157,7 @@ def with_temperature(log_probs: Tensor, temperature: float) -> Tensor:
 
 def combine(request: CombineRequest) -> CombineResult:
     """Implement :func:`ensemw2s.kernels.combine` for checked arguments."""
-    parts = [_combine_rows(request, rows) for rows in row_blocks(request)]
-
-    def joined(field: str, dim: int) -> Tensor | None:
-        tensors = [getattr(part, field) for part in parts]
-        return None if tensors[0] is None else tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim=dim)
-
-    def needed(field: str, dim: int) -> Tensor:
-        tensor = joined(field, dim)
-        if tensor is None:
-            raise ValueError(f"{field} was not computed")
-        return tensor
-
-    return CombineResult(
-        argmax=needed("argmax", 0),
-        logprob=needed("logprob", 0),
-        expert_argmax=needed("expert_argmax", 1),
-        logsumexp=needed("logsumexp", 1),
-        target_logprob=joined("target_logprob", 0),
-        expert_target_logprob=joined("expert_target_logprob", 1),
-        log_probs=joined("log_probs", 0),
-        topk_ids=joined("topk_ids", 0),
-        topk_logprob=joined("topk_logprob", 0),
-    )
+    return joined([_combine_rows(request, rows) for rows in row_blocks(request)])
 
 
 def _combine_rows(request: CombineRequest, rows: slice) -> CombineResult:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
+
+_BY_EXPERT = frozenset({"expert_argmax", "logsumexp", "expert_target_logprob"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +41,15 @@ class CombineResult:
     """int64 ``[N, k]``, ``k = min(top_k, V)``: the most probable tokens in falling order; None without ``top_k``."""
     topk_logprob: Tensor | None = None
     """``[N, k]``: the ensemble's log-probabilities of ``topk_ids``."""
+
+
+def joined(parts: Sequence[CombineResult]) -> CombineResult:
+    """The result of all rows from those of consecutive blocks of rows; at least one, all with the same fields."""
+    if len(parts) == 1:
+        return parts[0]
+    whole: dict[str, Tensor] = {}
+    for field in fields(CombineResult):
+        tensors = [value for part in parts if (value := getattr(part, field.name)) is not None]
+        if tensors:
+            whole[field.name] = torch.cat(tensors, dim=1 if field.name in _BY_EXPERT else 0)
+    return CombineResult(**whole)

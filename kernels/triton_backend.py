@@ -6,7 +6,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ensemw2s.kernels import reference, sampling, triton_vote
 from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest
-from ensemw2s.kernels.result import CombineResult
+from ensemw2s.kernels.result import CombineResult, joined
 
 if TYPE_CHECKING:
     from ensemw2s.kernels.lm_head import Head
-    from ensemw2s.kernels.triton_launch import Problem, Rows
+    from ensemw2s.kernels.triton_launch import Problem
     from ensemw2s.kernels.triton_lm_head import HeadProblem
+    from ensemw2s.kernels.triton_problem import Rows
 
 _SCRATCH_ELEMENTS = 1 << 26  # float32 of whole rows that one launch may hold
 _HEAD_TILES = 1 << 22  # tiles of logits, all experts together, whose numbers one launch may hold: 12 bytes each
@@ -58,15 +59,7 @@ class TritonBackend:
         if request.result_dtype == torch.float64:
             return reference.combine(request)
         whole_rows = request.top_k is not None
-        parts = [_combine_logits(part) for part in _pieces(request, whole_rows)]
-        if len(parts) == 1:
-            return parts[0]
-        joined: dict[str, Tensor | None] = {}
-        for field in fields(CombineResult):
-            tensors = [getattr(part, field.name) for part in parts]
-            dim = 1 if field.name in ("expert_argmax", "logsumexp", "expert_target_logprob") else 0
-            joined[field.name] = None if tensors[0] is None else torch.cat(tensors, dim=dim)
-        return CombineResult(**joined)  # type: ignore[arg-type]
+        return joined([_combine_logits(part) for part in _pieces(request, whole_rows)])
 
     def head_rows(self, request: CombineRequest) -> int | None:
         """How many rows :meth:`combine_heads` should get at once; None for float64 and experts of several types."""

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ensemw2s.kernels.triton_head_tiles import add_term
-from ensemw2s.kernels.triton_rows import as_vector, scalar_of, slack_of
+from ensemw2s.kernels.triton_rows import mixture_bound, product_bound, scalar_of, slack_of, write_experts
 from ensemw2s.kernels.triton_tiles import NEG_INF, finite_or_zero
 
 
@@ -29,18 +29,11 @@ def bounds_of(shares, product_max, relative, held, row, tiles, lane, tile, activ
 
     Of the product less its ``base`` and normaliser; of the mixture as log-probabilities.
     """
-    taking_part = (lane < active)[:, None]
     if product:
-        if active > 1:
-            scaled = as_vector(shares, lane, active)[:, None] * relative
-            bound = tl.sum(tl.where(taking_part, scaled, 0.0), axis=0)
-        else:
-            bound = tl.max(tl.where(taking_part, relative, NEG_INF), axis=0)
+        bound = product_bound(shares, relative, lane, active)
         bound += tl.load(product_max + row * tiles + tile, mask=tile < tiles, other=NEG_INF)
     else:
-        term = tl.where(taking_part, relative + held[:, None], NEG_INF)
-        ceiling = finite_or_zero(tl.max(term, axis=0))
-        bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
+        bound = mixture_bound(relative, held, lane, active)
     return bound
 
 
@@ -68,6 +61,25 @@ def row_stats(
         winner = tl.minimum(winner, tl.min(first, axis=1))
         start += chunk
     return peak, total, winner
+
+
+@triton.jit
+def write_bounds(
+    shares, tile_max, product_max, bound, tile_best, anchor, held, undefined, row, rows, tiles, lane,
+    count: tl.constexpr, active: tl.constexpr, product: tl.constexpr, chunk: tl.constexpr,
+):  # fmt: skip
+    """Write the bounds of a row's tiles and that nothing is known of their best tokens; gives the largest bound."""
+    largest = tl.full([], NEG_INF, tl.float32)
+    start = tl.full([], 0, tl.int32)
+    while start < tiles:
+        tile = start + tl.arange(0, chunk)
+        _, _, top = tiles_of_row(tile_max, row, rows, tiles, lane, tile, count)
+        limit = bounds_of(shares, product_max, top - anchor[:, None], held, row, tiles, lane, tile, active, product)
+        tl.store(bound + row * tiles + tile, tl.where(undefined, NEG_INF, limit), mask=tile < tiles)
+        tl.store(tile_best + row * tiles + tile, NEG_INF, mask=tile < tiles)
+        largest = tl.maximum(largest, tl.max(limit, axis=0))
+        start += chunk
+    return largest
 
 
 @triton.jit
@@ -110,37 +122,12 @@ def target_log_prob(
 
 @triton.jit
 def finish_head(
-    shares,
-    log_shares,
-    tile_max,
-    tile_sum,
-    tile_first,
-    product_max,
-    product_sum,
-    target_logit,
-    bound,
-    tile_best,
-    threshold,
-    argmax,
-    target_logprob,
-    expert_argmax,
-    logsumexp,
-    expert_target,
-    centre,
-    offset,
-    base,
-    norm,
-    rows,
-    vocabulary,
-    tiles,
-    inv_temp,
-    count: tl.constexpr,
-    count_padded: tl.constexpr,
-    active: tl.constexpr,
-    product: tl.constexpr,
-    has_targets: tl.constexpr,
-    chunk: tl.constexpr,
-):
+    shares, log_shares, tile_max, tile_sum, tile_first, product_max, product_sum, target_logit, bound, tile_best,
+    threshold, argmax, target_logprob, expert_argmax, logsumexp, expert_target, centre, offset, base, norm, rows,
+    vocabulary, tiles, inv_temp,
+    count: tl.constexpr, count_padded: tl.constexpr, active: tl.constexpr, product: tl.constexpr,
+    has_targets: tl.constexpr, chunk: tl.constexpr,
+):  # fmt: skip
     """One program for each row: from the tiles' numbers to everything that needs no further logits.
 
     Writes every expert's results (``[K, N]``), the row's constants for later passes, the combined log-probability of
@@ -151,29 +138,16 @@ def finish_head(
     """
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, count_padded)
-    valid = lane < count
     peak, total, winner = row_stats(tile_max, tile_sum, tile_first, row, rows, vocabulary, tiles, lane, count, chunk)
-    good = (total > 0.0) & (total < float("inf"))
-    anchor = finite_or_zero(peak)
-    log_total = tl.log(total)
-    held = as_vector(log_shares, lane, active) - log_total
+    anchor, log_total, held, good, undefined = write_experts(
+        log_shares, logsumexp, centre, offset, peak, total, row, rows, lane, count, active
+    )
     winner = tl.where(good, winner, 0)
-    undefined = tl.max(tl.where((lane < active) & (good == 0), 1, 0), axis=0) > 0
-    tl.store(logsumexp + lane * rows + row, anchor + log_total, mask=valid)
-    tl.store(centre + lane * rows + row, anchor, mask=valid)
-    tl.store(offset + lane * rows + row, held, mask=valid)
-    tl.store(expert_argmax + lane * rows + row, winner.to(tl.int64), mask=valid)
-
-    largest = tl.full([], NEG_INF, tl.float32)
-    start = tl.full([], 0, tl.int32)
-    while start < tiles:
-        tile = start + tl.arange(0, chunk)
-        _, _, top = tiles_of_row(tile_max, row, rows, tiles, lane, tile, count)
-        limit = bounds_of(shares, product_max, top - anchor[:, None], held, row, tiles, lane, tile, active, product)
-        tl.store(bound + row * tiles + tile, tl.where(undefined, NEG_INF, limit), mask=tile < tiles)
-        tl.store(tile_best + row * tiles + tile, NEG_INF, mask=tile < tiles)
-        largest = tl.maximum(largest, tl.max(limit, axis=0))
-        start += chunk
+    tl.store(expert_argmax + lane * rows + row, winner.to(tl.int64), mask=lane < count)
+    largest = write_bounds(
+        shares, tile_max, product_max, bound, tile_best, anchor, held, undefined, row, rows, tiles, lane,
+        count, active, product, chunk,
+    )  # fmt: skip
     row_base = tl.full([], 0.0, tl.float32)
     row_norm = tl.full([], 0.0, tl.float32)
     if product:

@@ -78,37 +78,12 @@ def target_of(x, targets, row, token, stored):
 
 @triton.jit
 def head_stats(
-    hidden,
-    weight,
-    bias,
-    hidden_strides,
-    weight_strides,
-    widths,
-    shares,
-    targets,
-    tile_max,
-    tile_sum,
-    tile_first,
-    product_max,
-    product_sum,
-    target_logit,
-    rows,
-    vocabulary,
-    tiles,
-    row_blocks,
-    inv_temp,
-    width: tl.constexpr,
-    even: tl.constexpr,
-    biased: tl.constexpr,
-    count: tl.constexpr,
-    active: tl.constexpr,
-    product: tl.constexpr,
-    has_targets: tl.constexpr,
-    block_rows: tl.constexpr,
-    block: tl.constexpr,
-    block_width: tl.constexpr,
-    widen: tl.constexpr,
-):
+    hidden, weight, bias, hidden_strides, weight_strides, widths, shares, targets, tile_max, tile_sum, tile_first,
+    product_max, product_sum, target_logit, rows, vocabulary, tiles, row_blocks, inv_temp,
+    width: tl.constexpr, even: tl.constexpr, biased: tl.constexpr, count: tl.constexpr, active: tl.constexpr,
+    product: tl.constexpr, has_targets: tl.constexpr, block_rows: tl.constexpr, block: tl.constexpr,
+    block_width: tl.constexpr, widen: tl.constexpr,
+):  # fmt: skip
     """First pass: one program for each tile, over all experts.
 
     Writes what :func:`~ensemw2s.kernels.triton_tiles.tile_stats_product` does, and ``tile_first`` int32
@@ -152,42 +127,40 @@ def add_term(top, total, term):
 
 
 @triton.jit
+def combined_values(
+    heads, shares, centre, offset, row_base, row_norm, row, token, stored, rows, vocabulary,
+    active: tl.constexpr, product: tl.constexpr, width: tl.constexpr, even: tl.constexpr, biased: tl.constexpr,
+    block_width: tl.constexpr, widen: tl.constexpr,
+):  # fmt: skip
+    """What orders the tokens of a tile, formed from the hidden states; −inf beyond the vocabulary."""
+    top = tl.full([row.shape[0], token.shape[0]], NEG_INF, tl.float32)
+    value = tl.zeros([row.shape[0], token.shape[0]], tl.float32)
+    k = tl.full([], 0, tl.int32)
+    while k < active:
+        x = logits_of(heads, k, row, token, rows, vocabulary, active, width, even, biased, block_width, widen)
+        if active == 1:
+            value = x
+        else:
+            x -= tl.load(centre + k * rows + row, mask=stored, other=0.0)[:, None]
+            if product:
+                value += pick(shares, k, active) * x
+            else:
+                held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
+                top, value = add_term(top, value, x + held[:, None])
+        k += 1
+    if active > 1:
+        value = (value - row_base[:, None]) - row_norm[:, None] if product else finite_or_zero(top) + tl.log(value)
+    return tl.where((token < vocabulary)[None, :], value, NEG_INF)
+
+
+@triton.jit
 def head_values(
-    hidden,
-    weight,
-    bias,
-    hidden_strides,
-    weight_strides,
-    widths,
-    shares,
-    centre,
-    offset,
-    base,
-    norm,
-    shift,
-    bound,
-    threshold,
-    slot,
-    tile_out,
-    token_out,
-    value_out,
-    rows,
-    vocabulary,
-    tiles,
-    slots,
-    row_blocks,
-    inv_temp,
-    width: tl.constexpr,
-    even: tl.constexpr,
-    biased: tl.constexpr,
-    active: tl.constexpr,
-    product: tl.constexpr,
-    mode: tl.constexpr,
-    block_rows: tl.constexpr,
-    block: tl.constexpr,
-    block_width: tl.constexpr,
+    hidden, weight, bias, hidden_strides, weight_strides, widths, shares, centre, offset, base, norm, shift, bound,
+    threshold, slot, tile_out, token_out, value_out, rows, vocabulary, tiles, slots, row_blocks, inv_temp,
+    width: tl.constexpr, even: tl.constexpr, biased: tl.constexpr, active: tl.constexpr, product: tl.constexpr,
+    mode: tl.constexpr, block_rows: tl.constexpr, block: tl.constexpr, block_width: tl.constexpr,
     widen: tl.constexpr,
-):
+):  # fmt: skip
     """A later pass: the combined values in the tiles whose bound reaches the ``threshold`` ``[N]`` of some row.
 
     What is not reached is left as it is. ``mode`` "best": ``tile_out`` and ``token_out`` ``[N, tiles]`` get the largest
@@ -206,25 +179,11 @@ def head_values(
     if mode == "best":
         needed = needed & (tl.load(tile_out + here, mask=stored, other=0.0) == NEG_INF)
     if tl.max(needed.to(tl.int32), axis=0) > 0:
-        top = tl.full([block_rows, block], NEG_INF, tl.float32)
-        value = tl.zeros([block_rows, block], tl.float32)
         heads = (hidden, weight, bias, hidden_strides, weight_strides, widths)
-        k = tl.full([], 0, tl.int32)
-        while k < active:
-            x = logits_of(heads, k, row, token, rows, vocabulary, active, width, even, biased, block_width, widen)
-            if active == 1:
-                value = x
-            else:
-                x -= tl.load(centre + k * rows + row, mask=stored, other=0.0)[:, None]
-                if product:
-                    value += pick(shares, k, active) * x
-                else:
-                    held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
-                    top, value = add_term(top, value, x + held[:, None])
-            k += 1
-        if active > 1:
-            value = (value - row_base[:, None]) - row_norm[:, None] if product else finite_or_zero(top) + tl.log(value)
-        value = tl.where((token < vocabulary)[None, :], value, NEG_INF)
+        value = combined_values(
+            heads, shares, centre, offset, row_base, row_norm, row, token, stored, rows, vocabulary,
+            active, product, width, even, biased, block_width, widen,
+        )  # fmt: skip
         if mode == "mass":
             row_shift = tl.load(shift + row, mask=stored, other=0.0)
             tl.store(tile_out + here, tl.sum(weights_of(value, row_shift[:, None], inv_temp), axis=1), mask=needed)

@@ -8,7 +8,6 @@ what needs a second read: a mixture's normaliser at another temperature, whole r
 from __future__ import annotations
 
 import contextlib
-import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +18,10 @@ from torch import Tensor
 from ensemw2s.kernels import triton_rows, triton_sampling, triton_select, triton_tiles
 from ensemw2s.kernels.request import Inputs
 from ensemw2s.kernels.triton_configs import Config, choose
+from ensemw2s.kernels.triton_problem import Rows, Weighted, power_of_two, weighting_of
 
-SMALLEST = 1.1754943508222875e-38  # weights and temperatures are kept in the range of normal float32 numbers
-LARGEST = 3.0e38
 # Without contraction of multiply and add, one token's value has the same bits in every kernel that computes it.
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
-
-
-def power_of_two(n: int) -> int:
-    """The smallest power of two that is not below ``n ≥ 1``."""
-    return 1 << (n - 1).bit_length()
 
 
 def start(kernel: Any, programs: int, device: torch.device, options: dict[str, Any], arguments: dict[str, Any]) -> None:
@@ -38,67 +31,18 @@ def start(kernel: Any, programs: int, device: torch.device, options: dict[str, A
             kernel[(programs,)](**arguments, **options, **OPTIONS)
 
 
-def restored(by_expert: Tensor, order: list[int]) -> Tensor:
-    """``[K, …]`` in the request's order of experts, where ``by_expert[i]`` is of expert ``order[i]``."""
-    if order == sorted(order):
-        return by_expert
-    return by_expert.index_select(0, torch.tensor(order, device=by_expert.device).argsort())
-
-
-def bounded_inverse(temperature: float) -> float:
-    """``1 / temperature`` as a normal float32 number."""
-    return min(max(1.0 / temperature, SMALLEST), LARGEST)
-
-
 @dataclass(slots=True)
-class Rows:
-    """What is known of every row after the first pass; float32 unless said otherwise."""
-
-    undefined: Tensor
-    """bool ``[N]``."""
-    argmax: Tensor
-    """int64 ``[N]``, −1 in undefined rows; 0 elsewhere unless it was asked for."""
-    value: Tensor
-    """``[N]``: the value of the arg-max."""
-    logprob: Tensor
-    """``[N]``; of a mixture at temperature 1."""
-    target_logprob: Tensor
-    """``[N]``; of a mixture at temperature 1."""
-    expert_argmax: Tensor
-    logsumexp: Tensor
-    expert_target: Tensor
-    """``[K, N]``, in the problem's order."""
-    shift: Tensor
-    norm: Tensor
-    """``[N]``: a token's log-probability is ``(value − shift) · inv_temp − norm``."""
-    tile_max: Tensor
-    """``[K, N, tiles]``."""
-    mass: Tensor
-    """``[N, tiles]``: weights ``exp((value − shift) · inv_temp)`` summed over each tile."""
-    constants: dict[str, Any]
-    """Arguments with which later kernels compute values."""
-
-    def temper(self, inv_temp: float) -> None:
-        """Bring a mixture's log-probabilities to the temperature of ``mass``; the arg-max has the weight 1."""
-        self.norm = torch.where(self.undefined, math.nan, self.mass.sum(dim=1).clamp_min(1.0).log())
-        self.logprob = -self.norm
-        difference = (self.target_logprob - self.shift).clamp_max(0.0)
-        self.target_logprob = difference * inv_temp - self.norm
-
-
-@dataclass(slots=True)
-class Problem:
-    """The logits and the constants of one launch. Experts with a part in the ensemble come first."""
+class Problem(Weighted):
+    """The logits and the constants of one launch."""
 
     experts: tuple[Tensor, ...]
     """K tensors ``[N, V]`` of one data type and one pair of strides."""
-    order: list[int]
-    """``experts[i]`` is the request's expert ``order[i]``."""
-    weights: tuple[float, ...]
-    log_weights: tuple[float, ...]
-    product: bool
-    inv_temp: float
     config: Config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the logits are."""
+        return self.experts[0].device
 
     @property
     def rows(self) -> int:
@@ -111,26 +55,13 @@ class Problem:
         return self.experts[0].shape[1]
 
     @property
-    def tiles(self) -> int:
-        """Tiles in a row."""
-        return -(-self.vocabulary // self.config.block)
-
-    @property
-    def active(self) -> int:
-        """Number of experts with a part in the ensemble."""
-        return len(self.weights)
-
-    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """An uninitialised tensor on the logits' device."""
-        return torch.empty(shape, dtype=dtype, device=self.experts[0].device)
-
-    def restored(self, by_expert: Tensor) -> Tensor:
-        """``[K, …]`` in the request's order of experts."""
-        return restored(by_expert, self.order)
+    def block(self) -> int:
+        """Tokens in a tile."""
+        return self.config.block
 
     def launch(self, kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
         """Start ``programs`` programs of a kernel on the logits' device."""
-        start(kernel, programs, self.experts[0].device, {"num_warps": warps}, arguments)
+        start(kernel, programs, self.device, {"num_warps": warps}, arguments)
 
     def reading(self) -> dict[str, Any]:
         """The arguments that all kernels share that read logits."""
@@ -334,19 +265,11 @@ def select_tokens(
 
 def prepare(request: Inputs, config: Config | None = None) -> Problem:
     """Order the experts and choose a configuration; logits are copied only where their types or strides differ."""
-    order = request.active + [k for k, weight in enumerate(request.weights) if weight == 0.0]
-    experts = [request.experts[k] for k in order]
+    weighting = weighting_of(request)
+    experts = [request.experts[k] for k in weighting["order"]]
     if len({x.dtype for x in experts}) > 1:
         experts = [x.to(torch.float32) for x in experts]
     if len({x.stride() for x in experts}) > 1:
         experts = [x.contiguous() for x in experts]
-    weights = [request.weights[k] for k in request.active]
-    return Problem(
-        experts=tuple(experts),
-        order=order,
-        weights=tuple(max(w, SMALLEST) for w in weights),
-        log_weights=tuple(math.log(w) for w in weights),
-        product=request.rule == "product" or len(weights) == 1,
-        inv_temp=1.0 if request.rule == "vote" else bounded_inverse(request.temperature),
-        config=config or choose(experts[0].element_size(), len(experts), request.vocabulary),
-    )
+    config = config or choose(experts[0].element_size(), len(experts), request.vocabulary)
+    return Problem(**weighting, experts=tuple(experts), config=config)

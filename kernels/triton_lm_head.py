@@ -18,7 +18,7 @@ from torch import Tensor
 from ensemw2s.kernels import triton_head_rows, triton_head_tiles, triton_launch
 from ensemw2s.kernels.request import Inputs
 from ensemw2s.kernels.triton_configs import LATER_ROWS, HeadConfig, choose_head
-from ensemw2s.kernels.triton_launch import SMALLEST, Rows, bounded_inverse, power_of_two, restored
+from ensemw2s.kernels.triton_problem import Rows, Weighted, power_of_two, weighting_of
 from ensemw2s.kernels.triton_rows import SLACK
 
 if TYPE_CHECKING:
@@ -30,20 +30,19 @@ _LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(slots=True)
-class HeadProblem:
-    """Hidden states, heads and the constants of one launch. Experts with a part in the ensemble come first."""
+class HeadProblem(Weighted):
+    """Hidden states, heads and the constants of one launch."""
 
     heads: tuple[Head, ...]
     """Of one data type; all have a bias or none has."""
-    order: list[int]
-    """``heads[i]`` is of the request's expert ``order[i]``."""
-    weights: tuple[float, ...]
-    log_weights: tuple[float, ...]
-    product: bool
-    inv_temp: float
     config: HeadConfig
     widen: bool
     """Whether products are formed in float32, for Triton's interpreter."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the heads are."""
+        return self.heads[0].weight.device
 
     @property
     def rows(self) -> int:
@@ -56,22 +55,9 @@ class HeadProblem:
         return len(self.heads[0].weight)
 
     @property
-    def tiles(self) -> int:
-        """Tiles in a row."""
-        return -(-self.vocabulary // self.config.block)
-
-    @property
-    def active(self) -> int:
-        """Number of experts with a part in the ensemble."""
-        return len(self.weights)
-
-    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """An uninitialised tensor on the heads' device."""
-        return torch.empty(shape, dtype=dtype, device=self.heads[0].weight.device)
-
-    def restored(self, by_expert: Tensor) -> Tensor:
-        """``[K, …]`` in the request's order of experts."""
-        return restored(by_expert, self.order)
+    def block(self) -> int:
+        """Tokens in a tile."""
+        return self.config.block
 
     def first_pass(self, targets: Tensor | None = None, *, best: bool = True) -> Rows:
         """Form the logits once and finish the rows.
@@ -160,7 +146,7 @@ class HeadProblem:
 
     def _start(self, kernel: Any, programs: int, warps: int, stages: int, arguments: dict[str, Any]) -> None:
         options = {"num_warps": warps, "num_stages": stages}
-        triton_launch.start(kernel, programs, self.heads[0].weight.device, options, arguments)
+        triton_launch.start(kernel, programs, self.device, options, arguments)
 
     def _later(
         self,
@@ -268,18 +254,8 @@ def config_for(request: Inputs) -> HeadConfig:
 
 def prepare(heads: Sequence[Head], request: Inputs, *, interpreted: bool = False) -> HeadProblem:
     """Order the experts and choose a configuration; tensors are copied only where their rows are not contiguous."""
-    order = request.active + [k for k, weight in enumerate(request.weights) if weight == 0.0]
-    weights = [request.weights[k] for k in request.active]
-    ordered = tuple(heads[k].with_contiguous_rows() for k in order)
+    weighting = weighting_of(request)
+    ordered = tuple(heads[k].with_contiguous_rows() for k in weighting["order"])
     if any(head.bias is not None for head in ordered):
         ordered = tuple(head.with_bias() for head in ordered)
-    return HeadProblem(
-        heads=ordered,
-        order=order,
-        weights=tuple(max(w, SMALLEST) for w in weights),
-        log_weights=tuple(math.log(w) for w in weights),
-        product=request.rule == "product" or len(weights) == 1,
-        inv_temp=1.0 if request.rule == "vote" else bounded_inverse(request.temperature),
-        config=config_for(request),
-        widen=interpreted,
-    )
+    return HeadProblem(**weighting, heads=ordered, config=config_for(request), widen=interpreted)

@@ -57,15 +57,51 @@ def first_of_peak(
 
 
 @triton.jit
+def write_experts(
+    log_weights, logsumexp, centre, offset, peak, total, row, rows, lane, count: tl.constexpr, active: tl.constexpr
+):  # fmt: skip
+    """Write every expert's log-sum-exp, and ``centre`` and ``offset`` for later passes.
+
+    Gives, for each expert ``[K]``: centre, log-total relative to it, offset, whether its row is defined; and whether
+    the row is undefined for the ensemble.
+    """
+    good = (total > 0.0) & (total < float("inf"))
+    anchor = finite_or_zero(peak)
+    log_total = tl.log(total)
+    held = as_vector(log_weights, lane, active) - log_total
+    undefined = tl.max(tl.where((lane < active) & (good == 0), 1, 0), axis=0) > 0
+    tl.store(logsumexp + lane * rows + row, anchor + log_total, mask=lane < count)
+    tl.store(centre + lane * rows + row, anchor, mask=lane < count)
+    tl.store(offset + lane * rows + row, held, mask=lane < count)
+    return anchor, log_total, held, good, undefined
+
+
+@triton.jit
+def product_bound(weights, relative, lane, active: tl.constexpr):
+    """Bounds ``[tiles]`` of ``Σ ᾱ_k (l_k − centre_k)``, short of ``product_max``, from the maxima less the centres."""
+    taking_part = (lane < active)[:, None]
+    if active > 1:
+        scaled = as_vector(weights, lane, active)[:, None] * relative
+        bound = tl.sum(tl.where(taking_part, scaled, 0.0), axis=0)
+    else:
+        bound = tl.max(tl.where(taking_part, relative, NEG_INF), axis=0)
+    return bound
+
+
+@triton.jit
+def mixture_bound(relative, held, lane, active: tl.constexpr):
+    """Bounds ``[tiles]`` of the mixture's log-probabilities from the tiles' maxima less the centres, and offsets."""
+    term = tl.where((lane < active)[:, None], relative + held[:, None], NEG_INF)
+    ceiling = finite_or_zero(tl.max(term, axis=0))
+    return ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
+
+
+@triton.jit
 def product_tiles(
     weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active: tl.constexpr
 ):  # fmt: skip
     """What the product rule has in each tile: bounds and masses ``[tiles]``, and the row's ``base`` and ``norm``."""
-    if active > 1:
-        scaled = as_vector(weights, lane, active)[:, None] * relative
-        bound = tl.sum(tl.where((lane < active)[:, None], scaled, 0.0), axis=0)
-    else:
-        bound = tl.max(relative, axis=0)
+    bound = product_bound(weights, relative, lane, active)
     here = row * tiles + tile
     bound += tl.load(product_max + here, mask=tile < tiles, other=NEG_INF)
     base = tl.max(bound, axis=0)
@@ -78,15 +114,40 @@ def product_tiles(
 
 
 @triton.jit
-def mixture_tiles(log_weights, part, relative, log_total, lane, active: tl.constexpr):
+def mixture_tiles(part, relative, held, lane, active: tl.constexpr):
     """What the mixture has in each tile at temperature 1: bounds and masses ``[tiles]``."""
-    taking_part = (lane < active)[:, None]
-    held = as_vector(log_weights, lane, active) - log_total
-    term = tl.where(taking_part, relative + held[:, None], NEG_INF)
-    ceiling = finite_or_zero(tl.max(term, axis=0))
-    bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
-    mass = tl.sum(tl.where(taking_part, tl.exp(held)[:, None] * part, 0.0), axis=0)
+    bound = mixture_bound(relative, held, lane, active)
+    mass = tl.sum(tl.where((lane < active)[:, None], tl.exp(held)[:, None] * part, 0.0), axis=0)
     return bound + slack_of(bound), mass
+
+
+@triton.jit
+def write_tiles(
+    weights, product_max, product_sum, base, shift, norm, mass, top, part, anchor, held, undefined, row, tiles, lane,
+    tile, inv_temp, active: tl.constexpr, product: tl.constexpr, want_mass: tl.constexpr,
+):  # fmt: skip
+    """Write the row's ``base``, ``shift`` and ``norm``, and the masses of its tiles.
+
+    Gives the tiles' bounds ``[tiles]``, shift and norm, and whether the row is undefined.
+    """
+    relative = top - anchor[:, None]
+    row_norm = tl.full([], 0.0, tl.float32)
+    row_shift = tl.full([], 0.0, tl.float32)
+    if product:
+        bound, tile_mass, row_base, row_norm, impossible = product_tiles(
+            weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active
+        )
+        undefined = undefined | impossible
+        tl.store(base + row, row_base)
+        if active == 1:
+            row_shift = scalar_of(anchor, lane, 0)
+    else:
+        bound, tile_mass = mixture_tiles(part, relative, held, lane, active)
+    if want_mass:
+        tl.store(mass + row * tiles + tile, tl.where(undefined, 0.0, tile_mass), mask=tile < tiles)
+    tl.store(shift + row, row_shift)
+    tl.store(norm + row, tl.where(undefined, float("nan"), row_norm))
+    return bound, row_shift, row_norm, undefined
 
 
 @triton.jit
@@ -162,46 +223,28 @@ def target_log_probs(
 
 
 @triton.jit
-def finish_rows(
-    experts,
-    weights,
-    log_weights,
-    tile_max,
-    tile_sum,
-    product_max,
-    product_sum,
-    targets,
-    argmax,
-    best_value,
-    logprob,
-    target_logprob,
-    expert_argmax,
-    logsumexp,
-    expert_target,
-    centre,
-    offset,
-    base,
-    shift,
-    norm,
-    mass,
-    row_stride,
-    col_stride,
-    rows,
-    vocabulary,
-    tiles,
-    inv_temp,
-    count: tl.constexpr,
-    count_padded: tl.constexpr,
-    active: tl.constexpr,
+def write_best(
+    best_value, logprob, best, row, row_shift, row_norm, undefined, inv_temp, active: tl.constexpr,
     product: tl.constexpr,
-    has_targets: tl.constexpr,
-    want_best: tl.constexpr,
-    want_mass: tl.constexpr,
-    want_experts: tl.constexpr,
-    block: tl.constexpr,
-    tiles_padded: tl.constexpr,
-    contiguous: tl.constexpr,
-):
+):  # fmt: skip
+    """Write what the row's best token was ordered by, and its log-probability (of a mixture at temperature 1)."""
+    tl.store(best_value + row, best)
+    result = best
+    if product:
+        untempered = best + row_norm if active > 1 else best - row_shift
+        result = untempered * inv_temp - row_norm
+    tl.store(logprob + row, tl.where(undefined, float("nan"), result))
+
+
+@triton.jit
+def finish_rows(
+    experts, weights, log_weights, tile_max, tile_sum, product_max, product_sum, targets, argmax, best_value,
+    logprob, target_logprob, expert_argmax, logsumexp, expert_target, centre, offset, base, shift, norm, mass,
+    row_stride, col_stride, rows, vocabulary, tiles, inv_temp,
+    count: tl.constexpr, count_padded: tl.constexpr, active: tl.constexpr, product: tl.constexpr,
+    has_targets: tl.constexpr, want_best: tl.constexpr, want_mass: tl.constexpr, want_experts: tl.constexpr,
+    block: tl.constexpr, tiles_padded: tl.constexpr, contiguous: tl.constexpr,
+):  # fmt: skip
     """One program for each row.
 
     Reads the tiles' statistics; writes every expert's arg-max and log-sum-exp (``[K, N]``), the combined arg-max and
@@ -211,39 +254,18 @@ def finish_rows(
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, count_padded)
     tile = tl.arange(0, tiles_padded)
-    valid = lane < count
     top, peak, part = row_totals(tile_max, tile_sum, row, rows, tiles, lane, tile, count)
-    total = tl.sum(part, axis=1)
-    good = (total > 0.0) & (total < float("inf"))
-    defined = good.to(tl.int32)
-    anchor = finite_or_zero(peak)
-    log_total = tl.log(total)
-    undefined = tl.max(tl.where(lane < active, 1 - defined, 0), axis=0) > 0
-    tl.store(logsumexp + lane * rows + row, anchor + log_total, mask=valid)
-    tl.store(centre + lane * rows + row, anchor, mask=valid)
-    tl.store(offset + lane * rows + row, as_vector(log_weights, lane, active) - log_total, mask=valid)
-
+    anchor, log_total, held, good, undefined = write_experts(
+        log_weights, logsumexp, centre, offset, peak, tl.sum(part, axis=1), row, rows, lane, count, active
+    )
     winner = expert_winners(
-        experts, expert_argmax, top, peak, defined, row, row_stride, col_stride, rows, vocabulary, tiles, lane, tile,
-        count, want_experts, active == 1 and want_best, block, tiles_padded, contiguous,
+        experts, expert_argmax, top, peak, good.to(tl.int32), row, row_stride, col_stride, rows, vocabulary, tiles,
+        lane, tile, count, want_experts, active == 1 and want_best, block, tiles_padded, contiguous,
     )  # fmt: skip
-    relative = tl.where((lane < active)[:, None], top - anchor[:, None], NEG_INF)
-    row_norm = tl.full([], 0.0, tl.float32)
-    row_shift = tl.full([], 0.0, tl.float32)
-    if product:
-        bound, tile_mass, row_base, row_norm, impossible = product_tiles(
-            weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active
-        )
-        undefined = undefined | impossible
-        tl.store(base + row, row_base)
-        if active == 1:
-            row_shift = scalar_of(anchor, lane, 0)
-    else:
-        bound, tile_mass = mixture_tiles(log_weights, part, relative, log_total, lane, active)
-    if want_mass:
-        tl.store(mass + row * tiles + tile, tl.where(undefined, 0.0, tile_mass), mask=tile < tiles)
-    tl.store(shift + row, row_shift)
-    tl.store(norm + row, tl.where(undefined, float("nan"), row_norm))
+    bound, row_shift, row_norm, undefined = write_tiles(
+        weights, product_max, product_sum, base, shift, norm, mass, top, part, anchor, held, undefined, row, tiles,
+        lane, tile, inv_temp, active, product, want_mass,
+    )  # fmt: skip
     tl.debug_barrier()  # the row's constants, written above, are read below
 
     if has_targets:
@@ -262,9 +284,4 @@ def finish_rows(
         )  # fmt: skip
     tl.store(argmax + row, tl.where(undefined, -1, winner).to(tl.int64))
     if want_best:
-        tl.store(best_value + row, best)
-        result = best
-        if product:
-            untempered = best + row_norm if active > 1 else best - row_shift
-            result = untempered * inv_temp - row_norm
-        tl.store(logprob + row, tl.where(undefined, float("nan"), result))
+        write_best(best_value, logprob, best, row, row_shift, row_norm, undefined, inv_temp, active, product)

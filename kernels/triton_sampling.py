@@ -31,29 +31,11 @@ def uniforms(out, index, seed, rows, block: tl.constexpr):
 
 @triton.jit
 def draw_tokens(
-    experts,
-    weights,
-    centre,
-    offset,
-    base,
-    shift,
-    mass,
-    argmax,
-    index,
-    out,
-    seed,
-    row_stride,
-    col_stride,
-    rows,
-    vocabulary,
-    tiles,
-    inv_temp,
-    active: tl.constexpr,
-    product: tl.constexpr,
-    block: tl.constexpr,
-    tiles_padded: tl.constexpr,
+    experts, weights, centre, offset, base, shift, mass, argmax, index, out, seed, row_stride, col_stride, rows,
+    vocabulary, tiles, inv_temp,
+    active: tl.constexpr, product: tl.constexpr, block: tl.constexpr, tiles_padded: tl.constexpr,
     contiguous: tl.constexpr,
-):
+):  # fmt: skip
     """One program for each row: the tile from the tiles' masses (float64 prefix sums), then the token in that tile.
 
     ``out`` int64 ``[N]`` gets −1 in rows whose ``argmax`` is negative.

@@ -144,23 +144,9 @@ def store_kept(out, out_rank, rank, tile_top, row, vocabulary, tiles, top_k, flo
 
 @triton.jit
 def select_tokens(
-    rank,
-    tile_top,
-    argmax,
-    index,
-    out,
-    out_rank,
-    seed,
-    vocabulary,
-    tiles,
-    inv_temp,
-    top_k,
-    top_p_bits,
-    has_top_p: tl.constexpr,
-    draw: tl.constexpr,
-    block: tl.constexpr,
-    tiles_padded: tl.constexpr,
-):
+    rank, tile_top, argmax, index, out, out_rank, seed, vocabulary, tiles, inv_temp, top_k, top_p_bits,
+    has_top_p: tl.constexpr, draw: tl.constexpr, block: tl.constexpr, tiles_padded: tl.constexpr,
+):  # fmt: skip
     """One program for each row: top-k, then top-p on what is left; then a draw, or the kept ids.
 
     With ``draw``, ``out`` int64 ``[N]`` gets a token (−1 where ``argmax`` is negative). Else ``out`` int64 and

@@ -37,18 +37,9 @@ def load_logits(pointer, row, token, mask, row_stride, col_stride, contiguous: t
 
 @triton.jit
 def tile_stats(
-    experts,
-    tile_max,
-    tile_sum,
-    row_stride,
-    col_stride,
-    rows,
-    vocabulary,
-    tiles,
-    count: tl.constexpr,
-    block: tl.constexpr,
-    contiguous: tl.constexpr,
-):
+    experts, tile_max, tile_sum, row_stride, col_stride, rows, vocabulary, tiles,
+    count: tl.constexpr, block: tl.constexpr, contiguous: tl.constexpr,
+):  # fmt: skip
     """First pass, mixture and vote: one program for each (expert, row, tile).
 
     Writes ``tile_max`` and ``tile_sum`` float32 ``[K, N, tiles]``: ``m = max l`` and ``Σ exp(l − m)``. Where ``m`` is
@@ -70,23 +61,10 @@ def tile_stats(
 
 @triton.jit
 def tile_stats_product(
-    experts,
-    weights,
-    tile_max,
-    tile_sum,
-    product_max,
-    product_sum,
-    row_stride,
-    col_stride,
-    rows,
-    vocabulary,
-    tiles,
+    experts, weights, tile_max, tile_sum, product_max, product_sum, row_stride, col_stride, rows, vocabulary, tiles,
     inv_temp,
-    count: tl.constexpr,
-    active: tl.constexpr,
-    block: tl.constexpr,
-    contiguous: tl.constexpr,
-):
+    count: tl.constexpr, active: tl.constexpr, block: tl.constexpr, contiguous: tl.constexpr,
+):  # fmt: skip
     """First pass, product rule and lone experts: one program for each (row, tile), over all experts.
 
     Writes what :func:`tile_stats` does, and of ``q = Σ ᾱ_k (l_k − m_k)`` over the first ``active`` experts, ``m_k``
@@ -118,21 +96,9 @@ def tile_stats_product(
 
 @triton.jit
 def token_values(
-    experts,
-    weights,
-    centre,
-    offset,
-    base,
-    row,
-    token,
-    mask,
-    row_stride,
-    col_stride,
-    rows,
-    active: tl.constexpr,
-    product: tl.constexpr,
-    contiguous: tl.constexpr,
-):
+    experts, weights, centre, offset, base, row, token, mask, row_stride, col_stride, rows,
+    active: tl.constexpr, product: tl.constexpr, contiguous: tl.constexpr,
+):  # fmt: skip
     """Values of the tokens ``token`` of one row, −inf where masked.
 
     ``centre`` ``[K, N]``: each expert's largest logit; ``offset`` ``[K, N]``: ``log ᾱ_k − log Σ exp(l_k − centre)``.
@@ -170,28 +136,10 @@ def weights_of(value, shift, inv_temp):
 
 @triton.jit
 def tile_values(
-    experts,
-    weights,
-    centre,
-    offset,
-    base,
-    shift,
-    norm,
-    tile_max,
-    row_out,
-    tile_out,
-    row_stride,
-    col_stride,
-    rows,
-    vocabulary,
-    tiles,
-    inv_temp,
-    active: tl.constexpr,
-    product: tl.constexpr,
-    block: tl.constexpr,
-    contiguous: tl.constexpr,
-    mode: tl.constexpr,
-):
+    experts, weights, centre, offset, base, shift, norm, tile_max, row_out, tile_out, row_stride, col_stride, rows,
+    vocabulary, tiles, inv_temp,
+    active: tl.constexpr, product: tl.constexpr, block: tl.constexpr, contiguous: tl.constexpr, mode: tl.constexpr,
+):  # fmt: skip
     """A second pass over (row, tile), for what needs one.
 
     ``mode`` "mass": ``tile_out`` ``[N, tiles]`` gets ``Σ exp((value − shift) · inv_temp)``; tiles whose bound says that

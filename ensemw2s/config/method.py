@@ -72,6 +72,9 @@ class DecodingConfig(Section):
 
     method: Literal["greedy", "sample"] = "greedy"
     """Arg-max or sampling."""
+    experts: Literal["all", "one"] = "all"
+    """Experts that a token is sampled from: the combination of all, or one that is drawn with its share of the weights.
+    ``one`` samples from the mixture too, and needs its plain form: temperature 1, no ``top_p``, no ``top_k``."""
     temperature: float = Field(default=1.0, gt=0.0)
     """Divides the log-probabilities of the combined distribution before sampling."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -80,6 +83,20 @@ class DecodingConfig(Section):
     """Only the most probable tokens; null is off."""
     max_new_tokens: int = Field(default=64, ge=1)
     """Longest answer in tokens, end-of-sequence included."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> DecodingConfig:
+        if self.experts == "one":
+            if self.method != "sample":
+                raise ValueError("experts: one needs method: sample (the arg-max is not any single expert's)")
+            if self.temperature != 1.0 or self.top_p != 1.0 or self.top_k is not None:
+                raise ValueError("experts: one needs temperature 1, top_p 1 and no top_k (they change the mixture)")
+        return self
+
+    @property
+    def draws_experts(self) -> bool:
+        """Whether every token comes from one drawn expert; greedy copies of such a section do not."""
+        return self.experts == "one" and self.method == "sample"
 
 
 class LabellingConfig(Section):

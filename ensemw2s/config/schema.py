@@ -62,6 +62,8 @@ class RunConfig(Section):
     def _combinations(self) -> RunConfig:
         if self.task == "generate" and self.boosting.error_unit == "choice":
             raise ValueError("boosting.error_unit: choice needs task: choice")
+        if self.labelling.decoding.experts == "one" and self.ensemble.rule != "mixture":
+            raise ValueError("labelling.decoding.experts: one needs ensemble.rule: mixture")
         for side, role in (("weak", "expert"), ("strong", "student")):
             if getattr(self.models, side).quantization is not None and getattr(self.training, role).lora is None:
                 raise ValueError(f"models.{side}.quantization needs training.{role}.lora: adapters over the base")

@@ -188,10 +188,18 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             past_key_values = self.new_cache()
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         inputs |= {"position_ids": position_ids, "logits_to_keep": logits_to_keep, "use_cache": use_cache}
-        if isinstance(past_key_values, StackedCache):
-            every = self._stacked_logits(inputs, past_key_values)
+        log_probs = self._log_probs(inputs, past_key_values)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=log_probs, labels=labels, vocab_size=log_probs.shape[-1], **kwargs)
+        return CausalLMOutputWithPast(loss=loss, logits=log_probs, past_key_values=past_key_values)
+
+    def _log_probs(self, inputs: dict[str, Any], cache: EnsembleCache | None) -> Tensor:
+        """The combined distribution at the positions that are wanted, float32 ``[B, L, V]``."""
+        if isinstance(cache, StackedCache):
+            every = self._stacked_logits(inputs, cache)
         else:
-            every = [self._logits(place, inputs, past_key_values) for place in range(len(self._active))]
+            every = [self._logits(place, inputs, cache) for place in range(len(self._active))]
         shape = every[0].shape
         log_probs = combine(
             [logits.reshape(-1, shape[-1]).to(every[0].device) for logits in every],
@@ -202,11 +210,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         ).log_probs
         if log_probs is None:
             raise RuntimeError("the kernel left out the distribution that was asked for")
-        log_probs = log_probs.view(shape)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=log_probs, labels=labels, vocab_size=shape[-1], **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=log_probs, past_key_values=past_key_values)
+        return log_probs.view(shape)
 
     def _logits(self, place: int, inputs: dict[str, Any], cache: EnsembleCache | None) -> Tensor:
         """Logits ``[B, L, V]`` of one active expert, at the positions that are wanted."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
-from ensemw2s.errors import DataError, RunFailedError
+from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.kernels import CombineResult, combine, sample
 from ensemw2s.models.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.forward import (
@@ -25,32 +25,16 @@ from ensemw2s.models.forward import (
     positions_of,
     vocabulary_size,
 )
+from ensemw2s.models.generation import Generation, candidates_for_rivals, not_finite, rivals_of
 from ensemw2s.models.joint import same_vocabulary
 from ensemw2s.models.load import LoadedModel
+from ensemw2s.models.one_expert import OneExpertDecoder
 from ensemw2s.models.quiet import quiet_transformers
 from ensemw2s.sink import EventSink, NullSink
 
+__all__ = ["Generation", "generate"]
+
 Tokens = NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One decoded answer; log-probabilities are the ensemble's own, natural, without temperature or truncation."""
-
-    token_ids: NDArray[np.int32]
-    """``[m]``, without end-of-sequence."""
-    logprobs: NDArray[np.float32]
-    """``[m]``, or ``[m + 1]`` with that of end-of-sequence if the answer ended. With ``vote`` the mixture's: a share of
-    votes does not say how probable a token is."""
-    ended: bool
-    """Whether end-of-sequence came, rather than the largest length."""
-    rivals: NDArray[np.float32] | None = None
-    """``[m (+ 1)]``: log-probability of the best other token at each step, from the same distribution as ``logprobs``;
-    None where no candidates were asked for."""
-    topk_ids: NDArray[np.int32] | None = None
-    """The most probable tokens at each step by the rule, falling, ``[m (+ 1), k]``; None where not asked for."""
-    topk_logprob: NDArray[np.float32] | None = None
-    """Their log-probabilities."""
 
 
 def generate(
@@ -69,8 +53,8 @@ def generate(
 ) -> list[Generation]:
     """Decode an answer for every prompt from the combined next-token distribution.
 
-    Prompts run in batches of similar length; finished answers leave their batch. A sampled token depends on the seed,
-    the prompt's number and the token's place, not on how prompts are batched.
+    Prompts run in batches of similar length. A sampled token depends on the seed, the prompt's number and the token's
+    place, not on how prompts are batched. ``decoding.experts: one`` is :mod:`ensemw2s.models.one_expert`.
 
     Args:
         models: the experts, on one device (see :func:`ensemw2s.models.load.opened_models`).
@@ -87,22 +71,41 @@ def generate(
 
     Raises:
         ModelError: the experts' vocabularies differ.
+        ConfigError: one expert for each token is asked for under another rule than ``mixture``.
         DataError: a prompt has no tokens, or leaves no room in the models' context.
         RunFailedError: the logits are not finite.
     """
     decoding, compute, sink = decoding or DecodingConfig(), compute or ComputeConfig(), sink or NullSink()
-    if len(alphas) != len(models):
-        raise ValueError(f"{len(alphas)} alphas for {len(models)} experts")
-    same_vocabulary(models)
-    active = [(loaded, float(a)) for loaded, a in zip(models, alphas, strict=True) if a != 0.0]
+    experts, weights = _active(models, alphas)
     eos = models[0].eos_id if eos_id is None else eos_id
-    experts, weights = [loaded for loaded, _ in active], [a for _, a in active]
-    decoder = _Decoder(experts, weights, decoding, rule, eos, seed, compute.backend, keep_top_k)
+    decoder: _Decoder | OneExpertDecoder
+    if decoding.draws_experts and len(experts) > 1:
+        _check_rule(rule)
+        decoder = OneExpertDecoder(experts, weights, decoding, eos, seed, compute.backend, keep_top_k)
+    else:
+        decoder = _Decoder(experts, weights, decoding, rule, eos, seed, compute.backend, keep_top_k)
     return _decode_all(decoder, prompts, compute, sink, tag)
 
 
+def _active(models: Sequence[LoadedModel], alphas: Sequence[float]) -> tuple[list[LoadedModel], list[float]]:
+    """The experts with a part in the ensemble, and their weights."""
+    if len(alphas) != len(models):
+        raise ValueError(f"{len(alphas)} alphas for {len(models)} experts")
+    same_vocabulary(models)
+    active = [k for k, alpha in enumerate(alphas) if alpha != 0.0]
+    return [models[k] for k in active], [float(alphas[k]) for k in active]
+
+
+def _check_rule(rule: str) -> None:
+    if rule != "mixture":
+        raise ConfigError(
+            f"decoding.experts: one expert for each token samples from the mixture, not under rule {rule!r}.",
+            hint="Set experts: all.",
+        )
+
+
 def _decode_all(
-    decoder: _Decoder, prompts: Sequence[Tokens], compute: ComputeConfig, sink: EventSink, tag: str
+    decoder: _Decoder | OneExpertDecoder, prompts: Sequence[Tokens], compute: ComputeConfig, sink: EventSink, tag: str
 ) -> list[Generation]:
     """Answers to all prompts, in order."""
     rooms = _rooms(decoder.models, prompts, decoder.decoding.max_new_tokens)
@@ -204,20 +207,17 @@ class _Decoder:
     def _choose(self, logits: list[Tensor], index: Tensor) -> _Step:
         """The next token of every row, and what is kept of it."""
         drawn = self._draw(logits, index) if self.decoding.method == "sample" else None
-        keep = None if self.keep_top_k is None else max(self.keep_top_k, 2)  # a rival is the second at the latest
+        keep = candidates_for_rivals(self.keep_top_k)
         result = combine(logits, self.alphas, rule=self.rule, targets=drawn, top_k=keep, backend=self.backend)
         if bool(result.logprob.isnan().any()):
-            raise _not_finite()
+            raise not_finite()
         chosen = result.argmax if drawn is None else drawn
         sure = result
         if self.rule == "vote":
             two = None if keep is None else 2
             sure = combine(logits, self.alphas, rule="mixture", targets=chosen, top_k=two, backend=self.backend)
         logprob = sure.logprob if sure.target_logprob is None else sure.target_logprob
-        rivals = None
-        if sure.topk_ids is not None and sure.topk_logprob is not None:
-            rivals = sure.topk_logprob.masked_fill(sure.topk_ids == chosen[:, None], -torch.inf).amax(dim=1)
-        return _Step(chosen, logprob, rivals, result)
+        return _Step(chosen, logprob, rivals_of(sure, chosen), result)
 
     def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
         try:
@@ -235,7 +235,7 @@ class _Decoder:
         except ValueError as error:
             if all(bool(torch.isfinite(part).all()) for part in logits):
                 raise
-            raise _not_finite() from error
+            raise not_finite() from error
 
     def _keep(self, answers: list[_Answer], tokens: NDArray[np.int64], step: _Step) -> None:
         for answer, token, logprob in zip(answers, tokens.tolist(), step.logprob.tolist(), strict=True):
@@ -325,10 +325,3 @@ def _sizes(prompts: Sequence[Tokens], rooms: NDArray[np.int64]) -> Sizes:
 def _equal_lengths(batches: list[NDArray[np.int64]], lengths: Tokens) -> list[NDArray[np.int64]]:
     """Split batches so that no prompt needs padding."""
     return [batch[lengths[batch] == length] for batch in batches for length in np.unique(lengths[batch])]
-
-
-def _not_finite() -> RunFailedError:
-    return RunFailedError(
-        "Decoding: an expert's logits are not finite.",
-        hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ from torch import Tensor
 Tokens = NDArray[np.integer[Any]]
 
 
-def logits_at(model: Any, positions: Tensor, inputs: dict[str, Any], *, head_of: Any = None) -> tuple[Tensor, Any]:
+def logits_at(
+    model: Any,
+    positions: Tensor,
+    inputs: dict[str, Any],
+    *,
+    head_of: Any = None,
+    choose: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Any]:
     """Run a causal language model and project only some hidden states to the vocabulary.
 
     The hidden states are picked just before the output projection, so whatever a model does to its logits afterwards
@@ -24,6 +31,8 @@ def logits_at(model: Any, positions: Tensor, inputs: dict[str, Any], *, head_of:
         positions: int64 ``[P]``, indices into the flattened ``[B·L]`` positions of ``inputs["input_ids"]``.
         inputs: keyword arguments of the model; ``input_ids`` int64 ``[B, L]``.
         head_of: the unwrapped model whose output projection is used; default ``model``.
+        choose: gets all hidden states ``[B·L, H]`` and gives those that are projected, ``[P, H]``, which need not be of
+            this pass; default those at ``positions``. It is not called for a model without a projection of its own.
 
     Returns:
         Logits ``[P, V]`` in the model's data type, and the model's whole output.
@@ -36,7 +45,9 @@ def logits_at(model: Any, positions: Tensor, inputs: dict[str, Any], *, head_of:
         if picked or not args or tuple(args[0].shape[:2]) != shape:
             return None
         picked = True
-        return (args[0].flatten(0, 1).index_select(0, positions).unsqueeze(0), *args[1:])
+        states = args[0].flatten(0, 1)
+        chosen = states.index_select(0, positions) if choose is None else choose(states)
+        return (chosen.unsqueeze(0), *args[1:])
 
     head = (model if head_of is None else head_of).get_output_embeddings()
     handle = None if head is None else head.register_forward_pre_hook(pick)

@@ -97,7 +97,7 @@ class Context:
         """
         self.stages[name] = part_of or name
         sink = NullSink() if part_of else self.sink
-        return self.run.ensure(name, inputs, work, seed=seed, resume=resume, sink=sink)
+        return self.run.stages.ensure(name, inputs, work, seed=seed, resume=resume, sink=sink)
 
     @cached_property
     def weak(self) -> Base:

@@ -111,15 +111,7 @@ def rate_examples(
         DataError: an answer is unknown, or there are fewer questions than folds.
         ModelError: a rater cannot be loaded.
     """
-    if folds < 2:
-        raise InputError(
-            f"Rating needs at least 2 folds, not {folds}.", hint="With one, a model would rate what it saw."
-        )
-    if not raters:
-        raise InputError("Rating needs a model.")
-    unknown = [example.id for example in examples if example.answer is None]
-    if unknown:
-        raise DataError(f"Example {unknown[0]!r} has no answer, so nobody can be right about it.")
+    _check(examples, raters, folds)
     fold = assign_folds(examples, folds, config.seed)
     rated = np.empty((len(raters), len(examples)))
     right = np.empty((len(raters), len(examples)))
@@ -132,6 +124,18 @@ def rate_examples(
             rated[r, inside], right[r, inside] = 1.0 - p, hits
     shares = [float(share) for share in right.mean(axis=1)] if config.task == "choice" else None
     return Rating([e.id for e in examples], rated.mean(axis=0), fold, rated, shares)
+
+
+def _check(examples: Sequence[Example], raters: Sequence[ModelConfig], folds: int) -> None:
+    if folds < 2:
+        raise InputError(
+            f"Rating needs at least 2 folds, not {folds}.", hint="With one, a model would rate what it saw."
+        )
+    if not raters:
+        raise InputError("Rating needs a model.")
+    unknown = [example.id for example in examples if example.answer is None]
+    if unknown:
+        raise DataError(f"Example {unknown[0]!r} has no answer, so nobody can be right about it.")
 
 
 def _encode(examples: Sequence[Example], rater: ModelConfig, config: RunConfig) -> EncodedSplit:

@@ -64,6 +64,7 @@ def execute(
     until: Until | None = None,
     provenance: Mapping[str, str] | None = None,
     preset: str | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Run the stages in order, keeping those that are done with the same inputs.
 
@@ -74,6 +75,7 @@ def execute(
         until: stop after this phase.
         provenance: where each configuration value came from, for ``config.yaml``.
         preset: name of the preset, for the record.
+        report: also draw the report at the end; :func:`ensemw2s.report.build_report` does it at any later time.
 
     Returns:
         The content of ``results.json``, or with ``until`` a summary of what is there.
@@ -102,7 +104,7 @@ def execute(
             host=_host(),
         )
         ctx.sink.event("plan", stages=planned_stages(config, until))
-        return _phases(ctx, until, preset)
+        return _phases(ctx, until, preset, report)
 
 
 def _host() -> str:
@@ -111,7 +113,7 @@ def _host() -> str:
     return platform.node()
 
 
-def _phases(ctx: Context, until: Until | None, preset: str | None) -> dict[str, Any]:
+def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool) -> dict[str, Any]:
     import time
 
     started = time.monotonic()
@@ -130,9 +132,10 @@ def _phases(ctx: Context, until: Until | None, preset: str | None) -> dict[str, 
     if summary is None:
         student_phase(ctx, state, labels)
         summary = build_results(ctx, state, preset)
-        from ensemw2s.report import build_report
+        if report:
+            from ensemw2s.report import build_report
 
-        build_report(ctx.run.path)
+            build_report(ctx.run.path)
     ctx.sink.event("run_finished", seconds=round(time.monotonic() - started, 3))
     return summary
 

@@ -14,7 +14,6 @@ from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink
 from ensemw2s.runs.stage import StageRecord, Stages
-from ensemw2s.sink import EventSink
 
 if TYPE_CHECKING:
     from ensemw2s.config import RunConfig
@@ -164,33 +163,6 @@ class RunDirectory:
     def stage_record(self, name: str) -> StageRecord | None:
         """See :meth:`Stages.record`; its ``fingerprint`` is an input of the stages that build on it."""
         return self.stages.record(name)
-
-    @contextmanager
-    def stage(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        *,
-        seed: int | None = None,
-        resume: bool = False,
-        sink: EventSink | None = None,
-    ) -> Iterator[Path]:
-        """See :meth:`Stages.stage`."""
-        with self.stages.stage(name, inputs, seed=seed, resume=resume, sink=sink) as partial:
-            yield partial
-
-    def ensure(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        work: Callable[[Path], object],
-        *,
-        seed: int | None = None,
-        resume: bool = False,
-        sink: EventSink | None = None,
-    ) -> Path:
-        """See :meth:`Stages.ensure`."""
-        return self.stages.ensure(name, inputs, work, seed=seed, resume=resume, sink=sink)
 
 
 def _system_sampler(log: LogSink) -> Callable[[], None]:

@@ -131,8 +131,6 @@ class Stages:
         self.sink: EventSink = sink or NullSink()
         self.current: str | None = None
         """The stage that is at work, or that was when an exception left it."""
-        self.outside: list[Work] = []
-        """Work that was done between stages, in this process."""
         self._work: list[Work] | None = None
         self._at_work: tuple[Path, dict[str, Any], Meter] | None = None
         self._noting = threading.Lock()
@@ -179,11 +177,16 @@ class Stages:
             shutil.rmtree(stale)
 
     def spend(self, work: Work) -> None:
-        """Add a piece of work to the stage that is at work, or else to :attr:`outside`.
+        """Add a piece of work to the stage that is at work.
 
         What a stage found done by an interrupted start is to be added like what it does itself.
+
+        Raises:
+            RuntimeError: no stage is at work, so that the piece would be missing from every account.
         """
-        (self.outside if self._work is None else self._work).append(work)
+        if self._work is None:
+            raise RuntimeError(f"work was done outside a stage: {work.kind} {work.what}")
+        self._work.append(work)
 
     def note(self) -> None:
         """Note the seconds and the memory of the stage at work, so that a killed process leaves them behind.
@@ -259,9 +262,8 @@ class Stages:
             work, reading = self._work or [], self._close_partial()
             seconds = float(reading["seconds"])
             cost = cost_record(work, reading)
-            self._finish(
-                partial, StageRecord(name, mark, to_json(inputs), versions(), seed, seconds, time.time(), cost)
-            )
+            record = StageRecord(name, mark, to_json(inputs), versions(), seed, seconds, time.time(), cost)
+            self._finish(partial, record)
         except BaseException as error:
             self.note()
             if is_disk_full(error):

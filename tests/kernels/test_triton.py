@@ -19,6 +19,7 @@ from ensemw2s.kernels.triton_backend import TritonBackend
 from ensemw2s.kernels.triton_configs import CANDIDATES, MOST_TILES, WIDEST, choose
 
 CASES = Path(__file__).with_name("triton_interpreted.py")
+SAMPLE_CASES = Path(__file__).with_name("triton_sample_interpreted.py")
 HEAD_CASES = Path(__file__).with_name("triton_head_interpreted.py")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -34,20 +35,15 @@ def interpreted(tmp_path: Path, cases: Path, *options: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("group", ["combine", "sample or backend"])
-def test_interpreted(group, tmp_path) -> None:
-    interpreted(tmp_path, CASES, "-m", "not slow", "-k", group)
-
-
-@needs_triton
-def test_interpreted_head(tmp_path) -> None:
-    interpreted(tmp_path, HEAD_CASES, "-m", "not slow")
+@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES, HEAD_CASES], ids=["combine", "sample", "head"])
+def test_interpreted(cases, tmp_path) -> None:
+    interpreted(tmp_path, cases, "-m", "not slow")
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("cases", [CASES, HEAD_CASES], ids=["logits", "head"])
+@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES, HEAD_CASES], ids=["combine", "sample", "head"])
 def test_interpreted_at_length(cases, tmp_path) -> None:
     interpreted(tmp_path, cases, "-m", "slow")
 

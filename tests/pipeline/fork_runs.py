@@ -21,7 +21,6 @@ import ensemw2s.models.scoring
 import ensemw2s.models.trainer
 import ensemw2s.pipeline.run
 from ensemw2s.config import RunConfig
-from ensemw2s.report import build_report  # noqa: F401 - imported before the forks
 from ensemw2s.sink import NullSink
 
 
@@ -52,7 +51,8 @@ class Killer(NullSink):
 def child(order: dict[str, Any], counter: Path) -> int:
     try:
         config = RunConfig.model_validate(order["config"])
-        ensemw2s.pipeline.run.execute(config, Path(order["folder"]), sink=Killer(order["at"], counter))
+        killer = Killer(order["at"], counter)
+        ensemw2s.pipeline.run.execute(config, Path(order["folder"]), sink=killer, report=False)
     except BaseException:
         traceback.print_exc()
         return 1

@@ -23,7 +23,7 @@ def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config:
         "arms.plain": False,
         "arms.students": ["ensemble"],
     }
-    results = execute(mini_config(**settings), tmp_path / "run", sink=NullSink())
+    results = execute(mini_config(**settings), tmp_path / "run", sink=NullSink(), report=False)
     models = results["models"]
     assert models["weak"]["parameters"] < models["strong"]["parameters"]
     expert = tmp_path / "run" / "experts" / "round-01" / "model"

@@ -43,7 +43,7 @@ def test_arc_easy_from_files(local_bases, shared_data, tmp_path):
             "compute": {"threads": 1},
         }
     )
-    results = execute(config, tmp_path / "arc", sink=NullSink())
+    results = execute(config, tmp_path / "arc", sink=NullSink(), report=False)
     assert results["split_sizes"] == {"train": 60, "validation": 20, "test": 30, "hard_pool": 40, "hard_test": 30}
     assert {"single", "ensemble", "student_ensemble", "ceiling"} <= set(results["arms"])
     # Top-4 lists of near-uniform models leave arg-maxes open; they were settled by running the models again.
@@ -91,7 +91,7 @@ def test_gsm8k_by_writing_answers(local_bases, shared_data, tmp_path, changes):
             "compute": {"threads": 1},
         }
     )
-    results = execute(config, tmp_path / "gsm8k", sink=NullSink())
+    results = execute(config, tmp_path / "gsm8k", sink=NullSink(), report=False)
     assert {"single", "ensemble", "student_ensemble", "ceiling"} <= set(results["arms"])
     for arm in results["arms"].values():
         assert arm["test"]["token_accuracy"]["tokens"] > 100

@@ -42,7 +42,8 @@ def test_other_hard_questions_train_only_the_strong_models(finished, copy_of, mi
     folder = copy_of(finished[0])
     easy = written_at(folder), *(written_at(folder, "scores", split) for split in ("validation", "test"))
     hard = [written_at(folder, "scores", split) for split in ("hard_pool", "hard_test")]
-    execute(mini_config(**{"data.split.hard_pool": 60, "data.split.hard_test": 40}), folder, sink=recorder)
+    other = mini_config(**{"data.split.hard_pool": 60, "data.split.hard_test": 40})
+    execute(other, folder, sink=recorder, report=False)
     assert trained(recorder.stages("stage_started")) == {
         "student/single",
         "student/bagging",
@@ -86,7 +87,8 @@ def test_what_models_say_together_is_kept(finished, copy_of, mini_config, record
 
 def test_times_of_stages_that_left_the_run_are_not_reported(finished, copy_of, mini_config, recorder):
     folder = copy_of(finished[0])
-    results = execute(mini_config(**{"arms.bagging": False, "arms.students": ["single"]}), folder, sink=recorder)
+    fewer = mini_config(**{"arms.bagging": False, "arms.students": ["single"]})
+    results = execute(fewer, folder, sink=recorder, report=False)
     assert not [name for name in results["times"] if "bagging" in name or name == "student/ensemble"]
     assert set(results["times"]) == recorder.stages("stage_finished")
     assert set(results["costs"]) == set(results["memory"]) == set(results["times"])

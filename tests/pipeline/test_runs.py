@@ -12,6 +12,7 @@ import pytest
 
 from ensemw2s.evaluation import read_correct
 from ensemw2s.pipeline import execute
+from ensemw2s.report.build import console_report, load_results
 from ensemw2s.runs import validate
 from ensemw2s.sink import NullSink
 
@@ -90,7 +91,7 @@ def test_every_logged_line_follows_the_schema(finished):
 def test_repeating_a_finished_run_keeps_every_stage(finished, mini_config, read_numbers, recorder, no_models):
     folder, _ = finished
     before = read_numbers(folder)
-    execute(mini_config(), folder, sink=recorder)
+    execute(mini_config(), folder, sink=recorder, report=False)
     assert read_numbers(folder) == before
     assert all(event["cached"] for event in recorder.of("stage_finished"))
     assert not recorder.of("stage_started")
@@ -113,7 +114,7 @@ def test_hard_labels_reach_only_the_ceiling_and_the_evaluation(finished, mini_co
 
     monkeypatch.setattr(split_module, "make_splits", poisoned)
     folder = tmp_path / "poisoned"
-    results = execute(mini_config(), folder, sink=NullSink())
+    results = execute(mini_config(), folder, sink=NullSink(), report=False)
     clean, clean_results = finished
     same = [
         p.relative_to(clean)
@@ -153,7 +154,10 @@ def test_hard_labels_reach_only_the_ceiling_and_the_evaluation(finished, mini_co
 def test_options_run_to_the_end(changes, mini_config, tmp_path):
     """Every option of the method in some run; numbers are checked elsewhere, here that the parts fit."""
     few = {"arms.students": ["ensemble"], "arms.bagging": False}
-    results = execute(mini_config(**{**few, **changes}), tmp_path / "run", sink=NullSink())
+    drawn = "arms.seeds" in changes  # the run with most arms; elsewhere its tables do
+    results = execute(mini_config(**{**few, **changes}), tmp_path / "run", sink=NullSink(), report=drawn)
+    assert (tmp_path / "run" / "report").exists() == drawn
+    console_report(load_results(tmp_path / "run"), 80, full=True)
     assert results["selected_rounds"]["boosting"] >= 1
     for arm in results["arms"].values():
         assert 0.0 <= arm["test"]["accuracy"] <= 1.0
@@ -162,7 +166,7 @@ def test_options_run_to_the_end(changes, mini_config, tmp_path):
 
 
 def test_same_seed_same_numbers_other_seed_others(finished, mini_config, tmp_path, read_numbers):
-    execute(mini_config(), tmp_path / "again", sink=NullSink())
+    execute(mini_config(), tmp_path / "again", sink=NullSink(), report=False)
     assert read_numbers(tmp_path / "again") == read_numbers(finished[0])
     execute(mini_config(seed=1), tmp_path / "other", sink=NullSink(), until="data")
     first = json.loads((finished[0] / "data" / "stage.json").read_text())

@@ -2,23 +2,18 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from ensemw2s.config import compose
 from ensemw2s.errors import ConfigError, InputError, RunBusyError
+from ensemw2s.evaluation import Results, summarise
 from ensemw2s.evaluation.over_cells import SweepResults
-from ensemw2s.pipeline import job as job_module
-from ensemw2s.pipeline import resources, sweep_run
+from ensemw2s.pipeline import sweep_run
 from ensemw2s.pipeline.sweep import Job, plan_sweep
-from ensemw2s.pipeline.sweep_file import flat, parse_over, read_sweep_file
 from ensemw2s.pipeline.sweep_run import run_sweep
 from ensemw2s.runs import RunLock
 
@@ -111,43 +106,6 @@ def test_nothing_to_sweep_and_bad_seeds():
             planned(seeds=seeds)
 
 
-def test_values_are_yaml():
-    assert parse_over("boosting.rounds=3, 5") == ("boosting.rounds", [3, 5])
-    assert parse_over("boosting.cap=null,20.0") == ("boosting.cap", [None, 20.0])
-    assert parse_over("arms.students=[single],[single,ensemble]") == (
-        "arms.students",
-        [["single"], ["single", "ensemble"]],
-    )
-    for bad in ("boosting.rounds", "=3", "a=", "a= "):
-        with pytest.raises(InputError, match="of the form"):
-            parse_over(bad)
-    with pytest.raises(InputError, match="twice"):
-        parse_over("a=1,1")
-
-
-def test_the_file(tmp_path):
-    path = tmp_path / "s.yaml"
-    path.write_text(
-        "preset: tiny\nset: {boosting: {cap: 20.0}}\nover:\n  boosting.rounds: [3, 5]\n  boosting.level: token\n"
-        "cells:\n  a: {training.expert.steps: 3}\n  b:\nseeds: [0, 1]\nbaseline: {boosting.rounds: 3}\njobs: 2\n"
-    )
-    said = read_sweep_file(path)
-    assert said.over == {"boosting.rounds": [3, 5], "boosting.level": ["token"]}
-    assert said.set == {"boosting.cap": 20.0}
-    assert said.cells == {"a": {"training.expert.steps": 3}, "b": {}}
-    assert (said.preset, said.seeds, said.jobs) == ("tiny", [0, 1], 2)
-    for text, wrong in (
-        ("presets: tiny\n", "no key 'presets'"),
-        ("jobs: two\n", "jobs needs a number"),
-        ("seeds: 3\n", "seeds needs a list"),
-        ("cells: {a: 3}\n", "cells.a needs keys"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=wrong):
-            read_sweep_file(path)
-    assert flat({"a": {"b": {"c": 1}}, "d.e": 2}) == {"a.b.c": 1, "d.e": 2}
-
-
 # --- running them
 
 
@@ -178,8 +136,23 @@ class Heard:
         return sorted(line[1] for line in self.said if line[0] == kind)
 
 
+@pytest.fixture(scope="module")
+def stored_results(tmp_path_factory):
+    """Results for the stand-in: files ``N.json`` in which N of 10 answers are right."""
+    folder = tmp_path_factory.mktemp("results")
+    for count in range(6, 10):
+        right = [k % 10 < count for k in range(50)]
+        arm = {"test": summarise(right), "hard_test": summarise(right[::-1])}
+        arms = {"single": arm, "ensemble": arm}
+        Results(name="", seed=0, task="choice", config_fingerprint="", arms=arms, times={"data": 1.0}).write(
+            folder / f"{count}.json"
+        )
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def stand_in(monkeypatch):
+def stand_in(monkeypatch, stored_results):
+    monkeypatch.setenv("SWEEP_JOB_RESULTS", str(stored_results))
     monkeypatch.setattr(sweep_run, "COMMAND", (sys.executable, str(Path(__file__).with_name("sweep_job.py"))))
     monkeypatch.setattr(sweep_run, "visible_devices", lambda environ: [])
     monkeypatch.setattr(sweep_run, "available_memory", lambda: 2**40)
@@ -314,104 +287,6 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
     assert max(len(status.running) for status in heard.statuses) == 2  # nobody knows what a device has room for
 
 
-# --- one run
-
-
-def write_order(tmp_path, config):
-    path = tmp_path / "job.json"
-    path.write_text(
-        json.dumps(
-            {
-                "config": config.model_dump(mode="json"),
-                "provenance": {"seed": "--seeds"},
-                "preset": "tiny",
-                "directory": str(tmp_path / "run"),
-            }
-        )
-    )
-    return path
-
-
-def test_job(tmp_path, monkeypatch, mini_config, capsys):
-    calls = []
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
-    path = write_order(tmp_path, mini_config(seed=3))
-
-    def execute(config, directory, *, sink, provenance, preset):
-        calls.append((config, directory, provenance, preset))
-        if len(calls) > 1:
-            raise (ConfigError("a key\nis wrong.", hint="Fix it."), ValueError("boom"), KeyboardInterrupt())[
-                len(calls) - 2
-            ]
-
-    monkeypatch.setattr("ensemw2s.pipeline.run.execute", execute)
-    assert job_module.main([str(path)]) == 0
-    assert calls == [(mini_config(seed=3), tmp_path / "run", {"seed": "--seeds"}, "tiny")]
-    assert job_module.main([str(path)]) == 2
-    assert capsys.readouterr().err == "Error: a key is wrong. Fix it.\n"
-    assert job_module.main([str(path)]) == 1
-    assert capsys.readouterr().err.endswith("Error: ValueError: boom\n")
-    assert job_module.main([str(path)]) == 130
-
-
-def test_a_run_ends_with_the_sweep_that_started_it(tmp_path):
-    """Killed without a chance to stop its runs, a sweep leaves none behind."""
-    code = (
-        "import subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1]])\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    inner = (
-        "import os, signal, threading, time\n"
-        "from ensemw2s.pipeline.job import _stop, _watch_parent\n"
-        "signal.signal(signal.SIGTERM, _stop)\n"
-        "threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()\n"
-        "time.sleep(60)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code, inner], stdout=subprocess.PIPE, text=True)
-    child = int(parent.stdout.readline())
-    time.sleep(1.0)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 20
-    while resources.process_memory(child) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not resources.process_memory(child)
-
-
-# --- resources
-
-
-def test_memory_of_a_container(tmp_path):
-    machine = resources.available_memory(tmp_path / "missing")
-    assert machine > 2**20
-    for name, text in (
-        ("memory.max", "1000"),
-        ("memory.current", "900"),
-        ("memory.stat", "anon 1\ninactive_file 50\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert resources.available_memory(tmp_path) == 150
-    (tmp_path / "memory.max").write_text("max")
-    assert resources.available_memory(tmp_path) > 2**20
-
-
-def test_processes_and_devices(monkeypatch):
-    assert resources.process_memory(os.getpid()) > 2**20
-    assert resources.process_memory(2**22 + 12345) == 0
-    assert resources.visible_devices({"CUDA_VISIBLE_DEVICES": "1, 3"}) == ["1", "3"]
-    assert resources.visible_devices({"CUDA_VISIBLE_DEVICES": ""}) == []
-    monkeypatch.setattr(resources.shutil, "which", lambda name: None)
-    assert resources.visible_devices({}) == []
-    assert resources.device_memory("0") is None
-    monkeypatch.setattr(resources, "_ask", lambda field, device=None: ["81000"] if device else ["0", "1"])
-    assert resources.visible_devices({}) == ["0", "1"]
-    assert resources.device_memory("1") == 81000 * 2**20
-
-
 def test_the_first_guess_follows_the_models():
     from ensemw2s.models.info import parameter_count
 
@@ -443,6 +318,6 @@ def test_a_real_sweep(tmp_path, monkeypatch, mini_config):
     plan = plan_sweep({"boosting.level": ["token", "example"]}, {}, [0], composed)
     results = run_sweep(plan, tmp_path / "s", Heard(), jobs=2)
     assert [cell.state for cell in results.cells] == ["finished", "finished"]
-    alone = execute(base, tmp_path / "alone", sink=NullSink())
+    alone = execute(base, tmp_path / "alone", sink=NullSink(), report=False)
     assert results.cells[0].arms["ensemble"]["test"].values[0] == alone["arms"]["ensemble"]["test"]["accuracy"]
     assert results.cells[0].costs["ensemble"] == alone["arm_costs"]["ensemble"]["total"]

@@ -92,7 +92,7 @@ def test_a_session_ends_as_what_happened(tmp_path: Path) -> None:
     with run.writing() as log:
         log.event("run_finished", seconds=1.0)
     assert state() == "finished"
-    with pytest.raises(ZeroDivisionError), run.writing() as log, run.stage("experts/round-02", {}):
+    with pytest.raises(ZeroDivisionError), run.writing() as log, run.stages.stage("experts/round-02", {}):
         raise ZeroDivisionError("by nothing")
     assert state() == "failed"
     with pytest.raises(KeyboardInterrupt), run.writing():
