@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from ensemw2s.ensemble.causal_lm import EnsembleConfig, EnsembleForCausalLM
 from ensemw2s.ensemble.choices import EnsembleChoices, final_choices, own_choices
+from ensemw2s.ensemble.compatibility import Compatibility, check_compatibility
 from ensemw2s.ensemble.ensemble import Ensemble
 from ensemw2s.ensemble.options import mixture, normalise, sequence_scores
 from ensemw2s.ensemble.tokens import ensemble_argmax
 
 __all__ = [
+    "Compatibility",
     "Ensemble",
     "EnsembleChoices",
     "EnsembleConfig",
     "EnsembleForCausalLM",
+    "check_compatibility",
     "ensemble_argmax",
     "final_choices",
     "mixture",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.choices import EnsembleChoices, final_choices
-from ensemw2s.ensemble.file import EnsembleFile, ExpertEntry, read_ensemble_file
+from ensemw2s.ensemble.compatibility import (
+    Compatibility,
+    check_compatibility,
+    cut_vocabulary,
+    require_common_tokens,
+)
+from ensemw2s.ensemble.file import EnsembleFile, ExpertEntry, read_ensemble_file, write_ensemble_json
 from ensemw2s.ensemble.folder import FILE_NAME, SavedEnsemble
 from ensemw2s.ensemble.options import normalise
 from ensemw2s.errors import DataError
@@ -33,20 +35,25 @@ if TYPE_CHECKING:
 class Ensemble:
     """Experts with their weights.
 
+    They are combined token by token where they share a tokenizer, as the experts of a run do. Experts with different
+    tokenizers are combined by their probabilities of whole options, or write from the union of their vocabularies
+    (:meth:`compatibility` says what is the case).
+
     Attributes:
-        experts: model folders, in the order of boosting.
+        experts: model folders, in the order of boosting; a string is any other name that ``ModelConfig.path`` takes.
         alphas: ``α_t``, not normalised.
         task: ``choice`` or ``generate``.
-        config: rule and length norm.
+        config: rule and length norm. Experts with different tokenizers use the norm ``byte`` unless one is given here.
         template: how prompts and answers become text.
         decoding: default decoding of :meth:`generate`.
         evaluation: how its answers are compared with true ones.
         loading: how experts are loaded: settings of :class:`ModelConfig` besides path and revision.
+        expert_loading: settings of single experts that go before ``loading``, revision included; empty for none.
         compute: device, threads and batch size.
         folder: where it was read from; its ``results.json``, if there is one, goes into the model card.
     """
 
-    experts: list[Path]
+    experts: Sequence[Path | str]
     alphas: list[float]
     task: Literal["choice", "generate"] = "choice"
     config: EnsembleConfig = field(default_factory=EnsembleConfig)
@@ -56,10 +63,15 @@ class Ensemble:
     loading: dict[str, Any] = field(default_factory=dict)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     folder: Path | None = field(default=None, compare=False)
+    expert_loading: list[dict[str, Any]] = field(default_factory=list)
+    _known: dict[str, Compatibility] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _told: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.experts) != len(self.alphas):
             raise ValueError(f"{len(self.experts)} experts, but {len(self.alphas)} weights")
+        if self.expert_loading and len(self.expert_loading) != len(self.experts):
+            raise ValueError(f"{len(self.experts)} experts, but {len(self.expert_loading)} settings for their loading")
         normalise(self.alphas)
 
     @classmethod
@@ -70,6 +82,7 @@ class Ensemble:
             ModelError: the file or an expert's folder is missing, or the file is not valid.
         """
         content, experts = read_ensemble_file(Path(path))
+        own = [member.loading for member in content.experts]
         return cls(
             experts=experts,
             alphas=[member.alpha for member in content.experts],
@@ -81,6 +94,7 @@ class Ensemble:
             loading=content.loading,
             compute=compute or ComputeConfig(),
             folder=Path(path) if Path(path).is_dir() else Path(path).parent,
+            expert_loading=own if any(own) else [],
         )
 
     @classmethod
@@ -112,8 +126,13 @@ class Ensemble:
         from ensemw2s.ensemble.saved import find_folder
 
         ensemble = cls.load(find_folder(name, **options), compute)
-        loading = {key: value for key, value in ensemble.loading.items() if key != "trust_remote_code"}
-        return replace(ensemble, loading=loading | ({"trust_remote_code": True} if trust_remote_code else {}))
+        trusted = {"trust_remote_code": True} if trust_remote_code else {}
+
+        def settings(found: dict[str, Any]) -> dict[str, Any]:
+            return {key: value for key, value in found.items() if key != "trust_remote_code"} | trusted
+
+        own = [settings(found) for found in ensemble.expert_loading]
+        return replace(ensemble, loading=settings(ensemble.loading), expert_loading=own)
 
     def save_pretrained(
         self, folder: str | Path, *, results: Results | None = None, title: str | None = None
@@ -136,6 +155,7 @@ class Ensemble:
         """
         from ensemw2s.ensemble.saved import save_ensemble
 
+        require_common_tokens(self.compatibility(), "do not make one model folder")
         return save_ensemble(self, Path(folder), results, title)
 
     def push_to_hub(
@@ -155,17 +175,24 @@ class Ensemble:
         from ensemw2s.ensemble.hub import push_folder, scratch_folder
         from ensemw2s.ensemble.saved import save_ensemble
 
+        require_common_tokens(self.compatibility(), "do not make one model on the hub")
         with scratch_folder() as scratch:
             heading = title or repo_id.split("/")[-1]
             saved = save_ensemble(self, scratch / "ensemble", results, heading, address=repo_id)
             return push_folder(saved.path, repo_id, **options)
 
     def causal_lm(self) -> EnsembleForCausalLM:
-        """The ensemble in memory as one model of ``transformers``, with ``generate()``."""
+        """The ensemble in memory as one model of ``transformers``, with ``generate()``.
+
+        Raises:
+            ModelError: the experts have different tokenizers.
+        """
         from ensemw2s.ensemble.causal_lm import EnsembleForCausalLM
 
+        found = self.compatibility()
+        require_common_tokens(found, "do not make one causal language model")
         return EnsembleForCausalLM.from_experts(
-            [loaded.model for loaded in self.load_experts()],
+            [cut_vocabulary(loaded, found.common_size).model for loaded in self.load_experts()],
             self.alphas,
             rule=self.config.rule,
             backend=self.compute.backend,
@@ -183,17 +210,15 @@ class Ensemble:
             The file's path.
         """
         target = Path(folder) / FILE_NAME
-        target.parent.mkdir(parents=True, exist_ok=True)
-        content = self._file(
-            [
-                ExpertEntry(path=Path(os.path.relpath(path, target.parent)).as_posix(), alpha=alpha)
-                for path, alpha in zip(self.experts, self.alphas, strict=True)
-            ]
-        )
-        temporary = target.with_name(FILE_NAME + ".tmp")
-        temporary.write_text(json.dumps(content.model_dump(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(target)
-        return target
+        own = self.expert_loading or [{} for _ in self.experts]
+        members = []
+        for expert, alpha, loading in zip(self.experts, self.alphas, own, strict=True):
+            if isinstance(expert, str):
+                members.append(ExpertEntry(name=expert, alpha=alpha, loading=loading))
+            else:
+                path = Path(os.path.relpath(expert, target.parent)).as_posix()
+                members.append(ExpertEntry(path=path, alpha=alpha, loading=loading))
+        return write_ensemble_json(target, self._file(members))
 
     def _file(self, members: list[ExpertEntry]) -> EnsembleFile:
         return EnsembleFile(
@@ -208,7 +233,34 @@ class Ensemble:
 
     def model_config(self, index: int) -> ModelConfig:
         """How to load expert ``index``."""
-        return ModelConfig(path=str(self.experts[index]), **self.loading)
+        own = self.expert_loading[index] if self.expert_loading else {}
+        return ModelConfig(path=str(self.experts[index]), **{**self.loading, **own})
+
+    def compatibility(self) -> Compatibility:
+        """Whether the experts share a tokenizer, and how they are combined; no weights are read.
+
+        Raises:
+            ModelError: an expert's tokenizer or configuration is missing.
+        """
+        configs = [self.model_config(k) for k in range(len(self.experts))]
+        key = repr((configs, self.template.chat))
+        if key not in self._known:
+            self._known[key] = check_compatibility(configs, self.template)
+        return self._known[key]
+
+    @property
+    def effective_config(self) -> EnsembleConfig:
+        """Rule and length norm as used: ``byte`` for experts with different tokenizers unless a norm was given."""
+        if self.compatibility().how("choice") == "tokens" or "length_norm" in self.config.model_fields_set:
+            return self.config
+        return self.config.model_copy(update={"length_norm": "byte"})
+
+    def tell(self, task: str, sink: EventSink) -> None:
+        """Send a message, once, about how experts that differ are combined for ``task``."""
+        text = self.compatibility().describe(task, self.effective_config.length_norm)
+        if text is not None and not self._told:
+            self._told = True
+            sink.event("message", level="info", text=text)
 
     def load_experts(self) -> list[LoadedModel]:
         """All experts in memory at once, adapters over one base: what decoding and ``rule: product`` need."""
@@ -219,13 +271,22 @@ class Ensemble:
         return load_models([self.model_config(k) for k in range(len(self.experts))], device)
 
     def encode(self, examples: Sequence[Example]) -> EncodedSplit:
-        """Tokenise examples as the ensemble was trained on them."""
+        """Tokenise examples as the ensemble was trained on them.
+
+        Raises:
+            ModelError: the experts have different tokenizers.
+        """
+        require_common_tokens(self.compatibility(), "do not read questions in the same tokens", self.task)
+        return self.encode_for(0, examples)
+
+    def encode_for(self, index: int, examples: Sequence[Example]) -> EncodedSplit:
+        """Tokenise examples for expert ``index``."""
         from ensemw2s.data.encode import encode_split
         from ensemw2s.models.info import configured_context_length
         from ensemw2s.models.load import load_tokenizer
 
-        tokenizer = load_tokenizer(self.model_config(0))
-        limit = configured_context_length(self.model_config(0))
+        tokenizer = load_tokenizer(self.model_config(index))
+        limit = configured_context_length(self.model_config(index))
         return encode_split(list(examples), tokenizer, self.template, self.task, limit)
 
     def score(self, examples: Sequence[Example], sink: EventSink | None = None) -> list[dict[str, Any]]:
@@ -251,10 +312,16 @@ class Ensemble:
                 )
         if not examples:
             return []
-        enc = self._encode_choices(examples)
-        found = self._choose(enc, sink)
+        from ensemw2s.ensemble.choosing import choose_options
+
+        if self.task != "choice":
+            raise DataError(
+                "This ensemble was trained with task: generate; it has no options to score.",
+                hint="Use `ew2s generate`.",
+            )
+        self.tell("choice", sink)
+        found, starts = choose_options(self, examples, sink)
         out = []
-        starts = enc.example_offsets
         for i, example in enumerate(examples):
             option = int(found.choices.option[i])
             row: dict[str, Any] = {
@@ -270,33 +337,6 @@ class Ensemble:
                 row["correct"] = option == example.answer_index
             out.append(row)
         return out
-
-    def _encode_choices(self, examples: Sequence[Example]) -> EncodedSplit:
-        if self.task != "choice":
-            raise DataError(
-                "This ensemble was trained with task: generate; it has no options to score.",
-                hint="Use `ew2s generate`.",
-            )
-        return self.encode(examples)
-
-    def _choose(self, enc: EncodedSplit, sink: EventSink) -> EnsembleChoices:
-        from ensemw2s.models.joint import score_joint, sequence_rows
-        from ensemw2s.models.load import opened_models
-        from ensemw2s.models.scoring import score_split
-
-        configs = [self.model_config(k) for k in range(len(self.experts))]
-        tables = [
-            score_split(config, enc, compute=self.compute, top_k=1, sink=sink, tag=f"expert {k}")
-            for k, config in enumerate(configs, start=1)
-        ]
-
-        product = None
-        if self.config.rule == "product" and len(configs) > 1:
-            rows = sequence_rows(enc, np.arange(enc.seq_example.size))
-            with opened_models(configs, self.compute) as models:
-                found = score_joint(models, self.alphas, enc, rows, rule="product", compute=self.compute)
-            product = found.target_logprob
-        return final_choices(tables, self.alphas, enc, self.config, product)
 
     def generate(
         self,
@@ -341,11 +381,12 @@ class Ensemble:
             sink: gets progress.
 
         Returns:
-            One dict a question: ``prompt``, ``text``, ``token_ids``, ``confidence``, ``margin``, ``ended`` (whether it
-            ended by itself) and, on request, ``agreement``.
+            One dict a question: ``prompt``, ``text``, ``token_ids`` (the first expert's, where tokenizers differ),
+            ``confidence``, ``margin``, ``ended`` (whether it ended by itself) and, on request, ``agreement``.
         """
         from ensemw2s.ensemble.writing import write_answers
 
+        self.tell("generate", sink or NullSink())
         return write_answers(
             self,
             examples,

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
+from ensemw2s.config.training import ModelConfig
 from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.errors import ModelError
 
 
 class ExpertEntry(BaseModel):
-    """One expert: its folder, relative to the file, and ``α_t``."""
+    """One expert: what it is, ``α_t``, and how it alone is loaded."""
 
     model_config = ConfigDict(extra="forbid")
-    path: str
+    path: str | None = None
+    """Its folder or GGUF file, relative to the file."""
+    name: str | None = None
+    """Instead of a path: any other name that ``models.weak.path`` takes, such as an id on the hub."""
     alpha: float
+    loading: dict[str, Any] = Field(default_factory=dict)
+    """Settings of this expert that go before the common ones; its revision belongs here."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ExpertEntry:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("an expert has either a path or a name")
+        return self
 
 
 class EnsembleFile(BaseModel):
@@ -37,11 +50,11 @@ class EnsembleFile(BaseModel):
     """How experts are loaded: the settings of ``models.weak`` without its path and revision."""
 
 
-def read_ensemble_file(path: Path) -> tuple[EnsembleFile, list[Path]]:
+def read_ensemble_file(path: Path) -> tuple[EnsembleFile, list[Path | str]]:
     """Read the file in a folder, or itself.
 
     Returns:
-        Its content, and the experts' folders.
+        Its content, and the experts: a path each, or a name.
 
     Raises:
         ModelError: the file or an expert's folder is missing, or the file is not valid.
@@ -54,10 +67,31 @@ def read_ensemble_file(path: Path) -> tuple[EnsembleFile, list[Path]]:
         )
     try:
         content = EnsembleFile.model_validate_json(file.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+        for member in content.experts:
+            ModelConfig(path="", **{**content.loading, **member.loading})
+    except (ValidationError, UnicodeDecodeError, TypeError) as error:
         raise ModelError(f"{file} is not a valid ensemble: {error}") from error
-    experts = [(file.parent / member.path).resolve() for member in content.experts]
+    experts = [member.name or (file.parent / str(member.path)).resolve() for member in content.experts]
     for expert in experts:
-        if not expert.is_dir():
+        if isinstance(expert, Path) and not (expert.is_dir() or (expert.suffix == ".gguf" and expert.is_file())):
             raise ModelError(f"{file} names the expert {expert}, which is missing.", hint="Was the folder moved?")
     return content, experts
+
+
+def write_ensemble_json(file: Path, content: EnsembleFile) -> Path:
+    """Write the file, to a temporary name first.
+
+    A length norm that nobody chose is left out: what it is depends on whether the experts share a tokenizer.
+
+    Returns:
+        Its path.
+    """
+    data = content.model_dump()
+    data["experts"] = [member.model_dump(exclude_defaults=True) for member in content.experts]
+    if "length_norm" not in content.ensemble.model_fields_set:
+        del data["ensemble"]["length_norm"]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(file)
+    return file

@@ -137,6 +137,116 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> AdapterFolders:
     return out
 
 
+CORPUS = [
+    "the cat sat on the mat, and the happy dog was unhappy",
+    "an unhappy cat is happier than the happiest dog on the mat",
+    "caf\u00e9 na\u00efve \u65e5\u672c \u65e5\u672c\u8a9e caf\u00e9s 2 3 1 sorted is 1 2 3",
+    "Is the dog happy? yes or no: yes. Is the cat unhappy? no.",
+]
+
+
+def _fast(backend: Any, **special: str) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def byte_level_tokenizer(eos: str = "<|end|>") -> Any:
+    """In the manner of GPT-2."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=310, initial_alphabet=alphabet, show_progress=False)
+    )
+    backend.add_special_tokens([eos])
+    return _fast(backend, eos_token=eos)
+
+
+def pieces_tokenizer() -> Any:
+    """In the manner of Llama 2: ``\u2581`` for spaces, bytes for what it does not know, ``<s>`` before a text."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["<unk>", "<s>", "</s>"]
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    spaces = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    backend.normalizer = spaces
+    backend.pre_tokenizer = pre_tokenizers.Split("\u2581", "merged_with_next")  # no token reaches over a space
+    ascii_only = [line.encode("ascii", "ignore").decode() for line in CORPUS]
+    backend.train_from_iterator(
+        ascii_only, trainers.BpeTrainer(vocab_size=140, special_tokens=special, show_progress=False)
+    )
+    trained = json.loads(backend.to_str())["model"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += [token for token in trained["vocab"] if token not in special]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    merges = [tuple(pair) for pair in trained["merges"]]
+    whole = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    whole.normalizer = spaces
+    whole.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    whole.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    whole.add_special_tokens(special)
+    return _fast(whole, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def unigram_tokenizer() -> Any:
+    """In the manner of T5; it has no tokens for bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=90, special_tokens=["</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    return _fast(backend, unk_token="<unk>", eos_token="</s>")
+
+
+def family_model(seed: int, size: int, eos: int) -> Any:
+    """A small random model that ends now and then."""
+    import torch
+    import transformers as t
+
+    torch.manual_seed(seed)
+    config = t.LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=128, initializer_range=0.25, vocab_size=size, eos_token_id=eos, bos_token_id=None,
+    )  # fmt: skip
+    model = t.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight[eos] *= 2.0
+    return model
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model folders: ``bytes``, ``pieces`` and ``unigram`` have different tokenizers.
+
+    ``padded`` is another model of ``bytes`` with more logits, ``other_end`` one with another end-of-sequence token.
+    """
+    from ensemw2s.models.quiet import quiet_transformers
+
+    root = tmp_path_factory.mktemp("families")
+    made = {
+        "bytes": (byte_level_tokenizer(), 0),
+        "pieces": (pieces_tokenizer(), 0),
+        "unigram": (unigram_tokenizer(), 0),
+        "padded": (byte_level_tokenizer(), 10),
+        "other_end": (byte_level_tokenizer("<|stop|>"), 0),
+    }
+    with quiet_transformers():
+        for seed, (name, (tokenizer, padding)) in enumerate(made.items()):
+            family_model(seed, len(tokenizer) + padding, tokenizer.eos_token_id).save_pretrained(root / name)
+            tokenizer.save_pretrained(root / name)
+    return {name: root / name for name in made}
+
+
 class Hub(ThreadingHTTPServer):
     """As much of the Hugging Face hub as its client needs to upload folders and to fetch them again."""
 
