@@ -141,11 +141,13 @@ class Terminal:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def waited(self) -> float:
-        """Seconds that the program's main thread has been ready to run but waited for a processor."""
-        with contextlib.suppress(OSError):
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
-        return 0.0
+    def ran(self) -> float:
+        """Seconds that all its threads have run, to the nanosecond where the kernel counts so."""
+        total = 0.0
+        for thread in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(thread.read_text().split()[0]) / 1e9
+        return total
 
     def memory(self) -> tuple[float, float]:
         """Resident memory in MB, now and at most."""

@@ -13,7 +13,20 @@ from typing import Annotated, Any
 
 import typer
 
-from ensemw2s.cli.commands import bench, config, data, doctor, export, lm_eval, pipeline, report, runs, sweep, use
+from ensemw2s.cli.commands import (
+    bench,
+    combine,
+    config,
+    data,
+    doctor,
+    export,
+    lm_eval,
+    pipeline,
+    report,
+    runs,
+    sweep,
+    use,
+)
 from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
@@ -45,6 +58,7 @@ app = typer.Typer(
 pipeline.register(app)
 sweep.register(app)
 use.register(app)
+combine.register(app)
 report.register(app)
 export.register(app)
 lm_eval.register(app)

@@ -19,7 +19,9 @@ from ensemw2s.errors import EXIT_FAILED
 
 _NEEDED = ("torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "safetensors", "pydantic")
 _NEEDED_TOO = ("peft", "matplotlib", "psutil", "rich", "typer", "textual")
-_OPTIONAL = ("triton", "tensorboard", "wandb", "trackio", "deepspeed")
+#: Where sweeps go that are described by a file.
+SWEEPS = Path("sweeps")
+_OPTIONAL = ("triton", "tensorboard", "wandb", "trackio", "deepspeed", "textual-serve", "nvidia-ml-py")
 
 
 def _version(package: str) -> str | None:
@@ -89,6 +91,31 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def found_runs() -> dict[str, Any]:
+    """What there is where runs and sweeps go by default."""
+    from ensemw2s.cli.rundirs import runs_root
+    from ensemw2s.runs.listing import list_runs, list_sweeps
+
+    root = runs_root()
+    runs = list_runs(root)
+    sweeps = [sweep for folder in dict.fromkeys((root, SWEEPS)) for sweep in list_sweeps(folder)]
+    return {
+        "folder": str(root),
+        "runs": len(runs),
+        "running": sum(run.state == "running" for run in runs),
+        "sweeps": [
+            {
+                "path": str(s.path),
+                "state": s.state,
+                "total": s.total,
+                "finished": s.count("finished"),
+                "failed": s.failed,
+            }
+            for s in sweeps
+        ],
+    }
+
+
 def examine() -> dict[str, Any]:
     """Everything about the installation, and under ``problems`` what keeps it from working."""
     from ensemw2s import __version__
@@ -108,6 +135,7 @@ def examine() -> dict[str, Any]:
         "kernels": _kernels,
         "embedded": _embedded,
         "machine": _machine,
+        "runs": found_runs,
     }
     for name, part in parts.items():
         try:
@@ -155,10 +183,23 @@ def describe(found: dict[str, Any]) -> list[str]:
         memory = f"{machine['memory_free'] / 2**30:.1f} of {machine['memory'] / 2**30:.1f} GiB memory free"
         rows.append(("Machine", f"{machine['system']}, {machine['cores']} cores"))
         rows.append(("", f"{memory}, {machine['disk_free'] / 2**30:.1f} GiB disk free here"))
+    if found["runs"]:
+        rows += run_rows(found["runs"])
     lines = [line for title, text in rows for line in _wrapped(title, text)]
     if found["problems"]:
         return [*lines, *(f"PROBLEM       {problem}" for problem in found["problems"])]
     return [*lines, "No problems found."]
+
+
+def run_rows(runs: dict[str, Any]) -> list[tuple[str, str]]:
+    """Title and text of what there is to continue or to watch."""
+    count = runs["runs"]
+    text = f"{count or 'no'} run{'s' * (count != 1)} in {runs['folder']}"
+    rows = [("Runs", text + (f", {runs['running']} running" if runs["running"] else ""))]
+    for sweep in runs["sweeps"]:
+        done = f"{sweep['finished']}/{sweep['total']} done" + (f", {sweep['failed']} failed" if sweep["failed"] else "")
+        rows.append(("Sweep", f"{sweep['path']}: {sweep['state']}, {done}"))
+    return rows
 
 
 def _wrapped(title: str, text: str) -> list[str]:

@@ -14,8 +14,10 @@ from ensemw2s.cli.terminal import shell_path, terminal
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from ensemw2s.runs import RunInfo
+    from ensemw2s.runs.listing import SweepInfo
 
 _COLORS = {"running": "cyan", "finished": "green", "failed": "red", "dead": "red", "incomplete": "yellow"}
 #: Arms whose accuracy a listing shows, as far as there is room.
@@ -31,30 +33,45 @@ def list_(
 ) -> None:
     """List runs."""
     from ensemw2s.cli.rundirs import runs_root
-    from ensemw2s.runs import list_runs
+    from ensemw2s.runs.listing import SweepInfo, is_sweep, list_runs, list_sweeps
 
     folder = runs_root() if root is None else root
-    runs = list_runs(folder)
+    runs, sweeps = list_runs(folder), list_sweeps(folder)
     if as_json:
-        terminal.json([run.to_json() for run in runs])
+        entries: list[RunInfo | SweepInfo] = [*runs, *sweeps]
+        entries.sort(key=lambda entry: entry.updated or 0.0, reverse=True)
+        terminal.json(
+            [{"kind": "sweep" if isinstance(entry, SweepInfo) else "run", **entry.to_json()} for entry in entries]
+        )
         return
-    if not runs:
+    if not runs and not sweeps:
         terminal.say(f"There are no runs in {folder}.")
         terminal.next("ew2s run --preset tiny")
         return
-    terminal.render(_table(runs))
+    # one sweep is listed run by run; among other runs it is one row
+    terminal.render(_table(runs, sweeps, whole=is_sweep(folder)))
+    terminal.next(_hint(runs, sweeps, whole=is_sweep(folder)))
+
+
+def _hint(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> str:
+    """The command that is likely to come next."""
     unfinished = [run for run in runs if run.unfinished]
     if unfinished:
         where = shell_path(unfinished[0].path)
-        terminal.next(f"ew2s run --config {where}/config.yaml --out {where}")
-    else:
-        terminal.next(f"ew2s report {shell_path(runs[0].path)}")
+        return f"ew2s run --config {where}/config.yaml --out {where}"
+    if sweeps and (whole or not runs or (sweeps[0].updated or 0.0) > (runs[0].updated or 0.0)):
+        where = shell_path(sweeps[0].path)
+        if not whole:
+            return f"ew2s runs list {where}"
+        return f"ew2s {'report' if (sweeps[0].path / 'sweep.json').exists() else 'dashboard'} {where}"
+    return f"ew2s report {shell_path(runs[0].path)}"
 
 
-def _table(runs: list[RunInfo]) -> Table:
+def _table(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
+
+    from ensemw2s.runs.listing import by_name
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("run", overflow="fold", min_width=24)
@@ -62,11 +79,38 @@ def _table(runs: list[RunInfo]) -> Table:
         table.add_column(title, no_wrap=True)
     for _, title in _SHOWN:
         table.add_column(f"{title}\nID/OOD", justify="right", no_wrap=True)
-    for run in runs:
-        state = Text(run.state, style=_COLORS[run.state])
-        facts = [run.preset or "", "" if run.seed is None else str(run.seed), _ago(run.updated)]
-        table.add_row(run.name, state, *facts, *(_pair(run, arm) for arm, _ in _SHOWN))
+    rows = [(run.updated or 0.0, [_run_row(run, run.name)]) for run in runs]
+    for sweep in sweeps:
+        members = sorted(sweep.runs, key=by_name) if whole else []
+        own = [_run_row(run, f"  {run.cell}/{run.path.name}") for run in members]
+        rows.append((sweep.updated or 0.0, [_sweep_row(sweep), *own]))
+    for _, group in sorted(rows, key=lambda row: row[0], reverse=True):
+        for cells in group:
+            table.add_row(*cells)
     return table
+
+
+def _run_row(run: RunInfo, name: str) -> list[Text]:
+    facts = [run.preset or "", "" if run.seed is None else str(run.seed), _ago(run.updated)]
+    return [
+        _text(name),
+        _text(run.state, _COLORS[run.state]),
+        *map(_text, [*facts, *(_pair(run, a) for a, _ in _SHOWN)]),
+    ]
+
+
+def _sweep_row(sweep: SweepInfo) -> list[Text]:
+    """A sweep as one row; its progress is below its name."""
+    presets = {run.preset or "" for run in sweep.runs}
+    facts = [presets.pop() if len(presets) == 1 else "", "", _ago(sweep.updated)]
+    name = _text(f"sweep {sweep.name}").append(f"\n  {sweep.progress}", style="dim")
+    return [name, _text(sweep.state, _COLORS[sweep.state]), *map(_text, facts)]
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(text, style=style)
 
 
 def _pair(run: RunInfo, arm: str) -> str:
@@ -95,14 +139,19 @@ def register(app: typer.Typer) -> None:
         "list",
         help=help_text(
             "List runs with their state and accuracy.",
-            ["ew2s runs list", "ew2s runs list /data/runs --json"],
-            "The most recently active run comes first.",
+            [
+                "ew2s runs list",
+                "ew2s runs list /data/runs --json",
+                "ew2s runs list sweeps/levels   # the runs of a sweep",
+            ],
+            "The most recently active run comes first. A sweep is one row with its progress; name its folder to see "
+            "its runs (--json always has them).",
             "  running     its process is alive\n"
             "  finished    results.json is there\n"
             "  failed      an error ended it\n"
             "  dead        its process is gone without a word\n"
             "  incomplete  interrupted, or stopped after an earlier phase",
-            "The same command continues failed, dead and incomplete runs.",
+            "The same command continues failed, dead and incomplete runs and sweeps.",
         ),
     )(list_)
     app.add_typer(group, name="runs")

@@ -23,7 +23,9 @@ from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.dialogs import Help, Leaving
 from ensemw2s.cli.dashboard.export import clean_svg, safe_folder, save, to_csv
+from ensemw2s.cli.dashboard.fresh import Garbage, Refresher
 from ensemw2s.cli.dashboard.look import CSS, DARK, LIGHT
+from ensemw2s.cli.dashboard.panel import BoxPanel
 from ensemw2s.cli.dashboard.replay import ReplayFollower
 from ensemw2s.cli.dashboard.screen import SETTLED, Changed, Main, settle_memory
 from ensemw2s.cli.dashboard.status import headline
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 SMALLEST = (60, 15)
 BOXED = (100, 30)
 WIDE = 110
-#: Seconds of rest after which Textual's own theme follows another choice.
-THEME_AFTER = 0.7
+#: Seconds without a key after which Textual's own theme follows another choice.
+THEME_AFTER = 1.0
 
 
 class Dashboard(App[str]):
@@ -66,6 +68,7 @@ class Dashboard(App[str]):
         self.folder = folder or Path.cwd()
         self.beside = beside
         self.views = [view(self.context) for view in VIEWS]
+        self.main = Main(id="_default")
         self.head = Head()
         self.nav = NavBar([view.name_ for view in self.views])
         self.switcher = ContentSwitcher(id="views", initial=self.views[0].id)
@@ -74,14 +77,20 @@ class Dashboard(App[str]):
         self.leaving = Leaving()
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
-        self.updates = 0
         self._keys_for: tuple[object, ...] = ()
+        self._fresh = Refresher(self._show_edges, self._seen, self.context)
+        self._garbage = Garbage()
         self._theming: Timer | None = None
 
     @property
     def view(self) -> View:
         """The view that is shown."""
         return next((view for view in self.views if view.id == self.switcher.current), self.views[0])
+
+    @property
+    def updates(self) -> int:
+        """How often everything that is seen was brought up to date."""
+        return self._fresh.rounds
 
     @property
     def replay(self) -> ReplayFollower | None:
@@ -103,30 +112,32 @@ class Dashboard(App[str]):
 
     def get_default_screen(self) -> Screen[None]:
         """See :class:`Main`."""
-        return Main(id="_default")
+        return self.main
 
     def on_mount(self) -> None:
         """Begin to read."""
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self._apply_theme()
-        self.nav.dark = self.context.dark
+        self._colour()
         self._fit(self.size.width, self.size.height)
         self.watcher.on_change = self._notice
         self.watcher.start()
+        self.run_worker(self._fresh.run())
         self.set_interval(1.0, self._tick)
         self.set_timer(SETTLED, settle_memory)
         self._focus_first()
 
     def on_unmount(self) -> None:
         """Stop reading."""
-        self.watcher.on_change = _nothing
+        self.watcher.on_change = lambda: None
         self.watcher.stop()
 
     async def on_event(self, event: events.Event) -> None:
         """A key has priority over reading."""
         if isinstance(event, events.Key):
             self.watcher.give_way()
+            self._fresh.key_at = time.monotonic()
         await super().on_event(event)
 
     def _notice(self) -> None:
@@ -135,8 +146,7 @@ class Dashboard(App[str]):
 
     @on(Changed)
     def _changed(self) -> None:
-        self.updates += 1
-        self.refresh_all()
+        self._fresh.want()
 
     def _tick(self) -> None:
         model = self.watcher.model
@@ -145,17 +155,26 @@ class Dashboard(App[str]):
                 model.now = max(model.now, time.time()) if model.now == model.now else time.time()
         if self.beside is not None:
             self.beside.poll()
-        self.refresh_all(tick=model.life == "running")
+        self._garbage.tidy(self._fresh.key_at)
+        self._fresh.want(tick=model.life == "running")
 
     def refresh_all(self, tick: bool = False) -> None:
-        """Redraw the panels that are seen and whose part of the model changed."""
+        """Redraw all that is seen and whose part of the model changed, at once."""
+        self._show_edges()
+        for panel in self._seen():
+            panel.show(self.context, tick)
+
+    def _show_edges(self) -> None:
+        """The first and the last lines; the few words of a small terminal."""
         self.watcher.want_runs = self.view.name_ == "Runs"
         self.head.show(self.context, tick=True)
         self._show_keys()
         if self.small:
             self._say_small()
-        else:
-            self.view.refresh_panels(tick)
+
+    def _seen(self) -> list[BoxPanel]:
+        """The panels that are seen."""
+        return [] if self.small else self.view.seen()
 
     def _show_keys(self) -> None:
         charts = self.view.shows_charts
@@ -193,7 +212,7 @@ class Dashboard(App[str]):
         self._fit(event.size.width, event.size.height)
 
     def _fit(self, width: int, height: int) -> None:
-        main = self.screen_stack[0]
+        main = self.main
         main.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
         self.context.boxed = width >= BOXED[0] and height >= BOXED[1]
         main.set_class(not self.context.boxed, "-compact")
@@ -210,6 +229,11 @@ class Dashboard(App[str]):
 
     def _apply_theme(self) -> None:
         self.theme = (DARK if self.context.dark else LIGHT).name
+
+    def _colour(self) -> None:
+        """Tell those that are no panels which theme it is."""
+        self.main.dark = self.nav.dark = self.context.dark
+        self.nav.refresh()
 
     def _focus_first(self) -> None:
         panel = self.view.first_panel()
@@ -231,8 +255,11 @@ class Dashboard(App[str]):
             if self.watcher.want_runs:
                 self.watcher.poke()
             self._focus_first()
-            self.refresh_all(tick=True)
-            self.call_after_refresh(self.refresh_all)
+            self._show_edges()
+            for panel in self._seen():  # what was painted before is seen at once, the news right after it
+                if not panel.shows(self.context):
+                    panel.show(self.context)
+            self.call_after_refresh(self._fresh.want, tick=True, soon=True)
 
     @on(NavBar.Picked)
     def _picked(self, event: NavBar.Picked) -> None:
@@ -304,13 +331,19 @@ class Dashboard(App[str]):
     def action_dark(self) -> None:
         """The other theme."""
         self.context.dark = not self.context.dark
-        self.nav.dark = self.context.dark
-        self.nav.refresh()
+        self._colour()
         self.refresh_all()
-        # what Textual draws itself (search lines, notices, the palette) takes longer, and is rarely seen
+        self._theme_later()
+
+    def _theme_later(self) -> None:
+        """What Textual draws itself (search lines, notices, the palette) takes longer, and is rarely seen."""
         if self._theming is not None:
             self._theming.stop()
-        self._theming = self.set_timer(THEME_AFTER, self._apply_theme)
+        left = self._fresh.key_at + THEME_AFTER - time.monotonic()
+        if left <= 0.0:
+            self._apply_theme()
+        else:
+            self._theming = self.set_timer(left, self._theme_later)
 
     def action_latest(self) -> None:
         """Show the latest run, and newer ones as they begin."""
@@ -328,6 +361,8 @@ class Dashboard(App[str]):
 
     def action_csv(self) -> None:
         """Save the data shown as CSV."""
+        for panel in self.view.panels:  # those that have no place on the screen, too
+            panel.show(self.context)
         tables = self.view.export_rows()
         if not tables:
             self.notify("There is no data here yet.", severity="warning")
@@ -360,14 +395,5 @@ class Dashboard(App[str]):
         """What the command palette offers."""
         for place, view in enumerate(self.views):
             yield SystemCommand(view.name_, view.__doc__ or "", partial(self.action_view, place))
-        yield SystemCommand("Help", "All keys", self.action_help)
-        yield SystemCommand("Full screen", "The panel with the focus alone, and back", self.action_full)
-        yield SystemCommand("Dark or light", "The other theme", self.action_dark)
-        yield SystemCommand("Save picture", "The screen as SVG", self.action_picture)
-        yield SystemCommand("Export CSV", "The data shown", self.action_csv)
-        yield SystemCommand("Latest run", "And newer ones as they begin", self.action_latest)
-        yield SystemCommand("Quit", "Leave; the run goes on", self.action_leave)
-
-
-def _nothing() -> None:
-    """What the watcher calls when nobody looks any more."""
+        for name, what, action in keys.COMMANDS:
+            yield SystemCommand(name, what, partial(self.run_action, action))

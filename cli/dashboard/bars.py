@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual import events
 from textual.message import Message
 from textual.strip import Strip
@@ -11,11 +10,10 @@ from textual.widget import Widget
 from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.fields import known
 from ensemw2s.cli.dashboard.names import ago, clock
-from ensemw2s.cli.dashboard.palette import style
 from ensemw2s.cli.dashboard.panel import Panel, to_strip
 from ensemw2s.cli.dashboard.status import LIFE_MARKS
 from ensemw2s.cli.dashboard.summary import forecast
-from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, line_width, plain
+from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, line_width, plain, width_of
 
 _LIFE_STYLES = {
     "running": "bold reverse blue", "finished": "bold reverse good", "failed": "bold reverse bad",
@@ -76,8 +74,13 @@ def head_line(context: Context, width: int) -> Line:
     right = _times(context)
     for detail in details:
         rest = width - line_width(left) - line_width(right) - 1
+        text, key = detail
+        if key == "blue" and width_of(text) > rest:  # half a bar says nothing: the count alone
+            text = "  " + text.split()[-1]
+            if width_of(text) > rest:
+                continue
         if rest >= 6:
-            left.append((cut(detail[0], rest), detail[1]))
+            left.append((cut(text, rest), key))
     gap = width - line_width(left) - line_width(right)
     return left if gap < 1 else [*left, (" " * gap, "dim"), *right]
 
@@ -141,13 +144,12 @@ class KeyBar(Widget):
             del entries[-2]
         return entries
 
-    def render(self) -> Text:
+    def render_line(self, y: int) -> Strip:
         """The line."""
-        text = Text(no_wrap=True, overflow="crop")
+        line: Line = []
         for key, what, _ in self._fitting():
-            text.append(f" {key}", style("bold blue", self.dark, "edge"))
-            text.append(f" {what} ", style("text", self.dark, "edge"))
-        return text
+            line += [(f" {key}", "bold blue"), (f" {what} ", "text")]
+        return to_strip(line, self.size.width, self.dark, ground="edge")
 
     def on_click(self, event: events.Click) -> None:
         """Press the key under the mouse."""
@@ -188,12 +190,9 @@ class NavBar(Widget):
             parts.append((f" {place} {shown} ", "bold reverse text" if name == self.current else "dim", name))
         return parts
 
-    def render(self) -> Text:
+    def render_line(self, y: int) -> Strip:
         """The bar."""
-        text = Text(no_wrap=True, overflow="crop")
-        for label, key, _ in self._parts():
-            text.append(label, style(key, self.dark))
-        return text
+        return to_strip([(label, key) for label, key, _ in self._parts()], self.size.width, self.dark)
 
     def on_click(self, event: events.Click) -> None:
         """Pick the view under the mouse."""

@@ -23,6 +23,7 @@ HELP = help_text(
     [
         "ew2s dashboard                          # the latest run below runs/",
         "ew2s dashboard runs/2026-…-tiny         # one run, going on or over",
+        "ew2s dashboard sweeps/levels            # the runs of a sweep",
         "ew2s dashboard --once                   # a plain status, once",
         "ew2s dashboard runs/… --replay --speed 50",
         "ew2s dashboard user@host:project/runs   # over ssh",
@@ -36,7 +37,9 @@ def dashboard(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN or ROOT]", help="A run directory, a folder with runs, or user@host:path.", show_default=False
+            metavar="[RUN or ROOT]",
+            help="A run directory, a folder with runs, a sweep, or user@host:path.",
+            show_default=False,
         ),
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print a plain status and end.")] = False,
@@ -62,22 +65,28 @@ def dashboard(
         return
     from ensemw2s.cli.dashboard.escape import quicken
 
-    os.environ.setdefault("TEXTUAL_FPS", "120")  # a key waits half as long for the next painting
+    os.environ.setdefault("TEXTUAL_FPS", "240")  # a key waits 4 ms at most for the next painting
     quicken()
     from ensemw2s.cli.dashboard.app import Dashboard
     from ensemw2s.cli.dashboard.watch import Watcher
+    from ensemw2s.cli.dashboard.web import end_with_server, in_browser
 
     sys.setswitchinterval(0.001)  # the reading thread gives way to the screen sooner
-    gc.set_threshold(20_000, 20, 50)  # keys do not wait for the garbage of every few hundred log lines
-    Dashboard(Watcher(target, follower), dark=not light).run()
+    gc.set_threshold(5_000, 4, 10_000)  # 3 ms at once; the rest is looked at when nobody types (``fresh.Garbage``)
+    watcher = Watcher(target, follower)
+    if in_browser():
+        end_with_server(watcher.stop)
+    Dashboard(watcher, dark=not light).run()
 
 
 def interactive() -> bool:
     """Whether somebody can see and use a full screen: Textual draws to stderr and reads from stdin.
 
-    A browser is one, too: ``textual-serve`` names the driver for it.
+    A browser is one, too.
     """
-    if "web_driver" in os.environ.get("TEXTUAL_DRIVER", ""):
+    from ensemw2s.cli.dashboard.web import in_browser
+
+    if in_browser():
         return True
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 

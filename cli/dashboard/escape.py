@@ -2,18 +2,24 @@
 
 Most terminals send the same byte for the key Escape and for the beginning of an arrow key. Textual waits for what
 follows, and looks only every 0.1 s whether the wait is over, so Escape takes up to twice that.
+
+How long it waits is a setting (``ESCDELAY``); how often it looks is a number inside of its Linux driver, and a driver
+of one's own would have to repeat the driver's loop with Textual's private parser. So the module that the driver waits
+with is replaced by one that looks more often. Where a later Textual waits otherwise, this has no effect.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import selectors
-from types import SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 #: Milliseconds that Escape waits for the rest of a key; seconds between two looks, and how many after each key.
-WAIT_MS = 20
-LOOK_EVERY = 0.01
-LOOKS = 5
+WAIT_MS = 10
+LOOK_EVERY = 0.004
+LOOKS = 6
 
 
 class _Selector(selectors.SelectSelector):
@@ -32,12 +38,25 @@ class _Selector(selectors.SelectSelector):
         return ready
 
 
-def quicken() -> None:
-    """Make Escape answer within 50 ms; call it before Textual is loaded. ``ESCDELAY`` in the environment counts."""
+class _Selectors(ModuleType):
+    """The module ``selectors`` with another ``SelectSelector``; everything else is the module's own."""
+
+    SelectSelector = _Selector
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(selectors, name)
+
+
+def quicken(driver: str = "textual.drivers.linux_driver") -> None:
+    """Make Escape answer within 50 ms; call it before Textual is loaded. ``ESCDELAY`` in the environment counts.
+
+    Args:
+        driver: the module that reads keys.
+    """
     os.environ.setdefault("ESCDELAY", str(WAIT_MS))
     try:
-        from textual.drivers import linux_driver
-    except ImportError:  # Windows tells Escape apart
+        found = importlib.import_module(driver)
+    except ImportError:  # Windows tells Escape apart; a later Textual may have another driver
         return
-    # the driver's own name for the module, nobody else's; without effect where a later Textual reads keys otherwise
-    vars(linux_driver)["selectors"] = SimpleNamespace(SelectSelector=_Selector, EVENT_READ=selectors.EVENT_READ)
+    if vars(found).get("selectors") is selectors:
+        vars(found)["selectors"] = _Selectors("selectors")

@@ -11,7 +11,7 @@ from ensemw2s.cli.dashboard.fields import NAN
 from ensemw2s.cli.dashboard.fold import fold_events
 from ensemw2s.cli.dashboard.fold_metrics import fold_metrics
 from ensemw2s.cli.dashboard.history import HistoryReader
-from ensemw2s.cli.dashboard.model import Life, RunModel
+from ensemw2s.cli.dashboard.model import Life, Message, RunModel
 from ensemw2s.cli.dashboard.names import ago
 from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.runs import EventReader, read_heartbeat
@@ -162,6 +162,9 @@ class RunFollower:
         if (life, note) != (self.model.life, self.model.life_note):
             if life != self.model.life and life in ("finished", "failed", "dead", "gone"):
                 self.model.touch("stages")
+            if self.model.life == "running" and life in ("dead", "gone", "interrupted"):
+                self.model.messages.append(Message(self.model.now, "warning", note))  # the first line may be too short
+                self.model.touch("messages")
             self.model.life, self.model.life_note = life, note
             self.model.touch("run")
 

@@ -23,6 +23,17 @@ LINE = (
     ("q", "Quit", "leave"),
 )
 
+#: What the command palette offers besides the views: name, what it does, action.
+COMMANDS = (
+    ("Help", "All keys", "help"),
+    ("Full screen", "The panel with the focus alone, and back", "full"),
+    ("Dark or light", "The other theme", "dark"),
+    ("Save picture", "The screen as SVG", "picture"),
+    ("Export CSV", "The data shown", "csv"),
+    ("Latest run", "And newer ones as they begin", "latest"),
+    ("Quit", "Leave; the run goes on", "leave"),
+)
+
 #: Actions that count only in some views.
 _ONLY_IN = {
     "step": ("Tokens", "Labelling"),

@@ -152,7 +152,9 @@ class LinesPanel(BoxPanel):
         self.cursor = min(max(0, item), count - 1)
         places = [place for place, found in enumerate(self.items) if found == self.cursor]
         height = max(1, self.inner[1])
-        first = 0 if self.cursor == 0 else places[0]  # headings above the first item come with it
+        first = places[0]
+        while first > 0 and self.items[first - 1] is None:  # headings above an item come with it
+            first -= 1
         if first < self.top:
             self.top = first
         elif places[-1] >= self.top + height:

@@ -47,6 +47,9 @@ Screen { background: $background; color: $foreground; layers: base top; }
 Screen.-small #views, Screen.-small #nav, Screen.-small #keys { display: none; }
 Screen.-small #small { display: block; }
 
+/* what only holds panels is not painted at all */
+#views, .view, .box { visibility: hidden; }
+BoxPanel, .search { visibility: visible; }
 BoxPanel { width: 1fr; height: 1fr; background: $background; }
 .box { width: 1fr; height: 1fr; layout: vertical; }
 .-hidden { display: none !important; }
@@ -71,6 +74,10 @@ Screen.-compact .view.-solo #newest-loss.-solo-panel { display: block; }
 Screen.-narrow #overview { layout: vertical; }
 Screen.-narrow #overview-left { width: 1fr; height: 9fr; }
 Screen.-narrow #overview-right { width: 1fr; height: 12fr; }
+/* as much room for the stages as the table leaves */
+Screen.-compact.-narrow #overview-left { height: 1fr; }
+Screen.-compact.-narrow #overview-right { height: auto; max-height: 58%; min-height: 5; }
+Screen.-compact.-narrow #comparison { height: auto; max-height: 100%; }
 Screen.-compact #stages { height: 1fr; min-height: 3; max-height: 100%; }
 Screen.-compact #messages { height: 3; }
 

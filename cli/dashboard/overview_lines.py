@@ -20,7 +20,7 @@ from ensemw2s.cli.dashboard.summary import (
     share,
     stage_seconds,
 )
-from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit, wrap
+from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit, line_width, wrap
 
 STATE_STYLES = {
     "done": "good", "kept": "good", "running": "bold blue", "waiting": "faint", "skipped": "faint",
@@ -90,16 +90,11 @@ def _running_line(stage: Stage, model: RunModel, plan: Forecast, width: int) -> 
     if known(left) and left > 0:
         tail += f"  ≈{clock(left)} left"
     room = max(0, width - 4 - len(tail) - 1)
-    name = cut(clean(what), max(8, room - 11))
-    progress = bar(done, min(30, max(0, room - len(name) - 3)))
-    return [
-        ("  └ ", "axis"),
-        (name + " ", "bold text"),
-        ("▕", "axis"),
-        (progress, "blue"),
-        ("▏", "axis"),
-        (tail, "dim"),
-    ]
+    line: Line = [("  └ ", "axis"), (cut(clean(what), room) + " ", "bold text")]
+    left_over = room - line_width(line[1:]) - 2
+    if left_over >= 4:  # the per cent say the same where there is no room for a bar
+        line += [("▕", "axis"), (bar(done, min(30, left_over)), "blue"), ("▏", "axis")]
+    return [*line, (tail, "dim")]
 
 
 class _Axis:

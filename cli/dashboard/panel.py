@@ -40,14 +40,20 @@ class Panel:
     context: Context | None = None
     _stamp: tuple[object, ...] = BAD_STAMP
 
-    def show(self, context: Context, tick: bool = False) -> None:
-        """Redraw if something changed."""
+    def show(self, context: Context, tick: bool = False) -> bool:
+        """Redraw if something changed; whether that was so."""
         self.context = context
         stamp = context.stamp(self.parts, machine=self.machine, runs=self.runs)
-        if stamp != self._stamp or (tick and self.ticking):
-            self._stamp = stamp
-            with context.model.lock:
-                self.rebuild(context)
+        if stamp == self._stamp and not (tick and self.ticking):
+            return False
+        self._stamp = stamp
+        with context.model.lock:
+            self.rebuild(context)
+        return True
+
+    def shows(self, context: Context) -> bool:
+        """Whether the same run and choices are shown already, if not its newest state."""
+        return self._stamp[:1] == context.stamp(())[:1] and self._stamp[2:4] == context.stamp(())[2:4]
 
     def rebuild(self, context: Context) -> None:
         """Take what is needed from the model, and refresh."""
@@ -67,6 +73,8 @@ class BoxPanel(Panel, Widget, can_focus=True):
         super().__init__(id=id)
         self._strips: list[Strip] = []
         self._painted_for: tuple[object, ...] = ()
+        self._body: list[list[Segment]] = []
+        self._body_for: tuple[object, ...] = ()
 
     def title_line(self) -> Line:
         """What the upper edge says."""
@@ -102,8 +110,13 @@ class BoxPanel(Panel, Widget, can_focus=True):
 
     def repaint(self) -> None:
         """Paint anew."""
-        self._painted_for = ()
+        self._painted_for = self._body_for = ()
         self.refresh()
+
+    def prepare(self) -> None:
+        """Paint now what is painted otherwise when the screen is, together with everything else."""
+        if self.size:
+            self.painted()
 
     def on_resize(self, event: events.Resize) -> None:
         """Nothing to do: what is painted is always of the present size."""
@@ -114,7 +127,10 @@ class BoxPanel(Panel, Widget, can_focus=True):
         wanted = (self.size, frame)
         if self._painted_for != wanted:
             width, height = self.inner
-            body = self.body(width, height) if width > 0 and height > 0 else []
+            if self._body_for != (self.inner, frame.dark):  # another focus changes the frame alone
+                self._body = self.body(width, height) if width > 0 and height > 0 else []
+                self._body_for = (self.inner, frame.dark)
+            body = self._body
             frame = Frame(frame.boxed, frame.focused, frame.plain, frame.dark, self.thumb(height))
             strips = paint(self.title_line(), self.note_line(), body, self.size, frame)
             if frame.plain:

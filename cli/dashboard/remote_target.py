@@ -16,7 +16,8 @@ from ensemw2s.cli.dashboard.ssh import Shell, SshError, remote_path
 from ensemw2s.cli.dashboard.target import Remote, RunIndex
 from ensemw2s.errors import InputError
 from ensemw2s.runs import RunInfo
-from ensemw2s.runs.files import write_json
+from ensemw2s.runs.files import write_json, write_text
+from ensemw2s.runs.listing import CELLS, SweepInfo
 
 SCAN_EVERY = 5.0
 #: Only so many runs are looked at, the most recently written ones.
@@ -26,7 +27,8 @@ ALIVE_WITHIN = 15.0
 
 _SCAN = """
 date +%s
-ls -td */events.jsonl */*/events.jsonl 2>/dev/null | head -n {most} | while IFS= read -r e; do
+e=events.jsonl
+ls -td */$e */*/$e cells/*/*/$e */cells/*/*/$e 2>/dev/null | head -n {most} | while IFS= read -r e; do
 d=${{e%/events.jsonl}}; echo "$d"; wc -c < "$e"
 [ -f "$d/results.json" ] && echo results || echo -
 [ -f "$d/heartbeat" ] && tr -d '\\n' < "$d/heartbeat"; echo
@@ -65,6 +67,7 @@ class RemoteTarget:
         self._single: str | None = None
         self._found: list[_Found] = []
         self._sizes: dict[str, int] = {}
+        self._stamps: dict[str, bytes] = {}
         self._index = RunIndex()
         self._clock = OtherClock()
         self._next = float("-inf")
@@ -121,9 +124,15 @@ class RemoteTarget:
         self._scan()
         try:
             self._mirror()
+            self._mirror_sweeps()
         except SshError as error:
             self._problem = f"{self.remote.host}: {error}"
-        return self._index.refresh(self.root)
+        return self._index.refresh(self.root, posixpath.basename(self._base.rstrip("/")))
+
+    @property
+    def sweeps(self) -> list[SweepInfo]:
+        """The sweeps that the listed runs belong to."""
+        return self._index.sweeps
 
     def look_again(self) -> None:
         """Do not wait until the next look is due."""
@@ -192,6 +201,17 @@ class RemoteTarget:
         for name in [name for name in self._sizes if name not in wanted]:
             del self._sizes[name]
             shutil.rmtree(self.root / name, ignore_errors=True)
+
+    def _mirror_sweeps(self) -> None:
+        """What sweeps tell of the runs that have not begun."""
+        sweeps = {"/".join(parts[:-3]) for run in self._found if (parts := run.name.split("/"))[-3:-2] == [CELLS]}
+        for sweep in sorted(sweeps):
+            path = remote_path(posixpath.join(self._base, sweep, "sweep.json"))
+            stamp = self._shell.ask(f"cksum < {path} 2>/dev/null; true")
+            if stamp != self._stamps.get(sweep):
+                data = self._shell.ask(f"cat -- {path} 2>/dev/null; true")
+                write_text(self.root / sweep / "sweep.json", data.decode("utf-8", "replace"))
+                self._stamps[sweep] = stamp
 
     def close(self) -> None:
         """End the connection and remove the mirror."""

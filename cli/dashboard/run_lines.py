@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from ensemw2s.cli.dashboard.context import Context
@@ -12,8 +13,9 @@ from ensemw2s.cli.dashboard.model import RunModel
 from ensemw2s.cli.dashboard.names import ago, arm_name, percent, size, sort_arms
 from ensemw2s.cli.dashboard.palette import CYCLE
 from ensemw2s.cli.dashboard.status import LIFE_MARKS
-from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit
+from ensemw2s.cli.dashboard.text import Line, bar, clean, cut, fit, line_width, width_of, wrap
 from ensemw2s.runs import RunInfo
+from ensemw2s.runs.listing import SweepInfo, by_name
 
 _LIFE_STYLES = {
     "running": "bold blue",
@@ -27,52 +29,100 @@ _KEYS = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "s
 
 
 def matching_runs(context: Context) -> list[RunInfo]:
-    """The runs that match the filter."""
+    """The runs that match the filter: those of a sweep together, where its newest one is."""
     words = context.choices.run_search.casefold().split()
-    return [
-        run
-        for run in context.watcher.runs
-        if all(word in f"{run.name} {run.state} {run.preset} {run.stage} {run.task}".casefold() for word in words)
-    ]
+    groups: dict[str, list[RunInfo]] = {}
+    for run in context.watcher.runs:
+        text = f"{run.name} {run.sweep} {run.state} {run.preset} {run.stage} {run.task}".casefold()
+        if all(word in text for word in words):
+            groups.setdefault(str(run.path) if run.sweep is None else f"sweep {run.sweep}", []).append(run)
+    return [run for group in groups.values() for run in sorted(group, key=by_name)]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What there is room for in the list of runs."""
+
+    name: int
+    preset: bool
+    results: tuple[tuple[str, str], ...]
+    last: bool
+
+    @classmethod
+    def of(cls, width: int, longest: int) -> _Columns:
+        """For a width, and the columns of the longest name: a preset makes way for it, as names tell it mostly."""
+        results = _KEYS if width >= 112 else _KEYS[1:3] if width >= 74 else ()
+        last = width >= 126
+        rest = width - (4 + 13 + 6 + 14 * len(results) + (12 + _STAGE) * last)
+        preset = width >= 88 and rest - 11 > min(longest, 43)
+        return cls(max(12, min(44, rest - 11 * preset)), preset, results, last)
+
+    def head(self, width: int) -> Line:
+        """The names of the columns."""
+        head = fit("", 4) + fit("run", self.name) + fit("state", 13) + fit("seed", 6)
+        head += (fit("preset", 11) if self.preset else "") + "".join(fit(label, 14, ">") for _, label in self.results)
+        return [(cut(head + (fit("last sign", 12, ">") + "  stage" if self.last else ""), width), "dim")]
 
 
 def run_list_lines(context: Context, width: int) -> tuple[list[Line], list[int | None], list[RunInfo]]:
-    """A line a run: mark, state, name, preset, seed, stage, key results ID / OOD."""
+    """A line a run: mark, state, name, preset, seed, stage, key results ID / OOD. Above those of a sweep, the sweep."""
     runs = matching_runs(context)
     if not runs:
         text = "No run matches." if context.choices.run_search else "No run below this folder yet."
         return [[(text, "dim")]], [None], []
-    results = _KEYS if width >= 112 else _KEYS[1:3] if width >= 74 else ()
-    preset, last = width >= 88, width >= 126
-    rest = 4 + 13 + 6 + 14 * len(results) + 11 * preset + (12 + _STAGE) * last
-    name = max(12, min(44, width - rest))
-    head = fit("", 4) + fit("run", name) + fit("state", 13) + fit("seed", 6)
-    head += (fit("preset", 11) if preset else "") + "".join(fit(label, 14, ">") for _, label in results)
-    head += fit("last sign", 12, ">") + "  stage" if last else ""
-    lines: list[Line] = [[(cut(head, width), "dim")]]
+    columns = _Columns.of(width, max(width_of(_name(run)) for run in runs))
+    lines: list[Line] = [columns.head(width)]
     items: list[int | None] = [None]
-    marked = context.choices.marked
+    sweeps = {sweep.name: sweep for sweep in context.watcher.sweeps}
+    above: str | None = None
     for place, run in enumerate(runs):
-        colour, marker = CYCLE[marked.index(run.path) % len(CYCLE)] if run.path in marked else ("dim", " ")
-        shown = run.path == context.watcher.folder
-        mark = LIFE_MARKS.get(run.state, "‖")
-        line: Line = [
-            ("▸" if shown else " ", "bold text"),
-            (f"{marker}  ", "bold " + colour),
-            (fit(clean(run.name), name), "bold text" if shown else "text"),
-            (fit(f"{mark} {run.state}", 13), _LIFE_STYLES.get(run.state, "dim")),
-            (fit("–" if run.seed is None else str(run.seed), 6), "dim"),
-        ]
-        if preset:
-            line.append((fit(run.preset or "–", 11), "dim"))
-        line += [(fit(_pair(run.accuracy, arm), 14, ">"), "text") for arm, _ in results]
-        if last:
-            age = time.time() - run.updated if run.updated is not None else NAN
-            line.append((fit(f"{ago(age)} ago" if known(age) else "–", 12, ">"), "dim"))
-            line.append((cut("  " + clean(run.stage or "–"), _STAGE), "dim"))
-        lines.append(line)
+        if run.sweep != above and run.sweep in sweeps:
+            lines.append(_sweep_line(sweeps[run.sweep], columns, width))
+            items.append(None)
+        above = run.sweep
+        lines.append(_run_line(context, run, columns))
         items.append(place)
     return lines, items, runs
+
+
+def _sweep_line(sweep: SweepInfo, columns: _Columns, width: int) -> Line:
+    """A sweep: name, state, how far it is."""
+    line: Line = [
+        ("  ", "text"),
+        (fit(f"sweep {clean(sweep.name)}", columns.name + 2), "bold text"),
+        (fit(f"{LIFE_MARKS.get(sweep.state, '‖')} {sweep.state}", 13), _LIFE_STYLES.get(sweep.state, "dim")),
+    ]
+    room = width - line_width(line)
+    if room >= len(sweep.progress) + 13:
+        line += [(bar(sweep.count("finished") / max(1, sweep.total), 10), "blue"), ("  ", "text")]
+    line.append((cut(sweep.progress, width - line_width(line)), "bad" if sweep.failed else "text"))
+    return line
+
+
+def _name(run: RunInfo) -> str:
+    """What tells a run from those around it; runs of a sweep also differ in their seed."""
+    return clean(run.name) if run.sweep is None else f"  {clean(run.cell or '')}"
+
+
+def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
+    marked = context.choices.marked
+    colour, marker = CYCLE[marked.index(run.path) % len(CYCLE)] if run.path in marked else ("dim", " ")
+    shown = run.path == context.watcher.folder
+    line: Line = [
+        ("▸" if shown else " ", "bold text"),
+        (f"{marker}  ", "bold " + colour),
+        (fit(_name(run), columns.name - 1) + " ", "bold text" if shown else "text"),
+        (fit(f"{LIFE_MARKS.get(run.state, '‖')} {run.state}", 13), _LIFE_STYLES.get(run.state, "dim")),
+        (fit("–" if run.seed is None else str(run.seed), 6), "dim"),
+    ]
+    if columns.preset:
+        line.append((fit(run.preset or "–", 11), "dim"))
+    line += [(fit(_pair(run.accuracy, arm), 14, ">"), "text") for arm, _ in columns.results]
+    if columns.last:
+        age = time.time() - run.updated if run.updated is not None else NAN
+        line.append((fit(f"{ago(age)} ago" if known(age) else "–", 12, ">"), "dim"))
+        line.append((cut("  " + clean(run.stage or "–"), _STAGE), "dim"))
+    return line
 
 
 def _pair(accuracy: dict[str, float], arm: str) -> str:
@@ -86,8 +136,9 @@ def run_rows(context: Context) -> list[dict[str, Any]]:
     """The runs as data."""
     return [
         {
-            "run": run.name, "state": run.state, "preset": run.preset, "seed": run.seed, "task": run.task,
-            "stage": run.stage, "started": run.started, "updated": run.updated, **run.accuracy,
+            "run": run.name, "sweep": run.sweep, "cell": run.cell, "state": run.state, "preset": run.preset,
+            "seed": run.seed, "task": run.task, "stage": run.stage, "started": run.started,
+            "updated": run.updated, **run.accuracy,
         }
         for run in matching_runs(context)
     ]  # fmt: skip
@@ -190,7 +241,7 @@ def system_lines(context: Context, width: int) -> list[Line]:
             _gauge("memory", gpu.memory, gpu.memory_total, f"{size(gpu.memory)} of {size(gpu.memory_total)}", width)
         )
     if now.gpu_note:
-        lines.append([(now.gpu_note, "faint")])
+        lines += [[(text, "faint")] for text in wrap(now.gpu_note, width)]
     return lines
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 
+from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.strip import Strip
 from textual.widget import Widget
+
+from ensemw2s.cli.dashboard.palette import style
 
 #: Seconds after which everything that stays is there.
 SETTLED = 2.0
@@ -25,6 +29,11 @@ class Main(Screen[None]):
     """The screen with the views. Another focus repaints two panels here, not everything."""
 
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
+    dark = True
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Blank lines, for where nothing else is."""
+        return [Strip.blank(crop.width, style("text", self.dark))] * crop.height
 
 
 def settle_memory() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,17 @@ from pathlib import Path
 from ensemw2s.cli.dashboard.follow import run_files
 from ensemw2s.cli.dashboard.source import LocalSource, Source
 from ensemw2s.runs import RunInfo, describe_run, read_heartbeat
-from ensemw2s.runs.listing import is_run
+from ensemw2s.runs.listing import (
+    PlannedRun,
+    SweepInfo,
+    describe_sweep,
+    in_place,
+    is_run,
+    newest_first,
+    planned_runs,
+    run_folders,
+    sweep_of,
+)
 
 _REMOTE = re.compile(r"^(?P<host>[^\s/:@]+@[^\s/:]+|[^\s/:@\\]{2,}):(?P<path>.*)$")
 
@@ -29,21 +38,6 @@ def parse_remote(text: str) -> Remote | None:
     if match is None or Path(text).exists():
         return None
     return Remote(match["host"], match["path"] or ".")
-
-
-def run_folders(root: Path, depth: int = 2) -> list[Path]:
-    """The run directories below ``root``; runs over several seeds lie one level deeper."""
-    found: list[Path] = []
-    try:
-        entries = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
-        return []
-    for entry in entries:
-        if is_run(entry):
-            found.append(entry)
-        elif depth > 1:
-            found += run_folders(entry, depth - 1)
-    return found
 
 
 def _alive(folder: Path) -> bool:
@@ -71,8 +65,8 @@ class Target:
 
     @property
     def root(self) -> Path:
-        """The folder whose runs are listed."""
-        return self.path.parent if is_run(self.path) else self.path
+        """The folder whose runs are listed; for a run of a sweep, the sweep."""
+        return (sweep_of(self.path) or self.path.parent) if is_run(self.path) else self.path
 
     def choose(self, run: Path) -> None:
         """Stay with one run."""
@@ -86,6 +80,11 @@ class Target:
     def list_runs(self) -> list[RunInfo]:
         """The runs below the root, the most recently active first."""
         return self._index.refresh(self.root)
+
+    @property
+    def sweeps(self) -> list[SweepInfo]:
+        """The sweeps that the listed runs belong to."""
+        return self._index.sweeps
 
     def look_again(self) -> None:
         """Every look is a new one here."""
@@ -123,13 +122,19 @@ class Target:
 
 
 class RunIndex:
-    """The runs below a folder; a run is read again only when its files changed."""
+    """The runs below a folder; a run is read again only when its files changed.
+
+    Attributes:
+        sweeps: those that the runs belong to.
+    """
 
     def __init__(self) -> None:
+        self.sweeps: list[SweepInfo] = []
         self._known: dict[Path, tuple[tuple[float, int], RunInfo]] = {}
+        self._planned: dict[Path, tuple[tuple[float, int], list[PlannedRun] | None]] = {}
 
-    def refresh(self, root: Path) -> list[RunInfo]:
-        """The runs, the most recently active first."""
+    def refresh(self, root: Path, label: str | None = None) -> list[RunInfo]:
+        """The runs, the most recently active first; ``label`` is the root's name where that is a sweep."""
         fresh: dict[Path, tuple[tuple[float, int], RunInfo]] = {}
         for folder in run_folders(root):
             stamp = run_files(folder)
@@ -137,6 +142,28 @@ class RunIndex:
             if old is not None and old[0] == stamp and old[1].state != "running":
                 fresh[folder] = old
             else:
-                fresh[folder] = (stamp, describe_run(folder, os.path.relpath(folder, root)))
+                fresh[folder] = (stamp, in_place(describe_run(folder), root, label))
         self._known = fresh
-        return sorted((info for _, info in fresh.values()), key=lambda info: info.updated or 0.0, reverse=True)
+        runs = newest_first(info for _, info in fresh.values())
+        self._group(runs)
+        return runs
+
+    def _group(self, runs: list[RunInfo]) -> None:
+        groups: dict[Path, list[RunInfo]] = {}
+        for run in runs:
+            if run.sweep is not None and (path := sweep_of(run.path)) is not None:
+                groups.setdefault(path, []).append(run)
+        self._planned = {path: self._plan(path) for path in groups}
+        self.sweeps = [
+            describe_sweep(path, members[0].sweep or path.name, members, self._planned[path][1])
+            for path, members in groups.items()
+        ]
+
+    def _plan(self, sweep: Path) -> tuple[tuple[float, int], list[PlannedRun] | None]:
+        try:
+            status = (sweep / "sweep.json").stat()
+        except OSError:
+            return (0.0, 0), None
+        stamp = (status.st_mtime, status.st_size)
+        old = self._planned.get(sweep)
+        return old if old is not None and old[0] == stamp else (stamp, planned_runs(sweep))

@@ -15,6 +15,7 @@ from ensemw2s.cli.dashboard.remote_target import RemoteTarget
 from ensemw2s.cli.dashboard.source import LocalSource
 from ensemw2s.cli.dashboard.target import Target
 from ensemw2s.runs import RunInfo
+from ensemw2s.runs.listing import SweepInfo
 
 #: Seconds between two looks at a run that goes on, at one that is over; between two notices to the screen, and while
 #: history is read.
@@ -38,6 +39,7 @@ class Watcher(threading.Thread):
     Attributes:
         model: of the run that is shown; replaced when another run is shown.
         runs: the runs below the root, the most recently active first.
+        sweeps: the sweeps that some of them belong to.
         others: models of further runs, loaded for comparison.
         samples: (unix time, sample) of the machine.
     """
@@ -55,6 +57,7 @@ class Watcher(threading.Thread):
         self.on_change = on_change
         self.model: RunModel = follower.model if follower is not None else RunModel()
         self.runs: list[RunInfo] = []
+        self.sweeps: list[SweepInfo] = []
         self.runs_revision = 0
         self.others: dict[Path, RunModel] = {}
         self.others_revision = 0
@@ -172,8 +175,8 @@ class Watcher(threading.Thread):
                 self._wait(target)
             if self.want_runs:
                 runs = target.list_runs()
-                if runs != self.runs:
-                    self.runs = runs
+                if (runs, target.sweeps) != (self.runs, self.sweeps):
+                    self.runs, self.sweeps = runs, target.sweeps
                     self.runs_revision += 1
         if self._machine is not None:
             self.samples.append((time.time(), self._machine.sample()))

@@ -209,6 +209,33 @@ def simulate(tmp_path: Path) -> Callable[..., Simulator]:
     return make
 
 
+@pytest.fixture
+def sweep(simulate: Callable[..., Simulator], tmp_path: Path) -> Path:
+    """A sweep of four runs at work: one is finished, one failed, one runs, one has not begun."""
+    root = tmp_path / "runs" / "levels"
+    jobs = {"level=example": [0, 1], "level=token": [0, 1]}
+    planned = [
+        {"name": cell, "jobs": [
+            {"seed": s, "state": "waiting", "directory": f"cells/{cell}/seed-{s}", "error": None} for s in seeds
+        ]}
+        for cell, seeds in jobs.items()
+    ]  # fmt: skip
+    invalid = {"seed": 0, "state": "failed", "directory": "cells/level=nothing/seed-0", "error": "no such level"}
+    planned.append({"name": "level=nothing", "jobs": [invalid]})
+    simulate("levels/cells/level=example/seed-0", rounds=2, seed=0).whole()
+    failed = simulate("levels/cells/level=example/seed-1", rounds=2, seed=1)
+    failed.begin()
+    failed.log.event("run_failed", error="no room", stage="data")
+    failed.beat("failed", age=40.0)
+    running = simulate("levels/cells/level=token/seed-0", rounds=2, seed=0)
+    running.begin()
+    running.data()
+    running.round(1)
+    running.beat(age=-3600.0)  # however long the test takes
+    (root / "sweep.json").write_text(json.dumps({"name": "levels", "cells": planned}))
+    return root
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures and CSV files of tests go to a temporary folder; colours do not depend on the caller's terminal."""

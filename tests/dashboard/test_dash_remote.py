@@ -11,10 +11,10 @@ from textual.pilot import Pilot
 from ensemw2s.cli.dashboard import remote, remote_target
 from ensemw2s.cli.dashboard.app import Dashboard
 from ensemw2s.cli.dashboard.follow import RunFollower, load_run
-from ensemw2s.cli.dashboard.lines import LinesPanel
 from ensemw2s.cli.dashboard.remote_target import RemoteTarget
 from ensemw2s.cli.dashboard.source import LocalSource
 from ensemw2s.cli.dashboard.target import Remote
+from ensemw2s.cli.dashboard.views.lists import RunList
 from ensemw2s.errors import InputError
 
 Simulate = Callable[..., Any]
@@ -139,7 +139,7 @@ def test_the_runs_of_another_machine(
     async def script(app: Dashboard, pilot: Pilot[str]) -> None:
         await desk.until(lambda: app.watcher.model.path == "me@box:runs/nested/live", pilot, "the live run is shown")
         await pilot.press("6")
-        panel = app.query_one("#run-list", LinesPanel)
+        panel = app.query_one("#run-list", RunList)
         await desk.until(lambda: panel.item_count == 4, pilot, "four runs")
         text = desk.lines(app, "run-list")
         assert text.count("finished") == 3
@@ -147,7 +147,7 @@ def test_the_runs_of_another_machine(
         assert "▸" in next(line for line in panel.plain_lines() if "nested/live" in line)
 
         def go_to(name: str) -> None:
-            panel.move_to([run.name for run in app.watcher.runs].index(name))
+            panel.move_to([run.name for run in panel.listed].index(name))
 
         for name in ("first", "second"):
             go_to(name)

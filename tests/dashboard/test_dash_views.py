@@ -11,6 +11,7 @@ from ensemw2s.cli.dashboard.app import Dashboard
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.lines import LinesPanel
 from ensemw2s.cli.dashboard.plot import Look
+from ensemw2s.cli.dashboard.views.lists import RunList
 
 Simulate = Callable[..., Any]
 Desk = Any
@@ -112,7 +113,7 @@ def test_runs_open_mark_compare_and_filter(simulate: Simulate, tmp_path: Path, d
 
     async def script(app: Dashboard, pilot: Pilot[str]) -> None:
         await pilot.press("6")
-        panel = app.query_one("#run-list", LinesPanel)
+        panel = app.query_one("#run-list", RunList)
         await desk.until(lambda: panel.item_count == 3, pilot, "three runs")
         await pilot.press("space", "down", "space")
         assert len(app.context.choices.marked) == 2
@@ -125,7 +126,7 @@ def test_runs_open_mark_compare_and_filter(simulate: Simulate, tmp_path: Path, d
         assert len(app.context.choices.marked) == 1
         shown = app.watcher.model.path
         other = next(run for run in app.watcher.runs if str(run.path) != shown)
-        panel.move_to([run.path for run in app.watcher.runs].index(other.path))
+        panel.move_to([run.path for run in panel.listed].index(other.path))
         await pilot.press("enter")
         await desk.until(lambda: app.watcher.model.path == str(other.path), pilot, "another run is shown")
         await pilot.press("slash", *"third")

@@ -26,10 +26,13 @@ class View(Backdrop):
         super().__init__(id=self.name_.lower(), classes="view")
         self.context = context
         self.panels: list[BoxPanel] = []
+        self._boxes: list[Widget] = []
+        self._solo: Widget | None = None
 
     def on_mount(self) -> None:
         """Find the panels once: every key asks for them."""
         self.panels = panels_in(self)
+        self._boxes = list(self.query(".box").results(Widget))
 
     @property
     def charts(self) -> list[Chart]:
@@ -50,8 +53,12 @@ class View(Backdrop):
 
     def refresh_panels(self, tick: bool = False) -> None:
         """Redraw the panels of which something changed."""
-        for panel in self.panels:
+        for panel in self.seen():
             panel.show(self.context, tick)
+
+    def seen(self) -> list[BoxPanel]:
+        """The panels that have a place on the screen."""
+        return [panel for panel in self.panels if self._displayed(panel)]
 
     def focused_panel(self) -> Widget | None:
         """The panel that has the focus."""
@@ -68,17 +75,20 @@ class View(Backdrop):
     @property
     def solo(self) -> Widget | None:
         """The panel that fills the view alone."""
-        return next(iter(self.query(".-solo-panel")), None)
+        return self._solo
 
     def set_solo(self, panel: Widget | None) -> None:
         """Let one panel fill the view; None shows all again."""
+        if panel is self._solo:
+            return
+        self._solo = panel
         self.set_class(panel is not None, "-solo")
-        for widget in self.query("*"):
-            if isinstance(widget, BoxPanel):
-                widget.set_class(widget is panel, "-solo-panel")
-                widget.set_class(panel is not None and widget is not panel, "-hidden")
-        for box in self.query(".box"):
-            box.set_class(panel is not None and panel not in box.query("*"), "-hidden")
+        for each in self.panels:
+            each.set_class(each is panel, "-solo-panel")
+            each.set_class(panel is not None and each is not panel, "-hidden")
+        around = [] if panel is None else panel.ancestors
+        for box in self._boxes:
+            box.set_class(panel is not None and box not in around, "-hidden")
 
     def first_panel(self) -> Widget | None:
         """The panel that gets the focus when the view is opened."""

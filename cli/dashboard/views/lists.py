@@ -26,6 +26,7 @@ class SearchView(View):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "end_search", "Close", show=False)]
     placeholder: ClassVar[str] = "Search"
+    _searched = ""
 
     def search_line(self) -> Input:
         """The search line, hidden at first."""
@@ -43,9 +44,14 @@ class SearchView(View):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        self.apply_search(event.value)
-        self.context.choices.changed()
-        self.refresh_panels()
+        self._search_for(event.value)
+
+    def _search_for(self, text: str) -> None:
+        if text != self._searched:
+            self._searched = text
+            self.apply_search(text)
+            self.context.choices.changed()
+            self.refresh_panels()
 
     @on(Input.Submitted)
     def _entered(self, event: Input.Submitted) -> None:
@@ -62,6 +68,7 @@ class SearchView(View):
         if line.has_class("-closed"):
             self.set_solo(None)
             return
+        self._search_for("")  # at once; what the line says of its change comes later
         line.value = ""
         line.add_class("-closed")
         panel = self.first_panel()

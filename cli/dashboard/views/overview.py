@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.segment import Segment
 from textual.app import ComposeResult
 
 from ensemw2s.cli.dashboard import overview_lines as lines
@@ -9,7 +10,32 @@ from ensemw2s.cli.dashboard import plots
 from ensemw2s.cli.dashboard.chart import Chart
 from ensemw2s.cli.dashboard.lines import HighPanel, TextPanel
 from ensemw2s.cli.dashboard.panel import Backdrop
+from ensemw2s.cli.dashboard.status import MARKS
+from ensemw2s.cli.dashboard.text import plain
 from ensemw2s.cli.dashboard.views.base import View
+
+
+class StagePanel(TextPanel):
+    """The timeline. The stage at work stays in view where not all fit, until somebody scrolls."""
+
+    _by_hand = False
+
+    def _at_work(self, height: int) -> int:
+        """The first line to show."""
+        mark = MARKS["running"]
+        at = next((place for place, line in enumerate(self.lines) if plain(line).startswith(mark)), 0)
+        return min(max(0, at + 2 - height), self.lowest_top)
+
+    def body(self, width: int, height: int) -> list[list[Segment]]:
+        """See :class:`LinesPanel`."""
+        if not self._by_hand:
+            self.top = self._at_work(height)
+        return super().body(width, height)
+
+    def scroll_lines(self, to: int) -> None:
+        """See :class:`LinesPanel`."""
+        super().scroll_lines(to)
+        self._by_hand = self.top != self._at_work(self.inner[1])
 
 
 class Overview(View):
@@ -24,7 +50,7 @@ class Overview(View):
     def compose(self) -> ComposeResult:
         """Stages and messages on the left, the table on the right; one below the other where it is narrow."""
         with Backdrop(classes="box", id="overview-left"):
-            yield TextPanel(
+            yield StagePanel(
                 "Stages",
                 lines.stage_lines,
                 ("run", "stages", "progress"),
