@@ -89,7 +89,7 @@ TOUR = (
     Key("f", "full screen", hides("Expert weight")),
     Key("f", "full screen", shows("Expert weight")),
     Key("3", "view", shows("Heaviest")),
-    *(Key("j", "list", changes(r"(ex-\d+)  round")) for _ in range(4)),
+    *(Key(key, "list", changes(r"(ex-\d+)  round")) for key in "jjkk"),
     Key("o", "list", shows("by wrong")),
     *(Key("o", "list", shows(f"by {order}")) for order in ("growth", "prompt", "weight")),
     Key("/", "search", shows("Search in")),
