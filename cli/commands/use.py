@@ -156,6 +156,10 @@ def generate(
     top_k: Annotated[
         int | None, typer.Option("--top-k", metavar="N", help="Of sampling: most probable tokens only.")
     ] = None,
+    experts: Annotated[
+        str | None,
+        typer.Option("--experts", metavar="WHICH", help="Of sampling: all, or one that is drawn for each token."),
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Longest answer.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes sampled answers.")] = 0,
     device: o.Device = None,
@@ -169,9 +173,10 @@ def generate(
 
     questions = list(prompts or ()) or read_prompts(source)
     ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
-    changes = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "max_new_tokens": max_new_tokens}
-    if any(value is not None for value in (temperature, top_p, top_k)) and not sample:
-        raise InputError("--temperature, --top-p and --top-k need --sample.")
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "experts": experts}
+    if any(value is not None for value in sampling.values()) and not sample:
+        raise InputError("--temperature, --top-p, --top-k and --experts need --sample.")
+    changes = {**sampling, "max_new_tokens": max_new_tokens}
     decoding = _decoding(ensemble.decoding, sample, {k: v for k, v in changes.items() if v is not None})
     with progress_sink(terminal) as sink:
         rows = ensemble.generate(questions, decoding, seed=seed, sink=sink)

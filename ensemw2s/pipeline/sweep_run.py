@@ -102,7 +102,7 @@ def run_sweep(
     """Run what is not finished yet, and gather everything.
 
     Finished runs are kept, interrupted ones continued, failed ones tried again; a run that fails does not stop the
-    others. ``sweep.json`` and the tables are written anew after every run.
+    others. ``sweep.json`` and the tables are written at the start and after every run.
 
     Args:
         plan: the sweep.
@@ -125,6 +125,7 @@ def run_sweep(
         state = _State(pending, len(everything), len(everything) - len(pending))
         if jobs > 1 and len(pending) > 1:
             state.guess = first_guess(plan)
+        collect(root, plan)  # so that whoever watches knows from the start what is to come
         runner = _Runner(plan, root, watcher, max(1, jobs), dict(os.environ if environ is None else environ), state)
         try:
             runner.loop()

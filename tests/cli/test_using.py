@@ -127,6 +127,11 @@ def test_generate_changes_the_ensembles_own_decoding(ew2s: Command, ensemble: Fa
     assert done.code == 2
     assert "labelling.decoding.top_p is 2.0 (--top-p)" in done.err
     assert "need --sample" in ew2s("generate", "runs/x", "p", "--top-k", 2).err
+    ew2s("generate", "runs/x", "p", "--sample", "--experts", "one")
+    assert ensemble.seen[-1][1] == DecodingConfig(method="sample", experts="one", max_new_tokens=9)
+    assert "needs temperature" in ew2s(
+        "generate", "runs/x", "p", "--sample", "--experts", "one", "--temperature", 2
+    ).err.replace("\n", " ")
 
 
 def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pytest.MonkeyPatch) -> None:
