@@ -171,6 +171,11 @@ def generate(
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.pipeline import load_ensemble
 
+    for prompt in prompts or ():
+        if Path(prompt).suffix in (".jsonl", ".txt") and not any(map(str.isspace, prompt)):
+            raise InputError(
+                f"{prompt} looks like a file, but arguments are prompts.", hint=f"Prompts from a file: --input {prompt}"
+            )
     questions = list(prompts or ()) or read_prompts(source)
     ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "experts": experts}

@@ -113,6 +113,9 @@ def test_generate_takes_prompts_from_words_files_and_stdin(
     _stdin(monkeypatch, "six\n")
     done = ew2s("generate", "runs/x", "--json")
     assert json.loads(done.out) == {"prompt": "six", "text": "SIX"}
+    refused = ew2s("generate", "runs/x", "p.jsonl")
+    assert refused.code == 2
+    assert "--input p.jsonl" in refused.err
     assert "line 1 has no `prompt`" in ew2s("generate", "runs/x", "-i", _write("p.jsonl", {"x": 1})).err
 
 
