@@ -33,6 +33,9 @@ Backend = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME", help="Kernel that combines experts: auto, native, triton, reference."),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the ensemble's models.")
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Run directory; by default runs/<date>-<name> or one to continue."),

@@ -43,23 +43,25 @@ def combine(
 
     settings = compose(preset, config or (), sets or (), flags={} if task is None else {"--task": ("task", task)})
     ensemble = assemble(members, alpha or (), settings)
-    _check_target(out)
+    replaced = _check_target(out)
     if not dry_run:
         ensemble.save(out)
     if as_json:
         terminal.json(_facts(ensemble, out))
     else:
-        _print(ensemble, out, dry_run)
+        done, planned = ("replaced", "would replace") if replaced else ("wrote", "would write")
+        _print(ensemble, out, planned if dry_run else done)
     use = "score {} questions.jsonl" if ensemble.task == "choice" else "generate {} PROMPT"
     terminal.next(f"ew2s {use.format(shell_path(out))}")
 
 
-def _check_target(out: Path) -> None:
-    """Only a new folder, or one that this command wrote, is written into."""
+def _check_target(out: Path) -> bool:
+    """Only a new folder, or one that this command wrote, is written into; tells whether something is replaced."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file.", hint="Choose a folder.")
     if out.is_dir() and {entry.name for entry in out.iterdir()} - {"ensemble.json"}:
         raise InputError(f"{out} is not empty.", hint="Choose another folder.")
+    return (out / "ensemble.json").exists()
 
 
 def _facts(ensemble: Ensemble, out: Path) -> dict[str, Any]:
@@ -81,11 +83,9 @@ def _facts(ensemble: Ensemble, out: Path) -> dict[str, Any]:
     }
 
 
-def _print(ensemble: Ensemble, out: Path, dry_run: bool) -> None:
+def _print(ensemble: Ensemble, out: Path, does: str) -> None:
     facts, found = _facts(ensemble, out), ensemble.compatibility()
-    terminal.out(
-        f"{'would write' if dry_run else 'wrote'} {out / 'ensemble.json'}: task {facts['task']}, rule {facts['rule']}"
-    )
+    terminal.out(f"{does} {out / 'ensemble.json'}: task {facts['task']}, rule {facts['rule']}")
     for expert in facts["experts"]:
         terminal.out(f"  {100 * expert['weight']:5.1f} %  {expert['model']}")
     for line in found.differences:

@@ -42,6 +42,7 @@ def ensemble(
     push: Push = None,
     private: Private = False,
     title: Title = None,
+    trust: o.Trust = False,
     as_json: o.Json = False,
 ) -> None:
     """A trained ensemble as one self-contained model folder."""
@@ -49,7 +50,8 @@ def ensemble(
     from ensemw2s.ensemble.folder import size_text
 
     _check_push(push)
-    saved = Ensemble.from_run(run).save_pretrained(folder, title=title or (push.split("/")[1] if push else None))
+    found = Ensemble.from_run(run, trust_remote_code=trust)
+    saved = found.save_pretrained(folder, title=title or (push.split("/")[1] if push else None))
     address = None if push is None else _push(folder, push, "model", private)
     if as_json:
         sizes = {"experts_bytes": saved.expert_bytes, "base_bytes": saved.base_bytes, "bytes": saved.total_bytes}
@@ -107,6 +109,7 @@ def task(
     ] = None,
     kind: o.Kind = "file",
     column: o.Columns = None,
+    trust: o.Trust = False,
     as_json: o.Json = False,
 ) -> None:
     """Questions as a task of lm-eval."""
@@ -119,7 +122,7 @@ def task(
         raise InputError("Give files with questions, or --split.")
     source = o.source_options(files or [split_file(run, str(split))], kind, column)
     called = name or split or "questions"
-    count = write_task(Ensemble.from_run(run), load_source(source, 0), folder, called)
+    count = write_task(Ensemble.from_run(run, trust_remote_code=trust), load_source(source, 0), folder, called)
     if as_json:
         terminal.json({"folder": str(folder), "task": called, "n": count})
     else:

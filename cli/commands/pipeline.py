@@ -322,6 +322,7 @@ def label(
     out: o.Out = None,
     force_new: o.ForceNew = False,
     dry_run: o.DryRun = False,
+    trust: o.Trust = False,
     as_json: o.Json = False,
 ) -> None:
     """Pseudo-labels: in a run, or for a file."""
@@ -334,17 +335,16 @@ def label(
             "Labelling a file needs --ensemble, --input and --output.",
             hint="For example: ew2s label --ensemble runs/… --input questions.jsonl --output labels.jsonl",
         )
-    _label_file(ensemble, o.source_options(source, kind, column), output, (device, threads, backend), seed, as_json)
+    how = {"compute": o.compute_options(device, threads, backend), "seed": seed or 0, "trust_remote_code": trust}
+    _label_file(ensemble, o.source_options(source, kind, column), output, how, as_json)
 
 
-def _label_file(
-    ensemble: Path, source: Any, output: Path, compute: tuple[Any, Any, Any], seed: int | None, as_json: bool
-) -> None:
+def _label_file(ensemble: Path, source: Any, output: Path, how: dict[str, Any], as_json: bool) -> None:
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.pipeline import label_file
 
     with progress_sink(terminal) as sink:
-        done = label_file(ensemble, source, output, compute=o.compute_options(*compute), seed=seed or 0, sink=sink)
+        done = label_file(ensemble, source, output, sink=sink, **how)
     if as_json:
         terminal.json(done)
     else:

@@ -92,12 +92,13 @@ def score(
     device: o.Device = None,
     threads: o.Threads = None,
     backend: o.Backend = None,
+    trust: o.Trust = False,
 ) -> None:
     """Questions through a trained ensemble."""
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.pipeline import load_ensemble
 
-    ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
+    ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
     questions = read_questions(file)
     right = known = 0
     with progress_sink(terminal) as sink:
@@ -165,6 +166,7 @@ def generate(
     device: o.Device = None,
     threads: o.Threads = None,
     backend: o.Backend = None,
+    trust: o.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a prompt instead of text.")] = False,
 ) -> None:
     """Answers in words."""
@@ -177,7 +179,7 @@ def generate(
                 f"{prompt} looks like a file, but arguments are prompts.", hint=f"Prompts from a file: --input {prompt}"
             )
     questions = list(prompts or ()) or read_prompts(source)
-    ensemble = load_ensemble(run, o.compute_options(device, threads, backend))
+    ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "experts": experts}
     if any(value is not None for value in sampling.values()) and not sample:
         raise InputError("--temperature, --top-p, --top-k and --experts need --sample.")
@@ -227,6 +229,7 @@ def evaluate(
     device: o.Device = None,
     threads: o.Threads = None,
     backend: o.Backend = None,
+    trust: o.Trust = False,
     as_json: o.Json = False,
 ) -> None:
     """Accuracy on a file or a split."""
@@ -241,8 +244,9 @@ def evaluate(
     from ensemw2s.pipeline import evaluate_file
 
     source = o.source_options(files or [split_file(run, str(split))], kind, column)
+    compute = o.compute_options(device, threads, backend)
     with progress_sink(terminal) as sink:
-        found = evaluate_file(run, source, compute=o.compute_options(device, threads, backend), match=match, sink=sink)
+        found = evaluate_file(run, source, compute=compute, match=match, sink=sink, trust_remote_code=trust)
     if as_json:
         terminal.json(found)
     else:

@@ -62,7 +62,8 @@ def assemble(members: Sequence[str], alphas: Sequence[float], settings: Composed
             it does not set is taken from the first ensemble among the members.
 
     Raises:
-        InputError: no members, weights that do not fit, or ensembles that differ in task or prompt template where
+        InputError: no members, weights that do not fit, ``labelling.decoding.experts: one`` for experts that write from
+            the union of their vocabularies, or ensembles that differ in task or prompt template where
             ``settings`` do not say which.
         ModelError: a member is missing.
     """
@@ -77,6 +78,11 @@ def assemble(members: Sequence[str], alphas: Sequence[float], settings: Composed
     for name, alpha in zip(members, weights, strict=True):
         found.add(name, alpha)
     ensemble = _settled(found, settings)
+    if ensemble.decoding.draws_experts and ensemble.compatibility().how("generate") == "union":
+        raise InputError(
+            "labelling.decoding.experts: one needs experts that share a tokenizer.",
+            hint="Set labelling.decoding.experts=all.",
+        )
     norm = settings.config.ensemble.length_norm if "ensemble.length_norm" in _given(settings) else None
     if norm is None and ensemble.compatibility().how("choice") == "options":
         norm = "byte"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,13 +75,21 @@ class Ensemble:
         normalise(self.alphas)
 
     @classmethod
-    def load(cls, path: str | Path, compute: ComputeConfig | None = None) -> Ensemble:
+    def load(
+        cls, path: str | Path, compute: ComputeConfig | None = None, *, trust_remote_code: bool = False
+    ) -> Ensemble:
         """Read ``ensemble.json`` from a folder (a run directory is one).
+
+        Args:
+            path: the folder, or the file.
+            compute: device, threads and batch size.
+            trust_remote_code: run code that comes with its models. Only you can say so: what the file says about it
+                counts for nothing.
 
         Raises:
             ModelError: the file or an expert's folder is missing, or the file is not valid.
         """
-        content, experts = read_ensemble_file(Path(path))
+        content, experts = read_ensemble_file(Path(path), trust_remote_code=trust_remote_code)
         own = [member.loading for member in content.experts]
         return cls(
             experts=experts,
@@ -98,9 +106,11 @@ class Ensemble:
         )
 
     @classmethod
-    def from_run(cls, run: str | Path, compute: ComputeConfig | None = None) -> Ensemble:
+    def from_run(
+        cls, run: str | Path, compute: ComputeConfig | None = None, *, trust_remote_code: bool = False
+    ) -> Ensemble:
         """The boosted ensemble of a run directory; see :meth:`load`."""
-        return cls.load(run, compute)
+        return cls.load(run, compute, trust_remote_code=trust_remote_code)
 
     @classmethod
     def from_pretrained(
@@ -116,8 +126,7 @@ class Ensemble:
         Args:
             name: a folder, or ``owner/name`` on the hub.
             compute: device, threads and batch size.
-            trust_remote_code: run code that comes with its models. Only you can say so: what the folder says about it
-                counts for nothing.
+            trust_remote_code: as in :meth:`load`.
             options: for the hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``.
 
         Raises:
@@ -125,14 +134,7 @@ class Ensemble:
         """
         from ensemw2s.ensemble.saved import find_folder
 
-        ensemble = cls.load(find_folder(name, **options), compute)
-        trusted = {"trust_remote_code": True} if trust_remote_code else {}
-
-        def settings(found: dict[str, Any]) -> dict[str, Any]:
-            return {key: value for key, value in found.items() if key != "trust_remote_code"} | trusted
-
-        own = [settings(found) for found in ensemble.expert_loading]
-        return replace(ensemble, loading=settings(ensemble.loading), expert_loading=own)
+        return cls.load(find_folder(name, **options), compute, trust_remote_code=trust_remote_code)
 
     def save_pretrained(
         self, folder: str | Path, *, results: Results | None = None, title: str | None = None

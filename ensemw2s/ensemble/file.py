@@ -50,8 +50,12 @@ class EnsembleFile(BaseModel):
     """How experts are loaded: the settings of ``models.weak`` without its path and revision."""
 
 
-def read_ensemble_file(path: Path) -> tuple[EnsembleFile, list[Path | str]]:
+def read_ensemble_file(path: Path, *, trust_remote_code: bool = False) -> tuple[EnsembleFile, list[Path | str]]:
     """Read the file in a folder, or itself.
+
+    Args:
+        path: the folder, or the file.
+        trust_remote_code: replaces what the file says of it, which might come from somebody else.
 
     Returns:
         Its content, and the experts: a path each, or a name.
@@ -71,6 +75,10 @@ def read_ensemble_file(path: Path) -> tuple[EnsembleFile, list[Path | str]]:
             ModelConfig(path="", **{**content.loading, **member.loading})
     except (ValidationError, UnicodeDecodeError, TypeError) as error:
         raise ModelError(f"{file} is not a valid ensemble: {error}") from error
+    for loading in (content.loading, *(member.loading for member in content.experts)):
+        loading.pop("trust_remote_code", None)
+    if trust_remote_code:
+        content.loading["trust_remote_code"] = True
     experts = [member.name or (file.parent / str(member.path)).resolve() for member in content.experts]
     for expert in experts:
         if isinstance(expert, Path) and not (expert.is_dir() or (expert.suffix == ".gguf" and expert.is_file())):

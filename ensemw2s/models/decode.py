@@ -14,7 +14,7 @@ from torch import Tensor
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.errors import ConfigError, DataError
-from ensemw2s.kernels import CombineResult, combine, sample
+from ensemw2s.kernels import CombineResult, combine
 from ensemw2s.models.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.forward import (
     accepts,
@@ -25,7 +25,7 @@ from ensemw2s.models.forward import (
     positions_of,
     vocabulary_size,
 )
-from ensemw2s.models.generation import Generation, candidates_for_rivals, not_finite, rivals_of
+from ensemw2s.models.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
 from ensemw2s.models.joint import same_vocabulary
 from ensemw2s.models.load import LoadedModel
 from ensemw2s.models.one_expert import OneExpertDecoder
@@ -220,22 +220,17 @@ class _Decoder:
         return _Step(chosen, logprob, rivals_of(sure, chosen), result)
 
     def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
-        try:
-            return sample(
-                logits,
-                self.alphas,
-                seed=self.seed,
-                rule=self.rule,
-                temperature=self.decoding.temperature,
-                top_k=self.decoding.top_k,
-                top_p=self.decoding.top_p,
-                index=index,
-                backend=self.backend,
-            )
-        except ValueError as error:
-            if all(bool(torch.isfinite(part).all()) for part in logits):
-                raise
-            raise not_finite() from error
+        return draw_tokens(
+            logits,
+            self.alphas,
+            seed=self.seed,
+            rule=self.rule,
+            temperature=self.decoding.temperature,
+            top_k=self.decoding.top_k,
+            top_p=self.decoding.top_p,
+            index=index,
+            backend=self.backend,
+        )
 
     def _keep(self, answers: list[_Answer], tokens: NDArray[np.int64], step: _Step) -> None:
         for answer, token, logprob in zip(answers, tokens.tolist(), step.logprob.tolist(), strict=True):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemw2s.errors import RunFailedError
-from ensemw2s.kernels import CombineResult
+from ensemw2s.kernels import CombineResult, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,20 @@ def rivals_of(result: CombineResult, chosen: Tensor) -> Tensor | None:
     if result.topk_ids is None or result.topk_logprob is None:
         return None
     return result.topk_logprob.masked_fill(result.topk_ids == chosen[:, None], -torch.inf).amax(dim=1)
+
+
+def draw_tokens(logits: Sequence[Tensor], alphas: Sequence[float], **how: Any) -> Tensor:
+    """A token for each row, int64 ``[N]``; ``how`` are the keywords of :func:`ensemw2s.kernels.sample`.
+
+    Raises:
+        RunFailedError: logits are not finite.
+    """
+    try:
+        return sample(logits, alphas, **how)
+    except ValueError as error:
+        if all(bool(torch.isfinite(part).all()) for part in logits):
+            raise
+        raise not_finite() from error
 
 
 def not_finite() -> RunFailedError:

@@ -267,7 +267,7 @@ def _explained(source: ModelSource, part: str, error: BaseException) -> ModelErr
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{source.name} comes with its own Python code, which is not run unless you allow it.",
-            hint="Set trust_remote_code: true for this model if you trust its authors.",
+            hint="If you trust its authors, set trust_remote_code: true for it; for an ensemble: --trust-remote-code.",
         )
     if source.gguf is not None:
         return ModelError(

@@ -26,7 +26,7 @@ from ensemw2s.config.method import DecodingConfig
 from ensemw2s.kernels import combine, sample
 from ensemw2s.models.batches import MAX_LOGITS
 from ensemw2s.models.forward import accepts, is_stateful, logits_at, padded, positions_of, vocabulary_size
-from ensemw2s.models.generation import Generation, candidates_for_rivals, not_finite, rivals_of
+from ensemw2s.models.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
 from ensemw2s.models.layout import ranges
 from ensemw2s.models.load import LoadedModel
 from ensemw2s.seeds import sub_seed
@@ -90,12 +90,7 @@ class OneExpertDecoder:
 
     def _draw(self, logits: Tensor, index: Ints) -> Tensor:
         places = torch.from_numpy(np.ascontiguousarray(index, dtype=np.int64)).to(logits.device)
-        try:
-            return sample([logits], [1.0], seed=self.seed, index=places, backend=self.backend)
-        except ValueError as error:
-            if bool(torch.isfinite(logits).all()):
-                raise
-            raise not_finite() from error
+        return draw_tokens([logits], [1.0], seed=self.seed, index=places, backend=self.backend)
 
     def _scored(self, text: _Text, readers: list[_Reader]) -> list[Generation]:
         """The answers, with what the mixture of all experts says of their tokens."""

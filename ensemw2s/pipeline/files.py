@@ -20,11 +20,13 @@ from ensemw2s.pipeline.teachers import write_label_rows
 from ensemw2s.sink import EventSink, NullSink
 
 
-def load_ensemble(path: str | Path, compute: ComputeConfig | None = None) -> Ensemble:
+def load_ensemble(
+    path: str | Path, compute: ComputeConfig | None = None, *, trust_remote_code: bool = False
+) -> Ensemble:
     """The ensemble in a run directory or a folder of its own; see :meth:`Ensemble.load`."""
     from ensemw2s.models.device import resolve_device
 
-    ensemble = Ensemble.load(path, compute)
+    ensemble = Ensemble.load(path, compute, trust_remote_code=trust_remote_code)
     resolve_device(ensemble.compute)
     return ensemble
 
@@ -63,6 +65,7 @@ def label_file(
     decoding: DecodingConfig | None = None,
     seed: int = 0,
     sink: EventSink | None = None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Label a file's questions with a trained ensemble and write JSON lines.
 
@@ -74,6 +77,7 @@ def label_file(
         decoding: for ``task: generate``; the ensemble's own by default.
         seed: for sampling.
         sink: gets progress.
+        trust_remote_code: run code that comes with the ensemble's models.
 
     Returns:
         ``n``, ``mean_confidence``, ``mean_agreement`` and ``output``.
@@ -81,7 +85,7 @@ def label_file(
     from ensemw2s.data.sources import load_source
 
     examples = load_source(source, seed, answers=False)
-    ensemble = load_ensemble(ensemble_dir, compute)
+    ensemble = load_ensemble(ensemble_dir, compute, trust_remote_code=trust_remote_code)
     rows = answer_examples(ensemble, examples, decoding=decoding, seed=seed, sink=sink or NullSink())
     write_label_rows(out, rows)
     return {
@@ -101,6 +105,7 @@ def evaluate_file(
     match: str | None = None,
     seed: int = 0,
     sink: EventSink | None = None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Accuracy of a trained ensemble on a file with answers, measured as its run measures it: text is written greedily.
 
@@ -112,6 +117,7 @@ def evaluate_file(
         match: how generated answers are compared, ``exact`` or ``number``; by default as in the run.
         seed: for a source that is made up.
         sink: gets progress.
+        trust_remote_code: run code that comes with the ensemble's models.
 
     Returns:
         ``n``, ``correct``, ``accuracy``, Wilson's interval ``low``, ``high``, ``mean_confidence``, ``mean_agreement``.
@@ -128,7 +134,7 @@ def evaluate_file(
                 f"Question {example.id!r} has no answer to compare with.",
                 hint="Use `ew2s label` or `ew2s score` for questions without answers.",
             )
-    ensemble = load_ensemble(ensemble_dir, compute)
+    ensemble = load_ensemble(ensemble_dir, compute, trust_remote_code=trust_remote_code)
     greedy = ensemble.decoding.model_copy(update={"method": "greedy"})
     rows = answer_examples(ensemble, examples, decoding=greedy, sink=sink or NullSink())
     right = _right(ensemble, examples, rows, match)

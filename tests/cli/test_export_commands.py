@@ -19,14 +19,15 @@ Command = Callable[..., Any]
 class _Ensemble:
     """Stands in for a trained ensemble."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, trust_remote_code: bool) -> None:
+        self.path, self.trusted = path, trust_remote_code
 
     def save_pretrained(self, folder: Path, *, title: str | None) -> Any:
         from ensemw2s.ensemble.folder import SavedEnsemble
 
         folder.mkdir()
         (folder / "title").write_text(str(title))
+        (folder / "trusted").write_text(str(self.trusted))
         return SavedEnsemble(folder, 3, 2_000_000, 30_000, 2_040_000)
 
 
@@ -42,7 +43,8 @@ def test_an_ensemble_is_exported_with_its_size(ew2s: Command, ensemble: None) ->
     assert done.code == 0
     assert done.out == "out: 3 experts of 30 kB together, over one base of 2.0 MB; 2.0 MB in all\n"
     assert "ew2s lm-eval --model_args pretrained=out" in done.err
-    found = json.loads(ew2s("export", "ensemble", "runs/x", "out2", "--json").out)
+    found = json.loads(ew2s("export", "ensemble", "runs/x", "out2", "--json", "--trust-remote-code").out)
+    assert [Path(folder, "trusted").read_text() for folder in ("out", "out2")] == ["False", "True"]
     assert found["base_bytes"] == 2_000_000
     assert found["commit"] is None
 

@@ -26,6 +26,7 @@ class FakeEnsemble:
 
     def __init__(self) -> None:
         self.seen: list[Any] = []
+        self.trusted: list[bool] = []
 
     def score(self, examples: list[Any], sink: Any = None) -> list[dict[str, Any]]:
         self.seen.append(examples)
@@ -41,7 +42,12 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> FakeEnsemble:
     import ensemw2s.pipeline
 
     fake = FakeEnsemble()
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "load_ensemble", lambda path, compute: fake)
+
+    def load_ensemble(path: Path, compute: Any, *, trust_remote_code: bool) -> FakeEnsemble:
+        fake.trusted.append(trust_remote_code)
+        return fake
+
+    monkeypatch.setitem(vars(ensemw2s.pipeline), "load_ensemble", load_ensemble)
     return fake
 
 
@@ -135,6 +141,33 @@ def test_generate_changes_the_ensembles_own_decoding(ew2s: Command, ensemble: Fa
     assert "needs temperature" in ew2s(
         "generate", "runs/x", "p", "--sample", "--experts", "one", "--temperature", 2
     ).err.replace("\n", " ")
+
+
+def test_code_of_models_is_run_where_the_user_says_so_alone(
+    ew2s: Command, ensemble: FakeEnsemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ensemw2s.pipeline
+
+    def told(*given: Any, trust_remote_code: bool, **rest: Any) -> dict[str, Any]:
+        ensemble.trusted.append(trust_remote_code)
+        return {"n": 1, "correct": 1, "accuracy": 1.0, "low": 0.2, "high": 1.0, "output": "l.jsonl"} | {
+            "mean_confidence": 0.5,
+            "mean_agreement": 1.0,
+        }
+
+    for name in ("evaluate_file", "label_file"):
+        monkeypatch.setitem(vars(ensemw2s.pipeline), name, told)
+    file = _write("q.jsonl", QUESTION)
+    commands = (
+        ("score", "runs/x", file),
+        ("generate", "runs/x", "p"),
+        ("evaluate", "runs/x", file),
+        ("label", "-e", "runs/x", "-i", file, "--output", "l.jsonl"),
+    )
+    for command in commands:
+        assert ew2s(*command).code == 0
+        assert ew2s(*command, "--trust-remote-code").code == 0
+    assert ensemble.trusted == [False, True] * len(commands)
 
 
 def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,5 +265,6 @@ def test_a_folder_cannot_allow_its_own_code(expert_folders: list[Path], tmp_path
     assert "trust_remote_code" not in content["loading"]
     content["loading"]["trust_remote_code"] = True
     (folder / "ensemble.json").write_text(json.dumps(content))
+    assert not Ensemble.load(folder).model_config(0).trust_remote_code
     assert not Ensemble.from_pretrained(folder).model_config(0).trust_remote_code
     assert Ensemble.from_pretrained(folder, trust_remote_code=True).model_config(0).trust_remote_code

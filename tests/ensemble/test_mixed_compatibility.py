@@ -195,7 +195,11 @@ def test_from_two_models_to_answers_on_the_command_line(families: dict[str, Path
     assert "would write both/ensemble.json: task choice, rule mixture" in out
     assert "66.7 %" in out
     assert "option probabilities are combined (length norm byte)" in out
-    assert ew2s("combine", *pair, "--out", "both", "--alpha", 2, "--alpha", 1)[0] == 0
+    assert "wrote both" in ew2s("combine", *pair, "--out", "both", "--alpha", 2, "--alpha", 1)[1]
+    assert "replaced both" in ew2s("combine", *pair, "--out", "both", "--alpha", 2, "--alpha", 1)[1]
+    one = ("-s", "labelling.decoding.method=sample", "-s", "labelling.decoding.experts=one")
+    code, _, err = ew2s("combine", *pair, "--out", "other", "--task", "generate", *one)
+    assert (code, "needs experts that share a tokenizer" in err, Path("other").exists()) == (2, True, False)
     rows = [{"prompt": "Is the dog happy?", "choices": ["yes", "no"], "answer": "yes"}]
     Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     said = "The experts have different tokenizers"
