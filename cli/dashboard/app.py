@@ -51,6 +51,9 @@ class Dashboard(App[str]):
         folder: where pictures and CSV files go.
         beside: the run that was started together with the dashboard.
         dark: the theme at first.
+
+    Attributes:
+        fresh: redraws what is seen.
     """
 
     TITLE = "EnsemW2S"
@@ -78,7 +81,7 @@ class Dashboard(App[str]):
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
         self._keys_for: tuple[object, ...] = ()
-        self._fresh = Refresher(self._show_edges, self._seen, self.context)
+        self.fresh = Refresher(self._show_edges, self._seen, self.context)
         self._garbage = Garbage()
         self._theming: Timer | None = None
 
@@ -90,7 +93,7 @@ class Dashboard(App[str]):
     @property
     def updates(self) -> int:
         """How often everything that is seen was brought up to date."""
-        return self._fresh.rounds
+        return self.fresh.rounds
 
     @property
     def replay(self) -> ReplayFollower | None:
@@ -123,7 +126,7 @@ class Dashboard(App[str]):
         self._fit(self.size.width, self.size.height)
         self.watcher.on_change = self._notice
         self.watcher.start()
-        self.run_worker(self._fresh.run())
+        self.run_worker(self.fresh.run())
         self.set_interval(1.0, self._tick)
         self.set_timer(SETTLED, settle_memory)
         self._focus_first()
@@ -137,7 +140,7 @@ class Dashboard(App[str]):
         """A key has priority over reading."""
         if isinstance(event, events.Key):
             self.watcher.give_way()
-            self._fresh.key_at = time.monotonic()
+            self.fresh.key_at = time.monotonic()
         await super().on_event(event)
 
     def _notice(self) -> None:
@@ -146,7 +149,7 @@ class Dashboard(App[str]):
 
     @on(Changed)
     def _changed(self) -> None:
-        self._fresh.want()
+        self.fresh.want()
 
     def _tick(self) -> None:
         model = self.watcher.model
@@ -155,8 +158,8 @@ class Dashboard(App[str]):
                 model.now = max(model.now, time.time()) if model.now == model.now else time.time()
         if self.beside is not None:
             self.beside.poll()
-        self._garbage.tidy(self._fresh.key_at)
-        self._fresh.want(tick=model.life == "running")
+        self._garbage.tidy(self.fresh.key_at)
+        self.fresh.want(tick=model.life == "running")
 
     def refresh_all(self, tick: bool = False) -> None:
         """Redraw all that is seen and whose part of the model changed, at once."""
@@ -259,7 +262,7 @@ class Dashboard(App[str]):
             for panel in self._seen():  # what was painted before is seen at once, the news right after it
                 if not panel.shows(self.context):
                     panel.show(self.context)
-            self.call_after_refresh(self._fresh.want, tick=True, soon=True)
+            self.call_after_refresh(self.fresh.want, tick=True, soon=True)
 
     @on(NavBar.Picked)
     def _picked(self, event: NavBar.Picked) -> None:
@@ -339,7 +342,7 @@ class Dashboard(App[str]):
         """What Textual draws itself (search lines, notices, the palette) takes longer, and is rarely seen."""
         if self._theming is not None:
             self._theming.stop()
-        left = self._fresh.key_at + THEME_AFTER - time.monotonic()
+        left = self.fresh.key_at + THEME_AFTER - time.monotonic()
         if left <= 0.0:
             self._apply_theme()
         else:

@@ -262,11 +262,19 @@ class Desk:
     """The dashboard with somebody at its keys."""
 
     async def until(self, condition: Callable[[], object], pilot: Pilot[str], what: str = "") -> None:
-        """Wait for a condition, not for a clock."""
+        """Wait for a condition, not for a clock, and then for all panels: they are redrawn one after the other."""
         end = time.monotonic() + 20.0
         while not condition():
             assert time.monotonic() < end, f"never happened: {what}"
             await asyncio.sleep(0.01)
+        assert isinstance(pilot.app, Dashboard)
+        fresh = pilot.app.fresh
+        for _ in range(2):  # the first round may have begun before
+            rounds = fresh.rounds
+            fresh.want(soon=True)
+            while fresh.rounds == rounds and pilot.app.is_running:
+                assert time.monotonic() < end + 20.0, "the panels are never all drawn"
+                await asyncio.sleep(0.001)
         await pilot._wait_for_screen()
 
     def play(self, path: Any, script: Script, size: tuple[int, int] = (120, 40), **settings: Any) -> Dashboard:
