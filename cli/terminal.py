@@ -70,13 +70,13 @@ class Terminal:
 
     def json(self, value: Any) -> None:
         """Data as readable JSON, on stdout."""
-        from ensemw2s.runs.files import dump_json
+        from ensemw2s.files import dump_json
 
         self.out(dump_json(value, indent=2))
 
     def json_line(self, value: Any) -> None:
         """Data as one line of JSON, on stdout."""
-        from ensemw2s.runs.files import dump_json
+        from ensemw2s.files import dump_json
 
         self.out(dump_json(value))
 

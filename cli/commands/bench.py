@@ -51,7 +51,7 @@ def bench(
     results = _measured(cases, place)
     record = _record(results, place, quick)
     if output is not None:
-        from ensemw2s.runs.files import write_json
+        from ensemw2s.files import write_json
 
         write_json(output, record)
     if as_json:

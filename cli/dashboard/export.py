@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.runs.files import write_text
+from ensemw2s.files import write_text
 from ensemw2s.runs.listing import is_run
 
 _FONT = '"DejaVu Sans Mono", "Cascadia Mono", "Menlo", "Consolas", monospace'

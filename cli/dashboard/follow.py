@@ -14,8 +14,8 @@ from ensemw2s.cli.dashboard.history import HistoryReader
 from ensemw2s.cli.dashboard.model import Life, Message, RunModel
 from ensemw2s.cli.dashboard.names import ago
 from ensemw2s.cli.dashboard.source import Source
+from ensemw2s.files import read_json
 from ensemw2s.runs import EventReader, read_heartbeat
-from ensemw2s.runs.files import read_json
 
 EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.cli.dashboard.ssh import Shell, SshError, remote_path
-from ensemw2s.runs.files import write_json
+from ensemw2s.files import write_json
 
 _LOGS = ("events.jsonl", "metrics.jsonl")
 _SMALL = ("results.json", "config.yaml")

@@ -15,8 +15,8 @@ from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.cli.dashboard.ssh import Shell, SshError, remote_path
 from ensemw2s.cli.dashboard.target import Remote, RunIndex
 from ensemw2s.errors import InputError
+from ensemw2s.files import write_json, write_text
 from ensemw2s.runs import RunInfo
-from ensemw2s.runs.files import write_json, write_text
 from ensemw2s.runs.listing import CELLS, SweepInfo
 
 SCAN_EVERY = 5.0

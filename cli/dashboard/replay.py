@@ -13,8 +13,8 @@ from ensemw2s.cli.dashboard.fold_metrics import fold_metrics
 from ensemw2s.cli.dashboard.follow import EVENTS, METRICS, RESULTS, STEP_BYTES
 from ensemw2s.cli.dashboard.model import RunModel
 from ensemw2s.cli.dashboard.source import Source
+from ensemw2s.files import read_json
 from ensemw2s.runs import EventReader
-from ensemw2s.runs.files import read_json
 
 #: A pause of the log longer than this (seconds) is cut short: a run that was continued days later plays on at once.
 LONGEST_PAUSE = 30.0

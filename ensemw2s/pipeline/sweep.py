@@ -26,8 +26,8 @@ from ensemw2s.evaluation.over_cells import (
     compare_cells,
     sweep_caution,
 )
+from ensemw2s.files import write_text
 from ensemw2s.pipeline.sweep_file import flat
-from ensemw2s.runs.files import write_text
 
 #: Composes the configuration of a cell from its settings.
 Compose = Callable[[Mapping[str, Any]], Composed]

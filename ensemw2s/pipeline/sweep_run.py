@@ -15,11 +15,11 @@ from typing import Protocol
 
 from ensemw2s.errors import Ew2sError
 from ensemw2s.evaluation.over_cells import SweepResults
+from ensemw2s.files import write_json
 from ensemw2s.pipeline.job import ERROR_MARK
 from ensemw2s.pipeline.resources import available_memory, device_memory, process_memory, visible_devices
 from ensemw2s.pipeline.sweep import Job, SweepPlan, collect, finished_results
 from ensemw2s.runs import RunLock
-from ensemw2s.runs.files import write_json
 
 #: What runs a job; the file that describes it is the last argument.
 COMMAND = (sys.executable, "-P", "-m", "ensemw2s.pipeline.job")

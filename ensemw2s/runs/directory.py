@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemw2s.errors import Ew2sError, InputError
-from ensemw2s.runs.files import disk_full_error, is_disk_full, read_json, write_json, write_text
+from ensemw2s.files import disk_full_error, is_disk_full, read_json, write_json, write_text
 from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink

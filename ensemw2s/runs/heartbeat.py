@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ensemw2s.runs.files import read_json, write_json
+from ensemw2s.files import read_json, write_json
 
 #: Seconds between two beats, and the age at which a beat no longer counts.
 HEARTBEAT_EVERY = 2.0

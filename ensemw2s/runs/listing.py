@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ensemw2s.files import read_json, to_json
 from ensemw2s.runs.directory import MARKERS
-from ensemw2s.runs.files import read_json, to_json
 from ensemw2s.runs.heartbeat import pid_alive, read_heartbeat
 
 RunState = Literal["running", "finished", "failed", "dead", "incomplete"]

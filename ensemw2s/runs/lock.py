@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.errors import RunBusyError
-from ensemw2s.runs.files import dump_json, read_json
+from ensemw2s.files import dump_json, read_json
 from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.runs.files import dump_json
+from ensemw2s.files import dump_json
 from ensemw2s.runs.schema import SCHEMA_VERSION
 
 _RESERVED = ("v", "t", "kind")

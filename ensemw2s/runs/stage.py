@@ -19,8 +19,8 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ensemw2s.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
 from ensemw2s.runs.cost import Meter, Work, cost_record
-from ensemw2s.runs.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
 from ensemw2s.sink import EventSink, NullSink
 
 _RECORD = "stage.json"

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemw2s.files import dump_json, to_json
 from ensemw2s.runs import EventReader, LogSink, read_events, validate
-from ensemw2s.runs.files import dump_json, to_json
 from ensemw2s.runs.log import LineWriter
 
 

@@ -1,4 +1,4 @@
-"""Small file habits of the run directory: strict JSON, atomic writes, and what a full disk looks like."""
+"""Files: strict JSON with limits, atomic writes, regular files only, and what a full disk looks like."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ensemw2s.errors import RunFailedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+_JSON_FILE_LIMIT = 256 * 2**20
 
 
 def to_json(value: Any) -> Any:
@@ -52,15 +55,26 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(to_json(value), ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``path`` by way of a temporary file in the same folder: readers see the old or the new text, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yields a temporary name in the folder of ``path``; renames it to ``path`` at the end, or removes it on an error.
+
+    Readers see the old or the new content, never half. A symbolic link at ``path`` is replaced, not followed.
+    """
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        temporary.write_bytes(text.encode("utf-8", "replace"))
+        yield temporary
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``path`` atomically as UTF-8; see :func:`replaced`."""
+    with replaced(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,10 +82,44 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, dump_json(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any | None:
-    """The JSON in ``path``; None where the file is missing, unreadable or not JSON."""
+def parse_json(text: str | bytes) -> Any:
+    """The JSON value in ``text``.
+
+    Raises:
+        ValueError: not JSON; or JSON nested too deeply, or with an integer of too many digits, to be read. The message
+            can stand behind ``file:line:``.
+    """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply to be read") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no valid JSON ({error.msg}, column {error.colno})") from None
+    except ValueError:
+        raise ValueError("a number with too many digits to be read") from None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """``path`` opened for reading, if it is a regular file: pipes and devices could block or never end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON in ``path``; None where the file is missing, no regular file, larger than 256 MiB or not JSON."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(_JSON_FILE_LIMIT + 1)
+        return parse_json(content) if len(content) <= _JSON_FILE_LIMIT else None
     except (OSError, ValueError):
         return None
 
