@@ -9,13 +9,13 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from ensemw2s.errors import RunFailedError
+from ensemw2s.errors import InputError, RunFailedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
@@ -57,12 +57,15 @@ def dump_json(value: Any, *, indent: int | None = None) -> str:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the folder of ``path``; renames it to ``path`` at the end, or removes it on an error.
+    """Yields a new, empty file in the folder of ``path``; renames it to ``path`` at the end, or removes it on an error.
 
-    Readers see the old or the new content, never half. A symbolic link at ``path`` is replaced, not followed.
+    Readers see the old or the new content, never half. A symbolic link at ``path`` is replaced, never followed, and so
+    is one that waits at the temporary name.
     """
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:200])  # names have at most 255 bytes
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666))
     try:
         yield temporary
         temporary.replace(path)
@@ -71,10 +74,108 @@ def replaced(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``path`` atomically; see :func:`replaced`."""
+    with replaced(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``path`` atomically as UTF-8; see :func:`replaced`."""
-    with replaced(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "replace"))
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def open_in_place(path: Path, flags: int) -> int:
+    """A descriptor for a file that is appended to or rewritten where it is; made where it is missing.
+
+    Args:
+        path: the file.
+        flags: of ``os.open``, such as ``os.O_RDWR | os.O_APPEND``.
+
+    Raises:
+        OSError: ``path`` is a symbolic link, no regular file, or has a second name (a hard link), through which
+            somebody else's file would be written.
+    """
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
+        return descriptor
+    os.close(descriptor)
+    what = "a file with a second name (hard link)" if stat.S_ISREG(status.st_mode) else "not a regular file"
+    raise OSError(errno.EINVAL, what, str(path))
+
+
+def refuse_links(root: Path, *names: str, in_place: Collection[str] = ()) -> None:
+    """Refuse to write below ``root`` where a symbolic link would lead the writing somewhere else.
+
+    Nothing is opened or changed. ``root`` itself may be a link: which folder is meant is the user's choice.
+
+    Args:
+        root: the folder that will be written into; it need not exist.
+        names: what will be written, relative to ``root``, folders with all that they hold; everything by default.
+        in_place: files in ``root`` that are appended to or rewritten where they are, so that they must be regular files
+            without a second name.
+
+    Raises:
+        InputError: there is a symbolic link, or a pipe, socket or device; names it.
+    """
+    for name in names or (".",):
+        place, missing = root, False
+        for part in PurePosixPath(name).parts:
+            place = place / part
+            missing = not _exists_without_link(place)
+            if missing:
+                break
+        if not missing and place.is_dir():
+            _refuse_links_below(place)
+    for name in in_place:
+        place = root / name
+        if _exists_without_link(place) and (not place.is_file() or place.lstat().st_nlink > 1):
+            what = "has a second name (hard link)" if place.is_file() else "is not a regular file"
+            raise _refused(place, f"{what}, and would be written in place")
+
+
+def _exists_without_link(place: Path) -> bool:
+    try:
+        mode = place.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"{place} cannot be looked at: {error.strerror}.") from error
+    _refuse_mode(place, mode)
+    return True
+
+
+def _refuse_links_below(folder: Path) -> None:
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(here / entry.name)
+                    elif not entry.is_file(follow_symlinks=False):
+                        _exists_without_link(here / entry.name)
+        except FileNotFoundError:  # temporary files come and go
+            continue
+        except OSError as error:
+            raise InputError(f"{here} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_mode(place: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise _refused(place, "is a symbolic link, and nothing is written through one")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _refused(place, "is neither a file nor a folder")
+
+
+def _refused(place: Path, why: str) -> InputError:
+    return InputError(
+        f"{place} {why}.",
+        hint="Nothing was changed. Remove it, or put a copy of what it stands for in its place.",
+        title="Not written",
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
