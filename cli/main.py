@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ from ensemw2s.cli.commands import (
 from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
-from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError
+from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError, InputError
 
 _HELP = help_text(
     "Boost weak language models, and teach a strong one with their ensemble.",
@@ -134,6 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show(file=sys.stderr)
         return int(error.exit_code)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            terminal.error(InputError(f"A name is too long for the file system: {str(error.filename)[:80]}…"))
+            _trace()
+            return EXIT_USAGE
         return _unexpected(error)
     if code == EXIT_INTERRUPTED:
         terminal.warn("interrupted; the same command continues.")

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -183,23 +184,47 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, dump_json(value, indent=2) + "\n")
 
 
+class JsonError(ValueError):
+    """Text that is no JSON, or JSON beyond what is read. The message can stand behind ``file:line:``.
+
+    Attributes:
+        line: on which it was noticed, from 1; None where that is not known.
+    """
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _most_digits() -> int:
+    """Digits from which Python may refuse to read an integer."""
+    return max(sys.get_int_max_str_digits(), 640)
+
+
+def json_error(error: Exception, text: str | bytes) -> JsonError:
+    """What an exception of the :mod:`json` module says about ``text``."""
+    if isinstance(error, RecursionError):
+        return JsonError("JSON nested too deeply to be read")
+    if isinstance(error, UnicodeDecodeError):
+        return JsonError(f"not UTF-8 (byte {error.start})")
+    if isinstance(error, json.JSONDecodeError):
+        return JsonError(f"no valid JSON ({error.msg}, column {error.colno})", error.lineno)
+    digits = re.search(rf"\d{{{_most_digits()}}}", text) if isinstance(text, str) else None
+    line = None if digits is None else digits.string.count("\n", 0, digits.start()) + 1
+    return JsonError("a number with too many digits to be read", line)
+
+
 def parse_json(text: str | bytes) -> Any:
     """The JSON value in ``text``.
 
     Raises:
-        ValueError: not JSON; or JSON nested too deeply, or with an integer of too many digits, to be read. The message
-            can stand behind ``file:line:``.
+        JsonError: a ``ValueError``: not JSON; or JSON nested too deeply, or with an integer of too many digits, to be
+            read.
     """
     try:
         return json.loads(text)
-    except RecursionError:
-        raise ValueError("JSON nested too deeply to be read") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no valid JSON ({error.msg}, column {error.colno})") from None
-    except ValueError:
-        raise ValueError("a number with too many digits to be read") from None
+    except (ValueError, RecursionError) as error:
+        raise json_error(error, text) from None
 
 
 def open_regular(path: Path) -> BinaryIO:

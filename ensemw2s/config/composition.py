@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ensemw2s.config.explain import explain, unknown_key_error
 from ensemw2s.config.keys import unknown_keys
-from ensemw2s.config.marked import parse_value, parse_yaml, read_yaml
+from ensemw2s.config.marked import parse_value, parse_yaml, read_yaml, shortened
 from ensemw2s.config.presets import preset_text
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import ConfigError
@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "EW2S_BACKEND": "compute.backend",
 }
 _PREFIX = "EW2S_SET__"
+_DEEPEST = 20
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ class _Merged:
             self.origin[dotted] = origin
 
 
-def _nested(dotted: str, value: Any) -> dict[str, Any]:
+def _nested(dotted: str, value: Any, where: str) -> dict[str, Any]:
+    if dotted.count(".") > _DEEPEST:
+        raise ConfigError(
+            f"{shortened(where)}: there is no key {shortened(dotted)}.", hint="ew2s config show lists all keys."
+        )
     for part in reversed(dotted.split(".")):
         value = {part: value}
     result: dict[str, Any] = value
@@ -91,9 +96,10 @@ def _split_setting(setting: str) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key or not all(key.split(".")):
         raise ConfigError(
-            f"--set {setting!r} is not of the form key=value.", hint="For example: --set boosting.rounds=8"
+            f"--set {shortened(repr(setting))} is not of the form key=value.",
+            hint="For example: --set boosting.rounds=8",
         )
-    return key, parse_value(text, f"--set {key}")
+    return key, parse_value(text, f"--set {shortened(key)}")
 
 
 def _environment(environ: Mapping[str, str]) -> Iterable[tuple[str, str, Any]]:
@@ -137,12 +143,12 @@ def compose(
         marked = read_yaml(path)
         merged.add(marked.data, f"file {path}", marked.lines)
     for variable, dotted, value in _environment(environ or {}):
-        merged.add(_nested(dotted, value), f"env {variable}")
+        merged.add(_nested(dotted, value, variable), f"env {variable}")
     for setting in sets:
         key, value = _split_setting(setting)
-        merged.add(_nested(key, value), "--set")
+        merged.add(_nested(key, value, "--set"), "--set")
     for flag, (dotted, value) in (flags or {}).items():
-        merged.add(_nested(dotted, value), flag)
+        merged.add(_nested(dotted, value, flag), flag)
     return _validated(merged, preset)
 
 

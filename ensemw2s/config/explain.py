@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ensemw2s.config.keys import expected, known_keys, nearest_key, section_at, subsection
+from ensemw2s.config.marked import shortened
 from ensemw2s.errors import ConfigError
 
 
@@ -25,7 +26,7 @@ def unknown_key_error(unknown: Sequence[tuple[str, str]], places: Mapping[str, s
         where = places.get(dotted)
         near = nearest_key(section, name)
         meant = f" Did you mean {near}?" if near else ""
-        lines.append(f"Unknown key {dotted}{f' ({where})' if where else ''}.{meant}")
+        lines.append(f"Unknown key {shortened(dotted)}{f' ({where})' if where else ''}.{meant}")
         here = section_at(section)
         keys = "" if here is None else ", ".join(here.model_fields)
         hint = f"Keys of {section or 'the configuration'}: {keys}."
@@ -55,8 +56,7 @@ def _place(dotted: str, places: Mapping[str, str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return shortened("null" if value is None else repr(value), 60)
 
 
 def explain(error: ValidationError, places: Mapping[str, str]) -> ConfigError:

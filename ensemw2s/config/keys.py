@@ -14,7 +14,13 @@ from ensemw2s.config.base import Section
 from ensemw2s.config.schema import RunConfig
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-_BOUNDS = (("ge", "at least {}"), ("gt", "more than {}"), ("le", "at most {}"), ("lt", "less than {}"))
+_BOUNDS = (
+    ("ge", "at least {}"),
+    ("gt", "more than {}"),
+    ("le", "at most {}"),
+    ("lt", "less than {}"),
+    ("max_length", "at most {} characters"),
+)
 
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:

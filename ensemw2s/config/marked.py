@@ -8,7 +8,14 @@ from typing import Any
 
 import yaml
 
+from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError
+from ensemw2s.files import open_regular
+
+#: No configuration is larger: beyond these bounds a file is a mistake, or made to use up time and memory.
+_BYTES, _DEPTH, _VALUES = 4 * 2**20, 50, 100_000
+_LARGEST = 2**64
+_QUOTES = "If it is meant as text, put it in quotes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +26,11 @@ class Marked:
     lines: dict[str, int]
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """``text`` for an error message."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def parse_yaml(text: str, name: str) -> Marked:
     """Parse a YAML mapping with the safe loader.
 
@@ -27,23 +39,16 @@ def parse_yaml(text: str, name: str) -> Marked:
         name: what to call it in errors, usually its path.
 
     Raises:
-        ConfigError: not YAML, not a mapping, or a key twice.
+        ConfigError: not YAML, not a mapping, a key twice, or beyond what a configuration can be (depth, number of
+            values, digits).
     """
+    lines: dict[str, int] = {}
     try:
-        loader = yaml.SafeLoader(text)
-        try:
-            node = loader.get_single_node()
-            lines: dict[str, int] = {}
-            if node is not None:
-                _collect(node, "", lines, name, ())
-            data = {} if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        data = _load(text, name, lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = name if mark is None else f"{name}, line {mark.line + 1}, column {mark.column + 1}"
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}: this is not YAML: {reason}.") from error
+        raise ConfigError(f"{where}: this is not YAML: {_reason(error)}.") from error
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -60,9 +65,13 @@ def read_yaml(path: Path) -> Marked:
         ConfigError: the file cannot be read, or as in :func:`parse_yaml`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a text file in UTF-8.") from error
+        with open_regular(path) as file:
+            content = file.read(_BYTES + 1)
+        if len(content) > _BYTES:
+            raise ConfigError(f"{path} has more than {_BYTES // 2**20} MiB: it is no configuration file.")
+        text = decode_text(content)
+    except TextError as error:
+        raise ConfigError(f"{path}, line {error.line}: {error}.", hint=error.hint) from error
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
     return parse_yaml(text, str(path))
@@ -72,31 +81,99 @@ def parse_value(text: str, name: str) -> Any:
     """One YAML value, as in ``--set key=value``.
 
     Raises:
-        ConfigError: it is not YAML.
+        ConfigError: it is not YAML, or beyond what a configuration can be.
     """
     try:
-        return yaml.safe_load(text)
+        return _load(text, name, None)
     except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or "it cannot be parsed"
-        raise ConfigError(f"{name}: the value {text!r} is not YAML: {reason}.", hint="Put it in quotes.") from error
+        message = f"{name}: the value {shortened(repr(text))} is not YAML: {_reason(error)}."
+        raise ConfigError(message, hint="Put it in quotes.") from error
 
 
-def _collect(node: yaml.Node, prefix: str, lines: dict[str, int], name: str, above: tuple[int, ...]) -> None:
+def _load(text: str, name: str, lines: dict[str, int] | None) -> Any:
+    """The value of one YAML document, within bounds; ``lines`` receives the line of every dotted key."""
+    try:
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _Bounds(loader, name).measure(node, 0)
+            if lines is not None:
+                _collect(node, "", lines, name)  # before merge keys (<<) are put into their place
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except RecursionError:
+        raise ConfigError(f"{name}: it is nested too deeply; {_DEPTH} levels are read.") from None
+
+
+class _Bounds:
+    """Measures nodes before any value is made of them: an alias stands for all that it repeats."""
+
+    def __init__(self, loader: yaml.SafeLoader, name: str) -> None:
+        self._loader = loader
+        self._name = name
+        self._known: dict[int, tuple[int, int]] = {}
+        self._open: set[int] = set()
+
+    def measure(self, node: yaml.Node, depth: int) -> tuple[int, int]:
+        """Number of values in a node, and levels below it."""
+        if id(node) in self._open:
+            raise self._error(node, "this value contains itself")
+        if id(node) not in self._known:
+            self._open.add(id(node))
+            self._known[id(node)] = (
+                self._scalar(node) if isinstance(node, yaml.ScalarNode) else self._inside(node, depth)
+            )
+            self._open.discard(id(node))
+        size, levels = self._known[id(node)]
+        if depth + levels > _DEPTH:
+            raise self._error(node, f"nested too deeply; {_DEPTH} levels are read")
+        if size > _VALUES:
+            raise self._error(node, f"more than {_VALUES} values, counting each as often as aliases repeat it")
+        return size, levels
+
+    def _inside(self, node: yaml.Node, depth: int) -> tuple[int, int]:
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        found = [self.measure(part, depth + 1) for part in inner]
+        return 1 + sum(size for size, _ in found), 1 + max((levels for _, levels in found), default=0)
+
+    def _scalar(self, node: yaml.ScalarNode) -> tuple[int, int]:
+        if node.tag == "tag:yaml.org,2002:merge":
+            return 1, 0
+        try:
+            value = self._loader.construct_object(node)
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError):
+            tag = node.tag.rpartition(":")[2]
+            raise self._error(node, f"{shortened(node.value)} cannot be read as {tag}", _QUOTES) from None
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise self._error(node, f"the number {shortened(node.value)} has too many digits", _QUOTES)
+        return 1, 0
+
+    def _error(self, node: yaml.Node, what: str, hint: str | None = None) -> ConfigError:
+        return ConfigError(f"{self._name}, line {node.start_mark.line + 1}: {what}.", hint=hint)
+
+
+def _collect(node: yaml.Node, prefix: str, lines: dict[str, int], name: str) -> None:
+    """The line of every dotted key."""
     if not isinstance(node, yaml.MappingNode):
         return
-    if id(node) in above:
-        raise ConfigError(f"{name}, line {node.start_mark.line + 1}: the section {prefix[:-1]} contains itself.")
     seen: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
         text = str(key.value)
         if text in seen and text != "<<":
-            raise ConfigError(f"{name}, line {line}: the key {prefix}{text} was given already in line {seen[text]}.")
+            shown = shortened(prefix + text)
+            raise ConfigError(f"{name}, line {line}: the key {shown} was given already in line {seen[text]}.")
         seen[text] = line
         lines[prefix + text] = line
-        _collect(value, f"{prefix}{text}.", lines, name, (*above, id(node)))
+        _collect(value, f"{prefix}{text}.", lines, name)
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    return shortened(str(getattr(error, "problem", None) or str(error).splitlines()[0]), 200)
 
 
 def _kind(value: Any) -> str:
-    text = repr(value)
-    return "a list" if isinstance(value, list) else f"the single value {text if len(text) <= 60 else text[:57] + '…'}"
+    return "a list" if isinstance(value, list) else f"the single value {shortened(repr(value), 60)}"

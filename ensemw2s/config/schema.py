@@ -31,7 +31,7 @@ class TrainingRoles(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """Short name; part of the run directory's name."""
     seed: int = Field(default=0, ge=0)
     """The one seed that fixes everything."""
