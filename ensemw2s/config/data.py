@@ -154,7 +154,8 @@ class TemplateConfig(Section):
     system: str | None = None
     """With ``chat``: the system message; null leaves that to the chat template."""
     answer_pattern: str | None = None
-    """Regular expression whose first group is the final answer, for exact match of generated text."""
+    """Regular expression whose first group is the final answer: what generated text is compared by. One that takes too
+    long is stopped."""
 
     @model_validator(mode="after")
     def _system_of_a_chat(self) -> TemplateConfig:

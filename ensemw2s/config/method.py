@@ -155,4 +155,5 @@ class EvaluationConfig(Section):
     bootstrap: int = Field(default=1000, ge=100)
     """Resamples of the clustered bootstrap."""
     match: Literal["exact", "number"] = "exact"
-    """How generated answers are compared: as text after normalising white space, or as numbers."""
+    """How generated answers are compared: as text after normalising white space, or as numbers (the last one in each;
+    ``docs/models-and-data.md`` says how they are read)."""

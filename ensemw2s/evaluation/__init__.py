@@ -16,7 +16,7 @@ from ensemw2s.evaluation.comparisons import (
 )
 from ensemw2s.evaluation.correct import read_correct, write_correct
 from ensemw2s.evaluation.intervals import Interval, clustered_bootstrap, critical_value, wilson
-from ensemw2s.evaluation.matching import answers_match, extract_answer, normalise_text, parse_number, text_correct
+from ensemw2s.evaluation.matching import answers_match, extract_answer, normalise_text, text_correct
 from ensemw2s.evaluation.metrics import (
     ArmResult,
     TokenAccuracy,
@@ -26,6 +26,7 @@ from ensemw2s.evaluation.metrics import (
     summarise,
     token_accuracy,
 )
+from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison, SeedSummary, aggregate
 from ensemw2s.evaluation.pgr import PGR, FiellerSet, fieller_set, pgr_fieller, ratio_of_means
 from ensemw2s.evaluation.results import LabelResult, ModelInfo, PairResult, Results, RoundResult, RoundScore

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Sequence
-from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import regex
 
 from ensemw2s.errors import ConfigError
+from ensemw2s.evaluation.numbers import parse_number
 
 Match = Literal["exact", "number"]
 
-_MINUS = str.maketrans({"−": "-", "–": "-"})
-# A sign right after a word or a number (10-3), or with a blank behind it (10 - 3), is a dash or an operation; commas
-# count only as thousands separators.
-_NUMBER = re.compile(
-    r"(?<![\w.])(?P<sign>(?<!\))[-+])?[$€£¥]?"
-    r"(?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?P<exponent>[eE][-+]?[0-9]{1,3}(?![0-9]))?"
+#: Seconds that an answer pattern may take on one text; and on all, at the start and for every text.
+_ONE_TEXT, _START, _EACH = 1.0, 10.0, 0.005
+#: Characters that a pattern may have once its repeats are written out, as the engine does when it compiles.
+_LARGEST = 100_000
+_PIECE = regex.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*+\]|(?P<open>\()|(?P<close>\))|\{(?P<least>[0-9]*)(?:,(?P<most>[0-9]*))?\}|.",
+    regex.DOTALL,
 )
 
 
@@ -29,57 +31,110 @@ def normalise_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+class AnswerPattern:
+    """A regular expression that finds the final answer in a text, within bounded time and memory.
+
+    Args:
+        pattern: a Python regular expression whose first group is the answer.
+
+    Raises:
+        ConfigError: not a regular expression, one without a group, or one whose repeats multiply beyond all bounds.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self._spent, self._allowed = 0.0, _START
+        if _written_out(pattern) > _LARGEST:
+            raise ConfigError(
+                f"data.template.answer_pattern repeats too much: {pattern[:60]!r}.",
+                hint="Write + or * in place of counts such as {1000}, above all inside each other.",
+            )
+        try:
+            self._compiled = regex.compile(pattern)
+        except (regex.error, RecursionError, MemoryError, OverflowError) as error:
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error) or "it is too large"
+            raise ConfigError(
+                f"data.template.answer_pattern is not a regular expression: {why}.",
+                hint="Write a Python regular expression whose first group is the final answer.",
+            ) from error
+        if self._compiled.groups < 1:
+            raise ConfigError(
+                f"data.template.answer_pattern {pattern!r} has no group.",
+                hint="Put parentheses around the part that is the final answer.",
+            )
+
+    def find(self, text: str) -> str | None:
+        """The first group of the last match in a text, or None.
+
+        Raises:
+            ConfigError: that takes too long.
+        """
+        self._allowed += _EACH
+        limit = min(_ONE_TEXT, max(self._allowed - self._spent, 1e-3))
+        start, found = time.monotonic(), None
+        try:
+            for match in self._compiled.finditer(text, timeout=limit):
+                found = match[1]
+                if time.monotonic() - start > limit:
+                    raise TimeoutError
+        except (TimeoutError, MemoryError) as error:
+            raise ConfigError(
+                f"data.template.answer_pattern {self.pattern[:60]!r} takes too long; it was stopped in a text of "
+                f"{len(text)} characters.",
+                hint="Repeats inside repeats, as in (a+)+, and several .* in a row make a pattern slow.",
+            ) from error
+        finally:
+            self._spent += time.monotonic() - start
+        return found
+
+
+def _written_out(pattern: str) -> int:
+    """About the length of a pattern with its counted repeats written out."""
+    sizes, last = [0], [0]
+    for piece in _PIECE.finditer(pattern):
+        if piece["open"]:
+            sizes.append(0)
+            last.append(0)
+            continue
+        if piece["close"] and len(sizes) > 1:
+            last.pop()
+            size = sizes.pop() + 1
+        elif piece["least"] is not None:
+            counts = [int(digits[:9]) for digits in (piece["least"], piece["most"]) if digits]
+            size = last[-1] * (max(counts, default=1) - 1)
+            last[-1] += size
+            sizes[-1] += size
+            continue
+        else:
+            size = 1
+        last[-1] = size
+        sizes[-1] += size
+    return sum(sizes)
+
+
+@lru_cache(maxsize=16)
+def compile_pattern(pattern: str) -> AnswerPattern:
     """An ``answer_pattern`` ready for use.
 
     Raises:
-        ConfigError: not a regular expression, or one without a group.
+        ConfigError: as :class:`AnswerPattern`.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"data.template.answer_pattern is not a regular expression: {error}.",
-            hint="Write a Python regular expression whose first group is the final answer.",
-        ) from error
-    if compiled.groups < 1:
-        raise ConfigError(
-            f"data.template.answer_pattern {pattern!r} has no group.",
-            hint="Put parentheses around the part that is the final answer.",
-        )
-    return compiled
+    return AnswerPattern(pattern)
 
 
-def extract_answer(text: str, pattern: re.Pattern[str] | None) -> str | None:
+def extract_answer(text: str, pattern: AnswerPattern | None) -> str | None:
     """The final answer in a text: the first group of the pattern's last match.
 
     Returns:
         The answer, the whole text where there is no pattern, or None where the pattern does not match.
+
+    Raises:
+        ConfigError: the pattern takes too long.
     """
-    if pattern is None:
-        return text
-    found = None
-    for match in pattern.finditer(text):
-        found = match.group(1)
-    return found
+    return text if pattern is None else pattern.find(text)
 
 
-def parse_number(text: str) -> Decimal | None:
-    """The last number in a text, exactly; None where there is none.
-
-    Signs, thousands commas (``1,234``), decimals, exponents and a currency mark before the digits are understood.
-    Digits inside words (``x2``) are not numbers.
-    """
-    last = None
-    for match in _NUMBER.finditer(text.translate(_MINUS)):
-        last = match
-    if last is None:
-        return None
-    sign, digits, exponent = last["sign"] or "", last["digits"].replace(",", ""), last["exponent"] or ""
-    return Decimal(sign + digits + exponent)
-
-
-def answers_match(predicted: str, true: str, match: Match, pattern: re.Pattern[str] | None = None) -> bool:
+def answers_match(predicted: str, true: str, match: Match, pattern: AnswerPattern | None = None) -> bool:
     """Whether a generated answer is right.
 
     With a pattern the final answer is taken out of both texts first. A generated text without it is wrong; a true

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ensemw2s.data.example import SplitName
 from ensemw2s.errors import ConfigError, DataError
-from ensemw2s.evaluation.matching import compile_pattern, extract_answer, parse_number
+from ensemw2s.evaluation.matching import compile_pattern, extract_answer
+from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.teachers import require_shared_tokenizer
 

@@ -15,7 +15,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation import summarise, text_correct
-from ensemw2s.evaluation.matching import Match
+from ensemw2s.evaluation.matching import Match, compile_pattern
 from ensemw2s.pipeline.teachers import write_label_rows
 from ensemw2s.sink import EventSink, NullSink
 
@@ -135,6 +135,8 @@ def evaluate_file(
                 hint="Use `ew2s label` or `ew2s score` for questions without answers.",
             )
     ensemble = load_ensemble(ensemble_dir, compute, trust_remote_code=trust_remote_code)
+    if ensemble.template.answer_pattern is not None:
+        compile_pattern(ensemble.template.answer_pattern)  # before anything is decoded
     greedy = ensemble.decoding.model_copy(update={"method": "greedy"})
     rows = answer_examples(ensemble, examples, decoding=greedy, sink=sink or NullSink())
     right = _right(ensemble, examples, rows, match)

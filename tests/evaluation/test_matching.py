@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from ensemw2s.errors import ConfigError
 from ensemw2s.evaluation import answers_match, extract_answer, normalise_text, parse_number, text_correct
-from ensemw2s.evaluation.matching import compile_pattern
+from ensemw2s.evaluation.matching import AnswerPattern, compile_pattern
 
 GSM8K = r"####\s*(.+)"
 
@@ -122,3 +123,41 @@ def test_refusals():
 
 def test_an_unmatched_optional_group_is_no_answer():
     assert extract_answer("####", compile_pattern(r"####(x)?")) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"((a|aa)+)$", "a" * 60 + "b"),
+        (r"(.*?,){25}(P)", ",".join(map(str, range(40)))),
+        (r"((?:(?=(a+))a)+)b", "a" * 20_000),
+        (r"(a|(?R)b)", "c" * 10),
+    ],
+)
+def test_a_pattern_that_would_run_for_minutes_is_stopped(pattern, text):
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="takes too long") as caught:
+        extract_answer(text, AnswerPattern(pattern))
+    assert time.monotonic() - start < 20
+    assert "Repeats inside repeats" in (caught.value.hint or "")
+
+
+def test_many_texts_that_are_each_a_little_slow_are_stopped_together(monkeypatch):
+    monkeypatch.setattr("ensemw2s.evaluation.matching._START", 0.2)
+    monkeypatch.setattr("ensemw2s.evaluation.matching._EACH", 0.0)
+    pattern = AnswerPattern(r"(.*?,){6}(P)")
+    text = ",".join(map(str, range(20)))
+    with pytest.raises(ConfigError, match="takes too long"):
+        _ = [pattern.find(text) for _ in range(2_000)]
+
+
+@pytest.mark.parametrize("pattern", [r"((?:(?:a{1000}){1000}){1000})", r"(a{0,999999999})", r"((ab|c{300}){400})"])
+def test_a_pattern_that_is_huge_once_it_is_written_out_is_refused(pattern):
+    with pytest.raises(ConfigError, match="repeats too much"):
+        AnswerPattern(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["(" * 5000 + "a" + ")" * 5000, r"(\L<names>)", "(?P<a>x)(?P<a", "[(]"])
+def test_what_is_no_pattern(pattern):
+    with pytest.raises(ConfigError, match="answer_pattern"):
+        AnswerPattern(pattern)

@@ -1,0 +1,157 @@
+"""Numbers as they are written in many styles and scripts."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemw2s.evaluation import answers_match, parse_number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        # beside letters of scripts that put no blank there
+        ("答案是72", "72"),
+        ("答えは72です", "72"),
+        ("一共有72个苹果", "72"),
+        ("답은27입니다", "27"),
+        ("คือ27บาท", "27"),
+        ("उत्तर है27", "27"),
+        ("الجواب27", "27"),
+        ("равно27", "27"),
+        ("答案是-5", "-5"),
+        ("答案是.5", "0.5"),
+        # digits of other scripts
+        ("１０００", "1000"),
+        ("１，０００．５", "1000.5"),
+        ("٢٧", "27"),
+        ("١٬٠٠٠٫٥", "1000.5"),
+        ("२७ रुपये", "27"),
+        # thousands
+        ("1 000", "1000"),
+        ("12 345 678", "12345678"),
+        ("1\u00a0000", "1000"),
+        ("1\u202f000,50", "1000.5"),
+        ("1\u2009000.5", "1000.5"),
+        ("1'000", "1000"),
+        ("1’000.50", "1000.5"),
+        ("1_000_000", "1000000"),
+        ("12,34,567", "1234567"),
+        ("1.000,5", "1000.5"),
+        ("1.234.567", "1234567"),
+        # LaTeX
+        (r"\boxed{9{,}500}", "9500"),
+        (r"$9\,500$", "9500"),
+        (r"9,\!500", "9500"),
+        ("3{,}14", "3.14"),
+        (r"3\times5", "5"),
+        (r"\$5", "5"),
+        (r"\frac{1}{2}", "2"),
+        # decimals
+        ("3,5", "3.5"),
+        ("0,500", "0.5"),
+        ("1,234", "1234"),
+        ("1.234", "1.234"),
+        ("x=.5", "0.5"),
+        ("it is 5.", "5"),
+        ("so...72", "72"),
+        ("Rs.72", "72"),
+        ("1.5e-3", "0.0015"),
+        ("1.5e−3", "0.0015"),
+        # marks
+        ("_72_", "72"),
+        ("**72**", "72"),
+        ("-€5", "-5"),
+        ("₹1,00,000", "100000"),
+        ("−1 000", "-1000"),
+        ("\u200e-5", "-5"),
+        ("5%-10%", "10"),
+        # several numbers that are joined are not one
+        ("1,2,3", "3"),
+        ("1,20,300", "120300"),
+        ("1,2,300", "300"),
+        ("100 200 30", "30"),
+        ("2024 100", "100"),
+        ("3.5,4.5", "4.5"),
+        ("-1,2,3", "3"),
+        # names and chains are none, and what stands before them counts
+        ("5 of x2", "5"),
+        ("5 as x_{12}", "5"),
+        ("4 since v1.2.3", "4"),
+        ("7 on 12.05.2024", "7"),
+        ("27kg", "27"),
+        ("the 5th", "5"),
+    ],
+)
+def test_what_people_write(text: str, number: str) -> None:
+    assert parse_number(text) == Decimal(number)
+
+
+@pytest.mark.parametrize("text", ["x2", "ＩＤ２", "é2", "x_2", "v1.2.3", "10.0.0.1", "①", "二十", "٪", "{,}", "-,"])
+def test_what_is_no_number(text: str) -> None:
+    assert parse_number(text) is None
+
+
+def _grouped(digits: str, by: str) -> str:
+    head = len(digits) % 3 or 3
+    return by.join([digits[:head], *(digits[at : at + 3] for at in range(head, len(digits), 3))])
+
+
+_STYLES = [
+    (",", "."), (" ", "."), (" ", ","), ("\u00a0", ","), ("\u202f", ","), ("\u2009", "."), ("'", "."), ("’", ","),
+    ("_", "."), ("{,}", "."), ("{,}", ","), (r"\,", "."), (r"\,", ","), (r"\ ", "."), (r",\!", "."),
+    ("", "."), ("", ","), (".", ","),
+]  # fmt: skip
+_FRAMES = [
+    "{}",
+    "答案是{}。",
+    "so {}.",
+    "= {} dollars",
+    "({})",
+    r"\boxed{{{}}}",
+    "**{}**",
+    "_{}_",
+    "है{}",
+    "€{}",
+    "共{}个",
+    "{}%",
+]
+_SCRIPTS = ["0123456789", "０１２３４５６７８９", "٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "๐๑๒๓๔๕๖๗๘๙"]
+
+
+@given(
+    st.integers(0, 10**13),
+    st.text("0123456789", max_size=6),
+    st.sampled_from(["", "-", "−", "+"]),
+    st.sampled_from(_STYLES),
+    st.sampled_from(_FRAMES),
+    st.sampled_from(_SCRIPTS),
+)
+def test_every_style_reads_back(
+    whole: int, part: str, sign: str, style: tuple[str, str], frame: str, script: str
+) -> None:
+    thousands, point = style
+    if point == "," and len(part) == 3 and 1 <= whole < 1000:
+        part += "0"  # 1,234 has a thousands comma
+    if thousands == "." and not part:
+        part = "0"  # 1.234 has a decimal point
+    written = sign + _grouped(str(whole), thousands) + (point + part if part else "")
+    true = Decimal(f"{whole}.{part}") * (-1 if sign in ("-", "−") else 1)
+    written = written.translate(str.maketrans(_SCRIPTS[0], script))
+    assert parse_number(frame.format(written)) == true
+    assert answers_match(frame.format(written), f"{true:f}", "number")
+
+
+@given(st.text(st.sampled_from("0123456789.,' -+eExX{}\\_()%$€−٣３，答 \u00a0"), max_size=60))
+def test_any_text_is_read_or_not(text: str) -> None:
+    found = parse_number(text)
+    assert found is None or found.is_finite()
+
+
+def test_long_texts_take_no_time() -> None:
+    for piece in ("1,", "100 ", "1.", "123.", "x_", "12,34,", "1{,}", "-", "$", "\\a", "٣"):
+        parse_number(piece * 50_000)
