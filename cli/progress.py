@@ -136,7 +136,13 @@ def describe(kind: str, fields: dict[str, Any], plan: Plan) -> str | None:
         case "stage_rerun":
             return f"{fields['stage']} runs again, because its inputs changed: {fields['reason']}"
         case "data_ready":
-            return "Data: " + ", ".join(f"{name} {count}" for name, count in fields["counts"].items())
+            from ensemw2s.data.split import left_out
+
+            counts, without = (
+                ", ".join(f"{name} {count}" for name, count in fields["counts"].items()),
+                left_out(fields["notes"]),
+            )
+            return f"Data: {counts}" + (f"; left out: {', '.join(without)}" if without else "")
         case "round_finished":
             kept = "" if fields["kept"] else " (dropped)"
             return f"Round {fields['round']}: ε {_number(fields['epsilon'])}, α {_number(fields['alpha'])}{kept}"

@@ -176,8 +176,9 @@ class DataConfig(Section):
     template: TemplateConfig = TemplateConfig()
     """How an example becomes text."""
     near_duplicates: Literal["drop", "error", "keep"] = "drop"
-    """What happens to an example whose prompt, after normalising white space and case, was seen before in the data:
-    left out (the first one stays), an error, or kept even if splits then overlap (the overlap is counted)."""
+    """What happens to an example whose question (the prompt and, for choices, the options in any order; white space and
+    case aside) was seen before in the data: left out (the first one stays), an error, or kept even if splits then
+    overlap (the overlap is counted)."""
     seed: int | None = None
     """Seed of sampling and splitting; null follows the run's seed."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,7 +42,7 @@ class CheckReport:
         levels: level name to number of examples.
         groups: group to number of examples.
         exact_duplicates: examples that repeat an earlier one's prompt, options and answer.
-        near_duplicates: examples that repeat an earlier prompt after normalising, with the same answer.
+        near_duplicates: examples that repeat an earlier question after normalising, with the same answer.
         contradictions: the same with another answer.
         problems: errors and warnings, in the order in which they were found.
     """
@@ -108,6 +108,8 @@ def check_source(
     collect = Collector()
     walk = Walk(cfg, seed, collect)
     examples = list(walk.examples())
+    if task == "generate":
+        examples = [replace(example, choices=None) for example in examples]
     if not walk.rows and not collect.problems:
         collect(Problem("empty", "there are no rows", ", ".join(walk.files)))
     if task == "choice":
@@ -163,8 +165,8 @@ def _duplicates(examples: Sequence[Example], walk: Walk, collect: Collector) -> 
     _, found = find_duplicates(examples)
     how = {
         "exact": "the same example",
-        "near": "the same prompt (white space and case aside) and answer",
-        "contradiction": "the same prompt (white space and case aside) with another answer",
+        "near": "the same question (white space and case aside) and answer",
+        "contradiction": "the same question (white space and case aside) with another answer",
     }
     for (first, later), kind in zip(found.of, found.kinds, strict=True):
         message = f"{how[kind]} as at {walk.places[first.id].place}"

@@ -1,4 +1,8 @@
-"""Prompts that are the same after normalising white space and case, within a data set and across splits."""
+"""Questions that are the same after normalising white space and case, within a data set and across splits.
+
+A question is its prompt and, where it has options, these in any order: "Which statement is true?" is a question of its
+own with every set of statements.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,12 @@ from ensemw2s.data.text import normalise_text
 
 @dataclass(slots=True)
 class Duplicates:
-    """Later examples whose prompt repeats an earlier one's.
+    """Later examples that ask an earlier one's question again.
 
     Attributes:
-        of: pairs (earlier, later) of examples; the earlier one is always the first with that prompt.
+        of: pairs (earlier, later) of examples; the earlier one is always the first with that question.
         kinds: of each pair, ``exact`` (same text, options and answer), ``near`` (the same answer after normalising) or
-            ``contradiction`` (another answer; in a choice this may be a fair question with other options).
+            ``contradiction`` (another answer).
     """
 
     of: list[tuple[Example, Example]] = field(default_factory=list)
@@ -43,6 +47,11 @@ class Duplicates:
         }
 
 
+def question_key(example: Example) -> tuple[str, ...]:
+    """The normalised prompt and, sorted, the normalised options: equal for the same question."""
+    return (normalise_text(example.prompt), *sorted(normalise_text(text) for text in example.choices or ()))
+
+
 def _kind(first: Example, later: Example) -> str:
     same = (first.prompt, first.answer, first.choices) == (later.prompt, later.answer, later.choices)
     if same:
@@ -52,12 +61,12 @@ def _kind(first: Example, later: Example) -> str:
 
 
 def find_duplicates(examples: Iterable[Example]) -> tuple[list[Example], Duplicates]:
-    """The examples with a new prompt, in order, and the others with what they repeat."""
-    seen: dict[str, Example] = {}
+    """The examples with a new question, in order, and the others with what they repeat."""
+    seen: dict[tuple[str, ...], Example] = {}
     unique: list[Example] = []
     found = Duplicates()
     for example in examples:
-        first = seen.setdefault(normalise_text(example.prompt), example)
+        first = seen.setdefault(question_key(example), example)
         if first is example:
             unique.append(example)
         else:
@@ -67,7 +76,7 @@ def find_duplicates(examples: Iterable[Example]) -> tuple[list[Example], Duplica
 
 
 def split_overlaps(splits: Splits) -> dict[str, int]:
-    """For each pair of splits that share prompts (normalised), how many, such as ``{"train/test": 2}``."""
-    prompts = {name: {normalise_text(example.prompt) for example in splits[name]} for name in SPLITS}
-    overlaps = {f"{a}/{b}": len(prompts[a] & prompts[b]) for a, b in combinations(SPLITS, 2)}
+    """For each pair of splits that share questions, how many, such as ``{"train/test": 2}``."""
+    asked = {name: {question_key(example) for example in splits[name]} for name in SPLITS}
+    overlaps = {f"{a}/{b}": len(asked[a] & asked[b]) for a, b in combinations(SPLITS, 2)}
     return {pair: count for pair, count in overlaps.items() if count}

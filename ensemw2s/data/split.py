@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,8 +32,9 @@ class _Pools:
 def make_splits(cfg: DataConfig, seed: int, task: Task) -> Splits:
     """The five splits of a run; which example goes where depends on the data, the configuration and the seed only.
 
-    Unless ``near_duplicates`` is ``keep``, no two examples in all splits have the same prompt after normalising. The
-    notes count what was read, left out and why, and say how easy and hard were told apart.
+    Unless ``near_duplicates`` is ``keep``, no two examples in all splits ask the same question after normalising
+    (:mod:`ensemw2s.data.duplicates`). The notes count what was read, left out and why, and say how easy and hard were
+    told apart.
 
     Args:
         cfg: sources, split rule, sizes and the policy for near-duplicates.
@@ -109,7 +110,7 @@ def _without_duplicates(
         shown = ", ".join(f"{first.id!r} and {later.id!r}" for first, later in found.of[:3])
         more = f" and {len(found.of) - 3} more" if len(found.of) > 3 else ""
         raise DataError(
-            f"{len(found.of)} examples repeat the prompt of an earlier one after normalising white space and case: "
+            f"{len(found.of)} examples repeat an earlier question after normalising white space and case: "
             f"{shown}{more}.",
             hint="Remove them from the data, or set data.near_duplicates: drop.",
         )
@@ -233,11 +234,16 @@ def _cut(
 
 
 def _history(notes: Notes) -> str:
-    parts = [f"{sum(notes['read'].values())} read"]
+    return ", ".join([f"{sum(notes['read'].values())} read", *left_out(notes)])
+
+
+def left_out(notes: Mapping[str, Any]) -> list[str]:
+    """How many examples the splits do not use and why, from their notes; one phrase a reason."""
     dropped = notes.get("dropped_duplicates", {})
-    repeated = sum(dropped.get(kind, 0) for kind in ("exact", "near", "contradictions"))
-    if repeated:
-        parts.append(f"{repeated} repeated prompts dropped")
-    if notes.get("dropped_without_difficulty"):
-        parts.append(f"{notes['dropped_without_difficulty']} without difficulty dropped")
-    return ", ".join(parts)
+    counts = {
+        "ask an earlier question again": dropped.get("exact", 0) + dropped.get("near", 0),
+        "contradict an earlier answer to the same question": dropped.get("contradictions", 0),
+        "have no difficulty": notes.get("dropped_without_difficulty", 0),
+        "are beyond the sizes in data.split": notes.get("unused_easy", 0) + notes.get("unused_hard", 0),
+    }
+    return [f"{count} {why}" for why, count in counts.items() if count]

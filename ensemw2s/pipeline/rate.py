@@ -57,17 +57,17 @@ class Rating:
 def assign_folds(examples: Sequence[Example], folds: int, seed: int) -> NDArray[np.int64]:
     """Fold of every example, int64 [n], in [0, folds). Sizes differ by at most the largest group of twins.
 
-    Examples with the same prompt (white space and case aside) share a fold: otherwise a model would rate a question
-    whose twin it was trained on.
+    Examples that ask the same question (white space and case aside) share a fold: otherwise a model would rate a
+    question whose twin it was trained on.
 
     Raises:
-        DataError: there are fewer different prompts than folds.
+        DataError: there are fewer different questions than folds.
     """
-    from ensemw2s.data.text import normalise_text
+    from ensemw2s.data.duplicates import question_key
 
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for at, example in enumerate(examples):
-        groups.setdefault(normalise_text(example.prompt), []).append(at)
+        groups.setdefault(question_key(example), []).append(at)
     if len(groups) < folds:
         raise DataError(f"{len(groups)} different questions cannot be divided into {folds} folds.", hint="Use fewer.")
     members = list(groups.values())

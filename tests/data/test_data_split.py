@@ -17,7 +17,7 @@ from ensemw2s.config.data import ColumnMap, DataConfig, SourceConfig, SplitConfi
 from ensemw2s.data import split as split_module
 from ensemw2s.data.duplicates import find_duplicates, split_overlaps
 from ensemw2s.data.example import SPLITS, Example, Splits
-from ensemw2s.data.split import make_splits
+from ensemw2s.data.split import left_out, make_splits
 from ensemw2s.data.store import splits_fingerprint
 from ensemw2s.data.text import normalise_text
 from ensemw2s.errors import DataError
@@ -127,7 +127,7 @@ def test_second_source_is_the_hard_one(jsonl: Write) -> None:
 
 TWINS = [
     {"id": "a", "prompt": "Is it so?", "answer": "x", "choices": ["x", "y"], "difficulty": 1},
-    {"id": "b", "prompt": "is  IT\nso?", "answer": "X", "choices": ["X", "z"], "difficulty": 9},
+    {"id": "b", "prompt": "is  IT\nso?", "answer": "X", "choices": ["Y ", "X"], "difficulty": 9},
     {"id": "c", "prompt": "Is it so?", "answer": "y", "choices": ["x", "y"], "difficulty": 1},
     {"id": "d", "prompt": "Is it so?", "answer": "x", "choices": ["x", "y"], "difficulty": 1},
 ]
@@ -145,13 +145,52 @@ def test_near_duplicates_are_dropped_counted_and_told_apart(jsonl: Write) -> Non
 
 def test_near_duplicates_can_be_an_error_or_be_kept(jsonl: Write) -> None:
     path = jsonl(_rows(100) + TWINS)
-    with pytest.raises(DataError, match=r"3 examples repeat the prompt .* 'a' and 'b', 'a' and 'c', 'a' and 'd'"):
+    with pytest.raises(DataError, match=r"3 examples repeat an earlier question .* 'a' and 'b', 'a' and 'c', "):
         make_splits(_config(path, "error", hard_above=6), 0, "choice")
     kept = make_splits(_config(path, "keep", hard_above=6), 0, "choice")
     assert len(_ids(kept)) == 104
     assert kept.notes["overlaps"] == split_overlaps(kept)
     assert sum(kept.notes["overlaps"].values()) >= 1, "a (easy) and b (hard) are in different splits"
     make_splits(_config(jsonl(_rows(100), "clean.jsonl"), "error", hard_above=6), 0, "choice")
+
+
+def test_questions_that_share_a_stem_are_told_apart_by_their_options(jsonl: Write) -> None:
+    stem = {"prompt": "Which statement is true?"}
+    rows = [row | stem | {"choices": ["x", f"y {i}"]} for i, row in enumerate(_rows(100))]
+    again = [
+        {**rows[0], "id": "turned", "choices": ["y 0", "x"]},
+        {**rows[1], "id": "case", "prompt": "which STATEMENT  is true?", "choices": ["Ｙ 1", "x"]},
+        {**rows[2], "id": "other answer", "answer": "y 2"},
+    ]
+    path = jsonl(rows + again)
+    splits = make_splits(_config(path, hard_above=6), 0, "choice")
+    assert len(_ids(splits)) == 100
+    assert splits.notes["dropped_duplicates"] == {
+        "exact": 0, "near": 2, "contradictions": 1, "contradicting_ids": [["e2", "other answer"]],
+    }  # fmt: skip
+    assert left_out(splits.notes) == [
+        "2 ask an earlier question again",
+        "1 contradict an earlier answer to the same question",
+    ]
+    kept = make_splits(_config(path, "keep", hard_above=6), 0, "choice")
+    assert sum(kept.notes["overlaps"].values()) <= 3, "a stem in two splits is no overlap"
+    written = make_splits(
+        _config(jsonl(rows, "stems.jsonl"), by="random", train=1, validation=0, test=0), 0, "generate"
+    )
+    assert written.notes["dropped_duplicates"]["exact"] == 99, "without options the stem is the whole question"
+
+
+def test_everything_that_is_left_out_is_said(jsonl: Write) -> None:
+    rows = [
+        *_rows(100),
+        {**_rows(1)[0], "id": "again"},
+        *(r | {"difficulty": None, "id": r["id"] + "-"} for r in _rows(3)),
+    ]
+    notes = make_splits(_config(jsonl(rows), hard_above=6, train=10, hard_pool=0.5), 0, "choice").notes
+    assert left_out(notes)[0] == "1 ask an earlier question again"
+    assert left_out(notes)[1] == "3 have no difficulty"
+    used = sum(notes["sizes"].values())
+    assert left_out(notes)[2] == f"{100 - used} are beyond the sizes in data.split"
 
 
 def test_an_example_without_difficulty_does_not_take_its_twin_away(jsonl: Write) -> None:
