@@ -174,9 +174,8 @@ def test_questions_that_share_a_stem_are_told_apart_by_their_options(jsonl: Writ
     ]
     kept = make_splits(_config(path, "keep", hard_above=6), 0, "choice")
     assert sum(kept.notes["overlaps"].values()) <= 3, "a stem in two splits is no overlap"
-    written = make_splits(
-        _config(jsonl(rows, "stems.jsonl"), by="random", train=1, validation=0, test=0), 0, "generate"
-    )
+    mixed = jsonl([*rows, *(row | {"id": f"own {row['id']}"} for row in _rows(50))], "mixed.jsonl")
+    written = make_splits(_config(mixed, by="random"), 0, "generate")
     assert written.notes["dropped_duplicates"]["exact"] == 99, "without options the stem is the whole question"
 
 
