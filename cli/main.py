@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ensemw2s.cli import streams
 from ensemw2s.cli.commands import (
     bench,
     combine,
@@ -106,6 +108,8 @@ def hoist_global_options(arguments: Sequence[str]) -> list[str]:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
+    if signum == signal.SIGHUP:
+        signal.signal(signum, signal.SIG_IGN)  # the shell and the terminal both send it
     raise KeyboardInterrupt
 
 
@@ -117,10 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Waiting threads of OpenMP should not burn the cores that others need; it has to be said before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 should not end a run
+    streams.install()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)  # a batch system's stop leaves the run as tidy as Ctrl-C does
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # so does the end of the terminal; nohup ignores it
+            signal.signal(signal.SIGHUP, _terminate)
     words = hoist_global_options(sys.argv[1:] if arguments is None else arguments)
     terminal.debug = "--debug" in words
     try:
@@ -132,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _trace()
         return error.exit_code
     except _PARSER_ERROR as error:
-        error.show(file=sys.stderr)
-        return int(error.exit_code)
+        return _usage(error)
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             terminal.error(InputError(f"A name is too long for the file system: {str(error.filename)[:80]}…"))
@@ -147,7 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _trace() -> None:
     if terminal.debug:
-        traceback.print_exc()
+        terminal.trace(traceback.format_exc())
+
+
+def _usage(error: Any) -> int:
+    """What the argument parser says, which repeats the arguments."""
+    said = io.StringIO()
+    error.show(file=said)
+    terminal.trace(said.getvalue())
+    return int(error.exit_code)
 
 
 def _unexpected(error: Exception) -> int:
@@ -155,7 +167,7 @@ def _unexpected(error: Exception) -> int:
     _trace()
     text = " ".join(str(error).split()) or "no further words"
     more = "" if terminal.debug else " (--debug shows the traceback)"
-    print(f"{terminal.paint('Error:', 'red', sys.stderr)} {type(error).__name__}: {text}{more}", file=sys.stderr)
+    terminal.fail(f"{type(error).__name__}: {text}{more}")
     return EXIT_FAILED
 
 

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ensemw2s.cli.dashboard.names import stage_round
-from ensemw2s.cli.terminal import Terminal
+from ensemw2s.cli.terminal import LINES, Terminal
+from ensemw2s.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -205,24 +206,24 @@ class BarProgress(ProgressSink):
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.table import Column
 
-        self._bars = Progress(
-            TextColumn("{task.description}", table_column=Column(min_width=26, max_width=30, no_wrap=True)),
+        self._bars = self.terminal.bars(
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(min_width=26, max_width=30, no_wrap=True),
+            ),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(),
             TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
             TextColumn("ETA", table_column=Column(min_width=3, no_wrap=True)),
             TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
-            console=self.terminal.console(sys.stderr),
-            transient=True,
             expand=True,
-            redirect_stdout=False,
         )
         self._bars.start()
         return self
@@ -236,14 +237,14 @@ class BarProgress(ProgressSink):
     def line(self, text: str) -> None:
         """A line above the bars."""
         if self._bars is not None:
-            self._bars.console.print(text)
+            self._bars.console.print(printable(text, LINES))
         else:
             super().line(text)
 
     def warn(self, text: str) -> None:
         """A warning above the bars."""
         if self._bars is not None:
-            self._bars.console.print(f"Warning: {text}", style="yellow")
+            self._bars.console.print(f"Warning: {printable(text, LINES)}", style="yellow")
         else:
             super().warn(text)
 
@@ -260,7 +261,7 @@ class BarProgress(ProgressSink):
         if self._bars is None:
             return
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(task, total=total)
+            self._tasks[task] = self._bars.add_task(printable(task), total=total)
         self._bars.update(self._tasks[task], completed=done, total=total)
         if done >= total:
             self._bars.remove_task(self._tasks.pop(task))
@@ -283,6 +284,8 @@ def progress_sink(terminal: Terminal) -> ProgressSink:
 def waiting(terminal: Terminal, text: str) -> AbstractContextManager[object]:
     """A spinner with a text on a terminal; one plain line elsewhere."""
     if terminal.animated:
-        return terminal.console(sys.stderr).status(text)
+        from rich.text import Text
+
+        return terminal.console(sys.stderr).status(Text(text))
     terminal.say(text)
     return nullcontext()

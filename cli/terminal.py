@@ -1,15 +1,26 @@
-"""Who gets what: data on stdout, talk on stderr, colour and animation only where somebody can see them."""
+"""Who gets what: data on stdout, talk on stderr, colour and animation only where somebody can see them.
+
+Everything that is printed goes through here, and loses the control characters that it may have brought from a file.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ensemw2s.cli.streams import unread
 from ensemw2s.errors import Ew2sError
+from ensemw2s.text import escaped_json, printable, without_hidden
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+#: Control characters that text of several lines may hold.
+LINES = "\n\t"
 
 _STYLES = {"bold": "1", "dim": "2", "red": "1;31", "yellow": "33", "green": "32", "cyan": "36"}
 
@@ -43,42 +54,67 @@ class Terminal:
         """``text`` in a style if ``stream`` takes colour."""
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colored(stream) else text
 
+    def label(self, text: str, style: str) -> str:
+        """A word in front of talk, in a style if stderr takes colour."""
+        return self.paint(text, style, sys.stderr)
+
+    def _talk(self, text: str, label: str = "") -> None:
+        print(f"{label}{printable(text, LINES)}", file=sys.stderr, flush=True)
+
     def say(self, text: str = "") -> None:
         """Talk, on stderr; silent with ``--quiet``."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            self._talk(text)
 
     def next(self, *commands: str) -> None:
         """Name the next command, or several ways to go on."""
         for index, command in enumerate(commands):
-            label = "Next:" if index == 0 else "  or:"
-            self.say(f"{self.paint(label, 'bold', sys.stderr)} {command}")
+            if not self.quiet:
+                # one line: a folder's name must not look like another command
+                self._talk(printable(command), self.label("Next:" if index == 0 else "  or:", "bold") + " ")
 
     def warn(self, text: str) -> None:
         """A warning, on stderr; also with ``--quiet``."""
-        print(f"{self.paint('Warning:', 'yellow', sys.stderr)} {text}", file=sys.stderr, flush=True)
+        self._talk(text, self.label("Warning:", "yellow") + " ")
 
     def error(self, error: Ew2sError) -> None:
         """Title, message and hint of an error, on stderr."""
-        print(f"{self.paint(error.title + ':', 'red', sys.stderr)} {error.message}", file=sys.stderr)
+        self.fail(error.message, error.title)
         if error.hint:
-            print(f"{self.paint('Hint:', 'bold', sys.stderr)} {error.hint}", file=sys.stderr)
+            self._talk(error.hint, self.label("Hint:", "bold") + " ")
+
+    def fail(self, text: str, title: str = "Error") -> None:
+        """What went wrong, on stderr."""
+        self._talk(text, self.label(f"{printable(title)}:", "red") + " ")
+
+    def trace(self, text: str) -> None:
+        """A traceback, on stderr."""
+        self._talk(text.rstrip("\n"))
 
     def out(self, text: str) -> None:
-        """Data, on stdout."""
-        print(text, flush=True)
+        """Text for a person, on stdout."""
+        print(printable(text, LINES), flush=True)
+
+    def data(self, text: str) -> None:
+        """Text for a program, on stdout: as it is, but for a terminal."""
+        print(printable(text, LINES) if sys.stdout.isatty() else text, flush=True)
 
     def json(self, value: Any) -> None:
-        """Data as readable JSON, on stdout."""
+        """Data as readable JSON, on stdout; control and invisible characters are escaped, which is the same value."""
         from ensemw2s.files import dump_json
 
-        self.out(dump_json(value, indent=2))
+        print(escaped_json(dump_json(value, indent=2)), flush=True)
 
     def json_line(self, value: Any) -> None:
         """Data as one line of JSON, on stdout."""
         from ensemw2s.files import dump_json
 
-        self.out(dump_json(value))
+        print(escaped_json(dump_json(value)), flush=True)
+
+    @property
+    def unread(self) -> bool:
+        """Whether nobody reads stdout any more (``| head``): what is still to come need not be made."""
+        return unread(sys.stdout)
 
     def console(self, stream: TextIO, plain_width: int = 80) -> Console:
         """A rich console on ``stream``, under the same rules for colour.
@@ -87,10 +123,8 @@ class Terminal:
             stream: stdout or stderr.
             plain_width: characters a line where the stream is no terminal and ``COLUMNS`` is not set.
         """
-        from rich.console import Console
-
         width = None if stream.isatty() or "COLUMNS" in os.environ else plain_width
-        return Console(
+        return _console_class()(
             file=stream,
             no_color=not self.colored(stream),
             highlight=False,
@@ -100,9 +134,34 @@ class Terminal:
             force_terminal=None if stream.isatty() else False,
         )
 
+    def bars(self, *columns: Any, **settings: Any) -> Progress:
+        """Progress bars on stderr that leave nothing behind; text is no markup."""
+        from rich.progress import Progress
+
+        settings = {"transient": True, "redirect_stdout": False, **settings}
+        return Progress(*columns, console=self.console(sys.stderr), **settings)
+
     def render(self, thing: RenderableType) -> None:
         """A rich table, on stdout; as wide as it needs where stdout is no terminal."""
         self.console(sys.stdout, plain_width=200).print(thing)
+
+
+@cache
+def _console_class() -> type[Console]:
+    """Rich's console, whose own sequences pass and nobody else's."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Clean(Console):
+        def render(self, renderable: RenderableType, options: Any = None) -> Iterable[Segment]:
+            """Segments of anything; see rich."""
+            for segment in super().render(renderable, options):
+                text = segment.text
+                if not segment.control and text != "\n":
+                    text = "\n".join(map(without_hidden, text.split("\n")))
+                yield segment if text is segment.text else Segment(text, segment.style, segment.control)
+
+    return Clean
 
 
 #: The one terminal of the process; :func:`ensemw2s.cli.main.main` sets it up.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -172,19 +171,16 @@ class _Bar(_Talk):
     """Progress as a bar, with the case at work."""
 
     def __init__(self, cases: Sequence[Sequence[Case]]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.table import Column
 
         super().__init__(cases)
-        self.bars = Progress(
+        self.bars = terminal.bars(
             TextColumn("{task.description}", table_column=Column(min_width=26, max_width=44, no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}", table_column=Column(min_width=12, no_wrap=True)),
-            console=terminal.console(sys.stderr),
-            transient=True,
             expand=True,
-            redirect_stdout=False,
         )
         self.task = self.bars.add_task("", total=self.total, left=f"ETA {duration(sum(self.ahead))}")
 

@@ -37,7 +37,7 @@ def show_preset(name: Annotated[str, typer.Argument(metavar="NAME", help="The pr
     """Print a preset."""
     from ensemw2s.config import preset_text
 
-    terminal.out(preset_text(name).rstrip("\n"))
+    terminal.data(preset_text(name).rstrip("\n"))
     terminal.next(f"ew2s config show --preset {name}", f"ew2s run --preset {name}")
 
 
@@ -59,9 +59,9 @@ def show(
         terminal.json({"config": made.config, "provenance": made.provenance, "fingerprint": fingerprint})
     elif changed:
         for line in given_lines(made.config, made.provenance):
-            terminal.out(line)
+            terminal.data(line)
     else:
-        terminal.out(dump_yaml(made.config, made.provenance, preset=preset).rstrip("\n"))
+        terminal.data(dump_yaml(made.config, made.provenance, preset=preset).rstrip("\n"))
     terminal.next("ew2s run with the same options")
 
 

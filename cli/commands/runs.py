@@ -11,6 +11,7 @@ import typer
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
+from ensemw2s.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,7 +111,7 @@ def _sweep_row(sweep: SweepInfo) -> list[Text]:
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(printable(text), style=style)
 
 
 def _pair(run: RunInfo, arm: str) -> str:

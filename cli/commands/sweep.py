@@ -13,8 +13,9 @@ import typer
 
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
-from ensemw2s.cli.terminal import Terminal, shell_path, terminal
+from ensemw2s.cli.terminal import LINES, Terminal, shell_path, terminal
 from ensemw2s.errors import EXIT_FAILED, InputError
+from ensemw2s.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -202,17 +203,14 @@ class Watcher:
 
     def __enter__(self) -> Watcher:
         if self.terminal.animated:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-            self._bar = Progress(
-                TextColumn("{task.description}"),
+            self._bar = self.terminal.bars(
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[left]}"),
-                console=self.terminal.console(sys.stderr),
-                transient=True,
-                redirect_stdout=False,
             )
             self._task = self._bar.add_task("runs", total=self.total, left="")
             self._bar.start()
@@ -226,7 +224,7 @@ class Watcher:
     def line(self, text: str) -> None:
         """A line that stays."""
         if self._bar is not None:
-            self._bar.console.print(text)
+            self._bar.console.print(printable(text, LINES))
         else:
             self.terminal.say(text)
 
@@ -245,7 +243,7 @@ class Watcher:
         """A run failed."""
         text = f"{job.name} failed: {error}"
         if self._bar is not None:
-            self._bar.console.print(f"Warning: {text}", style="yellow")
+            self._bar.console.print(f"Warning: {printable(text, LINES)}", style="yellow")
         else:
             self.terminal.warn(text)
 
@@ -256,7 +254,7 @@ class Watcher:
         self._short = self._short or status.waiting_for_memory
         at_work = ", ".join(job.name for job, _ in status.running)
         if self._bar is not None and self._task is not None:
-            shown = at_work if len(at_work) <= 40 else at_work[:39] + "…"
+            shown = printable(at_work) if len(at_work) <= 40 else at_work[:39] + "…"
             self._bar.update(
                 self._task, completed=status.done + status.failed, description=shown or "runs", left=_left(status)[2:]
             )

@@ -103,6 +103,8 @@ def score(
     right = known = 0
     with progress_sink(terminal) as sink:
         for start in range(0, len(questions), _CHUNK):
+            if terminal.unread:
+                break
             part = questions[start : start + _CHUNK]
             for question, row in zip(part, ensemble.score(part, sink), strict=True):
                 terminal.json_line({**row, "choices": question.choices})
@@ -191,7 +193,7 @@ def generate(
         if as_json:
             terminal.json_line(row)
         else:
-            terminal.out(row["text"])
+            terminal.data(row["text"])
     terminal.next(f"ew2s generate {shell_path(run)} --sample --temperature 0.7 --json …")
 
 

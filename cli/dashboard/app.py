@@ -13,6 +13,7 @@ from textual import events, on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Static
@@ -29,6 +30,7 @@ from ensemw2s.cli.dashboard.panel import BoxPanel
 from ensemw2s.cli.dashboard.replay import ReplayFollower
 from ensemw2s.cli.dashboard.screen import SETTLED, Changed, Main, settle_memory
 from ensemw2s.cli.dashboard.status import headline
+from ensemw2s.cli.dashboard.text import clean
 from ensemw2s.cli.dashboard.views import VIEWS, View
 from ensemw2s.cli.dashboard.watch import Watcher
 
@@ -142,6 +144,18 @@ class Dashboard(App[str]):
             self.watcher.give_way()
             self.fresh.key_at = time.monotonic()
         await super().on_event(event)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """A notice; text from files is neither markup nor escape codes."""
+        super().notify(clean(message), title=title, severity=severity, timeout=timeout, markup=False)
 
     def _notice(self) -> None:
         """Called by the reading thread: only leaves a message."""
@@ -359,7 +373,7 @@ class Dashboard(App[str]):
 
     def action_picture(self) -> None:
         """Save the screen as SVG."""
-        svg = clean_svg(self.export_screenshot(title=f"EnsemW2S · {self.watcher.model.name or 'dashboard'}"))
+        svg = clean_svg(self.export_screenshot(title=f"EnsemW2S · {clean(self.watcher.model.name) or 'dashboard'}"))
         self._save(svg, self.view.name_.lower(), "svg")
 
     def action_csv(self) -> None:

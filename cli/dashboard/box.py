@@ -15,6 +15,7 @@ from textual.strip import Strip
 
 from ensemw2s.cli.dashboard.palette import style
 from ensemw2s.cli.dashboard.text import Line, cut, line_width, width_of
+from ensemw2s.text import without_hidden
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def segments(line: Line, width: int, dark: bool, more: str = "", ground: str = "
     """A line as segments of exactly ``width`` columns; ``more`` is added to every style."""
     out: list[Segment] = []
     left = width
-    for text, key in line:
+    for raw, key in line:
+        text = without_hidden(raw)  # whatever a file says, nothing but text reaches the terminal
         if not text or left <= 0:
             continue
         cells = width_of(text)

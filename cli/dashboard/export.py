@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import time
@@ -13,6 +11,7 @@ from typing import Any
 
 from ensemw2s.files import write_text
 from ensemw2s.runs.listing import is_run
+from ensemw2s.text import csv_text
 
 _FONT = '"DejaVu Sans Mono", "Cascadia Mono", "Menlo", "Consolas", monospace'
 
@@ -29,14 +28,12 @@ def to_csv(tables: Mapping[str, list[dict[str, Any]]]) -> str:
     for rows in tables.values():
         for row in rows:
             names += [name for name in row if name not in names]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, ["panel", *names], lineterminator="\n")
-    writer.writeheader()
-    for panel, rows in tables.items():
-        for row in rows:
-            cells = {name: "" if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
-            writer.writerow({"panel": panel, **cells})
-    return out.getvalue()
+    lines = [[panel, *(_cell(row.get(name)) for name in names)] for panel, rows in tables.items() for row in rows]
+    return csv_text(["panel", *names], lines)
+
+
+def _cell(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def safe_folder(folder: Path) -> Path:

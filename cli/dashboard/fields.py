@@ -10,9 +10,20 @@ NAN = math.nan
 Record = Mapping[str, Any]
 
 
+#: Counts and steps of a run are below it.
+MAX_WHOLE = 2.0**53
+
+#: Longer text of a log is cut: nobody reads it on a screen, and laying it out would take long.
+MAX_TEXT = 100_000
+
+
 def number(record: Record, name: str) -> float:
     """A finite or infinite number; NaN where it is missing, null or no number."""
     value = record.get(name)
+    return _float(value)
+
+
+def _float(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return NAN
     try:
@@ -22,23 +33,21 @@ def number(record: Record, name: str) -> float:
 
 
 def whole(record: Record, name: str, default: int = 0) -> int:
-    """An integer; ``default`` where it is missing or no integer."""
-    value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return default
-    return int(value)
+    """An integer; ``default`` where it is missing, no integer or out of all proportion."""
+    value = number(record, name)
+    return int(value) if abs(value) < MAX_WHOLE else default
 
 
 def text(record: Record, name: str, default: str = "") -> str:
     """A string; ``default`` where it is missing or no string."""
     value = record.get(name)
-    return value if isinstance(value, str) else default
+    return value[:MAX_TEXT] if isinstance(value, str) else default
 
 
 def texts(record: Record, name: str) -> list[str]:
     """A list of strings; other items as their ``str``."""
     value = record.get(name)
-    return [item if isinstance(item, str) else str(item) for item in value] if isinstance(value, list) else []
+    return [str(item)[:MAX_TEXT] for item in value] if isinstance(value, list) else []
 
 
 def numbers(record: Record, name: str) -> list[float]:
@@ -46,7 +55,7 @@ def numbers(record: Record, name: str) -> list[float]:
     value = record.get(name)
     if not isinstance(value, list):
         return []
-    return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else NAN for v in value]
+    return [_float(item) for item in value]
 
 
 def mapping(record: Record, name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ensemw2s.cli.dashboard.names import (
     teacher_name,
 )
 from ensemw2s.cli.dashboard.summary import Group, arm_rows, forecast, groups, share, stage_seconds
+from ensemw2s.cli.dashboard.text import clean
 
 MARKS = {"done": "✓", "kept": "✓", "running": "▶", "waiting": "·", "skipped": "–", "stopped": "✗"}
 LIFE_MARKS = {
@@ -45,7 +46,7 @@ def headline(model: RunModel) -> str:
         parts.append(f"left ≈ {clock(left)}")
     if model.life not in ("running", "waiting") and known(model.updated) and known(model.now):
         parts.append(f"{ago(model.now - model.updated)} ago")
-    return " · ".join(parts)
+    return clean(" · ".join(parts))
 
 
 def status_text(model: RunModel) -> str:
@@ -68,7 +69,7 @@ def status_text(model: RunModel) -> str:
         lines += ["", "Warnings", *(f"  {moment(m.time):>11}  {m.level}: {m.text}" for m in notes)]
     if model.unreadable:
         lines += ["", f"{model.unreadable} lines of the log could not be read or are of a newer version."]
-    return "\n".join(lines)
+    return "\n".join(map(clean, lines))
 
 
 def _group_line(group: Group, now: float) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.cells import cell_len, set_cell_size
+
+from ensemw2s.text import printable
 
 Line = list[tuple[str, str]]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _SHOWN = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍", "": "∅"}
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -20,7 +19,7 @@ def width_of(text: str) -> int:
 
 def clean(text: str) -> str:
     """One line without control characters (nothing in a log may move the cursor)."""
-    return _CONTROL.sub(" ", text.replace("\n", " ⏎ "))
+    return printable(text.replace("\n", " ⏎ "))
 
 
 def visible(token: str) -> str:
@@ -28,7 +27,7 @@ def visible(token: str) -> str:
     if token in _SHOWN:
         return _SHOWN[token]
     shown = "".join(_SHOWN.get(char, char) if char.isspace() else char for char in token)
-    return _CONTROL.sub("·", shown)
+    return printable(shown)
 
 
 def cut(text: str, width: int) -> str:

@@ -17,6 +17,7 @@ from types import FrameType
 
 from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Ew2sError
 from ensemw2s.sink import NullSink
+from ensemw2s.text import printable
 
 #: A line of the log that begins so says why the run failed.
 ERROR_MARK = "Error: "
@@ -40,14 +41,14 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Ew2sError as error:
-        print(f"{ERROR_MARK}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(printable(f"{ERROR_MARK}{' '.join(str(error).split())}"), file=sys.stderr, flush=True)
         return error.exit_code
     except Exception as error:
         import traceback
 
-        traceback.print_exc()
+        print(printable(traceback.format_exc(), "\n"), file=sys.stderr)
         text = " ".join(str(error).split()) or "no further words"
-        print(f"{ERROR_MARK}{type(error).__name__}: {text}", file=sys.stderr, flush=True)
+        print(printable(f"{ERROR_MARK}{type(error).__name__}: {text}"), file=sys.stderr, flush=True)
         return EXIT_FAILED
     return EXIT_OK
 

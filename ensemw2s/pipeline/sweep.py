@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
 import json
 import re
@@ -28,6 +26,7 @@ from ensemw2s.evaluation.over_cells import (
 )
 from ensemw2s.files import write_text
 from ensemw2s.pipeline.sweep_file import flat
+from ensemw2s.text import csv_text
 
 #: Composes the configuration of a cell from its settings.
 Compose = Callable[[Mapping[str, Any]], Composed]
@@ -298,7 +297,7 @@ def _runs_csv(plan: SweepPlan, found: Mapping[Job, Results]) -> str:
                 tokens = "" if r.token_accuracy is None else r.token_accuracy.value
                 numbers = [r.accuracy, r.low, r.high, r.n, tokens, "" if cost is None else cost.total]
                 rows.append([job.cell.name, *settings, job.seed, arm, split, *numbers])
-    return _csv(head, rows)
+    return csv_text(head, rows)
 
 
 def _comparisons_csv(sweep: SweepResults) -> str:
@@ -307,12 +306,4 @@ def _comparisons_csv(sweep: SweepResults) -> str:
         [*(getattr(c, name) for name in head[:4]), len(c.seeds)] + [getattr(c, n) for n in head[5:]]
         for c in sweep.comparisons
     ]
-    return _csv(head, rows)
-
-
-def _csv(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return stream.getvalue()
+    return csv_text(head, rows)

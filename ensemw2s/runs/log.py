@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ensemw2s.files import dump_json
 from ensemw2s.runs.schema import SCHEMA_VERSION
+from ensemw2s.text import printable
 
 _RESERVED = ("v", "t", "kind")
 
@@ -53,10 +55,9 @@ class LineWriter:
     def _warn(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
-            print(
-                f"Warning: the log {self.path} cannot be written ({reason}); the run goes on without it.",
-                file=sys.stderr,
-            )
+            text = f"Warning: the log {self.path} cannot be written ({reason}); the run goes on without it."
+            with suppress(OSError, ValueError):  # nobody reads stderr
+                print(printable(text), file=sys.stderr)
 
     def close(self) -> None:
         """Close the file; a later write opens it again."""
