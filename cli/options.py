@@ -48,7 +48,8 @@ Columns = Annotated[
     typer.Option(
         "--column",
         metavar="FIELD=NAME",
-        help="Which column holds what: prompt=question, answer=label, choices=options, id=key …",
+        help="Which column holds what: prompt=question, answer=label, choices=options (or a,b,c,d), id=key … "
+        "answer_is=index says how answers are read: text, label, letter, index (from 0), index1.",
     ),
 ]
 Kind = Annotated[
@@ -98,7 +99,7 @@ def source_options(files: Iterable[str], kind: str, columns: Iterable[str] | Non
         ConfigError: an unknown kind or field.
     """
     from ensemw2s.config import compose
-    from ensemw2s.errors import InputError
+    from ensemw2s.errors import InputError, shortened
 
     paths = list(files)
     chosen: dict[str, Any] = {}
@@ -106,14 +107,21 @@ def source_options(files: Iterable[str], kind: str, columns: Iterable[str] | Non
         field, equals, name = column.partition("=")
         if not equals or not field or not name:
             raise InputError(
-                f"--column {column!r} is not of the form field=name.", hint="For example: --column prompt=question"
+                f"--column {shortened(repr(column))} is not of the form field=name.",
+                hint="For example: --column prompt=question",
             )
-        chosen[field] = name.split(",") if field == "distractors" else name
+        several = field == "distractors" or (field == "choices" and "," in name)
+        chosen[field] = [part.strip() for part in name.split(",")] if several else name
     if kind == "file":
         chosen = _found_columns(paths, chosen) | chosen
     flags = {"FILE": ("data.source.path", paths), "--kind": ("data.source.kind", kind)}
     flags |= {f"--column {field}": (f"data.source.columns.{field}", name) for field, name in chosen.items()}
     return compose(flags=flags).config.data.source
+
+
+def split_source(file: str) -> SourceConfig:
+    """A split that a run has prepared: its answers are texts."""
+    return source_options([file], "file", ["answer_is=text"])
 
 
 def _found_columns(paths: list[str], chosen: dict[str, Any]) -> dict[str, str]:

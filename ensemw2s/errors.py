@@ -13,6 +13,11 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """``text`` for a message: at most ``most`` characters of it."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 class Ew2sError(Exception):
     """Base class: something that is explained to the user in one message.
 

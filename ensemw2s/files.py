@@ -13,8 +13,9 @@ import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from ensemw2s.errors import InputError, RunFailedError
 
@@ -227,7 +228,7 @@ def parse_json(text: str | bytes) -> Any:
         raise json_error(error, text) from None
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """``path`` opened for reading, if it is a regular file: pipes and devices could block or never end.
 
     Raises:

@@ -120,7 +120,7 @@ def task(
 
     if bool(files) == (split is not None):
         raise InputError("Give files with questions, or --split.")
-    source = o.source_options(files or [split_file(run, str(split))], kind, column)
+    source = o.source_options(files, kind, column) if files else o.split_source(split_file(run, str(split)))
     called = name or split or "questions"
     count = write_task(Ensemble.from_run(run, trust_remote_code=trust), load_source(source, 0), folder, called)
     if as_json:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +12,12 @@ import typer
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
-from ensemw2s.errors import DataError, InputError
+from ensemw2s.errors import DataError, InputError, shortened
 
 if TYPE_CHECKING:
     from ensemw2s.config.method import DecodingConfig
-    from ensemw2s.data import Example
+    from ensemw2s.data import Example, Problem
+    from ensemw2s.data.files import Row
 
 #: Questions scored at a time, so that answers appear while a long file is read.
 _CHUNK = 256
@@ -26,62 +26,91 @@ EnsembleDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory,
 
 
 def _open_text(path: str) -> str:
+    from ensemw2s.encoding import TextError, decode_text
+    from ensemw2s.files import open_regular
+
     try:
         if path == "-":
             if sys.stdin.isatty():
                 terminal.say("Reading from the terminal; end with Ctrl-D.")
-            return sys.stdin.buffer.read().decode("utf-8-sig")
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{_called(path)} is not text in UTF-8.") from error
+            return decode_text(sys.stdin.buffer.read())
+        with open_regular(Path(path)) as stream:
+            return decode_text(stream.read())
+    except TextError as error:
+        raise DataError(f"{_called(path)}:{error.line}: {error}.", hint=error.hint) from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", hint="Check the path.") from error
+        hint = "Check the path; - reads standard input."
+        raise DataError(f"{shortened(path, 200)} cannot be read: {error.strerror}.", hint=hint) from error
 
 
 def _called(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-def _rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and content of every JSON line."""
-    for number, line in enumerate(_open_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{_called(path)}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{place}: this line is not JSON ({error}).", hint=_FORMAT) from error
-        if not isinstance(row, dict):
-            raise DataError(f"{place}: expected a JSON object.", hint=_FORMAT)
-        yield place, row
-
-
 _FORMAT = 'One question a line: {"prompt": "…", "choices": ["…", "…"]}, and optionally "answer" and "id".'
 
 
+def _json_rows(path: str, text: str, convert: Callable[[Row], Any]) -> list[Any]:
+    """What ``convert`` makes of every JSON line.
+
+    Raises:
+        DataError: the first line that is not JSON or that ``convert`` refuses; names file and line.
+    """
+    from ensemw2s.data.files import jsonl_rows
+    from ensemw2s.data.problems import RowError
+
+    found = []
+    for row in jsonl_rows(text, _called(path), _refuse):
+        try:
+            found.append(convert(row))
+        except RowError as error:
+            raise DataError(f"{row.place}: {error.message}.", hint=error.hint or _FORMAT) from None
+    return found
+
+
+def _refuse(problem: Problem) -> None:
+    if problem.severity == "error":
+        raise DataError(f"{problem.place}: {problem.message}.", hint=problem.hint or _FORMAT)
+
+
 def read_questions(path: str) -> list[Example]:
-    """Questions with choices from JSON lines.
+    """Questions with choices from JSON lines; which choice an answer means is decided once for all of them.
 
     Raises:
         DataError: a line that is not such a question; names file and line.
     """
-    from ensemw2s.data import Example
+    from ensemw2s.config.data import ColumnMap
+    from ensemw2s.data.converters import mapped
+    from ensemw2s.data.fields import RowContext, text_of
+    from ensemw2s.data.sources import finish_mapped
 
-    questions: list[Example] = []
-    for place, row in _rows(path):
-        prompt, choices, answer = row.get("prompt"), row.get("choices"), row.get("answer")
-        if not isinstance(prompt, str):
-            raise DataError(f"{place}: `prompt` should be text, not {prompt!r}.", hint=_FORMAT)
-        if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) for c in choices):
-            raise DataError(f"{place}: `choices` should be a list of at least two texts.", hint=_FORMAT)
-        if answer is not None and answer not in choices:
-            raise DataError(f"{place}: the answer {answer!r} is not among the choices.", hint=_FORMAT)
-        name = str(row.get("id", len(questions) + 1))
-        questions.append(Example(id=name, prompt=prompt, answer=answer, choices=tuple(choices)))
-    if not questions:
+    columns = ColumnMap(choices="choices")
+
+    def convert(row: Row) -> Any:
+        context = RowContext(text_of(row.data.get("id"), "id") or str(row.number), 0, False, lambda *_: None)
+        return mapped(row.data, columns, context), row
+
+    found = _json_rows(path, _open_text(path), convert)
+    if not found:
         raise DataError(f"{_called(path)} holds no questions.", hint=_FORMAT)
-    return questions
+    return finish_mapped(found, columns, _refuse)
+
+
+def read_prompts(path: str) -> list[str]:
+    """Prompts from a text file (one a line) or JSON lines with a ``prompt``.
+
+    Raises:
+        DataError: no prompts, or a JSON line without one.
+    """
+    from ensemw2s.data.fields import required_text
+
+    text = _open_text(path)
+    lines = [line.removesuffix("\r") for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise DataError(f"{_called(path)} holds no prompts.", hint="One prompt a line, as text or as JSON.")
+    if not all(line.lstrip().startswith("{") for line in lines):
+        return lines
+    return _json_rows(path, text, lambda row: required_text(row.data, "prompt", "prompt"))
 
 
 def score(
@@ -116,28 +145,6 @@ def score(
     else:
         terminal.say(f"{len(questions)} questions.")
     terminal.next(f"ew2s label -e {where} -i {shell_path(file) if file != '-' else 'FILE'} --output labels.jsonl")
-
-
-def read_prompts(path: str) -> list[str]:
-    """Prompts from a text file (one a line) or JSON lines with a ``prompt``.
-
-    Raises:
-        DataError: no prompts, or a JSON line without one.
-    """
-    text = _open_text(path)
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise DataError(f"{_called(path)} holds no prompts.", hint="One prompt a line, as text or as JSON.")
-    if not all(line.lstrip().startswith("{") for line in lines):
-        return lines
-    prompts = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            prompt = json.loads(line)["prompt"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{_called(path)}: line {number} has no `prompt`.", hint='{"prompt": "…"}') from error
-        prompts.append(str(prompt))
-    return prompts
 
 
 def generate(
@@ -245,7 +252,7 @@ def evaluate(
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.pipeline import evaluate_file
 
-    source = o.source_options(files or [split_file(run, str(split))], kind, column)
+    source = o.source_options(files, kind, column) if files else o.split_source(split_file(run, str(split)))
     compute = o.compute_options(device, threads, backend)
     with progress_sink(terminal) as sink:
         found = evaluate_file(run, source, compute=compute, match=match, sink=sink, trust_remote_code=trust)

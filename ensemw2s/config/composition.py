@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from ensemw2s.config.explain import explain, unknown_key_error
 from ensemw2s.config.keys import unknown_keys
-from ensemw2s.config.marked import parse_value, parse_yaml, read_yaml, shortened
+from ensemw2s.config.marked import parse_value, parse_yaml, read_yaml
 from ensemw2s.config.presets import preset_text
 from ensemw2s.config.schema import RunConfig
-from ensemw2s.errors import ConfigError
+from ensemw2s.errors import ConfigError, shortened
 
 #: Environment variables with a name of their own. Any key can be set as ``EW2S_SET__boosting__rounds=8``.
 ENVIRONMENT = {

@@ -25,15 +25,23 @@ SourceKind = Literal[
 ]
 
 
+#: How answers are read; the order is that of preference between readings that agree.
+AnswerReading = Literal["label", "text", "letter", "index", "index1"]
+
+
 class ColumnMap(Section):
     """Which columns of a local file hold what; a dotted name reaches into nested objects."""
 
     prompt: str = "prompt"
     """Column with the question."""
     answer: str = "answer"
-    """Column with the answer: its text, or with ``choices`` also its label (A, B, …) or its index from 0."""
-    choices: str | None = None
-    """Column with the list of options; null where there are none."""
+    """Column with the answer: its text; with ``choices`` also a label, a letter, an index from 0 or from 1, or the
+    name of the option's column, whichever fits all rows."""
+    answer_is: AnswerReading | None = None
+    """How all answers are read: ``text``, ``label`` (or name of a column), ``letter``, ``index`` (from 0) or ``index1``
+    (from 1). Null finds it out; where the answers fit in more ways than one, or in none, it has to be said."""
+    choices: str | list[str] | None = None
+    """Column with the list of options, or a list of columns that hold one option each; null where there are none."""
     distractors: list[str] = Field(default_factory=list)
     """Columns that each hold one wrong option; used instead of ``choices``. The options are then shuffled by seed."""
     difficulty: str | None = None
@@ -47,6 +55,10 @@ class ColumnMap(Section):
     def _one_kind_of_options(self) -> ColumnMap:
         if self.choices is not None and self.distractors:
             raise ValueError("give choices or distractors, not both")
+        if isinstance(self.choices, list) and (len(self.choices) < 2 or len(set(self.choices)) < len(self.choices)):
+            raise ValueError(f"choices lists two columns or more, each once, got {', '.join(self.choices) or 'none'}")
+        if self.choices is None and self.answer_is not in (None, "text"):
+            raise ValueError(f"answer_is: {self.answer_is} needs choices, the options that are meant")
         return self
 
 

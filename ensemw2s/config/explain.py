@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ensemw2s.config.keys import expected, known_keys, nearest_key, section_at, subsection
-from ensemw2s.config.marked import shortened
-from ensemw2s.errors import ConfigError
+from ensemw2s.errors import ConfigError, shortened
 
 
 def unknown_key_error(unknown: Sequence[tuple[str, str]], places: Mapping[str, str]) -> ConfigError:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ensemw2s.encoding import TextError, decode_text
-from ensemw2s.errors import ConfigError
+from ensemw2s.errors import ConfigError, shortened
 from ensemw2s.files import open_regular
 
 #: No configuration is larger: beyond these bounds a file is a mistake, or made to use up time and memory.
@@ -24,11 +24,6 @@ class Marked:
 
     data: dict[str, Any]
     lines: dict[str, int]
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """``text`` for an error message."""
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def parse_yaml(text: str, name: str) -> Marked:

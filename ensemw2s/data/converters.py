@@ -11,16 +11,21 @@ from dataclasses import replace
 from typing import Any
 
 from ensemw2s.config.data import ColumnMap
+from ensemw2s.data.answers import whole_number
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import (
     RowContext,
-    find_answer,
+    Unread,
     has,
+    is_missing,
     lookup,
+    options_in_columns,
     parse_options,
     required_text,
+    shape,
     shuffled,
     text_of,
+    warn_of_missing_words,
     with_options,
 )
 from ensemw2s.data.levels import parse_difficulty
@@ -66,7 +71,7 @@ def sciq(row: Mapping[str, Any], context: RowContext) -> Example:
         answer="correct_answer",
         distractors=["distractor1", "distractor2", "distractor3"],
     )
-    example = mapped(row, columns, context)
+    example = _with_distractors(_mapped_prompt(row, columns, context), row, columns, context)
     return _after_passage(example, row, "support") if context.support else example
 
 
@@ -113,13 +118,15 @@ def mmlu(row: Mapping[str, Any], context: RowContext) -> Example:
         id=context.id, prompt=required_text(row, "question", "prompt"), answer=None, group=subject.replace("_", " ")
     )
     where = "A" if raw else "choices"
-    answer = text_of(row.get("answer") if not context.answers else lookup(row, "answer"), "answer")
+    value = row.get("answer") if not context.answers else lookup(row, "answer")
+    answer = text_of(value, "answer")
     if not answer and not context.answers:
         return with_options(example, options, None, where, context.warn)
     # By letter or by index, never by text: options such as 0 and 1 would be mistaken for indices.
-    index = "ABCD".find(answer) if len(answer) == 1 and answer.isalpha() else int(answer) if answer.isdigit() else -1
+    number = whole_number(value)
+    index = number if number is not None else "ABCD".find(answer) if len(answer) == 1 else -1
     if not 0 <= index < len(options):
-        message = f"the answer must be a letter or an index of the {len(options)} options, got {answer!r}"
+        message = f"the answer must be a letter or an index of the {len(options)} options, got {shape(answer)}"
         raise RowError("answer_not_in_choices", message, column="answer")
     return with_options(example, options, index, where, context.warn)
 
@@ -132,11 +139,13 @@ def amazon_polarity(row: Mapping[str, Any], context: RowContext) -> Example:
         raise RowError("empty_prompt", "the prompt is empty", column="content")
     example = Example(id=context.id, prompt=prompt, answer=None, choices=_SENTIMENT)
     value = lookup(row, "label") if context.answers else row.get("label")
-    if value in (None, "") and not context.answers:
+    if (is_missing(value) or value == "") and not context.answers:
         return example
-    index = value if isinstance(value, int) else {"1": 0, "2": 1}.get(text_of(value, "label"), -1)
+    number = whole_number(value)
+    index = -1 if number is None else number - 1 if isinstance(value, str) else number
     if index not in (0, 1):
-        raise RowError("answer_format", f"the label must be 1 or 2 (on the hub 0 or 1), got {value!r}", column="label")
+        message = f"the label must be 1 or 2 (on the hub 0 or 1), got {shape(value)}"
+        raise RowError("answer_format", message, column="label")
     return replace(example, answer=_SENTIMENT[index])
 
 
@@ -159,35 +168,45 @@ def gsm8k(row: Mapping[str, Any], context: RowContext) -> Example:
     return Example(id=context.id, prompt=prompt, answer=text, difficulty=float(len(steps)))
 
 
-def mapped(row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> Example:
-    """A row of any file, by its column mapping."""
+def mapped(row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> Example | Unread:
+    """A row of any file, by its column mapping; which option is the answer is left open."""
+    example = _mapped_prompt(row, columns, context)
+    told = [columns.prompt, columns.answer, *columns.distractors]
+    told += [columns.choices] if isinstance(columns.choices, str) else columns.choices or []
+    warn_of_missing_words(row, told, context.warn)
+    if columns.distractors:
+        return _with_distractors(example, row, columns, context)
+    value = lookup(row, columns.answer) if context.answers or has(row, columns.answer) else None
+    answer = text_of(value, columns.answer)
+    # Too few options is the root of the trouble, so it is looked at before the answer.
+    if columns.choices is None:
+        options = None
+    elif isinstance(columns.choices, str):
+        options = parse_options(lookup(row, columns.choices), columns.choices)
+        example = with_options(example, options.texts, None, columns.choices, context.warn)
+    else:
+        options = options_in_columns(row, columns.choices)
+        texts = [text for text in options.texts if text]
+        example = with_options(example, texts, None, columns.choices[0], context.warn)
+    if not answer and context.answers:
+        raise RowError("empty_answer", "the answer is empty", column=columns.answer)
+    if options is not None:
+        return Unread(example, options, value if answer else None)
+    return replace(example, answer=answer or None)
+
+
+def _mapped_prompt(row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> Example:
     level: tuple[float | None, str] = (None, "")
     if columns.difficulty is not None:
         level = parse_difficulty(lookup(row, columns.difficulty), columns.difficulty)
-    identifier = context.id
-    if columns.id is not None:
-        identifier = required_text(row, columns.id, "id")
-    example = Example(
-        id=identifier,
+    return Example(
+        id=context.id if columns.id is None else required_text(row, columns.id, "id"),
         prompt=required_text(row, columns.prompt, "prompt"),
         answer=None,
         difficulty=level[0],
         level=text_of(level[1], columns.difficulty or ""),
         group="" if columns.group is None else text_of(lookup(row, columns.group), columns.group),
     )
-    if columns.distractors:
-        return _with_distractors(example, row, columns, context)
-    known = context.answers or has(row, columns.answer)
-    answer = required_text(row, columns.answer, "answer") if known else None
-    if columns.choices is None:
-        return replace(example, answer=answer)
-    options = parse_options(lookup(row, columns.choices), columns.choices)
-    # Too few options is the root of the trouble, so it is looked at before the answer.
-    plain = with_options(example, options.texts, None, columns.choices, context.warn)
-    if answer is None:
-        return plain
-    index = find_answer(answer, options, columns.answer, context.warn)
-    return replace(plain, answer=options.texts[index])
 
 
 def _with_distractors(example: Example, row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> Example:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -11,8 +12,13 @@ import numpy as np
 
 from ensemw2s.data.example import Example
 from ensemw2s.data.problems import RowError
-from ensemw2s.data.text import did_you_mean, nearest
+from ensemw2s.data.text import did_you_mean
+from ensemw2s.errors import shortened
+from ensemw2s.files import JsonError, parse_json
 from ensemw2s.seeds import sub_seed
+
+#: Words that pandas and others write or read as a missing value. As texts they are texts, and worth a warning.
+MISSING_WORDS = ("NaN", "nan", "None", "null", "NULL", "<NA>", "NA", "N/A", "n/a", "#N/A", "NaT")
 
 
 class Warn(Protocol):
@@ -44,9 +50,6 @@ class RowContext:
     part: str = ""
 
 
-Convert = Callable[[Mapping[str, Any], RowContext], Example]
-
-
 def lookup(row: Mapping[str, Any], name: str) -> Any:
     """The value in column ``name``; a dotted name reaches into nested objects.
 
@@ -61,38 +64,54 @@ def lookup(row: Mapping[str, Any], name: str) -> Any:
         if not isinstance(value, Mapping) or part not in value:
             keys = [done + str(k) for k in value] if isinstance(value, Mapping) else []
             guess = did_you_mean(name, keys or list(row), "columns")
-            raise RowError("missing_column", f"no column {name!r}{guess}", column=name)
+            raise RowError("missing_column", f"no column {shortened(name)!r}{guess}", column=name)
         value = value[part]
         done += part + "."
     return value
 
 
-def has(row: Mapping[str, Any], name: str) -> bool:
-    """Whether the row has column ``name`` with a value that is not null."""
+def is_missing(value: Any) -> bool:
+    """Whether a value is null, or what Python's JSON, numpy and pandas have instead: NaN, ±infinity, NA, NaT."""
+    if value is None:
+        return True
+    if isinstance(value, str | bytes | int | Mapping) or _is_list(value):
+        return False
     try:
-        return lookup(row, name) is not None
+        return not math.isfinite(value)
+    except (TypeError, ValueError):
+        return type(value).__name__ in ("NAType", "NaTType")
+
+
+def has(row: Mapping[str, Any], name: str) -> bool:
+    """Whether the row has column ``name`` with a value that is not missing."""
+    try:
+        return not is_missing(lookup(row, name))
     except RowError:
         return False
 
 
 def text_of(value: Any, column: str) -> str:
-    """The text of a value without white space around it; numbers and booleans as JSON writes them, null as ``""``.
+    """The text of a value without white space around it; numbers and booleans as JSON writes them, missing is ``""``.
 
     Raises:
         RowError: a list or an object, or text that UTF-8 cannot hold.
     """
-    if value is None:
+    if is_missing(value):
         return ""
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, bytes):
+            value = value.decode()
+        if isinstance(value, str):
             value.encode()
-        except UnicodeEncodeError:
-            raise RowError("unicode", "the text holds half of a surrogate pair", column=column) from None
-        return value.strip()
+            return value.strip()
+    except UnicodeDecodeError:
+        raise RowError("unicode", "the bytes are no text in UTF-8", column=column) from None
+    except UnicodeEncodeError:
+        raise RowError("unicode", "the text holds half of a surrogate pair", column=column) from None
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, Mapping) or _is_list(value):
-        raise RowError("not_text", f"expected text, got {_shape(value)}", column=column)
+        raise RowError("not_text", f"expected text, got {shape(value)}", column=column)
     return str(value).strip()
 
 
@@ -112,16 +131,44 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
 
 
-def _shape(value: Any) -> str:
-    return "an object" if isinstance(value, Mapping) else "a list" if _is_list(value) else repr(value)
+def shape(value: Any) -> str:
+    """A value, or what it is, for a message."""
+    return "an object" if isinstance(value, Mapping) else "a list" if _is_list(value) else shortened(repr(value), 60)
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a row: their texts and, where the data names them, their labels."""
+    """The options of a row.
+
+    Attributes:
+        texts: in order; ``""`` where a column of a row is empty.
+        labels: where the data names the options, by labels or by the columns that hold them.
+        in_columns: whether the labels are names of columns.
+        numeric: whether the data holds the options as numbers.
+    """
 
     texts: list[str]
     labels: list[str] | None = None
+    in_columns: bool = False
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An example whose answer is not read yet: how it is to be read is decided for the whole column.
+
+    Attributes:
+        example: without its answer.
+        options: of its row.
+        answer: the value in the answer's column; missing where it is unknown.
+    """
+
+    example: Example
+    options: Options
+    answer: Any
+
+
+Convert = Callable[[Mapping[str, Any], RowContext], Example | Unread]
 
 
 def parse_options(value: Any, column: str) -> Options:
@@ -133,12 +180,13 @@ def parse_options(value: Any, column: str) -> Options:
         RowError: another shape, an empty option, or lists of different length.
     """
     expected = "a list of texts, or an object with lists 'text' and 'label'"
+    hint = "Options in columns of their own: name all these columns, choices: [a, b, c, d]."
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            message = f"the options must be {expected} (as JSON), got {value[:40]!r}"
-            raise RowError("choices", message, column=column) from None
+            value = parse_json(value)
+        except JsonError:
+            message = f"the options must be {expected} (as JSON), got {shortened(value, 40)!r}"
+            raise RowError("choices", message, column=column, hint=hint) from None
     labels: list[Any] | None = None
     if isinstance(value, Mapping):
         texts = value.get("text")
@@ -147,7 +195,7 @@ def parse_options(value: Any, column: str) -> Options:
     else:
         texts = value
     if texts is None or not _is_list(texts):
-        raise RowError("choices", f"the options must be {expected}, got {_shape(value)}", column=column)
+        raise RowError("choices", f"the options must be {expected}, got {shape(value)}", column=column, hint=hint)
     items = list(texts)
     if items and all(isinstance(item, Mapping) and "text" in item for item in items):
         labels = [item["label"] for item in items] if all("label" in item for item in items) else None
@@ -158,7 +206,31 @@ def parse_options(value: Any, column: str) -> Options:
     found = [text_of(item, column) for item in items]
     if "" in found:
         raise RowError("empty_choice", f"option {found.index('') + 1} is empty", column=column)
-    return Options(found, None if labels is None else [text_of(label, column) for label in labels])
+    numeric = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
+    return Options(found, None if labels is None else [text_of(label, column) for label in labels], numeric=numeric)
+
+
+def options_in_columns(row: Mapping[str, Any], columns: Sequence[str]) -> Options:
+    """Options in columns of their own; an empty one is no option in this row.
+
+    Raises:
+        RowError: a column is missing, or holds no text.
+    """
+    values = [lookup(row, name) for name in columns]
+    numeric = all(is_missing(v) or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values)
+    texts = [text_of(value, name) for value, name in zip(values, columns, strict=True)]
+    return Options(texts, list(columns), in_columns=True, numeric=numeric)
+
+
+def warn_of_missing_words(row: Mapping[str, Any], columns: Iterable[str], warn: Warn) -> None:
+    """Warn of texts that look like a missing value that was turned into text."""
+    for name in columns:
+        value = lookup(row, name) if has(row, name) else None
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list) else ():
+            if isinstance(text, str) and text.strip() in MISSING_WORDS:
+                message = f"{text.strip()!r} is taken as a text; a missing value is an empty field, or null in JSON"
+                warn("missing_word", message, name)
+                break
 
 
 def option_label(index: int) -> str:
@@ -169,47 +241,6 @@ def option_label(index: int) -> str:
         index, digit = divmod(index - 1, 26)
         label = chr(ord("A") + digit) + label
     return label
-
-
-def find_answer(value: Any, options: Options, column: str, warn: Warn) -> int:
-    """Which option the answer is: by its label in the data, its text, its letter, or its index from 0.
-
-    Raises:
-        RowError: ``answer_not_in_choices``.
-    """
-    answer = text_of(value, column)
-    texts = options.texts
-    readings: list[tuple[str, int]] = []
-    if options.labels is not None and answer in options.labels:
-        readings.append(("label", options.labels.index(answer)))
-    if answer in texts:
-        readings.append(("text", texts.index(answer)))
-    if options.labels is None and len(answer) == 1 and 0 <= ord(answer) - ord("A") < len(texts):
-        readings.append(("letter", ord(answer) - ord("A")))
-    if (
-        options.labels is None
-        and answer.isascii()
-        and answer.isdigit()
-        and len(answer) < 10
-        and int(answer) < len(texts)
-    ):
-        readings.append(("index from 0", int(answer)))
-    if not readings:
-        like = nearest(answer, texts)
-        guess = f"; the most alike is {_short(like)}" if like is not None else ""
-        message = f"the answer {_short(answer)} is not among the {len(texts)} options{guess}"
-        hint = "Give its text, its label (A, B, …) or its index from 0."
-        raise RowError("answer_not_in_choices", message, column=column, hint=hint)
-    by, index = readings[0]
-    other = next((f"the {how} of option {at + 1}" for how, at in readings[1:] if at != index), None)
-    if other is not None:
-        message = f"the answer {_short(answer)} is the {by} of option {index + 1} and also {other}; the first counts"
-        warn("ambiguous_answer", message, column)
-    return index
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "…")
 
 
 def with_options(example: Example, texts: list[str], answer: int | None, column: str, warn: Warn) -> Example:
@@ -224,7 +255,7 @@ def with_options(example: Example, texts: list[str], answer: int | None, column:
         raise RowError("few_choices", message, column=column)
     if len(unique) < len(texts):
         repeated = next(text for at, text in enumerate(texts) if text in texts[:at])
-        message = f"option {_short(repeated)} is given more than once; one is kept"
+        message = f"option {shortened(repeated)!r} is given more than once; one is kept"
         warn("duplicate_choice", message, column)
     return replace(example, choices=tuple(unique), answer=None if answer is None else texts[answer])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.data.problems import Problem, Report, Unit
-from ensemw2s.errors import ConfigError
+from ensemw2s.encoding import TextError, decode_text
+from ensemw2s.errors import ConfigError, shortened
+from ensemw2s.files import JsonError, json_error, open_regular, parse_json
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _KNOWN = "JSONL (.jsonl, .ndjson), JSON (.json), CSV (.csv), TSV (.tsv) or Parquet (.parquet)"
+
+# Python's own limit of 131072 characters a field guards against nothing here: the text is in memory already.
+csv.field_size_limit(2**31 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Row:
         line: line on which the row begins, or row number in a Parquet file; from 1.
         number: which row of the file it is, from 1.
         unit: what ``line`` counts.
+        typed: whether the file tells numbers from texts (CSV does not).
     """
 
     data: dict[str, Any]
@@ -35,6 +42,7 @@ class Row:
     line: int
     number: int
     unit: Unit = "line"
+    typed: bool = True
 
     @property
     def place(self) -> str:
@@ -68,10 +76,10 @@ def find_files(
     found: list[Path] = []
     for entry in entries:
         here = as_path(entry)
-        if not here.is_dir():
-            found.append(here)
-            continue
         try:
+            if not here.is_dir():
+                found.append(here)
+                continue
             inside = _matching(here, patterns)
             below = next((here / name for name in folders if (here / name).is_dir()), None)
             inside = _matching(below, patterns) if not inside and below is not None else inside
@@ -122,19 +130,23 @@ def read_rows(file: Path, report: Report, header: Sequence[str] | None = None) -
     yield from rows
 
 
-def unreadable(file: Path, error: OSError) -> Problem:
-    """What an error of the file system says about a data file."""
+def unreadable(file: Path, error: OSError | ValueError) -> Problem:
+    """What an error of the file system says about a data file; ``ValueError``: no path at all."""
+    name = shortened(str(file), 200)
     if isinstance(error, FileNotFoundError):
-        return Problem("missing_file", "the file does not exist", str(file), hint="Check the path.")
+        return Problem("missing_file", "the file does not exist", name, hint="Check the path.")
+    if isinstance(error, ValueError):
+        return Problem("missing_file", "this cannot be a path", repr(name), hint="Check the path.")
     reason = error.strerror or str(error)
-    return Problem("unreadable", f"the file cannot be read: {reason}", str(file), hint="Check its permissions.")
+    return Problem("unreadable", f"the file cannot be read: {reason}", name, hint="Check its name and permissions.")
 
 
 def read_bytes(file: Path, report: Report) -> bytes | None:
-    """The content of a file, or None after a problem (missing, unreadable, empty) was reported."""
+    """The content of a file, or None after a problem (missing, unreadable, no regular file, empty) was reported."""
     try:
-        content = file.read_bytes()
-    except OSError as error:
+        with open_regular(file) as stream:
+            content = stream.read()
+    except (OSError, ValueError) as error:
         report(unreadable(file, error))
         return None
     if not content.strip():
@@ -146,21 +158,10 @@ def read_bytes(file: Path, report: Report) -> bytes | None:
 def decode(content: bytes, file: str, report: Report) -> str | None:
     """UTF-8 text (a byte order mark is left out), or None after a problem was reported."""
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = f"0x{content[error.start]:02x}"
-        message = f"not UTF-8 text (byte {byte} at position {error.start})"
-        hint = "Convert it, for example with: iconv -f WINDOWS-1252 -t UTF-8."
-        report(Problem("encoding", message, file, line, hint=hint))
+        return decode_text(content)
+    except TextError as error:
+        report(Problem("encoding", str(error), file, error.line, hint=error.hint))
         return None
-
-
-def _parse(text: str, at: int = 0) -> tuple[Any, int]:
-    try:
-        return json.JSONDecoder().raw_decode(text, at)
-    except RecursionError:
-        raise json.JSONDecodeError("nested too deeply", text, at) from None
 
 
 def jsonl_rows(text: str, file: str, report: Report) -> Iterator[Row]:
@@ -172,12 +173,10 @@ def jsonl_rows(text: str, file: str, report: Report) -> Iterator[Row]:
             continue
         number += 1
         try:
-            value, end = _parse(stripped)
-            if end != len(stripped):
-                raise json.JSONDecodeError("more text after the object", stripped, end)
-        except json.JSONDecodeError as error:
+            value = parse_json(stripped)
+        except JsonError as error:
             hint = "A .jsonl file holds one whole JSON object on each line; name a file with one JSON list .json."
-            report(Problem("json", f"broken JSON: {error.msg} (column {error.pos + 1})", file, line, hint=hint))
+            report(Problem("json", str(error), file, line, hint=hint))
             continue
         if not isinstance(value, dict):
             report(Problem("not_object", f"expected a JSON object, got {_kind(value)}", file, line))
@@ -198,9 +197,11 @@ def _json_rows(text: str, file: str, report: Report) -> Iterator[Row]:
     number = 0
     try:
         while text[at : at + 1] != "]":
-            value, end = _parse(text, at)
+            value, end, long = _decode_at(text, at)
             number += 1
-            if isinstance(value, dict):
+            if long:
+                report(Problem("json", str(long), file, lines.of(at)))
+            elif isinstance(value, dict):
                 yield Row(value, file, lines.of(at), number)
             else:
                 report(Problem("not_object", f"expected a JSON object, got {_kind(value)}", file, lines.of(at)))
@@ -211,12 +212,24 @@ def _json_rows(text: str, file: str, report: Report) -> Iterator[Row]:
                 raise json.JSONDecodeError("expected ',' or ']' after an object", text, at)
         if _skip(text, at + 1) < len(text):
             raise json.JSONDecodeError("more text after the list", text, _skip(text, at + 1))
-    except json.JSONDecodeError as error:
-        message = f"broken JSON: {error.msg} (column {error.colno})"
-        report(Problem("json", message, file, error.lineno))
+    except (json.JSONDecodeError, RecursionError) as error:
+        broken = json_error(error, text)
+        report(Problem("json", str(broken), file, broken.line or lines.of(at)))
         return
     if number == 0:
         report(Problem("empty", "the file has no rows", file))
+
+
+def _decode_at(text: str, at: int) -> tuple[Any, int, JsonError | None]:
+    """The JSON value that begins at a position, where it ends, and an integer in it that is too long to be read."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:  # once more without its integers, so that what comes behind it is read
+        value, end = json.JSONDecoder(parse_int=lambda digits: math.nan).raw_decode(text, at)
+        return value, end, json_error(error, text)
+    return value, end, None
 
 
 class _LineCounter:
@@ -248,27 +261,33 @@ def _csv_rows(
     text: str, file: str, delimiter: str, report: Report, names: Sequence[str] | None = None
 ) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 0
-    last = 0
-    try:
-        header = [name.strip() for name in (names or next(reader))]
-        if len(set(header)) < len(header) or "" in header:
-            report(Problem("header", f"column names must be given and differ, got {header}", file, 1))
-            return
-        last = reader.line_num
-        for fields in reader:
-            line, last = last + 1, reader.line_num
-            if not fields:
-                continue
-            number += 1
-            if len(fields) != len(header):
-                message = f"{len(fields)} fields, but the header has {len(header)} columns"
-                report(Problem("fields", message, file, line, hint="Put texts with commas in double quotes."))
-                continue
-            yield Row(dict(zip(header, fields, strict=True)), file, line, number)
-    except csv.Error as error:
-        report(Problem("csv", f"broken CSV: {error}", file, last + 1))
-        return
+    header = [name.strip() for name in names] if names else None
+    number = last = 0
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            report(Problem("csv", f"broken CSV: {error}", file, last + 1))
+            last = reader.line_num
+            continue
+        if fields is None:
+            break
+        line, last = last + 1, reader.line_num
+        if not fields:
+            continue
+        if header is None:
+            header = [name.strip() for name in fields]
+            if len(set(header)) < len(header) or "" in header:
+                message = f"column names must be given and differ, got {shortened(str(header), 200)}"
+                report(Problem("header", message, file, line))
+                return
+            continue
+        number += 1
+        if len(fields) != len(header):
+            message = f"{len(fields)} fields, but the header has {len(header)} columns"
+            report(Problem("fields", message, file, line, hint="Put texts with commas in double quotes."))
+            continue
+        yield Row(dict(zip(header, fields, strict=True)), file, line, number, typed=False)
     if number == 0:
         report(Problem("empty", "the file has a header and no rows", file))
 
@@ -280,13 +299,41 @@ def _parquet_rows(content: bytes, file: Path, report: Report) -> Iterator[Row]:
     number = 0
     try:
         table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        header = table.schema_arrow.names
+        if len(set(header)) < len(header):
+            message = f"column names must differ, got {shortened(str(header), 200)}"
+            report(Problem("header", message, str(file)))
+            return
         for batch in table.iter_batches():
-            for data in batch.to_pylist():
+            for data in _batch_rows(batch):
                 number += 1
+                if isinstance(data, Exception):
+                    message = f"a value cannot be read: {_first_line(data)}"
+                    report(Problem("parquet", message, str(file), number, unit="row"))
+                    continue
                 yield Row(data, str(file), number, number, "row")
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        report(Problem("parquet", f"not a readable Parquet file: {reason}", str(file)))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        report(Problem("parquet", f"not a readable Parquet file: {_first_line(error)}", str(file)))
         return
     if number == 0:
         report(Problem("empty", "the file has no rows", str(file)))
+
+
+def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
+    """Rows of a record batch; an exception for a row with a value that Python cannot hold (a date, broken UTF-8)."""
+    unfit = (ValueError, OverflowError)
+    try:
+        rows = batch.to_pylist()
+    except unfit:
+        for at in range(batch.num_rows):
+            try:
+                yield batch.slice(at, 1).to_pylist()[0]
+            except unfit as error:
+                yield error
+    else:
+        yield from rows
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return shortened(text.splitlines()[0], 200) if text else type(error).__name__

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
+from ensemw2s.data.fields import shape
 from ensemw2s.data.problems import RowError
 
 #: Ordered level names in lower case; a name's place, from 0, is its number.
@@ -27,17 +30,17 @@ def level_number(name: str) -> float | None:
 
 
 def parse_difficulty(value: Any, column: str) -> tuple[float | None, str]:
-    """``(number, level name)`` of a difficulty; ``(None, "")`` where it is empty.
+    """``(number, level name)`` of a difficulty; ``(None, "")`` where it is empty or missing (null, NaN).
 
     A number, or text that is one, has no level name; other text is a level name, with a number if its scale is known.
 
     Raises:
-        RowError: it is neither a number nor text, or the number is not finite.
+        RowError: it is neither a number nor text, or the number is infinite.
     """
-    if value is None:
+    if value is None or (isinstance(value, Real | Decimal) and value != value):
         return None, ""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise RowError("difficulty", f"difficulty must be a number or a level name, got {value!r}", column=column)
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal | str):
+        raise RowError("difficulty", f"difficulty must be a number or a level name, got {shape(value)}", column=column)
     if isinstance(value, str):
         text = value.strip()
         try:
@@ -50,5 +53,5 @@ def parse_difficulty(value: Any, column: str) -> tuple[float | None, str]:
         except OverflowError:
             number = math.inf
     if not math.isfinite(number):
-        raise RowError("difficulty", f"difficulty must be a finite number, got {value!r}", column=column)
+        raise RowError("difficulty", f"difficulty must be a finite number, got {shape(value)}", column=column)
     return number, ""

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from ensemw2s.errors import DataError
 
+#: Kinds that are told once a file and column, with the number of rows.
+_COUNTED = ("missing_column", "missing_word")
+
 Severity = Literal["error", "warning"]
 Unit = Literal["line", "row"]
 
@@ -24,7 +27,7 @@ class Problem:
         column: the column that it concerns, or None.
         severity: an ``error`` makes loading fail, a ``warning`` does not.
         hint: what to do about it, or None.
-        rows: how many rows of the file have this problem (only ``missing_column`` is counted so).
+        rows: how many rows of the file have this problem (``missing_column`` and ``missing_word`` are counted so).
         unit: what ``line`` counts: lines of a text file, or rows of a Parquet file.
     """
 
@@ -77,21 +80,21 @@ def raise_first(problem: Problem) -> None:
 
 
 class Collector:
-    """A :data:`Report` that keeps every problem; a column missing in many rows of a file is kept once, with a count."""
+    """A :data:`Report` that keeps every problem; what many rows of a file share is kept once, with a count."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self._missing: dict[tuple[str, str | None], int] = {}
+        self._counted: dict[tuple[str, str, str | None], int] = {}
 
     def __call__(self, problem: Problem) -> None:
         """Keep a problem."""
-        if problem.kind == "missing_column":
-            key = (problem.file, problem.column)
-            if key in self._missing:
-                at = self._missing[key]
+        if problem.kind in _COUNTED:
+            key = (problem.kind, problem.file, problem.column)
+            if key in self._counted:
+                at = self._counted[key]
                 self.problems[at] = replace(self.problems[at], rows=self.problems[at].rows + 1)
                 return
-            self._missing[key] = len(self.problems)
+            self._counted[key] = len(self.problems)
         self.problems.append(problem)
 
 

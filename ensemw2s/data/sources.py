@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensemw2s.config.data import SourceConfig
+from ensemw2s.config.data import ColumnMap, SourceConfig
 from ensemw2s.data.adapters import Adapter, adapter_for
+from ensemw2s.data.answers import read_answers
 from ensemw2s.data.example import Example
-from ensemw2s.data.fields import RowContext
+from ensemw2s.data.fields import RowContext, Unread
 from ensemw2s.data.files import Row, as_path, decode, find_files, read_bytes, read_rows, unreadable
 from ensemw2s.data.hub import hub_identity, hub_rows, hub_set, is_hub
 from ensemw2s.data.levels import parse_difficulty
 from ensemw2s.data.problems import Problem, Report, RowError, raise_first
+from ensemw2s.data.shortcuts import find_shortcut
 from ensemw2s.data.text import did_you_mean
-from ensemw2s.errors import DataError
+from ensemw2s.errors import DataError, shortened
+from ensemw2s.files import JsonError, open_regular, parse_json
 from ensemw2s.seeds import sub_seed
 
 Annotations = dict[str, tuple[float | None, str]]
@@ -64,10 +66,7 @@ class Walk:
         if self.cfg.annotations is not None:
             notes = read_annotations(self.cfg.annotations, self.cfg.annotation_field, self.report)
         matched = 0
-        for label, row in self._numbered_rows(adapter):
-            example = self._convert(adapter, row, label)
-            if example is None:
-                continue
+        for example in self._mapped(adapter) if self.cfg.kind == "file" else self._converted(adapter):
             if notes is not None and example.id in notes:
                 matched += 1
                 difficulty, level = notes[example.id]
@@ -75,8 +74,26 @@ class Walk:
             yield example
         if notes and self.places and matched == 0:
             first = next(iter(self.places))
-            message = f"none of its {len(notes)} ids is the id of an example (the first example is {first!r})"
+            message = (
+                f"none of its {len(notes)} ids is the id of an example (the first example is {shortened(first)!r})"
+            )
             self.report(Problem("annotations", message, str(self.cfg.annotations)))
+
+    def _converted(self, adapter: Adapter) -> Iterator[Example]:
+        for label, row in self._numbered_rows(adapter):
+            example = self._convert(adapter, row, label)
+            if isinstance(example, Example):
+                yield example
+
+    def _mapped(self, adapter: Adapter) -> Iterator[Example]:
+        """Rows with mapped columns: how their answers are read depends on all of them."""
+        found: list[tuple[Example | Unread, Row]] = []
+        for label, row in self._numbered_rows(adapter):
+            example = self._convert(adapter, row, label)
+            if example is not None:
+                # One row's content is enough to tell which columns there are.
+                found.append((example, replace(row, data={}) if found else row))
+        yield from finish_mapped(found, self.cfg.columns, self.report)
 
     def _numbered_rows(self, adapter: Adapter) -> Iterator[tuple[str, Row]]:
         """Rows of all files, each with the first part of the id that its row gets if it has none."""
@@ -96,15 +113,16 @@ class Walk:
                 self.rows += 1
                 yield label, row
 
-    def _convert(self, adapter: Adapter, row: Row, label: str) -> Example | None:
+    def _convert(self, adapter: Adapter, row: Row, label: str) -> Example | Unread | None:
         def warn(kind: str, message: str, column: str | None = None) -> None:
             self.report(Problem(kind, message, row.file, row.line, column, "warning", unit=row.unit))
 
         context = RowContext(f"{label}-{row.number}", self.seed, self.answers, warn, self.cfg.support, label)
         try:
-            example = adapter.convert(row.data, context)
+            converted = adapter.convert(row.data, context)
+            example = converted.example if isinstance(converted, Unread) else converted
             if example.id in self.places:
-                message = f"id {example.id!r} was given already at {self.places[example.id].place}"
+                message = f"id {shortened(example.id)!r} was given already at {self.places[example.id].place}"
                 raise RowError("duplicate_id", message, hint="Ids must be unique over all files of a source.")
         except RowError as error:
             hint = error.hint
@@ -114,7 +132,27 @@ class Walk:
             self.report(problem)
             return None
         self.places[example.id] = replace(row, data={})
-        return example
+        return converted
+
+
+def finish_mapped(found: Sequence[tuple[Example | Unread, Row]], columns: ColumnMap, report: Report) -> list[Example]:
+    """Rows with mapped columns as examples: their answers are read, and what gives the answers away is refused.
+
+    Args:
+        found: what :func:`~ensemw2s.data.converters.mapped` made of the rows of a source, in order; the first row has
+            its data.
+        columns: the mapping.
+        report: receives problems; the examples that they concern are left out.
+    """
+    unread = [(one, row) for one, row in found if isinstance(one, Unread)]
+    answered = iter(read_answers(unread, columns, report))
+    examples = [next(answered) if isinstance(one, Unread) else one for one, _ in found]
+    good = [example for example in examples if example is not None]
+    if columns.answer_is is None and good:
+        problem = find_shortcut(good, columns, found[0][1])
+        if problem is not None:
+            report(problem)
+    return good
 
 
 def _data_files(cfg: SourceConfig, adapter: Adapter, report: Report) -> list[Path]:
@@ -140,8 +178,8 @@ def source_files(cfg: SourceConfig) -> list[Path]:
         files.append(as_path(cfg.annotations))
     for file in files:
         try:
-            file.open("rb").close()
-        except OSError as error:
+            open_regular(file).close()
+        except (OSError, ValueError) as error:
             raise_first(unreadable(file, error))
     return files
 
@@ -154,7 +192,7 @@ def source_identity(cfg: SourceConfig) -> list[list[str]]:
     """
     found = hub_identity(cfg) if is_hub(cfg) else []
     for path in source_files(cfg):
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             found.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
     return found
 
@@ -171,12 +209,9 @@ def read_annotations(path: str, name: str, report: Report) -> Annotations:
     if text is None:
         return {}
     try:
-        value: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        problem(f"broken JSON: {error.msg} (column {error.colno})", error.lineno)
-        return {}
-    except RecursionError:
-        problem("broken JSON: nested too deeply")
+        value: Any = parse_json(text)
+    except JsonError as error:
+        problem(str(error), error.line)
         return {}
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
         problem("expected a JSON object {id: {field: value}}")
@@ -186,7 +221,7 @@ def read_annotations(path: str, name: str, report: Report) -> Annotations:
         try:
             difficulty = parse_difficulty(entry.get(name), name)
         except RowError as error:
-            problem(f"id {identifier!r}: {error.message}")
+            problem(f"id {shortened(identifier)!r}: {error.message}")
             continue
         if difficulty != (None, ""):
             found[identifier] = difficulty

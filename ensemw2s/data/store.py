@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ensemw2s.data.example import SPLITS, Example, Splits
-from ensemw2s.errors import DataError
+from ensemw2s.errors import DataError, shortened
+from ensemw2s.files import open_regular, parse_json, replaced, write_text
 
 _VERSION = 1
 _INDEX = "fingerprint.json"
@@ -47,25 +47,15 @@ def write_splits(splits: Splits, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in SPLITS:
         lines = (json.dumps(example.to_json(), ensure_ascii=False) + "\n" for example in splits[name])
-        _write(folder / f"{name}.jsonl", lines)
+        with replaced(folder / f"{name}.jsonl") as path, path.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(lines)
     index = {
         "version": _VERSION,
         "fingerprint": splits_fingerprint(splits),
         "counts": {name: len(splits[name]) for name in SPLITS},
         "notes": splits.notes,
     }
-    _write(folder / _INDEX, [json.dumps(index, indent=2, ensure_ascii=False, allow_nan=False) + "\n"])
-
-
-def _write(path: Path, lines: Iterable[str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(lines)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_text(folder / _INDEX, json.dumps(index, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_splits(folder: Path) -> Splits:
@@ -76,19 +66,23 @@ def read_splits(folder: Path) -> Splits:
     """
     hint = "Delete the folder and run again to prepare the data anew."
     try:
-        index = json.loads((folder / _INDEX).read_bytes())
+        index = parse_json(_text(folder / _INDEX))
         parts = {name: _read(folder / f"{name}.jsonl") for name in SPLITS}
         splits = Splits(**parts, notes=index["notes"])
-        fingerprint = index["fingerprint"]
+        intact = splits_fingerprint(splits) == index["fingerprint"]
     except OSError as error:
         raise DataError(f"{folder}: the prepared data cannot be read: {error.strerror or error}.", hint=hint) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder}: the prepared data is broken: {error!r}.", hint=hint) from error
-    if splits_fingerprint(splits) != fingerprint:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise DataError(f"{folder}: the prepared data is broken: {shortened(repr(error), 200)}.", hint=hint) from error
+    if not intact:
         raise DataError(f"{folder}: the prepared data was changed after it was written.", hint=hint)
     return splits
 
 
 def _read(path: Path) -> list[Example]:
-    with path.open(encoding="utf-8", newline="\n") as stream:
-        return [Example.from_json(json.loads(line)) for line in stream]
+    return [Example.from_json(parse_json(line)) for line in _text(path).split("\n") if line]
+
+
+def _text(path: Path) -> str:
+    with open_regular(path) as stream:
+        return stream.read().decode()

@@ -81,11 +81,12 @@ def test_score_works_in_pieces(ew2s: Command, ensemble: FakeEnsemble, monkeypatc
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{", "q.jsonl:2: this line is not JSON"),
+        ("{", "q.jsonl:2: no valid JSON"),
         ("[1]", "q.jsonl:2: expected a JSON object"),
-        ('{"prompt": 1, "choices": ["a", "b"]}', "q.jsonl:2: `prompt` should be text"),
-        ('{"prompt": "p", "choices": ["a"]}', "q.jsonl:2: `choices` should be a list of at least two"),
-        ('{"prompt": "p"}', "q.jsonl:2: `choices`"),
+        ('{"prompt": NaN, "choices": ["a", "b"]}', "q.jsonl:2: the prompt is empty"),
+        ('{"prompt": "p", "choices": ["a"]}', "q.jsonl:2: a choice needs at least two different options"),
+        ('{"prompt": "p", "choices": ["a", null]}', "q.jsonl:2: option 2 is empty"),
+        ('{"prompt": "p"}', "q.jsonl:2: no column 'choices'"),
         ('{"prompt": "p", "choices": ["a", "b"], "answer": "c"}', "q.jsonl:2: the answer 'c' is not among"),
     ],
 )
@@ -122,7 +123,7 @@ def test_generate_takes_prompts_from_words_files_and_stdin(
     refused = ew2s("generate", "runs/x", "p.jsonl")
     assert refused.code == 2
     assert "--input p.jsonl" in refused.err
-    assert "line 1 has no `prompt`" in ew2s("generate", "runs/x", "-i", _write("p.jsonl", {"x": 1})).err
+    assert "p.jsonl:1: no column 'prompt'" in ew2s("generate", "runs/x", "-i", _write("p.jsonl", {"x": 1})).err
 
 
 def test_generate_changes_the_ensembles_own_decoding(ew2s: Command, ensemble: FakeEnsemble) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ensemw2s.config.data import ColumnMap, SourceConfig
+from ensemw2s.data import files
 from ensemw2s.data.check import check_source
 from ensemw2s.data.sources import load_source, source_files
 from ensemw2s.errors import ConfigError, DataError
@@ -46,10 +47,10 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_unreadable_file(jsonl: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = jsonl([GOOD])
 
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(files, "open_regular", refuse)
     _fails(_file(path), "rows.jsonl: the file cannot be read: Permission denied")
 
 
@@ -113,8 +114,8 @@ def test_unknown_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"prompt": "p"', "broken JSON"),
-        ('{"prompt": "p"} {"prompt": "q"}', "more text after the object"),
+        ('{"prompt": "p"', "no valid JSON"),
+        ('{"prompt": "p"} {"prompt": "q"}', "no valid JSON (Extra data, column 17)"),
         ("[1]", "expected a JSON object, got a list"),
         ("3", "expected a JSON object, got a number"),
         ("[" * 100_000, "nested too deeply"),
@@ -131,9 +132,9 @@ def test_broken_jsonl_line(tmp_path: Path, line: str, message: str) -> None:
     [
         ('{"a": 1}', 1, "does not begin with '['"),
         ('\n"x"', 2, "does not begin with '['"),
-        ('[\n{"a": 1},\n{"a" 2}]', 3, "broken JSON"),
+        ('[\n{"a": 1},\n{"a" 2}]', 3, "no valid JSON"),
         ('[\n{"a": 1}\n{"a": 2}]', 3, "expected ',' or ']'"),
-        ("[\n{},\n", 3, "broken JSON"),
+        ("[\n{},\n", 3, "no valid JSON"),
         ("[\n\n7\n]", 3, "expected a JSON object, got a number"),
         ('[{"prompt": "p", "answer": "x", "c": ["x", "y"]}]\n[]', 2, "more text after the list"),
     ],
@@ -192,7 +193,7 @@ def test_corrupt_parquet(tmp_path: Path, cut: int) -> None:
         (ColumnMap(), {"prompt": {"p": 1}, "answer": "a"}, "expected text, got an object"),
         (ColumnMap(), {"prompt": "half \ud83d", "answer": "a"}, "half of a surrogate pair"),
         (ColumnMap(difficulty="d"), {"prompt": "p", "answer": "a", "d": [1]}, "difficulty must be a number or a level"),
-        (ColumnMap(difficulty="d"), {"prompt": "p", "answer": "a", "d": float("nan")}, "must be a finite number"),
+        (ColumnMap(difficulty="d"), {"prompt": "p", "answer": "a", "d": float("inf")}, "must be a finite number"),
         (CHOICES, GOOD | {"c": ["x"]}, "at least two different options, got 1"),
         (CHOICES, GOOD | {"c": ["x", " x "]}, "at least two different options, got 1"),
         (CHOICES, GOOD | {"c": []}, "at least two different options, got 0"),
@@ -201,7 +202,8 @@ def test_corrupt_parquet(tmp_path: Path, cut: int) -> None:
         (CHOICES, GOOD | {"c": 7}, "the options must be a list of texts"),
         (CHOICES, GOOD | {"c": {"text": ["x", "y"], "label": ["A"]}}, "2 options, but 1 labels"),
         (CHOICES, GOOD | {"answer": "z"}, "the answer 'z' is not among the 2 options"),
-        (CHOICES, GOOD | {"answer": 2}, "the answer '2' is not among the 2 options"),
+        (CHOICES, GOOD | {"answer": 3}, "the answer '3' is not among the 2 options: the column is read as the text"),
+        (CHOICES, GOOD | {"answer": 2}, "the answers are of two kinds: '2' fits as an index from 1, but 'x' at"),
         (CHOICES, GOOD | {"c": ["colour", "y"], "answer": "color"}, "the most alike is 'colour'"),
         (ColumnMap(distractors=["w"]), {"prompt": "p", "answer": "a", "w": "a"}, "at least two different options"),
         (ColumnMap(distractors=["w"]), {"prompt": "p", "answer": "a"}, "no column 'w'"),
@@ -251,7 +253,7 @@ def test_bad_rows_of_known_data_sets(jsonl: Write, kind: Any, row: dict[str, Any
     [
         (None, "the file does not exist"),
         ("", "the file is empty"),
-        ("{", "broken JSON"),
+        ("{", "no valid JSON"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "expected a JSON object {id: {field: value}}"),
         ('{"a": 1}', "expected a JSON object {id: {field: value}}"),

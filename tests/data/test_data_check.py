@@ -66,7 +66,7 @@ def test_it_goes_on_after_problems_and_names_their_lines(tmp_path: Path) -> None
         json.dumps(_row("Fine ", id="9")),
         json.dumps(_row("fine", "y", id="10")),
         json.dumps(_row("fine", id="11")),
-        json.dumps(_row("which", 1, ["1", "0"], id="12")),
+        json.dumps(_row("which", "NaN", ["NaN", "0"], id="12")),
     ]
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -76,12 +76,13 @@ def test_it_goes_on_after_problems_and_names_their_lines(tmp_path: Path) -> None
         (2, "json", "error"),
         (3, "empty_prompt", "error"),
         (4, "empty_answer", "error"),
-        (5, "answer_not_in_choices", "error"),
         (6, "few_choices", "error"),
         (7, "duplicate_choice", "warning"),
         (8, "duplicate_id", "error"),
         (9, "missing_column", "error"),
-        (14, "ambiguous_answer", "warning"),
+        (14, "missing_word", "warning"),
+        (14, "missing_word", "warning"),
+        (5, "answer_not_in_choices", "error"),
         (11, "near_duplicate", "warning"),
         (12, "contradiction", "warning"),
         (13, "exact_duplicate", "warning"),

@@ -17,9 +17,9 @@ Write = Callable[..., Path]
 
 ROWS: list[dict[str, Any]] = [
     {"key": "q1", "text": "One plus one?", "right": "two", "all": ["one", "two"], "meta": {"hard": 1.5}, "kind": "sum"},
-    {"key": "q2", "text": "Größer als 1,5 – \"ja\"?\nZeile", "right": "B", "all": ["no", "yes"], "meta": {"hard": 2},
+    {"key": "q2", "text": "Größer als 1,5 – \"ja\"?\nZeile", "right": "yes", "all": ["no", "yes"], "meta": {"hard": 2},
      "kind": ""},
-    {"key": 3, "text": "Two?", "right": 1, "all": ["x", "y", "z"], "meta": {"hard": None}, "kind": "look"},
+    {"key": 3, "text": "Two?", "right": "y", "all": ["x", "y", "z"], "meta": {"hard": None}, "kind": "look"},
 ]  # fmt: skip
 COLUMNS = ColumnMap(prompt="text", answer="right", choices="all", id="key", difficulty="meta.hard", group="kind")
 EXPECTED = [
@@ -60,7 +60,7 @@ def test_parquet(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [row | {"key": str(row["key"]), "right": str(row["right"])} for row in ROWS]
+    rows = [row | {"key": str(row["key"])} for row in ROWS]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     assert _load(tmp_path / "rows.parquet") == EXPECTED
 
@@ -99,9 +99,10 @@ def test_level_names_and_annotations(jsonl: Write, tmp_path: Path) -> None:
         (["x", "y"], "y", "y"),
         (["x", "y"], "B", "y"),
         (["x", "y"], 0, "x"),
-        (["x", "y"], "1", "y"),
+        (["x", "y"], "2", "y"),
+        (["x", "y"], 2.0, "y"),
         (["2", "1", "0"], "1", "1"),
-        (["B", "A"], "A", "A"),
+        (["A", "B"], "A", "A"),
         ([10, 20], 20, "20"),
         ([True, False], False, "false"),
         ({"text": ["x", "y"], "label": ["1", "2"]}, "1", "x"),

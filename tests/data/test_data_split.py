@@ -243,7 +243,7 @@ def test_difficulty_missing_everywhere_or_somewhere(jsonl: Write) -> None:
         ({"train": 0.9}, "add up to 1.3, more than 1"),
         ({"hard_pool": -1}, "must not be negative"),
         ({"test": 200.0}, "a share above 1"),
-        ({"test": float("nan")}, "must not be negative"),
+        ({"test": float("nan")}, "finite number"),
     ],
 )
 def test_impossible_split_configurations(rule: dict[str, Any], message: str) -> None:

@@ -69,10 +69,10 @@ def test_levels() -> None:
     assert parse_difficulty(" 3.5 ", "d") == (3.5, "")
     assert parse_difficulty(4, "d") == (4.0, "")
     assert parse_difficulty("Biology", "d") == (None, "Biology")
-    assert parse_difficulty(None, "d") == parse_difficulty("", "d") == (None, "")
+    assert parse_difficulty(None, "d") == parse_difficulty("", "d") == parse_difficulty(float("nan"), "d") == (None, "")
 
 
-@pytest.mark.parametrize("value", [True, [1], float("nan"), "inf", 10**400])
+@pytest.mark.parametrize("value", [True, [1], float("inf"), "inf", "nan", 10**400])
 def test_difficulty_must_be_a_finite_number_or_a_name(value: object) -> None:
     with pytest.raises(RowError, match="difficulty must be"):
         parse_difficulty(value, "d")
