@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ Task = Literal["choice", "generate"]
 Ints = NDArray[np.int64]
 Tokens = NDArray[np.int32]
 _BATCH = 2048
+#: A text of which every tokenizer knows something.
+_PROBE = "a 1 ?"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class EncodedSplit:
 
     Attributes:
         ids: id of every example, n of them.
-        prompts: int32 tokens of every prompt, with the tokenizer's beginning-of-sequence token if it adds one.
+        prompts: int32 tokens of every prompt, after the tokens that the tokenizer itself puts first (see :func:`beginning`).
         options: for every example the int32 tokens of each option, without end-of-sequence; none is empty.
         option_texts: for every example the text of each option, before the answer template.
         answer_index: int64 [n], which option is true; -1 where that is hidden.
@@ -161,13 +164,19 @@ def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 
 
 def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The beginning-of-sequence token, if the tokenizer puts one before a text by itself, else nothing."""
-    bos = tokenizer.bos_token_id
-    if bos is None:
-        return []
-    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    full = list(tokenizer("a", add_special_tokens=True)["input_ids"])
-    return [int(bos)] if full[:1] == [bos] and plain[:1] != [bos] else []
+    """The tokens that the tokenizer itself puts before every text; not those that it puts after it."""
+    plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
+    full = list(tokenizer(_PROBE, add_special_tokens=True)["input_ids"])
+    for at in range(len(full) - len(plain) + 1):
+        if plain and full[at : at + len(plain)] == plain:
+            return [int(token) for token in full[:at]]
+    return [int(token) for token in itertools.takewhile(special_ids(tokenizer).__contains__, full)]
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokens that stand for no text of a user's."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
 
 
 def encode_split(
@@ -181,8 +190,8 @@ def encode_split(
 
     Prompt and option are tokenised together and cut where the prompt's own tokens end, as evaluation harnesses do it;
     where the prompt's tokens are not the beginning of the whole, the two are tokenised apart (counted in
-    ``split_pairs``). No special token is added but a beginning-of-sequence token, if the tokenizer does so by itself,
-    and those of a chat template.
+    ``split_pairs``). No special token is added but those that the tokenizer itself puts before a text, and those of a
+    chat template.
 
     Args:
         examples: the examples; a hidden answer (None) has index -1.
@@ -206,7 +215,7 @@ def encode_split(
     _check_options(examples, options, int(tokenizer.eos_token_id))
     encoded = EncodedSplit(
         ids=[example.id for example in examples],
-        prompts=_prompt_arrays(examples, tokenizer, prompts),
+        prompts=_prompt_arrays(examples, tokenizer, template, prompts),
         options=[[np.asarray(option, dtype=np.int32) for option in own] for own in options],
         option_texts=texts,
         answer_index=np.asarray([_answer_index(example, task) for example in examples], dtype=np.int64),
@@ -261,19 +270,24 @@ def _continuations(
 
 
 def _prompt_arrays(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, template: TemplateConfig, prompts: list[list[int]]
 ) -> list[Tokens]:
-    """Prompts as arrays, with the beginning-of-sequence token where there is one."""
+    """Prompts as arrays, after the tokens that the tokenizer puts first unless the prompt's text begins with them."""
     start = beginning(tokenizer)
-    if start and prompts and all(prompt[:1] == start for prompt in prompts):
-        start = []  # the chat template wrote it
+    # A chat template that writes the first of them has decided on the beginning. Ordinary tokens may be the user's own.
+    written = start[:1] if template.chat else start
+    can_be_written = set(written) <= special_ids(tokenizer)
+    out: list[Tokens] = []
     for example, prompt in zip(examples, prompts, strict=True):
-        if not start and not prompt:
+        begun = can_be_written and prompt[: len(written)] == written
+        whole = prompt if begun else start + prompt
+        if not whole:
             raise DataError(
                 f"Example {example.id!r}: its prompt has no tokens, so its answer cannot be predicted.",
                 hint="The tokenizer may not know its characters.",
             )
-    return [np.asarray(start + prompt, dtype=np.int32) for prompt in prompts]
+        out.append(np.asarray(whole, dtype=np.int32))
+    return out
 
 
 def _check_options(examples: Sequence[Example], options: list[list[list[int]]], eos_id: int) -> None:
@@ -307,7 +321,7 @@ def encode_prompts(
         DataError: a prompt has no token, or more than ``max_length``.
     """
     tokens = tokenise(tokenizer, prompt_texts(examples, tokenizer, template))
-    prompts = _prompt_arrays(examples, tokenizer, tokens)
+    prompts = _prompt_arrays(examples, tokenizer, template, tokens)
     too_long = [at for at, prompt in enumerate(prompts) if max_length is not None and prompt.size > max_length]
     if too_long:
         at = too_long[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from ensemw2s.data.encode import special_ids
 from ensemw2s.errors import ModelError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -65,9 +66,7 @@ def token_texts(tokenizer: Any) -> TokenTexts:
             f"The tokenizer of {name} turns tokens into text {what}, so they cannot be compared with another's.",
             hint="Experts of different tokenizers can still answer questions with choices (task: choice).",
         )
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} | set(
-        tokenizer.all_special_ids
-    )
+    special = special_ids(tokenizer)
     vocabulary = {int(i): str(token) for token, i in tokenizer.get_vocab().items()}
     texts = tuple(
         None if i in special or i not in vocabulary else _text(vocabulary[i], steps) or None

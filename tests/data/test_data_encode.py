@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -246,3 +247,62 @@ def test_bad_templates(template: dict[str, str], message: str) -> None:
 def test_template_with_options_needs_them() -> None:
     with pytest.raises(DataError, match=r"uses \{choices\}, but example 'a' has none"):
         render_prompt(Example("a", "p", "x"), TemplateConfig(prompt="{prompt}{choices}"))
+
+
+#: What a tokenizer writes around a text, ``$A``.
+AROUND = {
+    "two in a row": "<one> <two> $A",  # as GLM's [gMASK]<sop>
+    "the end": "</s> $A",  # as XGLM and BioGPT, whose bos_token is <s>
+    "begin and end": "<s> $A </s>",
+    "only after": "$A </s>",
+    "an ordinary token": "a $A",
+    "twice the same": "<s> <s> $A <two>",
+}
+
+
+def written_around(plain: Any, around: str, *, chat_template: str | None = None) -> Any:
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = copy.deepcopy(plain.backend_tokenizer)
+    backend.add_special_tokens(["<one>", "<two>"])
+    names = sorted(set(around.split()) - {"$A"})
+    backend.post_processor = processors.TemplateProcessing(
+        single=around, special_tokens=[(name, backend.token_to_id(name)) for name in names]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+def test_what_the_tokenizer_puts_first_is_kept_and_what_it_puts_last_is_not(bpe: Any, around: str) -> None:
+    tokenizer = written_around(bpe, around)
+    examples = [*EXAMPLES, Example("x", "a a", "a", ("a", "b"))]  # this prompt begins with the ordinary token
+    enc = encode_split(examples, tokenizer, TEMPLATE, "choice", 512)
+    after = len(around.split("$A")[1].split())
+    for example, prompt in zip(examples, enc.prompts, strict=True):
+        full = tokenizer(render_prompt(example, TEMPLATE))["input_ids"]
+        assert prompt.tolist() == full[: len(full) - after]
+    assert enc.row_tokens.tolist() == encode_split(examples, bpe, TEMPLATE, "choice", 512).row_tokens.tolist()
+    prompts = encode_prompts(examples, tokenizer, TEMPLATE, None)
+    assert [p.tolist() for p in prompts] == [p.tolist() for p in enc.prompts]
+
+
+@pytest.mark.parametrize("written", ["<one><two>", "<one>", ""])
+def test_a_beginning_that_a_text_has_already_is_not_written_twice(bpe: Any, written: str) -> None:
+    turns = written + "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+    tokenizer = written_around(bpe, AROUND["two in a row"], chat_template=turns)
+    (prompt,) = encode_prompts(EXAMPLES[:1], tokenizer, TemplateConfig(chat=True), None)
+    text = written + f"[{render_prompt(EXAMPLES[0], TemplateConfig())}]"
+    beginning = "" if written else "<one><two>"  # a chat template that begins by itself says all there is
+    assert prompt.tolist() == bpe_ids(tokenizer, beginning + text)
+    if written == "<one><two>":  # in a plain prompt, whatever the other prompts are
+        both = [Example("0", "plain", "a", ("a", "b")), Example("1", text, "a", ("a", "b"))]
+        plain, begun = encode_prompts(both, tokenizer, TemplateConfig(prompt="{prompt}"), None)
+        assert plain.tolist() == bpe_ids(tokenizer, "<one><two>plain")
+        assert begun.tolist() == bpe_ids(tokenizer, text)
+
+
+def bpe_ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
