@@ -39,7 +39,7 @@ class EncodedSplit:
 
     Attributes:
         ids: id of every example, n of them.
-        prompts: int32 tokens of every prompt, after the tokens that the tokenizer itself puts first (see :func:`beginning`).
+        prompts: int32 tokens of every prompt, after those that the tokenizer itself puts first.
         options: for every example the int32 tokens of each option, without end-of-sequence; none is empty.
         option_texts: for every example the text of each option, before the answer template.
         answer_index: int64 [n], which option is true; -1 where that is hidden.
