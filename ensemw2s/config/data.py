@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import date, datetime
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ensemw2s.config.base import Section
 
@@ -165,14 +166,31 @@ class TemplateConfig(Section):
     """The prompt is the user's turn in the tokenizer's own chat template, and the answer begins the assistant's."""
     system: str | None = None
     """With ``chat``: the system message; null leaves that to the chat template."""
+    date: str | None = None
+    """With ``chat``: what the chat template is told where it asks for the date, as ``2026-03-05`` or with a time; null
+    takes the time at which the run began, and keeps it in ``date.txt``."""
     answer_pattern: str | None = None
     """Regular expression whose first group is the final answer: what generated text is compared by. One that takes too
     long is stopped."""
 
+    @field_validator("date", mode="before")
+    @classmethod
+    def _iso(cls, value: Any) -> Any:
+        """YAML reads a date as one; it is kept as text, in one form."""
+        if value is None:
+            return None
+        text = value.isoformat() if isinstance(value, date) else str(value)
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"expected a date such as 2026-03-05 or 2026-03-05T14:00:00, got {text[:40]!r}") from None
+        return found.replace(microsecond=0, tzinfo=None).isoformat()
+
     @model_validator(mode="after")
-    def _system_of_a_chat(self) -> TemplateConfig:
-        if self.system is not None and not self.chat:
-            raise ValueError("system has no place without chat: true")
+    def _parts_of_a_chat(self) -> TemplateConfig:
+        for name in ("system", "date"):
+            if getattr(self, name) is not None and not self.chat:
+                raise ValueError(f"{name} has no place without chat: true")
         return self
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from datetime import datetime
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from ensemw2s.config.data import TemplateConfig
+from ensemw2s.data.chat_process import render_chats
 from ensemw2s.data.example import Example
 from ensemw2s.data.template import render_prompt
 from ensemw2s.errors import ModelError
@@ -24,7 +28,7 @@ def prompt_texts(
         ConfigError, DataError: as in :func:`ensemw2s.data.template.render_prompt`.
     """
     texts = [render_prompt(example, template) for example in examples]
-    if not template.chat:
+    if not template.chat or not texts:
         return texts
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError(
@@ -32,15 +36,31 @@ def prompt_texts(
             "data.template.chat: true needs.",
             hint="Set data.template.chat: false, or use a model that was trained for chat.",
         )
-    import jinja2
-
     before = [] if template.system is None else [{"role": "system", "content": template.system}]
-    out: list[str] = []
-    for text in texts:
-        turns = [*before, {"role": "user", "content": text}]
-        try:
-            out.append(str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)))
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
-            hint = "Leave data.template.system out: not every chat template knows system messages." if before else None
-            raise ModelError(f"The chat template cannot be applied: {error}", hint=hint) from error
-    return out
+    try:
+        written = str(tokenizer.get_chat_template())
+    except ValueError as error:
+        raise ModelError(f"The chat template cannot be applied: {error}") from error
+    variables = json.dumps(tokenizer.special_tokens_map, default=str)
+    try:
+        return list(_rendered(written, variables, json.dumps(before), tuple(texts), template.date or _undated()))
+    except ModelError as error:
+        if before and error.hint is None:
+            error.hint = "Leave data.template.system out: not every chat template knows system messages."
+        raise
+
+
+@lru_cache(maxsize=32)
+def _rendered(template: str, variables: str, before: str, texts: tuple[str, ...], date: str) -> tuple[str, ...]:
+    """The same prompts are asked for once a view of a split; a process for each would take a second."""
+    chats = [[*json.loads(before), {"role": "user", "content": text}] for text in texts]
+    return tuple(render_chats(template, json.loads(variables), chats, date))
+
+
+def now() -> str:
+    """Date and time of the clock on the wall, in ISO form."""
+    return datetime.now().replace(microsecond=0).isoformat()
+
+
+#: The date of templates that have none, the same for as long as this process lives.
+_undated = cache(now)

@@ -134,7 +134,8 @@ def _over(own: _Settings, other: _Settings, given: set[str], prefix: str) -> _Se
 
 def _check_alike(first: tuple[str, Ensemble], other: tuple[str, Ensemble], given: set[str]) -> None:
     """Whether two ensembles ask alike, as far as that was not set anew."""
-    pairs = (("task", first[1].task, other[1].task), ("data.template", first[1].template, other[1].template))
+    undated = [found.template.model_copy(update={"date": None}) for found in (first[1], other[1])]
+    pairs = (("task", first[1].task, other[1].task), ("data.template", undated[0], undated[1]))
     for key, mine, others in pairs:
         if mine != others and not any(name == key or name.startswith(f"{key}.") for name in given):
             raise InputError(

@@ -44,7 +44,7 @@ class Ensemble:
         alphas: ``α_t``, not normalised.
         task: ``choice`` or ``generate``.
         config: rule and length norm. Experts with different tokenizers use the norm ``byte`` unless one is given here.
-        template: how prompts and answers become text.
+        template: how prompts and answers become text; a chat without a date gets that of now.
         decoding: default decoding of :meth:`generate`.
         evaluation: how its answers are compared with true ones.
         loading: how experts are loaded: settings of :class:`ModelConfig` besides path and revision.
@@ -73,6 +73,10 @@ class Ensemble:
         if self.expert_loading and len(self.expert_loading) != len(self.experts):
             raise ValueError(f"{len(self.experts)} experts, but {len(self.expert_loading)} settings for their loading")
         normalise(self.alphas)
+        if self.template.chat and self.template.date is None:
+            from ensemw2s.data.chat import now
+
+            self.template = self.template.model_copy(update={"date": now()})
 
     @classmethod
     def load(

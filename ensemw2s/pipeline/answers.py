@@ -90,7 +90,7 @@ def prompt_tokens(ctx: Context, side: Side, split: SplitName) -> list[NDArray[np
     base = ctx.base(side)
     room = None if base.max_length is None else base.max_length - ctx.config.labelling.decoding.max_new_tokens
     hidden = [example.hide_answer() for example in ctx.splits[split]]
-    return encode_prompts(hidden, base.tokenizer, ctx.config.data.template, room)
+    return encode_prompts(hidden, base.tokenizer, ctx.template, room)
 
 
 def _decode(

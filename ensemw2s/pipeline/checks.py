@@ -36,7 +36,7 @@ def check_inputs(ctx: Context) -> None:
 def _check_answers(ctx: Context) -> None:
     from ensemw2s.data.encode import encode_prompts
 
-    template, room = ctx.config.data.template, ctx.config.labelling.decoding.max_new_tokens
+    template, room = ctx.template, ctx.config.labelling.decoding.max_new_tokens
     pattern = None if template.answer_pattern is None else compile_pattern(template.answer_pattern)
     for split in ("test", "hard_test"):
         for side in ("weak", "strong"):

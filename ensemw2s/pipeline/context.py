@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example, SplitName, Splits
@@ -43,10 +44,14 @@ class Context:
         config: the resolved configuration.
         run: the run directory, locked by this process.
         sink: gets events.
+        template: ``config.data.template`` with its date; the same without one by default.
     """
 
-    def __init__(self, config: RunConfig, run: RunDirectory, sink: EventSink) -> None:
+    def __init__(
+        self, config: RunConfig, run: RunDirectory, sink: EventSink, template: TemplateConfig | None = None
+    ) -> None:
         self.config = config
+        self.template = template or config.data.template
         self.run = run
         self.sink = sink
         self.seed = config.seed
@@ -134,7 +139,7 @@ class Context:
 
         base = self.base(side)
         task = "generate" if view == "answers" else self.config.task
-        return encode_split(examples, base.tokenizer, self.config.data.template, task, base.max_length)
+        return encode_split(examples, base.tokenizer, self.template, task, base.max_length)
 
     @staticmethod
     def _view(examples: list[Example], view: View) -> list[Example]:

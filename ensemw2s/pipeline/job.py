@@ -1,7 +1,7 @@
 """One run in a process of its own: ``python -m ensemw2s.pipeline.job JOB.json``, as a sweep starts it.
 
-``JOB.json`` holds ``config``, ``provenance``, ``preset`` and ``directory``. Nothing is read from the environment's
-settings: the sweep composed the configuration already. The process ends when its parent does.
+``JOB.json`` holds ``config``, ``provenance``, ``preset``, ``directory`` and ``date``. Nothing is read from the
+environment's settings: the sweep composed the configuration already. The process ends when its parent does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
 
         config = RunConfig.model_validate(job["config"])
         directory = Path(job["directory"])
-        execute(config, directory, sink=NullSink(), provenance=job["provenance"], preset=job["preset"])
+        said = {name: job.get(name) for name in ("provenance", "preset", "date")}
+        execute(config, directory, sink=NullSink(), **said)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Ew2sError as error:

@@ -18,6 +18,7 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError, InputError
+from ensemw2s.pipeline.date import dated
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
 
@@ -250,6 +251,8 @@ def rate_file(
     if config.task == "generate":
         examples = [dataclasses.replace(example, choices=None) for example in examples]
     work = output.with_name(f"{output.name}.work")
+    template = dated(config.data.template, work)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"template": template})})
     rating = rate_examples(examples, raters, config, work, folds=folds, sink=sink)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.tmp")

@@ -19,6 +19,7 @@ from ensemw2s.pipeline.arms import Arm, Scoreboard, evaluate_arms
 from ensemw2s.pipeline.checks import check_inputs
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
+from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.experts import (
     BoostingLearner,
     ExpertSchool,
@@ -65,6 +66,7 @@ def execute(
     provenance: Mapping[str, str] | None = None,
     preset: str | None = None,
     report: bool = True,
+    date: str | None = None,
 ) -> dict[str, Any]:
     """Run the stages in order, keeping those that are done with the same inputs.
 
@@ -76,6 +78,7 @@ def execute(
         provenance: where each configuration value came from, for ``config.yaml``.
         preset: name of the preset, for the record.
         report: also draw the report at the end; :func:`ensemw2s.report.build_report` does it at any later time.
+        date: what chat templates are told, unless the configuration or an earlier start says another; now by default.
 
     Returns:
         The content of ``results.json``, or with ``until`` a summary of what is there.
@@ -91,7 +94,7 @@ def execute(
         resolve_device(config.compute)  # sets the number of threads before anything is computed
         resumed = run.config_path.exists()
         run.save_config(config, provenance, preset)
-        ctx = Context(config, run, TeeSink(log, sink))
+        ctx = Context(config, run, TeeSink(log, sink), dated(config.data.template, run.path, date))
         ctx.sink.event(
             "run_started",
             name=config.name,
@@ -194,7 +197,7 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
         alphas=alphas[:t],
         task=config.task,
         config=config.ensemble,
-        template=config.data.template,
+        template=ctx.template,
         decoding=config.labelling.decoding,
         evaluation=config.evaluation,
         loading=config.models.weak.model_dump(exclude={"path", "revision"}),

@@ -9,6 +9,7 @@ from typing import Any
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import ConfigError
 from ensemw2s.evaluation import Results, aggregate
+from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import EventSink
 
@@ -49,9 +50,10 @@ def execute_seeds(
             hint="For example: --seeds 0,1,2",
         )
     origin = {**(provenance or {}), "seed": "--seeds"}
+    date = dated(config.data.template, root).date
     for seed in seeds:
         one = config.model_copy(update={"seed": seed})
-        execute(one, seed_directory(root, seed), sink=sink, provenance=origin, preset=preset)
+        execute(one, seed_directory(root, seed), sink=sink, provenance=origin, preset=preset, date=date)
     found = aggregate([Results.read(seed_directory(root, seed) / "results.json") for seed in seeds], config.name)
     found.write(root / "aggregate.json")
     from ensemw2s.report import build_report

@@ -30,7 +30,7 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Memb
     pool = [ctx.splits.hard_pool[i] for i in kept]
     # Soft labels are bound to the teacher's tokens; hard ones travel as text and may be tokenised differently.
     if labels.soft is not None:
-        prompts = encode_prompts(pool, ctx.strong.tokenizer, ctx.config.data.template, ctx.strong.max_length)
+        prompts = encode_prompts(pool, ctx.strong.tokenizer, ctx.template, ctx.strong.max_length)
         targets = [labels.token_ids[i] for i in kept]
     else:
         prompts, targets = _tokens(ctx, pool, [labels.texts[i] for i in kept])

@@ -16,6 +16,7 @@ from typing import Protocol
 from ensemw2s.errors import Ew2sError
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.files import write_json
+from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.job import ERROR_MARK
 from ensemw2s.pipeline.resources import available_memory, device_memory, process_memory, visible_devices
 from ensemw2s.pipeline.sweep import Job, SweepPlan, collect, finished_results
@@ -208,7 +209,8 @@ class _Runner:
         order.parent.mkdir(parents=True, exist_ok=True)
         config = made.config.model_copy(update={"seed": job.seed})
         origin = {**made.provenance, "seed": "--seeds"}
-        write_json(order, {"config": config, "provenance": origin, "preset": made.preset, "directory": str(place)})
+        said = {"config": config, "provenance": origin, "preset": made.preset, "directory": str(place)}
+        write_json(order, {**said, "date": dated(config.data.template, self.root).date})
         environ = self.environ if device is None else {**self.environ, "CUDA_VISIBLE_DEVICES": device}
         with (self.root / job.log).open("ab") as log:
             process = subprocess.Popen(

@@ -76,7 +76,7 @@ def test_job(tmp_path, monkeypatch, mini_config, capsys):
     monkeypatch.setattr(threading.Thread, "start", lambda self: None)
     path = write_order(tmp_path, mini_config(seed=3))
 
-    def execute(config, directory, *, sink, provenance, preset):
+    def execute(config, directory, *, sink, provenance, preset, date):
         calls.append((config, directory, provenance, preset))
         if len(calls) > 1:
             raise (ConfigError("a key\nis wrong.", hint="Fix it."), ValueError("boom"), KeyboardInterrupt())[

@@ -1,0 +1,47 @@
+"""The date that chat templates are told: looked up once a run, and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ensemw2s.config.data import TemplateConfig
+from ensemw2s.errors import InputError
+from ensemw2s.files import open_regular, write_text
+
+FILE_NAME = "date.txt"
+
+
+def dated(template: TemplateConfig, folder: Path, given: str | None = None) -> TemplateConfig:
+    """A template with its date: its own, or else the one kept in ``folder``, or else ``given`` or now, which is kept.
+
+    Args:
+        template: of the configuration. Only chats have a date; any other template is returned as it is.
+        folder: a run directory, or the folder of several runs.
+        given: the date of a sweep or of several seeds, that all their runs share.
+
+    Raises:
+        InputError: the file in ``folder`` holds no date.
+    """
+    if not template.chat or template.date is not None:
+        return template
+    from ensemw2s.data.chat import now
+
+    file = folder / FILE_NAME
+    try:
+        with open_regular(file) as stream:
+            date = stream.read(64).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        date = given or now()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, date + "\n")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+    try:
+        return TemplateConfig.model_validate({**template.model_dump(), "date": date})
+    except ValidationError as error:
+        raise InputError(
+            f"{file} holds no date: {date!r}.",
+            hint="Write the day the run began, such as 2026-03-05T14:00:00, or remove the file to take today.",
+        ) from error
