@@ -23,6 +23,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _JSON_FILE_LIMIT = 256 * 2**20
+_JSON_DEPTH = 200
 
 
 def to_json(value: Any) -> Any:
@@ -223,9 +224,24 @@ def parse_json(text: str | bytes) -> Any:
             read.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise json_error(error, text) from None
+    marks: tuple[Any, Any] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    if sum(map(text.count, marks)) > _JSON_DEPTH and _deeper(value, _JSON_DEPTH):
+        raise json_error(RecursionError(), text)
+    return value
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether a JSON value is nested deeper than ``depth``: code that follows it would run out of stack."""
+    level = [value]
+    for _ in range(depth):
+        inner = [item for item in level if isinstance(item, dict | list)]
+        level = [each for item in inner for each in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return False
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def open_regular(path: Path) -> BufferedReader:
@@ -241,12 +257,28 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
-def read_json(path: Path) -> Any | None:
-    """The JSON in ``path``; None where the file is missing, no regular file, larger than 256 MiB or not JSON."""
+def load_json(path: Path, limit: int = _JSON_FILE_LIMIT) -> Any:
+    """The JSON in ``path``.
+
+    Args:
+        path: the file.
+        limit: bytes that are read at most.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        JsonError: it is larger than ``limit``, or see :func:`parse_json`.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise JsonError(f"larger than {limit} bytes")
+    return parse_json(content)
+
+
+def read_json(path: Path, limit: int = _JSON_FILE_LIMIT) -> Any | None:
+    """As :func:`load_json`, but None where the file is missing or cannot be read."""
     try:
-        with open_regular(path) as file:
-            content = file.read(_JSON_FILE_LIMIT + 1)
-        return parse_json(content) if len(content) <= _JSON_FILE_LIMIT else None
+        return load_json(path, limit)
     except (OSError, ValueError):
         return None
 

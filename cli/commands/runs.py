@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ensemw2s.runs import RunInfo
     from ensemw2s.runs.listing import SweepInfo
 
-_COLORS = {"running": "cyan", "finished": "green", "failed": "red", "dead": "red", "incomplete": "yellow"}
+_COLORS = {"running": "cyan", "finished": "green", "incomplete": "yellow"}
 #: Arms whose accuracy a listing shows, as far as there is room.
 _SHOWN = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "student"))
 
@@ -65,7 +65,8 @@ def _hint(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> str:
         if not whole:
             return f"ew2s runs list {where}"
         return f"ew2s {'report' if (sweeps[0].path / 'sweep.json').exists() else 'dashboard'} {where}"
-    return f"ew2s report {shell_path(runs[0].path)}"
+    readable = [run for run in runs if run.problem is None]
+    return f"ew2s report {shell_path(readable[0].path)}" if readable else "ew2s run --preset tiny"
 
 
 def _table(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> Table:
@@ -93,9 +94,12 @@ def _table(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> Tabl
 
 def _run_row(run: RunInfo, name: str) -> list[Text]:
     facts = [run.preset or "", "" if run.seed is None else str(run.seed), _ago(run.updated)]
+    called = _text(name)
+    if run.problem is not None:
+        called.append(f"\n  {printable(run.problem)}", style="dim")
     return [
-        _text(name),
-        _text(run.state, _COLORS[run.state]),
+        called,
+        _text(run.state, _COLORS.get(run.state, "red")),
         *map(_text, [*facts, *(_pair(run, a) for a, _ in _SHOWN)]),
     ]
 
@@ -105,7 +109,7 @@ def _sweep_row(sweep: SweepInfo) -> list[Text]:
     presets = {run.preset or "" for run in sweep.runs}
     facts = [presets.pop() if len(presets) == 1 else "", "", _ago(sweep.updated)]
     name = _text(f"sweep {sweep.name}").append(f"\n  {sweep.progress}", style="dim")
-    return [name, _text(sweep.state, _COLORS[sweep.state]), *map(_text, facts)]
+    return [name, _text(sweep.state, _COLORS.get(sweep.state, "red")), *map(_text, facts)]
 
 
 def _text(text: str, style: str = "") -> Text:
@@ -151,7 +155,8 @@ def register(app: typer.Typer) -> None:
             "  finished    results.json is there\n"
             "  failed      an error ended it\n"
             "  dead        its process is gone without a word\n"
-            "  incomplete  interrupted, or stopped after an earlier phase",
+            "  incomplete  interrupted, or stopped after an earlier phase\n"
+            "  unreadable  its files are not what a run's files are; the reason is below its name",
             "The same command continues failed, dead and incomplete runs and sweeps.",
         ),
     )(list_)

@@ -22,6 +22,8 @@ from ensemw2s.cli.dashboard.names import arm_name, percent, short, stage_round
 
 MAX_ROUNDS = 10_000
 MAX_STAGES = 5_000
+#: Arms and teachers that are kept: more than any run has.
+MAX_NAMES = 1_000
 
 _BEGUN = ("running", "done", "kept", "stopped")
 
@@ -192,6 +194,8 @@ def _arm_result(model: RunModel, record: Record) -> None:
     arm, split = text(record, "arm"), text(record, "split")
     if not arm or not split:
         return
+    if arm not in model.arms and len(model.arms) >= MAX_NAMES:
+        return
     model.arms.setdefault(arm, {})[split] = Score(
         number(record, "accuracy"),
         number(record, "low"),
@@ -204,9 +208,10 @@ def _arm_result(model: RunModel, record: Record) -> None:
 
 def teacher_of(model: RunModel, name: str) -> Teacher:
     """The teacher with this name, made where it is new."""
-    if name not in model.teachers:
-        model.teachers[name] = Teacher(name)
-    return model.teachers[name]
+    teacher = model.teachers.get(name) or Teacher(name)
+    if len(model.teachers) < MAX_NAMES:
+        model.teachers[name] = teacher
+    return teacher
 
 
 def _label_sample(model: RunModel, record: Record) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ensemw2s.cli.dashboard.fields import NAN, Record, known, number, numbers, text, whole
+from ensemw2s.cli.dashboard.fields import MAX_WHOLE, NAN, Record, known, number, numbers, text, whole
 from ensemw2s.cli.dashboard.fold import teacher_of
 from ensemw2s.cli.dashboard.model import BINS, Curve, RunModel, Stage
 from ensemw2s.cli.dashboard.series import Series
@@ -35,7 +35,7 @@ def _train(model: RunModel, record: Record) -> None:
             return
         curve = model.curves[tag] = Curve(tag)
     step = number(record, "step")
-    if not known(step):
+    if not abs(step) < MAX_WHOLE:
         return
     curve.loss.append(step, number(record, "loss"))
     curve.step, curve.steps = int(step), whole(record, "steps", curve.steps)
@@ -47,7 +47,7 @@ def _train(model: RunModel, record: Record) -> None:
 
 def bin_of(confidence: float) -> int | None:
     """Bin of the confidence histogram; None for what is no number."""
-    if confidence != confidence:
+    if not known(confidence):
         return None
     return min(BINS - 1, max(0, int(confidence * BINS)))
 

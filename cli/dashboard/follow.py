@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from ensemw2s.cli.dashboard.model import Life, Message, RunModel
 from ensemw2s.cli.dashboard.names import ago
 from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.files import read_json
-from ensemw2s.runs import EventReader, read_heartbeat
+from ensemw2s.runs import EventReader
+from ensemw2s.runs.heartbeat import load_heartbeat
 
 EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 
@@ -23,6 +25,7 @@ EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 STEP_BYTES = 1 << 15
 TAIL_BYTES = 1 << 20
 LIFE_EVERY = 1.0
+MOST_RESULTS = 1 << 24
 
 
 class Follower(Protocol):
@@ -152,7 +155,7 @@ class RunFollower:
         if stamp == self._results_stamp:
             return
         self._results_stamp = stamp
-        value: Any = read_json(path)
+        value: Any = read_json(path, MOST_RESULTS)
         same = isinstance(value, dict) and value.get("config_fingerprint") in (None, "", self.model.fingerprint)
         self.model.results = value if same else None
         self.model.touch("arms")
@@ -170,13 +173,16 @@ class RunFollower:
 
     def _life(self) -> tuple[Life, str]:
         folder, model = self.source.folder, self.model
-        problem = self.source.problem()
-        if not (folder / EVENTS).exists():
+        problem = self.source.problem() or self._events.problem or (self._metrics.problem if self._metrics else "")
+        if not os.path.lexists(folder / EVENTS):
             if self._seen:
                 return "gone", problem or "The run directory was moved or deleted; this is the last that was seen."
             return "waiting", problem or "There is no run here yet."
         self._seen = True
-        beat = read_heartbeat(folder)
+        try:
+            beat = load_heartbeat(folder)
+        except (OSError, ValueError) as error:
+            beat, problem = None, problem or f"heartbeat: {error}"
         if beat is None:
             if model.ended == "finished":
                 return "finished", problem

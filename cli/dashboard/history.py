@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from ensemw2s.cli.dashboard.fold_metrics import HISTORY_KINDS, OldMetrics
 from ensemw2s.cli.dashboard.source import Source
-from ensemw2s.runs import SCHEMA_VERSION
+from ensemw2s.files import open_regular, parse_json
+from ensemw2s.runs.schema import LONGEST_LINE, SCHEMA_VERSION
 
 CHUNK = 1 << 17
 _NEEDLES = tuple(f'"{kind}"'.encode() for kind in HISTORY_KINDS)
@@ -47,7 +47,7 @@ class HistoryReader:
             start = max(0, self.end - self._want)
             self.source.ensure(self.name, start, self.end)
             try:
-                with (self.source.folder / self.name).open("rb") as file:
+                with open_regular(self.source.folder / self.name) as file:
                     file.seek(start)
                     data = file.read(self.end - start)
             except OSError:
@@ -59,7 +59,10 @@ class HistoryReader:
             first = 0 if start == 0 else data.find(b"\n") + 1
             if start > 0 and first in (0, len(data)):  # one line longer than the chunk
                 self._want *= 2
-                continue
+                if self._want <= LONGEST_LINE:
+                    continue
+                self.end = 0  # no writer writes such a line
+                return None
             self._want = self._chunk
             self.end = start + first
             old = OldMetrics()
@@ -74,7 +77,7 @@ def _records(data: bytes) -> list[dict[str, Any]]:
         if not any(needle in line for needle in _NEEDLES):
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             continue
         if isinstance(record, dict) and isinstance(record.get("v"), int) and record["v"] <= SCHEMA_VERSION:

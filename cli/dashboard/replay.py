@@ -10,7 +10,7 @@ from typing import Any
 from ensemw2s.cli.dashboard.fields import known, number
 from ensemw2s.cli.dashboard.fold import fold_events
 from ensemw2s.cli.dashboard.fold_metrics import fold_metrics
-from ensemw2s.cli.dashboard.follow import EVENTS, METRICS, RESULTS, STEP_BYTES
+from ensemw2s.cli.dashboard.follow import EVENTS, METRICS, MOST_RESULTS, RESULTS, STEP_BYTES
 from ensemw2s.cli.dashboard.model import RunModel
 from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.files import read_json
@@ -107,8 +107,9 @@ class ReplayFollower:
             return
         self.finished = True
         with self.model.lock:
-            results = read_json(self.source.folder / RESULTS)
+            results = read_json(self.source.folder / RESULTS, MOST_RESULTS)
             self.model.results = results if isinstance(results, dict) else None
             self.model.life = self.model.ended or "interrupted"
-            self.model.life_note = "end of the replay"
+            problem = self._events.reader.problem or self._metrics.reader.problem
+            self.model.life_note = "end of the replay" + (f": {problem}" if problem else "")
             self.model.touch("run", "stages", "arms")

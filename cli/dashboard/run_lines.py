@@ -23,6 +23,7 @@ _LIFE_STYLES = {
     "failed": "bold bad",
     "dead": "bold bad",
     "incomplete": "warn",
+    "unreadable": "bold bad",
 }
 _STAGE = 26
 _KEYS = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "student"), ("ceiling", "ceiling"))
@@ -121,7 +122,7 @@ def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
     if columns.last:
         age = time.time() - run.updated if run.updated is not None else NAN
         line.append((fit(f"{ago(age)} ago" if known(age) else "–", 12, ">"), "dim"))
-        line.append((cut("  " + clean(run.stage or "–"), _STAGE), "dim"))
+        line.append((cut("  " + clean(run.problem or run.stage or "–"), _STAGE), "dim"))
     return line
 
 

@@ -22,7 +22,7 @@ from ensemw2s.cli.dashboard.text import clean
 MARKS = {"done": "✓", "kept": "✓", "running": "▶", "waiting": "·", "skipped": "–", "stopped": "✗"}
 LIFE_MARKS = {
     "waiting": "·", "running": "▶", "finished": "✓", "failed": "✗", "dead": "✗",
-    "interrupted": "‖", "gone": "?", "unknown": "?",
+    "interrupted": "‖", "gone": "?", "unknown": "?", "unreadable": "✗",
 }  # fmt: skip
 
 

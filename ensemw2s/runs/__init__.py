@@ -6,9 +6,10 @@ One process writes (``RunDirectory.writing``); any number of readers follow with
 
 from __future__ import annotations
 
+from ensemw2s.runs.describe import RunInfo, RunState, describe_run
 from ensemw2s.runs.directory import RunDirectory, new_run_directory
 from ensemw2s.runs.heartbeat import Heartbeat, read_heartbeat
-from ensemw2s.runs.listing import RunInfo, RunState, describe_run, list_runs
+from ensemw2s.runs.listing import list_runs
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink
 from ensemw2s.runs.reader import EventReader, read_events

@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ensemw2s.files import read_json, write_json
+from ensemw2s.files import load_json, write_json
 
 #: Seconds between two beats, and the age at which a beat no longer counts.
 HEARTBEAT_EVERY = 2.0
 HEARTBEAT_LOST = 15.0
 
 BeatState = Literal["running", "finished", "failed", "incomplete"]
+
+#: No system has larger process ids; times beyond it (the year 5138) are no times; a longer file is none of ours.
+_PID_MAX, TIME_MAX, _LONGEST = 2**31 - 1, 1e11, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Beat:
 
 def pid_alive(pid: object) -> bool:
     """Whether a process with this id exists on this machine (a zombie counts as dead where that can be seen)."""
-    if not isinstance(pid, int) or pid <= 0:
+    if not isinstance(pid, int) or isinstance(pid, bool) or not 0 < pid <= _PID_MAX:
         return False
     try:
         os.kill(pid, 0)
@@ -59,12 +62,51 @@ def pid_alive(pid: object) -> bool:
     return status.rpartition(")")[2].split()[:1] != ["Z"]
 
 
-def read_heartbeat(folder: Path) -> Beat | None:
-    """The last beat of a run directory; None if there is none or it is unreadable."""
-    value: Any = read_json(folder / "heartbeat")
+def parse_beat(value: Any) -> Beat:
+    """The beat in the JSON of a file ``heartbeat``.
+
+    Raises:
+        ValueError: it is none; names the field.
+    """
+    found = value if isinstance(value, dict) else {}
+    pid, host, when, state = (found.get(name) for name in ("pid", "host", "time", "state"))
+    checks = {
+        "pid": isinstance(pid, int) and not isinstance(pid, bool) and 0 < pid <= _PID_MAX,
+        "host": isinstance(host, str) and len(host) <= 255,
+        "time": isinstance(when, int | float) and not isinstance(when, bool) and 0 <= when <= TIME_MAX,
+        "state": isinstance(state, str) and state in get_args(BeatState),
+    }
+    for name, good in checks.items():
+        if not good:
+            raise ValueError(f"`{name}` is {_brief(found.get(name))}")
+    return Beat(found["pid"], found["host"], float(found["time"]), found["state"])
+
+
+def _brief(value: Any) -> str:
+    if value is None or isinstance(value, str | float):
+        text = repr(value)
+        return text if len(text) <= 40 else text[:39] + "…"
+    return "out of range" if isinstance(value, int) and not isinstance(value, bool) else f"a {type(value).__name__}"
+
+
+def load_heartbeat(folder: Path) -> Beat | None:
+    """The last beat of a run directory; None if there is none.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no beat.
+    """
     try:
-        return Beat(int(value["pid"]), str(value["host"]), float(value["time"]), str(value["state"]))
-    except (TypeError, KeyError, ValueError):
+        return parse_beat(load_json(folder / "heartbeat", _LONGEST))
+    except FileNotFoundError:
+        return None
+
+
+def read_heartbeat(folder: Path) -> Beat | None:
+    """As :func:`load_heartbeat`, but None where it is unreadable."""
+    try:
+        return load_heartbeat(folder)
+    except (OSError, ValueError):
         return None
 
 

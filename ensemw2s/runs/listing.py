@@ -2,76 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from ensemw2s.files import read_json, to_json
+from ensemw2s.files import read_json
+from ensemw2s.runs.describe import RunInfo, RunState, describe_run
 from ensemw2s.runs.directory import MARKERS
-from ensemw2s.runs.heartbeat import pid_alive, read_heartbeat
-
-RunState = Literal["running", "finished", "failed", "dead", "incomplete"]
+from ensemw2s.runs.heartbeat import pid_alive
 
 #: Folder of a sweep that holds a folder for each cell, with a run for each seed.
 CELLS = "cells"
 
-_WANTED = ("run_started", "stage_started", "stage_finished", "arm_result")
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """One run, or one repetition of a run over seeds.
-
-    Attributes:
-        path: the run directory.
-        name: its path relative to the listed folder.
-        state: ``running``, ``finished`` (with ``results.json``), ``failed`` (an error ended it), ``dead`` (its process
-            is gone without a word) or ``incomplete`` (interrupted, or stopped after an earlier phase).
-        preset: or None.
-        seed: or None where the run has not said yet.
-        task: ``choice`` or ``generate``.
-        fingerprint: of the configuration with which it was started last.
-        started: unix seconds of the first start.
-        updated: unix seconds of the last sign of life.
-        stage: the stage at work, or the last one finished.
-        accuracy: ``arm/split`` → accuracy, as far as the run has come.
-        sweep: name of the sweep that it belongs to, or None.
-        cell: folder of its cell in the sweep, or None.
-    """
-
-    path: Path
-    name: str
-    state: RunState
-    preset: str | None = None
-    seed: int | None = None
-    task: str | None = None
-    fingerprint: str | None = None
-    started: float | None = None
-    updated: float | None = None
-    stage: str | None = None
-    accuracy: dict[str, float] = field(default_factory=dict)
-    sweep: str | None = None
-    cell: str | None = None
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether the same command would continue it."""
-        return self.state in ("failed", "dead", "incomplete")
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields as JSON."""
-        value: dict[str, Any] = to_json(self)
-        return value
+#: Bytes that are read of what a sweep says.
+_MOST_SWEEP = 1 << 26
 
 
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` is a run directory."""
-    return any((folder / marker).exists() for marker in MARKERS)
+    return any(os.path.lexists(folder / marker) for marker in MARKERS)
 
 
 def is_sweep(folder: Path) -> bool:
@@ -88,91 +41,6 @@ def sweep_of(run: Path) -> Path | None:
 def _sweep_name(sweep: Path, root: Path, label: str | None) -> str:
     name = Path(os.path.relpath(sweep, root.absolute())).as_posix()
     return (label or sweep.name) if name.startswith(".") else name
-
-
-def _milestones(path: Path) -> Iterator[dict[str, Any]]:
-    """The few kinds of events that a listing needs; other lines are not even decoded."""
-    needles = tuple(f'"kind":"{kind}"'.encode() for kind in _WANTED)
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n") and any(needle in line for needle in needles):
-                    try:
-                        record = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(record, dict) and record.get("kind") in _WANTED:
-                        yield record
-    except OSError:
-        return
-
-
-def _state(folder: Path, fingerprint: str | None) -> RunState:
-    beat = read_heartbeat(folder)
-    if beat is not None and beat.state == "failed":
-        return "failed"
-    if beat is not None and beat.state == "running":
-        return "running" if beat.alive else "dead"
-    if beat is not None and beat.state != "finished":
-        return "incomplete"
-    return "finished" if _has_results(folder, fingerprint) else "incomplete"
-
-
-def _has_results(folder: Path, fingerprint: str | None) -> bool:
-    """Whether ``results.json`` is there and not left over from an earlier configuration."""
-    results = read_json(folder / "results.json")
-    if not isinstance(results, dict):
-        return False
-    return fingerprint is None or results.get("config_fingerprint", fingerprint) == fingerprint
-
-
-def describe_run(folder: Path, name: str | None = None) -> RunInfo:
-    """How one run stands.
-
-    Args:
-        folder: the run directory.
-        name: how to call it; by default the folder's name.
-    """
-    first: dict[str, Any] = {}
-    last: dict[str, Any] = {}
-    stage: str | None = None
-    accuracy: dict[str, float] = {}
-    for record in _milestones(folder / "events.jsonl"):
-        kind = record["kind"]
-        if kind == "run_started":
-            first = first or record
-            last = record
-            accuracy.clear()
-        elif kind == "arm_result":
-            value = record.get("accuracy")
-            if isinstance(value, int | float):
-                accuracy[f"{record.get('arm')}/{record.get('split')}"] = float(value)
-        elif isinstance(record.get("stage"), str):
-            stage = record["stage"]
-    beat = read_heartbeat(folder)
-    return RunInfo(
-        path=folder,
-        name=name or folder.name,
-        state=_state(folder, last.get("config_fingerprint")),
-        preset=last.get("preset"),
-        seed=last.get("seed"),
-        task=last.get("task"),
-        fingerprint=last.get("config_fingerprint"),
-        started=first.get("t"),
-        updated=beat.time if beat is not None else _modified(folder),
-        stage=stage,
-        accuracy=accuracy,
-    )
-
-
-def _modified(folder: Path) -> float | None:
-    times = []
-    for marker in MARKERS:
-        try:
-            times.append((folder / marker).stat().st_mtime)
-        except OSError:
-            continue
-    return max(times, default=None)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -194,7 +62,7 @@ def run_folders(root: Path, *, depth: int = 2, sweeps: bool = True) -> list[Path
         return [run for cell in _folders(root / CELLS) for run in _folders(cell) if is_run(run)] if sweeps else []
     found: list[Path] = []
     for entry in _folders(root):
-        if is_run(entry):
+        if is_run(entry) or not os.access(entry, os.X_OK):
             found.append(entry)
         elif is_sweep(entry) or depth > 1:
             found += run_folders(entry, depth=depth - 1, sweeps=sweeps)
@@ -256,14 +124,17 @@ def planned_runs(sweep: Path) -> list[PlannedRun] | None:
 
     Cells whose configuration is not valid are left out: nothing was ever ordered for them.
     """
-    value = read_json(sweep / "sweep.json")
+    value = read_json(sweep / "sweep.json", _MOST_SWEEP)
     cells = value.get("cells") if isinstance(value, dict) else None
     if not isinstance(cells, list):
         return None
     found = []
     for job in (job for cell in cells if isinstance(cell, dict) for job in _jobs(cell)):
-        directory, failed = sweep / str(job.get("directory")), job.get("state") == "failed"
-        if not failed or directory.exists() or directory.with_name(f"{directory.name}.json").exists():
+        parts = PurePosixPath(str(job.get("directory"))[:1000]).parts
+        if len(parts) != 3 or parts[0] != CELLS or ".." in parts:  # not one of its runs
+            continue
+        directory, failed = sweep.joinpath(*parts), job.get("state") == "failed"
+        if not failed or any(map(os.path.lexists, (directory, directory.with_name(f"{directory.name}.json")))):
             found.append(PlannedRun(directory, failed))
     return found
 
@@ -300,8 +171,8 @@ class SweepInfo:
 
     @property
     def failed(self) -> int:
-        """Runs that failed or died."""
-        return self.count("failed", "dead") + self.lost
+        """Runs that failed, died or cannot be read."""
+        return self.count("failed", "dead", "unreadable") + self.lost
 
     @property
     def updated(self) -> float | None:
@@ -352,7 +223,7 @@ def describe_sweep(path: Path, name: str, runs: list[RunInfo], planned: list[Pla
     state: RunState = "incomplete"
     if _at_work(path) or any(run.state == "running" for run in runs):
         state = "running"
-    elif lost or any(run.state in ("failed", "dead") for run in runs):
+    elif lost or any(run.state in ("failed", "dead", "unreadable") for run in runs):
         state = "failed"
     elif runs and not waiting and planned is not None and all(run.state == "finished" for run in runs):
         state = "finished"
@@ -361,7 +232,7 @@ def describe_sweep(path: Path, name: str, runs: list[RunInfo], planned: list[Pla
 
 def _at_work(sweep: Path) -> bool:
     """Whether the process that signed the sweep's lock lives, as far as this machine can tell."""
-    owner = read_json(sweep / "run.lock")
+    owner = read_json(sweep / "run.lock", 4096)
     return isinstance(owner, dict) and owner.get("host") == platform.node() and pid_alive(owner.get("pid"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import platform
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.errors import RunBusyError
-from ensemw2s.files import dump_json, read_json
+from ensemw2s.files import dump_json, parse_json, read_json
 from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -123,7 +122,7 @@ class RunLock:
 
 def _decode(data: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(data)
+        value = parse_json(data)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.files import dump_json
-from ensemw2s.runs.schema import SCHEMA_VERSION
+from ensemw2s.runs.schema import LONGEST_LINE, SCHEMA_VERSION
 from ensemw2s.text import printable
 
 _RESERVED = ("v", "t", "kind")
@@ -43,6 +43,9 @@ class LineWriter:
         try:
             descriptor = self._open()
             data = line.encode("utf-8", "replace") + b"\n"
+            if len(data) > LONGEST_LINE:
+                self._warn(f"one of its lines has {len(data)} bytes")
+                return
             if self._torn:
                 data = b"\n" + data
             written = os.write(descriptor, data)

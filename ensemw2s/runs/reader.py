@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.runs.schema import EVENTS, METRICS, SCHEMA_VERSION
+from ensemw2s.files import open_regular, parse_json
+from ensemw2s.runs.schema import EVENTS, LONGEST_LINE, METRICS, SCHEMA_VERSION
 
 _KNOWN = frozenset(EVENTS) | frozenset(METRICS)
 
@@ -18,7 +18,8 @@ class EventReader:
 
     Only bytes up to the last newline are taken; an incomplete record is the end of the file *without advancing*. Every
     line is decoded by itself, so a torn line costs itself only. A file that shrank or was replaced is read again from
-    its start (``resets`` counts that). A file that does not exist yet is empty.
+    its start (``resets`` counts that). A file that does not exist yet is empty. Only regular files are read, up to a
+    line that is longer than :data:`~ensemw2s.runs.schema.LONGEST_LINE`, which no writer writes.
 
     Args:
         path: the log file.
@@ -28,15 +29,18 @@ class EventReader:
 
     Attributes:
         more: the last call of ``poll`` stopped at its limit, so that there is more to read at once.
+        problem: why the file, or the rest of it, cannot be read; empty if it can.
     """
 
     def __init__(self, path: Path, *, kinds: Collection[str] | None = None, offset: int = 0) -> None:
         self.path = path
         self.kinds = _KNOWN if kinds is None else frozenset(kinds)
+        self._needles = () if kinds is None else tuple(f'"{kind}"'.encode() for kind in self.kinds)
         self.offset = offset
         self.skipped = 0
         self.resets = 0
         self.more = False
+        self.problem = ""
         self._identity: tuple[int, int] | None = None
 
     @classmethod
@@ -44,7 +48,7 @@ class EventReader:
         """A reader that starts at the first whole line within the last ``size`` bytes of the file."""
         reader = cls(path, kinds=kinds)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 end = file.seek(0, os.SEEK_END)
                 if end > size:
                     file.seek(end - size - 1)
@@ -55,7 +59,7 @@ class EventReader:
             reader.offset = 0
         return reader
 
-    def poll(self, max_bytes: int = 1 << 24) -> list[dict[str, Any]]:
+    def poll(self, max_bytes: int = LONGEST_LINE) -> list[dict[str, Any]]:
         """The records that were completed since the last call, oldest first.
 
         Args:
@@ -63,7 +67,7 @@ class EventReader:
         """
         self.more = False
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 status = os.fstat(file.fileno())
                 identity = (status.st_dev, status.st_ino)
                 if (self._identity not in (None, identity)) or status.st_size < self.offset:
@@ -73,12 +77,18 @@ class EventReader:
                 file.seek(self.offset)
                 data = file.read(max_bytes)
                 if len(data) == max_bytes and b"\n" not in data:
-                    data += file.readline()  # one line longer than the limit
-        except OSError:
+                    data += file.readline(max(0, LONGEST_LINE - max_bytes))
+        except FileNotFoundError:
+            self.problem = ""
+            return []
+        except OSError as error:
+            self.problem = f"{self.path.name}: {error.strerror or error}"
             return []
         end = data.rfind(b"\n") + 1
         self.more = len(data) >= max_bytes and end > 0
         self.offset += end
+        too_long = end == 0 and len(data) >= max(LONGEST_LINE, max_bytes)
+        self.problem = f"{self.path.name}: a line of more than {LONGEST_LINE} bytes" if too_long else ""
         return self._decode(data[:end])
 
     def read_all(self) -> list[dict[str, Any]]:
@@ -91,21 +101,27 @@ class EventReader:
                 return records
 
     def _decode(self, data: bytes) -> list[dict[str, Any]]:
-        records = []
+        records: list[dict[str, Any]] = []
+        if not self._wanted(data):
+            return records
         for line in data.split(b"\n"):
-            if not line.strip():
+            if not line.strip() or not self._wanted(line):
                 continue
             try:
-                record = json.loads(line)
-            except ValueError:  # UnicodeDecodeError is one, too
+                record = parse_json(line)
+            except ValueError:
                 self.skipped += 1
                 continue
             version = record.get("v") if isinstance(record, dict) else None
             if not isinstance(version, int) or version > SCHEMA_VERSION:
                 self.skipped += 1
-            elif record.get("kind") in self.kinds:
+            elif isinstance(kind := record.get("kind"), str) and kind in self.kinds:
                 records.append(record)
         return records
+
+    def _wanted(self, data: bytes) -> bool:
+        """Whether there can be a record of a wanted kind in it; other lines are not even decoded."""
+        return not self._needles or any(needle in data for needle in self._needles)
 
 
 def read_events(path: Path, *, kinds: Collection[str] | None = None) -> list[dict[str, Any]]:

@@ -11,6 +11,9 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 
+#: Bytes of a line, its end included. Longer ones are not written, and nothing is read from there on.
+LONGEST_LINE = 1 << 23
+
 #: Milestones (``events.jsonl``): field → type. ``?`` at the end allows null; ``~`` in front, absence.
 EVENTS: dict[str, dict[str, str]] = {
     "run_started": {

@@ -49,7 +49,7 @@ def future(folder: Path) -> None:
 
 
 def not_a_number(folder: Path) -> None:
-    for value in (None, math.nan, math.inf, "0.5", True, [1], {"a": 1}):
+    for value in (None, math.nan, math.inf, 1e308, -1e308, 2**64, 10**400, "0.5", True, [1], {"a": 1}):
         append(folder, line("round_finished", round=2, epsilon=value, alpha=value, n_eff=value, top1_share=value))
         append(folder, line("arm_result", arm="single", split="test", accuracy=value, low=value, high=value, n=value))
         append(folder, line("hard_tokens", round=2, examples=[{"tokens": value, "weights": value, "wrong": value}]))
