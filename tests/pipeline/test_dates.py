@@ -43,7 +43,10 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _config(model: Path, questions: Path) -> RunConfig:
-    rows = [{"id": str(n), "prompt": f"q {n}", "choices": ["a", "b"], "answer": "ab"[n % 2]} for n in range(30)]
+    rows = [
+        {"id": str(n), "prompt": f"q {n}", "choices": ["red", "sky"], "answer": ["red", "sky"][n % 2]}
+        for n in range(30)
+    ]
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     columns = {"choices": "choices", "id": "id"}
     return RunConfig.model_validate(
