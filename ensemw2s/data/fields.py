@@ -78,8 +78,10 @@ def is_missing(value: Any) -> bool:
         return False
     try:
         return not math.isfinite(value)
-    except (TypeError, ValueError):
-        return type(value).__name__ in ("NAType", "NaTType")
+    except ValueError:  # a signalling NaN
+        return True
+    except TypeError:
+        return type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
 
 
 def has(row: Mapping[str, Any], name: str) -> bool:

@@ -6,6 +6,11 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
+from ensemw2s.errors import shortened
+
+#: Characters of a name that are compared; comparing takes time that grows with the square of them.
+_COMPARED = 200
+
 
 def normalise_text(text: str) -> str:
     """``text`` without what does not change its content: case, white space, Unicode compatibility forms (NFKC).
@@ -22,11 +27,11 @@ def normalise_text(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``name``, whatever the case; None where none is alike."""
+    """The known name most like ``name``, whatever the case; None where none is alike. Long ones are cut."""
     by_fold: dict[str, str] = {}
     for candidate in known:
-        by_fold.setdefault(candidate.casefold(), candidate)
-    found = difflib.get_close_matches(name.casefold(), list(by_fold), n=1, cutoff=0.5)
+        by_fold.setdefault(candidate[:_COMPARED].casefold(), candidate)
+    found = difflib.get_close_matches(name[:_COMPARED].casefold(), list(by_fold), n=1, cutoff=0.5)
     return by_fold[found[0]] if found else None
 
 
@@ -35,8 +40,8 @@ def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
     names = [str(k) for k in known]
     match = nearest(name, names)
     if match is not None:
-        return f" (did you mean {match!r}?)"
+        return f" (did you mean {shortened(match)!r}?)"
     if not names:
         return ""
-    shown = ", ".join(repr(n) for n in names[:12]) + (", …" if len(names) > 12 else "")
+    shown = ", ".join(repr(shortened(n, 40)) for n in names[:12]) + (", …" if len(names) > 12 else "")
     return f" ({what}: {shown})"
