@@ -70,7 +70,9 @@ def _json_rows(path: str, text: str, convert: Callable[[Row], Any]) -> list[Any]
 
 def _refuse(problem: Problem) -> None:
     if problem.severity == "error":
-        raise DataError(f"{problem.place}: {problem.message}.", hint=problem.hint or _FORMAT)
+        doubtful = problem.kind in ("ambiguous_answer", "mixed_answers", "shortcut")
+        hint = "Write the answers as the texts of choices." if doubtful else problem.hint or _FORMAT
+        raise DataError(f"{problem.place}: {problem.message}.", hint=hint)
 
 
 def read_questions(path: str) -> list[Example]:

@@ -194,8 +194,9 @@ def _decide(cells: Sequence[_Cell], column: str) -> AnswerReading | Problem | No
 def _mixed(cells: Sequence[_Cell], column: str) -> Problem:
     """The first answers that fit only in different ways."""
     best = max(_READINGS, key=lambda reading: sum(reading in cell.fits for cell in cells))
-    one = next(cell for cell in cells if best in cell.fits)
     other = next(cell for cell in cells if best not in cell.fits)
+    fitting = [cell for cell in cells if best in cell.fits]
+    one = next((cell for cell in fitting if not cell.fits.keys() & other.fits.keys()), fitting[0])
     message = (
         f"the answers are of two kinds: {other.shown} fits as {other.ways}, but {one.shown} at {one.row.place} as "
         f"{one.ways}"

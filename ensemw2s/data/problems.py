@@ -64,7 +64,7 @@ class Problem:
     def error(self) -> DataError:
         """The exception that says the same."""
         hint = self.hint
-        if self.line is not None:
+        if self.line is not None and self.kind != "annotations":
             see_all = f"Run `ew2s data check {self.file}` to see all problems."
             hint = f"{hint} {see_all}" if hint else see_all
         return DataError(f"{self.place}: {self.message}.", hint=hint)

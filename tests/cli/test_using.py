@@ -98,6 +98,34 @@ def test_a_bad_question_is_named_by_file_and_line(tmp_path: Path, line: str, wor
     assert caught.value.hint is not None
 
 
+def test_answers_of_questions_are_read_once_for_all() -> None:
+    rows = [{"prompt": f"p{n}", "choices": ["1", "2", "3"], "answer": n} for n in (0, 1, 2)]
+    assert [q.answer for q in use.read_questions(_write("q.jsonl", *rows))] == ["1", "2", "3"]
+    with pytest.raises(
+        DataError, match=r"q\.jsonl:1: the answers are of two kinds: .* '3' at .* Write the answers as the texts"
+    ):
+        use.read_questions(_write("q.jsonl", *rows[:2], {**rows[2], "answer": "3"}, {**rows[2], "answer": "2"}))
+    letters = [{"prompt": "p", "choices": ["x", "y"], "answer": a, "id": "same"} for a in ("B", "a", None)]
+    questions = use.read_questions(_write("q.jsonl", *letters))
+    assert [(q.id, q.answer) for q in questions] == [("same", "y"), ("same", "x"), ("same", None)]
+
+
+@pytest.mark.parametrize("way", ["generate", "score"])
+def test_prompts_and_questions_beyond_what_is_read(ew2s: Command, ensemble: FakeEnsemble, way: str) -> None:
+    options = ["--input"] if way == "generate" else []
+    for raw, words in (("9" * 5000, "too many digits"), ("[" * 5000 + "]" * 5000, "nested too deeply")):
+        Path("q.jsonl").write_text(json.dumps(QUESTION) + "\n\n" + '{"prompt": "p", "x": ' + raw + "}\n")
+        done = ew2s(way, "runs/x", *options, "q.jsonl")
+        assert done.code == 2
+        assert "q.jsonl:3: " in done.err
+        assert words in " ".join(done.err.split())
+    Path("q.jsonl").write_bytes(json.dumps(QUESTION).encode("utf-16"))
+    done = ew2s(way, "runs/x", *options, "q.jsonl")
+    assert done.code == 2
+    assert "q.jsonl:1: the text is UTF-16, not UTF-8" in " ".join(done.err.split())
+    assert ensemble.seen == []
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe"])
 def test_files_without_questions(content: bytes) -> None:
     Path("q.jsonl").write_bytes(content)

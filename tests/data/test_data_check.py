@@ -153,7 +153,7 @@ def test_synthetic_is_clean() -> None:
 @pytest.mark.parametrize(
     ("kind", "task", "examples", "kinds"),
     [
-        ("arc_easy", "choice", 5197, {"exact_duplicate": 2, "near_duplicate": 5, "contradiction": 12}),
+        ("arc_easy", "choice", 5197, {"exact_duplicate": 2, "near_duplicate": 1}),
         ("sciq", "choice", 1000, {"duplicate_choice": 2}),
         ("gsm8k", "generate", 4600, {}),
     ],
