@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _COLORS = {"running": "cyan", "finished": "green", "incomplete": "yellow"}
 #: Arms whose accuracy a listing shows, as far as there is room.
-_SHOWN = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "student"))
+_SHOWN = (("plain", "weak"), ("ensemble", "ensemble"), ("student_ensemble", "student"))
 
 
 def list_(
@@ -120,6 +120,8 @@ def _text(text: str, style: str = "") -> Text:
 
 def _pair(run: RunInfo, arm: str) -> str:
     values = [run.accuracy.get(f"{arm}/{split}") for split in ("test", "hard_test")]
+    if arm == "plain" and values == [None, None]:
+        return _pair(run, "single")  # earlier versions: the first expert
     return "" if values == [None, None] else "/".join("–" if v is None else f"{100 * v:.1f}" for v in values)
 
 

@@ -14,8 +14,8 @@ TESTS = ("test", "hard_test")
 
 _ARMS = {
     "weak_zero_shot": "weak base",
-    "single": "single expert",
     "plain": "plain fine-tune",
+    "single": "single expert",
     "plain_long": "plain, T× steps",
     "bagging": "bagging",
     "bagging_equal_rounds": "bagging, same T",
@@ -25,8 +25,8 @@ _ARMS = {
     "ensemble_equal": "boosted, equal α",
     "ensemble": "boosted ensemble",
     "strong_zero_shot": "strong base",
-    "student_single": "student ← single",
     "student_plain": "student ← plain",
+    "student_single": "student ← single",
     "student_bagging": "student ← bagging",
     "student_seeds": "student ← seeds",
     "student_ensemble": "student ← ensemble",
@@ -66,7 +66,7 @@ def teacher_name(teacher: str) -> str:
 
 
 def sort_arms(arms: Iterable[str]) -> list[str]:
-    """Weak arms first, then strong ones, each from the base to the best informed; experts follow the single one."""
+    """Weak arms first, then strong ones, each from the base to the best informed; experts follow the first one."""
 
     def key(arm: str) -> tuple[float, float, str]:
         number = arm.removeprefix("expert_")

@@ -172,7 +172,7 @@ def score_cells(score: Score, width: int) -> str:
 #: Rows that make way where there is no room for all, the first ones first.
 _SPARE = (
     ("ensemble_all", "ensemble_equal", "bagging_equal_rounds", "seeds_equal_rounds", "plain_long"),
-    ("plain", "student_plain", "student_seeds"),
+    ("single", "student_single", "student_seeds"),
     ("strong_zero_shot",),
 )
 

@@ -12,6 +12,7 @@ from ensemw2s.cli.dashboard.names import SPLITS, arm_name, sort_arms, teacher_na
 from ensemw2s.cli.dashboard.palette import CYCLE, look_of
 from ensemw2s.cli.dashboard.plot import Curve, Plot, Rule
 from ensemw2s.cli.dashboard.series import Floats
+from ensemw2s.cli.dashboard.summary import weak_arm
 
 MAX_EARLIER = 12
 
@@ -136,9 +137,7 @@ def student_loss_plot(model: RunModel) -> Plot:
 
 def student_accuracy_plot(model: RunModel, split: str) -> Plot:
     """Accuracy of every student with its interval, against weak, ensemble and ceiling."""
-    order = ("student_single", "student_plain", "student_bagging", "student_seeds", "student_ensemble")
-    arms = [arm for arm in order if arm in model.arms]
-    arms += sorted(arm for arm in model.arms if arm.startswith("student_") and arm not in order)
+    arms = sort_arms(arm for arm in model.arms if arm.startswith("student_"))
     curves = []
     for place, arm in enumerate(arms):
         score = model.arms[arm].get(split)
@@ -150,7 +149,7 @@ def student_accuracy_plot(model: RunModel, split: str) -> Plot:
         point.low, point.high = values[1], values[2]
         curves.append(point)
     rules = []
-    for arm, name in (("single", "weak"), ("ensemble", "ensemble"), ("ceiling", "ceiling")):
+    for arm, name in ((weak_arm(model), "weak"), ("ensemble", "ensemble"), ("ceiling", "ceiling")):
         score = model.arms.get(arm, {}).get(split)
         if score is not None and known(score.accuracy):
             rules.append(Rule(f"{look_of(arm)[1]} {name}", score.accuracy, look_of(arm)[0]))
@@ -256,7 +255,7 @@ def compare_plot(title: str, runs: Mapping[str, RunModel], what: str) -> Plot:
     for place, (name, model) in enumerate(runs.items()):
         colour, marker = CYCLE[place % len(CYCLE)]
         if what == "loss":
-            tag = next((t for t in ("student/ensemble", "student/single") if t in model.curves), None)
+            tag = next((t for t in ("student/ensemble", "student/plain", "student/single") if t in model.curves), None)
             x, y = model.curves[tag].loss.arrays() if tag is not None else (np.zeros(0), np.zeros(0))
             curves.append(Curve(name, x, y, colour, marker))
             continue

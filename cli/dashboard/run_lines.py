@@ -26,7 +26,7 @@ _LIFE_STYLES = {
     "unreadable": "bold bad",
 }
 _STAGE = 26
-_KEYS = (("single", "single"), ("ensemble", "ensemble"), ("student_ensemble", "student"), ("ceiling", "ceiling"))
+_KEYS = (("plain", "weak"), ("ensemble", "ensemble"), ("student_ensemble", "student"), ("ceiling", "ceiling"))
 
 
 def matching_runs(context: Context) -> list[RunInfo]:
@@ -118,12 +118,18 @@ def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
     ]
     if columns.preset:
         line.append((fit(run.preset or "–", 11), "dim"))
-    line += [(fit(_pair(run.accuracy, arm), 14, ">"), "text") for arm, _ in columns.results]
+    line += [(fit(_listed(run.accuracy, arm), 14, ">"), "text") for arm, _ in columns.results]
     if columns.last:
         age = time.time() - run.updated if run.updated is not None else NAN
         line.append((fit(f"{ago(age)} ago" if known(age) else "–", 12, ">"), "dim"))
         line.append((cut("  " + clean(run.problem or run.stage or "–"), _STAGE), "dim"))
     return line
+
+
+def _listed(accuracy: dict[str, float], arm: str) -> str:
+    """Accuracies of an arm; in runs of earlier versions the first expert stands for the weak model."""
+    found = _pair(accuracy, arm)
+    return _pair(accuracy, "single") if arm == "plain" and found == "–" else found
 
 
 def _pair(accuracy: dict[str, float], arm: str) -> str:

@@ -145,6 +145,13 @@ def arm_rows(model: RunModel, *, so_far: bool = False) -> list[ArmRow]:
     return [row for row in rows if not is_strong(row.arm)] + [row for row in rows if is_strong(row.arm)]
 
 
+def weak_arm(model: RunModel) -> str:
+    """W of PGR: the plain fine-tune; the first expert in results of earlier versions."""
+    if model.results is not None:
+        return str(model.results.get("weak", "single"))
+    return "plain" if "plain" in model.arms else "single"
+
+
 def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
     """The experts, and the ensembles of the newest round, on the test splits."""
     found: dict[str, dict[str, Score]] = {}
@@ -155,7 +162,9 @@ def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
         found.setdefault(whole, {})[split] = Score(scores[max(scores)].ensemble)
         if arm == "boosting":
             for place, score in scores.items():
-                name = "single" if place == 1 else f"expert_{place}"
+                # round 1 is the plain fine-tune, unless that is planned as a model of its own
+                first = "single" if "single" in model.arms or "baselines/plain" in model.stages else "plain"
+                name = first if place == 1 else f"expert_{place}"
                 found.setdefault(name, {})[split] = Score(score.expert)
     return found
 
@@ -171,7 +180,7 @@ def _pgr(model: RunModel, arm: str) -> dict[str, tuple[float, float, float]]:
             if known(number(entry, "value")):
                 found[split] = (number(entry, "value"), number(entry, "low"), number(entry, "high"))
             continue
-        weak, own, top = (model.arms.get(name, {}).get(split, NO_SCORE) for name in ("single", arm, "ceiling"))
+        weak, own, top = (model.arms.get(name, {}).get(split, NO_SCORE) for name in (weak_arm(model), arm, "ceiling"))
         # before the run's end there is no paired interval: only a gap that the two intervals leave is worth a ratio
         if known(own.accuracy) and top.low > weak.high:
             found[split] = ((own.accuracy - weak.accuracy) / (top.accuracy - weak.accuracy), NAN, NAN)

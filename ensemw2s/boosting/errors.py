@@ -79,6 +79,21 @@ def out_of_bag_error(layout: TokenLayout, weights: Floats, wrong: Floats, draw: 
     return WeightedError(value=weighted_error(w, wrong).value, n_eff=n_eff)
 
 
+def unseen_mass(layout: TokenLayout, weights: Floats) -> float:
+    """Share of ``D_t`` on the heaviest examples of which, all together, fewer than one is expected to be left out.
+
+    Out-of-bag weights ``D_t/q_i`` are unbiased over all draws, but an example with ``q_i = (1 − D_t(i))^n`` near 0 is
+    out of the bag in hardly any of them. In the one draw at hand the estimate is then of the other examples, and its
+    effective sample size, which is theirs, does not show it. A set of examples is out of the bag ``Σ q_i`` times on
+    average, and none of them is with a probability of about ``exp(−Σ q_i)``. Whatever the errors of such a set are, the
+    estimate is off by no more than its share.
+    """
+    mass = np.sort(np.minimum(example_weights(layout, weights), 1.0))[::-1]
+    with np.errstate(divide="ignore"):  # all the mass: q = 0
+        expected = np.cumsum(np.exp(layout.examples * np.log1p(-mass)))
+    return float(mass[expected < 1.0].sum())
+
+
 def fold_of_example(n: int, folds: int, seed: int) -> NDArray[np.int64]:
     """The fold of every example for cross-fitting: sizes differ by one at most, membership is drawn by seed."""
     order = np.random.default_rng(seed).permutation(n)

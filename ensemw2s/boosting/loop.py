@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensemw2s.boosting.alpha import WeightedError, expert_weight, update_factor, weighted_error
 from ensemw2s.boosting.draws import Draw, draw_training_set
-from ensemw2s.boosting.errors import fold_of_example, out_of_bag_error, smooth_errors
+from ensemw2s.boosting.errors import fold_of_example, out_of_bag_error, smooth_errors, unseen_mass
 from ensemw2s.boosting.weights import (
     Floats,
     TokenLayout,
@@ -164,7 +165,8 @@ class Booster:
         """One round; returns why boosting stops, or None."""
         config = self.config
         shape = concentration(self.weights)
-        draw = draw_training_set(self.layout, self.weights, config.draw, seed=self.seed, stream=round_, mass=self._mass)
+        how = config.draw_of_round(round_)
+        draw = draw_training_set(self.layout, self.weights, how, seed=self.seed, stream=round_, mass=self._mass)
         self.learner.fit(round_, draw)
         wrong, error, source = self._error(round_, draw)
         prior = self._prior()
@@ -205,18 +207,32 @@ class Booster:
         if source == "out_of_bag":
             wrong = self._smooth(self.learner.errors(round_))
             error = out_of_bag_error(self.layout, self.weights, wrong, draw)
-            if error is not None and error.n_eff >= self.config.min_effective:
+            doubt = self._doubt(error)
+            if error is not None and doubt is None:
                 return wrong, error, source
-            self.sink.event(
-                "message",
-                level="warning",
-                text=f"Round {round_}: the examples left out are worth {0.0 if error is None else error.n_eff:.1f} "
-                f"examples, fewer than {self.config.min_effective:g}; cross-fitting instead.",
-            )
+            text = f"Round {round_}: {doubt}; cross-fitting instead."
+            self.sink.event("message", level="warning", text=text)
             source = "crossfit"
         raw = self._crossfit(round_) if source == "crossfit" else self.learner.errors(round_)
         wrong = self._smooth(raw)
         return wrong, weighted_error(self.weights, wrong), source
+
+    def _doubt(self, error: WeightedError | None) -> str | None:
+        """Why an out-of-bag error cannot be relied on, or None.
+
+        It can be if its sample is worth ``m = min_effective`` examples, and no more than ``0.5/√m`` of the weight may
+        go unheard: the largest standard error of an error rate over ``m`` examples.
+        """
+        least, found = self.config.min_effective, 0.0 if error is None else error.n_eff
+        if found < least:
+            return f"the examples left out are worth {found:.1f} examples, fewer than {least:g}"
+        unseen, most = unseen_mass(self.layout, self.weights), 0.5 / math.sqrt(least)
+        if unseen > most:
+            return (
+                f"{100.0 * unseen:.0f} % of the weight is on examples that are hardly ever left out, "
+                f"more than {100.0 * most:.0f} %"
+            )
+        return None
 
     def _crossfit(self, round_: int) -> Wrong:
         """``s`` of helpers on folds that they were not trained on."""
@@ -228,12 +244,13 @@ class Booster:
             rest = np.where(held, 0.0, self.weights)
             rest /= rest.sum()
             stream = (1 + f) * 1_000_003 + round_  # apart from the streams of the rounds themselves
-            draw = draw_training_set(self.layout, rest, self.config.draw, seed=self.seed, stream=stream)
+            how = self.config.draw_of_round(round_)
+            draw = draw_training_set(self.layout, rest, how, seed=self.seed, stream=stream)
             inside = example_weights(self.layout, rest) > 0.0
             index = draw.index[inside[draw.index]]
             # All weight is now on the examples outside the fold: a sequence's mean weight stays what it was.
             share = np.float32(index.size / draw.index.size)
-            draw = Draw(index, draw.token_weights * share, draw.left_out)
+            draw = Draw(index, draw.token_weights * share, draw.eos_weights, draw.left_out)
             wrong[held] = self.learner.helper_errors(round_, f, draw)[held]
         return wrong
 

@@ -17,7 +17,8 @@ class BoostingConfig(Section):
     init: Literal["token", "example"] = "token"
     """``D_1``: uniform over answer tokens, or over examples and then over their tokens."""
     draw: Literal["example", "token", "none"] = "example"
-    """How ``D_t`` enters training: examples drawn with replacement, tokens drawn, or weights on the loss."""
+    """How ``D_t`` enters training: examples drawn with replacement, tokens drawn, or weights on the loss. Round 1
+    trains on all data without drawing, unless ``errors`` is ``out_of_bag``."""
     errors: Literal["train", "out_of_bag", "crossfit"] = "train"
     """Where ``s_t`` comes from: the training pass, the examples not drawn, or cross-fitted helpers."""
     error_unit: Literal["token", "choice"] = "token"
@@ -41,7 +42,8 @@ class BoostingConfig(Section):
     folds: int = Field(default=2, ge=2)
     """Folds of ``errors: crossfit``."""
     min_effective: float = Field(default=30.0, gt=0.0)
-    """Smallest effective sample size with which an out-of-bag error is used; below it the round is cross-fitted."""
+    """Smallest effective sample size ``m`` with which an out-of-bag error is used. Below it the round is cross-fitted;
+    also where more than ``0.5/√m`` of the weight is on examples that are hardly ever left out."""
 
     @model_validator(mode="after")
     def _combinations(self) -> BoostingConfig:
@@ -52,6 +54,15 @@ class BoostingConfig(Section):
         if self.window > 1 and self.level == "example":
             raise ValueError("window has no effect with level: example; leave one of them out")
         return self
+
+    @property
+    def first_is_plain(self) -> bool:
+        """Whether round 1 is the plain fine-tune on all training data; out-of-bag errors need examples left out."""
+        return self.errors != "out_of_bag"
+
+    def draw_of_round(self, round_: int) -> Literal["example", "token", "none"]:
+        """How the weights of a round (from 1) enter training: ``D_1`` is known beforehand and needs no draw."""
+        return "none" if round_ == 1 and self.first_is_plain else self.draw
 
 
 class EnsembleConfig(Section):
@@ -134,15 +145,18 @@ class ArmsConfig(Section):
     zero_shot: bool = True
     """The weak and strong bases before any fine-tuning."""
     plain: bool = True
-    """One weak model fine-tuned on all training data without drawing."""
+    """One weak model fine-tuned on all training data without drawing: the W of PGR. Round 1 of boosting is this model,
+    and then it is there in any case; with ``boosting.errors: out_of_bag`` it is one more."""
     plain_long: bool = False
     """The same with ``rounds`` times the steps: the cost of the whole ensemble in one model."""
     bagging: bool = True
-    """``rounds`` bootstrap resamples with equal weights."""
+    """``rounds`` members with equal weights: the first expert, then bootstrap resamples with the seeds and draws of the
+    boosting rounds."""
     seeds: bool = False
     """``rounds`` seeds on all data with equal weights: the plain ensemble."""
-    students: list[StudentTeacher] = Field(default=["single", "bagging", "ensemble"])
-    """Which teachers get a student."""
+    students: list[StudentTeacher] = Field(default=["plain", "bagging", "ensemble"])
+    """Which teachers get a student. ``single`` is the first expert: another name for ``plain`` unless
+    ``boosting.errors`` is ``out_of_bag``."""
     ceiling: bool = True
     """The strong base fine-tuned on the true labels of the hard pool."""
 

@@ -15,6 +15,7 @@ from ensemw2s.config.method import (
     EvaluationConfig,
     LabellingConfig,
     StudentConfig,
+    StudentTeacher,
 )
 from ensemw2s.config.training import ComputeConfig, ModelsConfig, TrainingConfig
 
@@ -67,7 +68,19 @@ class RunConfig(Section):
         for side, role in (("weak", "expert"), ("strong", "student")):
             if getattr(self.models, side).quantization is not None and getattr(self.training, role).lora is None:
                 raise ValueError(f"models.{side}.quantization needs training.{role}.lora: adapters over the base")
-        for teacher, needed in (("bagging", self.arms.bagging), ("seeds", self.arms.seeds), ("plain", self.arms.plain)):
-            if teacher in self.arms.students and not needed:
+        for teacher, needed in (("bagging", self.arms.bagging), ("seeds", self.arms.seeds), ("plain", self.has_plain)):
+            if teacher in self.teachers and not needed:
                 raise ValueError(f"arms.students lists {teacher!r}, but arms.{teacher} is off")
         return self
+
+    @property
+    def teachers(self) -> list[StudentTeacher]:
+        """Who gets a student, one name a model: ``single`` is ``plain`` where round 1 is the plain fine-tune."""
+        plain = self.boosting.first_is_plain
+        named: list[StudentTeacher] = ["plain" if plain and name == "single" else name for name in self.arms.students]
+        return list(dict.fromkeys(named))
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether the run has the plain fine-tune, as an arm of its own or as the first expert."""
+        return self.arms.plain or self.boosting.first_is_plain

@@ -11,6 +11,7 @@ from ensemw2s.evaluation.results import Results
 
 _ARMS = {
     "ensemble": "this ensemble",
+    "plain": "the plain fine-tune of the weak base",
     "single": "its first expert alone",
     "bagging": "bagging",
     "weak_zero_shot": "weak base, zero-shot",

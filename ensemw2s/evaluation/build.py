@@ -27,7 +27,7 @@ class Comparisons:
 def build_comparisons(correct: Correct, *, level: float = 0.95, splits: Sequence[str] = TEST_SPLITS) -> Comparisons:
     """All planned comparisons between the arms that exist, on the test splits.
 
-    W is the same single expert (``single``) for every student.
+    W is the plain fine-tune on all training data (``plain``) for every student.
 
     Args:
         correct: arm → split → bool ``[n]``; the arms of a split hold the same examples in the same order.

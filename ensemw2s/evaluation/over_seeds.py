@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ensemw2s.errors import InputError
-from ensemw2s.evaluation.arms import CEILING, CLAIMS, TEST_SPLITS, WEAK, planned_pairs, students
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, claims, planned_pairs, students
 from ensemw2s.evaluation.comparisons import holm, paired_t, t_critical
 from ensemw2s.evaluation.pgr import PGR, ratio_of_means
 from ensemw2s.evaluation.record import Record
@@ -77,6 +77,7 @@ class AggregateResults(Record):
         task: ``choice`` or ``generate``.
         seeds: all seeds, in order.
         level: confidence level of every interval.
+        weak: the arm that is W of every PGR.
         arms: arm → split → accuracy over seeds.
         token_accuracy: arm → split → token accuracy over seeds.
         comparisons: the planned comparisons, the claims about methods first.
@@ -96,6 +97,7 @@ class AggregateResults(Record):
     comparisons: list[SeedComparison]
     pgr: dict[str, dict[str, PGR]]
     caution: str
+    weak: str = WEAK
     token_accuracy: dict[str, dict[str, SeedSummary]] = field(default_factory=dict)
     labels: dict[str, SeedSummary] = field(default_factory=dict)
     selected_rounds: dict[str, list[int]] = field(default_factory=dict)
@@ -151,6 +153,7 @@ def aggregate(results: Sequence[Results], name: str | None = None) -> AggregateR
         task=runs[0].task,
         seeds=tuple(run.seed for run in runs),
         level=level,
+        weak=runs[0].weak,
         arms=arms,
         token_accuracy={arm: found for arm, found in tokens.items() if found},
         comparisons=_comparisons(runs, common, level),
@@ -193,7 +196,14 @@ def _check(runs: Sequence[Results]) -> None:
     for what, values in (("tasks", {r.task for r in runs}), ("confidence levels", {r.level for r in runs})):
         if len(values) > 1:
             raise InputError(f"The runs have different {what}: {sorted(map(str, values))}.")
-    wanted = {arm for pair in CLAIMS for arm in pair} | {WEAK, CEILING}
+    if len({run.weak for run in runs}) > 1:
+        first = next(run for run in runs if run.weak != runs[0].weak)
+        raise InputError(
+            f"W of PGR is {runs[0].weak!r} in seed {runs[0].seed} and {first.weak!r} in seed {first.seed}: "
+            "the runs are of different versions.",
+            hint="Repeat the older runs with the same command.",
+        )
+    wanted = {arm for pair in claims(runs[0].weak) for arm in pair} | {runs[0].weak, CEILING}
     wanted |= {arm for run in runs for arm in students(run.arms)}
     for arm in sorted(wanted):
         missing = [run.seed for run in runs if arm not in run.arms]
@@ -255,12 +265,13 @@ def _differences(runs: Sequence[Results], a: str, b: str, split: str) -> list[fl
 
 def _comparisons(runs: Sequence[Results], arms: Sequence[str], level: float) -> list[SeedComparison]:
     """All planned pairs over seeds; those that are claims about methods are adjusted together and come first."""
-    cells = [(a, b, split) for a, b in planned_pairs(arms) for split in TEST_SPLITS]
+    weak, planned = runs[0].weak, claims(runs[0].weak)
+    cells = [(a, b, split) for a, b in planned_pairs(arms, weak) for split in TEST_SPLITS]
     found = [(cell, d) for cell in cells if (d := _differences(runs, *cell)) is not None]
-    found.sort(key=lambda item: item[0][:2] not in CLAIMS)
+    found.sort(key=lambda item: item[0][:2] not in planned)
     tests = [paired_t(d, level) for _, d in found]
-    claims = [index for index, (cell, _) in enumerate(found) if cell[:2] in CLAIMS]
-    adjusted = dict(zip(claims, holm([tests[index].p for index in claims]), strict=True))
+    asked = [index for index, (cell, _) in enumerate(found) if cell[:2] in planned]
+    adjusted = dict(zip(asked, holm([tests[index].p for index in asked]), strict=True))
     return [
         SeedComparison(
             a=cell[0],
@@ -283,11 +294,12 @@ def _comparisons(runs: Sequence[Results], arms: Sequence[str], level: float) -> 
 def _pgr(runs: Sequence[Results], arms: Sequence[str], level: float) -> dict[str, dict[str, PGR]]:
     """Student → split → ratio of means."""
     out: dict[str, dict[str, PGR]] = {}
-    if WEAK not in arms or CEILING not in arms:
+    weak = runs[0].weak
+    if weak not in arms or CEILING not in arms:
         return out
     for student in students(arms):
         for split in TEST_SPLITS:
-            gained, gap = _differences(runs, student, WEAK, split), _differences(runs, CEILING, WEAK, split)
+            gained, gap = _differences(runs, student, weak, split), _differences(runs, CEILING, weak, split)
             if gained is not None and gap is not None:
                 out.setdefault(student, {})[split] = ratio_of_means(gained, gap, level)
     return out

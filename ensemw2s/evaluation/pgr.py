@@ -1,6 +1,7 @@
 """Performance gap recovered, PGR = (S − W) / (C − W), with Fieller's interval.
 
-W is the accuracy of the weak single expert (the same for every student), S the student's, C the ceiling's. A ratio of
+W is the accuracy of the weak base fine-tuned on all training data (the same for every student), S the student's, C the
+ceiling's. A ratio of
 two uncertain differences has no usable standard error where the lower one may be near 0; Fieller's set asks instead
 for which ``r`` the data do not contradict ``S − W = r·(C − W)``.
 """
@@ -108,7 +109,7 @@ def pgr_fieller(weak: npt.ArrayLike, student: npt.ArrayLike, ceiling: npt.ArrayL
     """PGR of one student on one split with Fieller's interval, paired over examples.
 
     Args:
-        weak: right or wrong of the single expert, bool shape ``[n]``.
+        weak: right or wrong of the plain fine-tune, bool shape ``[n]``.
         student: the same for the student, same examples in the same order.
         ceiling: the same for the ceiling.
         level: confidence level.
@@ -172,7 +173,7 @@ def _ratio(
     )
     if gap_low <= 0.0 or region.kind != "interval":
         reason = (
-            f"the ceiling is not clearly above the single expert: C − W is {100 * bottom:+.1f} points, "
+            f"the ceiling is not clearly above the weak model: C − W is {100 * bottom:+.1f} points, "
             f"{100 * level:g} % interval {100 * gap_low:+.1f} to {100 * gap_high:+.1f}"
         ).replace("-", "−")
         return PGR(None, None, None, "undefined", reason, region.kind)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ensemw2s.errors import DataError
+from ensemw2s.evaluation.arms import WEAK
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors
 from ensemw2s.evaluation.metrics import ArmResult
@@ -19,6 +20,8 @@ from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.reliability import Reliability
 
 SCHEMA_VERSION = 1
+#: What files of earlier versions mean where they lack a key: their W was the first expert, a bootstrap resample.
+_EARLIER = {"weak": "single"}
 T = TypeVar("T", bound=Record)
 
 
@@ -122,6 +125,7 @@ class Results(Record):
         task: ``choice`` or ``generate``.
         config_fingerprint: fingerprint of the resolved configuration.
         arms: arm → split → accuracy.
+        weak: the arm that is W of every PGR.
         preset: the preset that the configuration began from, or None.
         level: confidence level of every interval.
         versions: package → version.
@@ -140,6 +144,7 @@ class Results(Record):
         costs: stage → tokens and operations.
         arm_costs: arm → the operations behind it, as if it had been built alone.
         memory: stage → peak memory, measured.
+        clipped: fine-tuning → share of its steps whose gradient was clipped.
         notes: remarks for the report, in words.
         schema_version: version of this schema.
     """
@@ -149,6 +154,7 @@ class Results(Record):
     task: Literal["choice", "generate"]
     config_fingerprint: str
     arms: dict[str, dict[str, ArmResult]]
+    weak: str = WEAK
     preset: str | None = None
     level: float = 0.95
     versions: dict[str, str] = field(default_factory=dict)
@@ -167,6 +173,7 @@ class Results(Record):
     costs: dict[str, StageCost] = field(default_factory=dict)
     arm_costs: dict[str, ArmCost] = field(default_factory=dict)
     memory: dict[str, StageMemory] = field(default_factory=dict)
+    clipped: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
@@ -226,7 +233,8 @@ def read_record(kind: type[T], path: Path) -> T:
             hint="Read it with the version of ensemw2s that wrote it, or repeat the run.",
         )
     try:
-        record: T = TypeAdapter(kind).validate_python(content)
+        earlier = {key: value for key, value in _EARLIER.items() if key in kind.__dataclass_fields__}
+        record: T = TypeAdapter(kind).validate_python({**earlier, **content})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -50,6 +50,8 @@ class FinetuneResult:
     """Tokens read, padding excluded, those before an interruption included."""
     final_loss: float
     """Mean loss of the last logged steps."""
+    clipped: float
+    """Share of the steps whose gradient was larger than ``max_grad_norm``, those before an interruption included."""
 
 
 def finetune(
@@ -116,7 +118,9 @@ def finetune(
             loaded.model.config.use_cache = cache  # the trainer switches it off
         _check_weights(trainer, tag)
         _save(trainer, loaded, base, cfg, out)
-    return FinetuneResult(cfg.steps, time.perf_counter() - started, int(tokens[-1]), reporter.loss)
+    return FinetuneResult(
+        cfg.steps, time.perf_counter() - started, int(tokens[-1]), reporter.loss, reporter.clipped / cfg.steps
+    )
 
 
 def draw_order(data: TrainingSet, cfg: TrainingConfig, seed: int) -> NDArray[np.int64]:

@@ -83,6 +83,27 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         self.tag = tag
         # Processes average their gradients, while the loss of a step is a sum over all of them.
         self.divisor = divisor / max(self.args.world_size, 1)
+        self._clipped: Tensor | int = 0
+        self._count_clipped_steps()
+
+    def _count_clipped_steps(self) -> None:
+        """Note where clipping changed a gradient; the count stays on the device until it is logged."""
+        clip = self.accelerator.clip_grad_norm_
+
+        def counted(parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Any:
+            norm = clip(parameters, max_norm, *args, **kwargs)
+            if norm is not None:  # DeepSpeed clips by itself and may not know
+                self._clipped = self._clipped + (torch.as_tensor(norm).detach() > max_norm).int()
+            return norm
+
+        self.accelerator.clip_grad_norm_ = counted
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log with the number of clipped steps since the last report of a loss."""
+        if "loss" in logs:
+            logs["clipped_steps"] = int(self._clipped)
+            self._clipped = 0
+        super().log(logs, *args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -143,6 +164,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.identity = identity
         self.check: Callable[[float, int], None] = lambda _loss, _step: None
         self.loss = math.nan
+        self.clipped = 0
         self._last = (0, 0.0)
         self._shown = 0.0
 
@@ -151,6 +173,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._last = (state.global_step, time.perf_counter())
         for entry in state.log_history:
             self.loss = entry.get("loss", self.loss)
+            self.clipped += entry.get("clipped_steps", 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Report progress, at most ten times a second, and have the last step and every checkpoint logged.
@@ -175,6 +198,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         before, then = self._last
         self._last = (step, now)
         self.loss = logs["loss"]
+        self.clipped += int(logs["clipped_steps"])
         self.check(self.loss, step)
         if state.is_world_process_zero:
             self.sink.metric(
@@ -184,6 +208,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
                 steps=state.max_steps,
                 loss=self.loss,
                 learning_rate=logs["learning_rate"],
+                grad_norm=logs.get("grad_norm"),
+                clipped=logs["clipped_steps"] / max(step - before, 1),
                 tokens_per_second=float(self.tokens[step] - self.tokens[before]) / max(now - then, 1e-9),
             )
 

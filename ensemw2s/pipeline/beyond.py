@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 #: Arms whose calibration is told, besides the students.
-_CALIBRATED = ("single", "bagging", "seeds", "ensemble", "ceiling")
+_CALIBRATED = ("plain", "single", "bagging", "seeds", "ensemble", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _arm_reliability(ctx: Context, board: Scoreboard) -> Iterator[Reliability]:
 
 
 def _label_reliability(ctx: Context, teachers: dict[str, Teacher]) -> Iterator[Reliability]:
-    for name in ctx.config.arms.students:
+    for name in ctx.config.teachers:
         labels = Labels.load(ctx.run.path / "labels" / name)
         right = label_correct(ctx, labels)
         sure = {"token": np.clip(labels.confidence, 0.0, 1.0)}

@@ -19,7 +19,7 @@ def check_inputs(ctx: Context) -> None:
         ConfigError: the answer pattern is invalid, or the student's loss does not fit the tokenizers.
     """
     config = ctx.config
-    taught = bool(config.arms.students) or config.arms.ceiling
+    taught = bool(config.teachers) or config.arms.ceiling
     needed: list[SplitName] = ["train", "validation", "test", "hard_test", *(["hard_pool"] if taught else [])]  # type: ignore[list-item]
     for split in needed:
         if not ctx.splits[split]:
@@ -29,7 +29,7 @@ def check_inputs(ctx: Context) -> None:
             ctx.encoded("strong", split, ctx.scoring_view(split))
     if config.task == "generate":
         _check_answers(ctx)
-    if config.student.loss == "soft" and config.arms.students:
+    if config.student.loss == "soft" and config.teachers:
         require_shared_tokenizer(ctx)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,14 @@ from ensemw2s.boosting.weights import Floats, save_weights
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import own_choices
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.members import Member, Recipe, base_member, member_seed, trained_member
+from ensemw2s.pipeline.members import Member, Recipe, base_member, member_seed, trained_member, training_inputs
 from ensemw2s.pipeline.prefixes import PrefixScores
+from ensemw2s.runs import fingerprint
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.models.training_set import TrainingSet
 
-#: Rounds of cross-fitting helpers, bagging members and so on draw from streams apart from the boosting rounds'.
-_BAGGING_STREAM = 1_000_000_000
 _HEAVIEST = 20
 
 
@@ -46,6 +45,7 @@ class ExpertSchool:
         self.ctx = ctx
         self.boosting = ctx.config.boosting
         self.include_eos = self.boosting.eos == "include"
+        self._trained: dict[str, tuple[Member, set[SplitName]]] = {}
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -74,17 +74,20 @@ class ExpertSchool:
         return ["validation", "test", "hard_test", *pool]
 
     def training_set(self, draw: Draw) -> TrainingSet:
-        """A draw as a training set; an end-of-sequence token outside ``D`` has loss weight 1."""
+        """A draw as a training set."""
         from ensemw2s.models.training_set import TrainingSet
 
         is_eos = self.answers.is_eos[self.rows]
-        eos_weights = draw.token_weights[is_eos] if self.include_eos else 1.0
+        eos_weights = draw.token_weights[is_eos] if self.include_eos else draw.eos_weights
         return TrainingSet.from_encoded(
             self.answers, weights=draw.token_weights[~is_eos], eos_weights=eos_weights, index=draw.index
         )
 
     def train(self, name: str, draw: Draw, seed: int, splits: Sequence[SplitName], steps: int = 1) -> Member:
-        """Fine-tune the weak base on a draw; ``steps`` multiplies the optimiser steps."""
+        """Fine-tune the weak base on a draw; ``steps`` multiplies the optimiser steps.
+
+        A model that was trained before on the same data with the same seed is that model, whatever it is called.
+        """
         from ensemw2s.models.losses import LossConfig
 
         config = self.ctx.config.training.expert
@@ -95,7 +98,12 @@ class ExpertSchool:
             loss_constant=loss_constant(self.layout, self.include_eos),
             seed=seed,
         )
-        return trained_member(self.ctx, name, "weak", recipe, splits)
+        mark = fingerprint(training_inputs(self.ctx, "weak", recipe))
+        if mark in self._trained and self._trained[mark][1].issuperset(splits):
+            return self._trained[mark][0]
+        member = trained_member(self.ctx, name, "weak", recipe, splits)
+        self._trained[mark] = (member, set(splits))
+        return member
 
     def wrong_tokens(self, member: Member) -> NDArray[np.float64]:
         """Raw ``s`` of a model on the training set, [N]: by arg-max token, or by chosen option."""
@@ -129,8 +137,7 @@ class BoostingLearner:
     def fit(self, round_: int, draw: Draw) -> None:
         """Train the expert of a round, or find it done."""
         name = f"experts/round-{round_:02d}"
-        seed = member_seed(self.ctx, "experts", round_)
-        self.members[round_] = self.school.train(name, draw, seed, self.school.expert_splits)
+        self.members[round_] = self.school.train(name, draw, _seed(self.school, round_), self.school.expert_splits)
 
     def errors(self, round_: int) -> NDArray[np.float64]:
         """Raw ``s`` of a round's expert."""
@@ -205,39 +212,44 @@ def _keep_weights(school: ExpertSchool, learner: BoostingLearner, round_: int, w
 
 
 def train_plain(school: ExpertSchool, member: int = 1) -> Member:
-    """The weak base fine-tuned on all training data, every token with its weight in ``D_1``."""
+    """The weak base fine-tuned on all training data, every token with its weight in ``D_1``.
+
+    Member 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
+    """
     name = "baselines/plain" if member == 1 else f"baselines/seeds/member-{member:02d}"
-    return school.train(name, _all_data(school), member_seed(school.ctx, "plain", member), school.member_splits)
+    return school.train(name, _from_first_weights(school, "none", member), _seed(school, member), school.member_splits)
 
 
 def train_plain_long(school: ExpertSchool, rounds: int) -> Member:
     """The same with as many times the steps as rounds were trained: the cost of the whole ensemble in one model."""
     seed = member_seed(school.ctx, "plain-long")
-    return school.train("baselines/plain-long", _all_data(school), seed, school.member_splits, steps=rounds)
-
-
-def _all_data(school: ExpertSchool) -> Draw:
-    weights = initial_weights(school.layout, school.boosting.init)
-    return draw_training_set(school.layout, weights, "none", seed=school.ctx.seed, stream=0)
+    draw = _from_first_weights(school, "none", 1)
+    return school.train("baselines/plain-long", draw, seed, school.member_splits, steps=rounds)
 
 
 def train_bagging(school: ExpertSchool, first: Member, rounds: int) -> list[Member]:
-    """Members on bootstrap resamples from ``D_1``.
+    """The first expert, then members on bootstrap resamples from ``D_1``.
 
-    The first boosting round with ``draw: example`` is such a member already, and is used as one.
+    Member ``k`` has the training seed and the stream of draws of boosting's round ``k``, so that the two ensembles
+    differ in what is resampled alone.
     """
-    ctx = school.ctx
-    weights = initial_weights(school.layout, school.boosting.init)
-    members = [first] if school.boosting.draw == "example" else []
-    for k in range(len(members) + 1, rounds + 1):
-        stream = _BAGGING_STREAM + k
-        draw = draw_training_set(school.layout, weights, "example", seed=ctx.seed, stream=stream)
-        name = f"baselines/bagging/member-{k:02d}"
-        members.append(school.train(name, draw, member_seed(ctx, "bagging", k), school.member_splits))
+    members = [first]
+    for k in range(2, rounds + 1):
+        draw = _from_first_weights(school, "example", k)
+        members.append(school.train(f"baselines/bagging/member-{k:02d}", draw, _seed(school, k), school.member_splits))
     return members
 
 
-def train_seeds(school: ExpertSchool, first: Member | None, rounds: int) -> list[Member]:
+def train_seeds(school: ExpertSchool, rounds: int) -> list[Member]:
     """The plain ensemble: members on all data that differ in their seed only; the first is the plain fine-tune."""
-    members = [first or train_plain(school)]
-    return members + [train_plain(school, k) for k in range(2, rounds + 1)]
+    return [train_plain(school, k) for k in range(1, rounds + 1)]
+
+
+def _seed(school: ExpertSchool, round_: int) -> int:
+    """The training seed of round or member ``round_`` of every ensemble."""
+    return member_seed(school.ctx, "experts", round_)
+
+
+def _from_first_weights(school: ExpertSchool, how: Literal["example", "none"], stream: int) -> Draw:
+    weights = initial_weights(school.layout, school.boosting.init)
+    return draw_training_set(school.layout, weights, how, seed=school.ctx.seed, stream=stream)

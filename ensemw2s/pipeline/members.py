@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import SplitName
@@ -76,15 +76,7 @@ def base_member(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]
 
 def trained_member(ctx: Context, name: str, side: Side, recipe: Recipe, splits: Sequence[SplitName]) -> Member:
     """A base fine-tuned by a recipe and scored on the splits."""
-    inputs = {
-        "base": ctx.base(side).fingerprint,
-        "training_set": recipe.data.fingerprint(),
-        "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to"}),
-        "loss": dataclasses.asdict(recipe.loss),
-        "loss_constant": recipe.loss_constant,
-        "seed": recipe.seed,
-        "numerics": ctx.numerics,
-    }
+    inputs = training_inputs(ctx, side, recipe)
 
     def work(partial: Path) -> None:
         _fine_tune(ctx, name, side, recipe, partial)
@@ -95,6 +87,26 @@ def trained_member(ctx: Context, name: str, side: Side, recipe: Recipe, splits: 
     member = Member(name, folder, model, fingerprint(inputs))
     score_splits(ctx, name, side, model, member.fingerprint, splits)
     return member
+
+
+def training_inputs(ctx: Context, side: Side, recipe: Recipe) -> dict[str, Any]:
+    """Everything that a fine-tuned model depends on: two models with the same inputs are the same model."""
+    return {
+        "base": ctx.base(side).fingerprint,
+        "training_set": recipe.data.fingerprint(),
+        "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to"}),
+        "loss": dataclasses.asdict(recipe.loss),
+        "loss_constant": recipe.loss_constant,
+        "seed": recipe.seed,
+        "numerics": ctx.numerics,
+    }
+
+
+def clipped_share(folder: Path) -> float | None:
+    """Share of the steps of a finished fine-tuning whose gradient was clipped; None for other stages."""
+    done = folder / _TRAINED
+    share = json.loads(done.read_text(encoding="utf-8")).get("clipped") if done.exists() else None
+    return None if share is None else float(share)
 
 
 def member_seed(ctx: Context, *names: str | int) -> int:

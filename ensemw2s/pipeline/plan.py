@@ -63,9 +63,10 @@ def _experts(config: RunConfig) -> list[str]:
         stages += _answers(config, "weak_zero_shot", "strong_zero_shot")
     for t in range(1, rounds + 1):
         stages += _round(config, t)
-    stages += _answers(config, "single", *(f"expert_{t}" for t in range(2, rounds + 1)), "ensemble", "ensemble_equal")
-    if arms.plain:
-        stages += _member("baselines/plain") + _answers(config, "plain")
+    if config.has_plain:
+        stages += [stage for model in _members(config, "plain") for stage in _member(model)] + _answers(config, "plain")
+    stages += [] if config.boosting.first_is_plain else _answers(config, "single")
+    stages += _answers(config, *(f"expert_{t}" for t in range(2, rounds + 1)), "ensemble", "ensemble_equal")
     if arms.plain_long:
         stages += _member("baselines/plain-long") + _answers(config, "plain_long")
     for name in ("bagging", "seeds"):
@@ -86,23 +87,26 @@ def _round(config: RunConfig, t: int) -> list[str]:
 
 
 def _members(config: RunConfig, teacher: str) -> list[str]:
-    """Stages of the models that can be part of a teacher."""
-    counts = range(1, config.boosting.rounds + 1)
+    """Stages of the models that can be part of a teacher; models that are equal are trained once."""
+    boosting = config.boosting
+    counts = range(1, boosting.rounds + 1)
+    experts = [f"experts/round-{t:02d}" for t in counts]
+    plain = experts[0] if boosting.first_is_plain else "baselines/plain"
+    # Under weights that never change, the rounds are bootstrap resamples, or trainings on all data, themselves.
+    same = {"example": "bagging", "none": "seeds"}.get(boosting.draw) if boosting.alpha == "uniform" else None
+    if teacher in ("ensemble", same):
+        return experts
     if teacher == "bagging":
-        # With this draw the first boosting round is a bootstrap resample.
-        first = ["experts/round-01"] if config.boosting.draw == "example" else ["baselines/bagging/member-01"]
-        return first + [f"baselines/bagging/member-{k:02d}" for k in counts[1:]]
+        return [experts[0], *(f"baselines/bagging/member-{k:02d}" for k in counts[1:])]
     if teacher == "seeds":
-        return ["baselines/plain", *(f"baselines/seeds/member-{k:02d}" for k in counts[1:])]
-    if teacher == "plain":
-        return ["baselines/plain"]
-    return [f"experts/round-{t:02d}" for t in (counts if teacher == "ensemble" else counts[:1])]
+        return [plain, *(f"baselines/seeds/member-{k:02d}" for k in counts[1:])]
+    return [plain if teacher == "plain" else experts[0]]
 
 
 def _labels(config: RunConfig) -> list[str]:
     own: list[str] = []
     stages: list[str] = []
-    for teacher in config.arms.students:
+    for teacher in config.teachers:
         members = _members(config, teacher)
         if config.task == "choice":
             stages += _joint(config, f"labels/{teacher}") if len(members) > 1 else []
@@ -114,6 +118,6 @@ def _labels(config: RunConfig) -> list[str]:
 
 def _students(config: RunConfig) -> list[str]:
     stages: list[str] = []
-    for teacher in config.arms.students:
+    for teacher in config.teachers:
         stages += _member(f"student/{teacher}") + _answers(config, f"student_{teacher}")
     return stages + (_member("ceiling") + _answers(config, "ceiling") if config.arms.ceiling else [])

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from ensemw2s.config import config_fingerprint
 from ensemw2s.data.example import SPLITS
-from ensemw2s.evaluation import ModelInfo, Results, build_comparisons, write_correct
+from ensemw2s.evaluation import WEAK, ModelInfo, Results, build_comparisons, write_correct
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, stage_cost
 from ensemw2s.pipeline.beyond import look_beyond
 from ensemw2s.pipeline.context import Context, Side
+from ensemw2s.pipeline.members import clipped_share
 from ensemw2s.pipeline.plan import TESTS, answers_stage
 from ensemw2s.runs import StageRecord
 from ensemw2s.runs.stage import versions
@@ -33,6 +34,7 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
         task=ctx.config.task,
         config_fingerprint=config_fingerprint(ctx.config),
         arms=state.board.results,
+        weak=WEAK,
         preset=preset,
         level=ctx.config.evaluation.level,
         versions=versions(),
@@ -50,6 +52,7 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
         reliability=beyond.reliability,
         costs=costs,
         arm_costs=_arm_costs(ctx, state, costs),
+        clipped=_clipped(ctx),
         memory={name: _peak([record.cost for record in records]) for name, records in stages.items()},
         notes=_notes(ctx, state),
     )
@@ -57,6 +60,12 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
     write_correct(ctx.run.path / "correct.parquet", state.board.correct, ids)
     results.write(ctx.run.results_path)
     return results.to_json()
+
+
+def _clipped(ctx: Context) -> dict[str, float]:
+    """Fine-tuning → share of clipped steps, for those of this run that counted them."""
+    shares = {stage: clipped_share(ctx.run.path / stage) for stage in ctx.stages}
+    return {stage: share for stage, share in shares.items() if share is not None}
 
 
 def _model_info(ctx: Context, side: Side) -> ModelInfo:

@@ -152,22 +152,27 @@ def experts_phase(ctx: Context, state: Progress) -> None:
         evaluate_arms(ctx, bases, state.board)
     result, learner = boost(school)
     state.boosting = result
+    if ctx.config.has_plain:
+        _add_model(ctx, state, "plain", train_plain(school))
+    if not ctx.config.boosting.first_is_plain:
+        _add_model(ctx, state, "single", learner.kept[0])
     _add_boosted(ctx, state, result, learner)
-    first = learner.kept[0]
-    plain = train_plain(school) if arms.plain else None
-    if plain is not None:
-        evaluate_arms(ctx, [_arm("plain", plain)], state.board)
-        state.teachers["plain"] = Teacher("plain", [plain], [1.0])
     if arms.plain_long:
         evaluate_arms(ctx, [_arm("plain_long", train_plain_long(school, len(result.rounds)))], state.board)
     if arms.bagging:
-        _add_unboosted(ctx, state, "bagging", train_bagging(school, first, ctx.config.boosting.rounds))
+        _add_unboosted(ctx, state, "bagging", train_bagging(school, learner.kept[0], ctx.config.boosting.rounds))
     if arms.seeds:
-        _add_unboosted(ctx, state, "seeds", train_seeds(school, plain, ctx.config.boosting.rounds))
+        _add_unboosted(ctx, state, "seeds", train_seeds(school, ctx.config.boosting.rounds))
 
 
 def _arm(name: str, member: Member) -> Arm:
     return Arm(name, "weak", [member], [1.0])
+
+
+def _add_model(ctx: Context, state: Progress, name: str, member: Member) -> None:
+    """A weak model as an arm that may teach."""
+    evaluate_arms(ctx, [_arm(name, member)], state.board)
+    state.teachers[name] = Teacher(name, [member], [1.0])
 
 
 def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner: BoostingLearner) -> None:
@@ -182,14 +187,12 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
     state.rounds["boosting"] = rounds
     state.selected["boosting"] = t
     state.members["boosting"] = kept
-    arms = [_arm("single", kept[0])]
-    arms += [_arm(f"expert_{k}", member) for k, member in enumerate(kept[1:], start=2)]
+    arms = [_arm(f"expert_{k}", member) for k, member in enumerate(kept[1:], start=2)]
     arms.append(Arm("ensemble", "weak", kept[:t], alphas[:t]))
     arms.append(Arm("ensemble_equal", "weak", kept[:t], [1.0] * t))
     if t < len(kept):
         arms.append(Arm("ensemble_all", "weak", kept, alphas))
     evaluate_arms(ctx, arms, state.board)
-    state.teachers["single"] = Teacher("single", kept[:1], [1.0])
     state.teachers["ensemble"] = Teacher("ensemble", kept[:t], alphas[:t])
     config = ctx.config
     Ensemble(
@@ -224,8 +227,8 @@ def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Membe
 def labels_phase(ctx: Context, state: Progress) -> dict[str, Labels]:
     """Every teacher that gets a student labels the hard pool."""
     out: dict[str, Labels] = {}
-    own = {name: own_answers(ctx, state.teachers[name]) for name in ctx.config.arms.students}
-    for name in ctx.config.arms.students:
+    own = {name: own_answers(ctx, state.teachers[name]) for name in ctx.config.teachers}
+    for name in ctx.config.teachers:
         labels = label_pool(ctx, state.teachers[name], own[name])
         state.labels[name] = label_result(ctx, labels, select_labels(labels, ctx.config.student))
         report_labels(ctx, labels, state.labels[name])

@@ -33,7 +33,7 @@ def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
     found = [f"data.{name}" for name, hashes in now.items() if data.inputs["files"].get(name) != hashes]
     if weak.inputs["model"] != model_fingerprint(config.models.weak):
         found.append("models.weak")
-    names = [f"student/{teacher}" for teacher in config.arms.students] + (["ceiling"] if config.arms.ceiling else [])
+    names = [f"student/{teacher}" for teacher in config.teachers] + (["ceiling"] if config.arms.ceiling else [])
     for name in names[:1]:
         strong = run.stage_record(name)
         if strong is None or strong.inputs["base"] != model_fingerprint(config.models.strong):

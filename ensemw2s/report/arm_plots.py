@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 #: The arms of the plots of students, from top to bottom. Zero-shot bases would only stretch the axis.
 _LADDER = (
+    "plain",
     "single",
     "bagging",
     "seeds",
     "ensemble",
-    "student_single",
     "student_plain",
+    "student_single",
     "student_bagging",
     "student_seeds",
     "student_ensemble",
@@ -59,14 +60,16 @@ def draw_students(results: Results, theme: Theme) -> Figure | None:
                 capsize=3,
             )
             _value(axes, 100 * cell.high, row, w.percent(cell.accuracy), theme)
-        for arm in ("single", "ceiling"):
+        for arm in (results.weak, CEILING):
             if arm in cells and split in cells[arm]:
                 colour = series_style(arm, theme).colour
                 axes.axvline(100 * cells[arm][split].accuracy, color=colour, ls=":", lw=1.3, zorder=0)
         _room_for_values(axes)
     level = w.level_text(results.level)
     turn = "\n" if theme.narrow else " "
-    figure.supxlabel(f"accuracy in %, {level} intervals;{turn}dotted: single expert and ceiling", fontsize=10)
+    figure.supxlabel(
+        f"accuracy in %, {level} intervals;{turn}dotted: {w.arm_label(results.weak)} and ceiling", fontsize=10
+    )
     return figure
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Arms of the reliability plot.
-_CURVES = ("single", "ensemble", "student_ensemble", "ceiling")
+_CURVES = ("plain", "single", "ensemble", "student_ensemble", "ceiling")
 
 #: Bins with fewer examples say nothing.
 _SMALLEST_BIN = 5

@@ -37,6 +37,11 @@ def cost_table(results: Results) -> Table:
             "Operations: 6·N·D for fine-tuning, 2·N·D for scoring and decoding, with N parameters and D tokens, "
             "padding left out. Time: interrupted starts included."
         ]
+    if results.clipped:
+        shares = [100 * share for share in results.clipped.values()]
+        table.notes.append(
+            f"Gradients were clipped in {min(shares):.0f} to {max(shares):.0f} % of a model's training steps."
+        )
     if results.memory:
         table.notes.append("Memory: peak of the process, libraries included" + _device_note(results) + ".")
     return table
@@ -64,13 +69,13 @@ def arm_cost_table(results: Results) -> Table:
         Column("arm", "left"),
         Column("training"),
         Column("in all"),
-        Column("× single"),
+        Column("× W"),
         Column("a question"),
         Column("ID"),
         Column("OOD"),
     ]
     table = Table("Cost and accuracy of the arms", columns)
-    single = results.arm_costs.get("single")
+    weak = results.arm_costs.get(results.weak)
     strong_seen = False
     for arm in w.sorted_arms(results.arm_costs):
         cost = results.arm_costs[arm]
@@ -79,7 +84,7 @@ def arm_cost_table(results: Results) -> Table:
         rule = w.is_strong(arm) and not strong_seen
         strong_seen = strong_seen or rule
         cells = results.arms.get(arm, {})
-        times = "" if single is None or not single.total or not cost.total else f"{cost.total / single.total:.1f}"
+        times = "" if weak is None or not weak.total or not cost.total else f"{cost.total / weak.total:.1f}"
         table.add(
             w.arm_label(arm),
             w.large(cost.training) if cost.training else "–",
@@ -94,6 +99,6 @@ def arm_cost_table(results: Results) -> Table:
         "Floating-point operations, as if each arm were built alone. In all: with the passes that boosting takes "
         "its errors from, and for students with their teachers and labels; rounds that validation did not choose are "
         "left out.",
-        "A question: one answer on the ID test.",
+        f"W: {w.arm_label(results.weak)}. A question: one answer on the ID test.",
     ]
     return table

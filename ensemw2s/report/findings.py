@@ -97,8 +97,8 @@ def _cost(results: Results) -> str | None:
     if not flops:
         return None
     text = f"The run took {w.large(flops, 'FLOP')} in {w.duration(sum(results.times.values()))}"
-    single, ensemble = results.arm_costs.get("single"), results.arm_costs.get("ensemble")
-    if single is None or ensemble is None or not single.total:
+    weak, ensemble = results.arm_costs.get(results.weak), results.arm_costs.get("ensemble")
+    if weak is None or ensemble is None or not weak.total:
         return text + "."
-    times = f"{ensemble.total / single.total:.1f}"
-    return f"{text}; the boosted ensemble alone costs {times} times what a single expert does."
+    times = f"{ensemble.total / weak.total:.1f}"
+    return f"{text}; the boosted ensemble alone costs {times} times what {w.arm_phrase(results.weak)} does."

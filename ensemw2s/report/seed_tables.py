@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, students
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, students
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison, SeedSummary
 from ensemw2s.report import wording as w
 from ensemw2s.report.table import Column, Table
@@ -88,17 +88,18 @@ def seed_difference_cell(found: SeedComparison | None) -> str:
 
 def listed_table(results: AggregateResults) -> Table:
     """Every claim's difference, seed by seed."""
-    columns = [Column("seed"), *(Column(_short(c)) for c in results.comparisons if c.claim)]
+    columns = [Column("seed"), *(Column(_short(c, results.weak)) for c in results.comparisons if c.claim)]
     table = Table("Differences seed by seed, in points", columns)
     claims = [c for c in results.comparisons if c.claim]
     for place, seed in enumerate(results.seeds if claims else ()):
         table.add(str(seed), *(w.points(c.differences[place]) for c in claims))
-    table.notes = ["E boosted ensemble, W single expert, B bagging; S(·) the student from it."] if claims else []
+    note = f"E boosted ensemble, W {w.arm_label(results.weak)}, B bagging; S(·) the student from it."
+    table.notes = [note] if claims else []
     return table
 
 
-def _short(claim: SeedComparison) -> str:
-    letters = {"ensemble": "E", "single": "W", "bagging": "B", "student_ensemble": "S(E)", "student_single": "S(W)"}
+def _short(claim: SeedComparison, weak: str) -> str:
+    letters = {"ensemble": "E", weak: "W", "bagging": "B", "student_ensemble": "S(E)", f"student_{weak}": "S(W)"}
     return f"{letters.get(claim.a, claim.a)}−{letters.get(claim.b, claim.b)} {w.split_label(claim.split)}"
 
 
@@ -109,17 +110,16 @@ def seed_student_table(results: AggregateResults) -> Table:
     for split in TEST_SPLITS:
         first = True
         for student in students(results.arms):
-            gained = results.comparison(student, WEAK, split)
+            gained = results.comparison(student, results.weak, split)
             left = results.comparison(CEILING, student, split)
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            # without "expert" the longest row fits 80 columns
-            teacher = w.teacher_label(student.removeprefix("student_")).removesuffix(" expert")
+            teacher = w.short_teacher(student.removeprefix("student_"))
             cells = (w.split_label(split), seed_difference_cell(gained), seed_difference_cell(left), pgr_cell(pgr))
             table.add(teacher, *cells, rule=first, strong=student == "student_ensemble")
             first = False
-    gaps = {split: results.comparison(CEILING, WEAK, split) for split in TEST_SPLITS}
+    gaps = {split: results.comparison(CEILING, results.weak, split) for split in TEST_SPLITS}
     shown = [f"{w.split_label(s)} {seed_difference_cell(gap)}" for s, gap in gaps.items() if gap is not None]
     table.notes = ["PGR: mean of S − W over mean of C − W, Fieller's interval paired over seeds."]
     table.notes += ["C − W: " + ", ".join(shown) + "."] if shown else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, students
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, students
 from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
@@ -112,24 +112,25 @@ def difference_cell(pair: PairResult | None) -> str:
 
 
 def student_table(results: Results) -> Table:
-    """Each student against the weak single expert and the ceiling: S − W, C − S, PGR."""
+    """Each student against the weak model and the ceiling: S − W, C − S, PGR."""
     columns = [Column("student from", "left"), Column("split", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
     table = Table("Students: performance gap recovered", columns)
     for split in TEST_SPLITS:
         first = True
         for student in students(results.arms):
-            gained, left = results.difference(student, WEAK, split), results.difference(CEILING, student, split)
+            gained, left = results.difference(student, results.weak, split), results.difference(CEILING, student, split)
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            # without "expert" the longest row fits 80 columns
-            teacher = w.teacher_label(student.removeprefix("student_")).removesuffix(" expert")
+            teacher = w.short_teacher(student.removeprefix("student_"))
             cells = (teacher, w.split_label(split), difference_cell(gained), difference_cell(left), pgr_cell(pgr))
             table.add(*cells, rule=first, strong=student == "student_ensemble")
             first = False
-    gaps = {split: results.difference(CEILING, WEAK, split) for split in TEST_SPLITS}
+    gaps = {split: results.difference(CEILING, results.weak, split) for split in TEST_SPLITS}
     shown = [f"{w.split_label(split)} {difference_cell(gap)}" for split, gap in gaps.items() if gap is not None]
-    table.notes = ["Points. S student, W single expert, C ceiling; PGR = (S − W) / (C − W), Fieller's interval."]
+    table.notes = [
+        f"Points. S student, W {w.arm_label(results.weak)}, C ceiling; PGR = (S − W) / (C − W), Fieller's interval."
+    ]
     table.notes += ["C − W: " + ", ".join(shown) + "."] if shown else []
     return table
 
@@ -146,7 +147,7 @@ def difference_table(results: Results) -> Table:
     table = Table("Paired differences in points", columns)
     last = ""
     for pair in results.differences:
-        if CEILING in (pair.a, pair.b) or (pair.b == WEAK and pair.a.startswith("student_")):
+        if CEILING in (pair.a, pair.b) or (pair.b == results.weak and pair.a.startswith("student_")):
             continue
         name = w.pair_label(pair.a, pair.b)
         cells = (

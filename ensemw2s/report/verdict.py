@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, students
+from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, claims, students
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
-from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
-
-#: What a run is made to find out, in the order in which it is told.
-_QUESTIONS = (("ensemble", "single"), ("ensemble", "bagging"), ("student_ensemble", "student_single"))
 
 
 def verdict(results: Results) -> str:
@@ -25,15 +21,16 @@ def verdict_sentences(results: Results) -> list[str]:
     """
     sentences = []
     if results.selected_rounds.get("boosting") == 1:
-        sentences.append("Validation chose a single round, so the boosted ensemble is the single expert.")
-    for a, b in _QUESTIONS:
+        first = "single" if "single" in results.arms else results.weak
+        sentences.append(f"Validation chose a single round, so the boosted ensemble is {w.arm_phrase(first)}.")
+    for a, b in claims(results.weak):
         pairs = [results.difference(a, b, split) for split in reversed(TEST_SPLITS)]
         sentences += _pair_sentences([pair for pair in pairs if pair is not None], results.level)
-    sentences += _pgr_sentences(results.pgr, [name for name in students(results.arms) if name in results.pgr])
+    sentences += _pgr_sentences(results)
     if CEILING not in results.arms and students(results.arms):
         sentences.append("Without a ceiling there is no PGR.")
     if not any(arm in results.arms for arm in ("ensemble", *students(results.arms))):
-        return ["This run has no comparison: it needs at least a boosted ensemble and a single expert."]
+        return ["This run has no comparison: it needs at least a boosted ensemble."]
     sentences.append(
         f"This is one seed ({results.seed}): the tests speak about these models, not about the methods; "
         "a claim about methods needs several seeds."
@@ -78,9 +75,10 @@ def difference_phrase(estimate: float, low: float | None, high: float | None) ->
     return f"{text}, interval {w.points(low)} to {w.points(high)}"
 
 
-def _pgr_sentences(pgr: dict[str, dict[str, PGR]], names: list[str]) -> list[str]:
+def _pgr_sentences(results: Results | AggregateResults) -> list[str]:
     """PGR on OOD for every student, or why there is none."""
-    on_ood = {name: pgr[name]["hard_test"] for name in names if "hard_test" in pgr[name]}
+    pgr, weak = results.pgr, w.arm_phrase(results.weak)
+    on_ood = {name: pgr[name]["hard_test"] for name in students(results.arms) if "hard_test" in pgr.get(name, {})}
     if not on_ood:
         return []
     first = next(iter(on_ood.values()))
@@ -94,13 +92,13 @@ def _pgr_sentences(pgr: dict[str, dict[str, PGR]], names: list[str]) -> list[str
         else:
             span = f"{w.number(found.low)} to {w.number(found.high)}"
             parts.append(f"{w.number(found.value)} ({span}) for the student from {teacher}")
-    sentences = [f"Of the gap between the single expert and the ceiling on OOD, PGR is {_join(parts)}."]
+    sentences = [f"Of the gap between {weak} and the ceiling on OOD, PGR is {_join(parts)}."]
     best = on_ood.get("student_ensemble")
     if best is not None and best.value is not None and best.low is not None and best.high is not None:
         if best.high < 0.0:
-            sentences.append("The student from the boosted ensemble falls behind the single expert.")
+            sentences.append(f"The student from the boosted ensemble falls behind {weak}.")
         elif best.low <= 0.0:
-            sentences.append("The student from the boosted ensemble is not clearly above the single expert.")
+            sentences.append(f"The student from the boosted ensemble is not clearly above {weak}.")
         elif best.low > 1.0:
             sentences.append("The student from the boosted ensemble is above the ceiling.")
     return sentences
@@ -118,10 +116,10 @@ def seed_verdict(results: AggregateResults) -> str:
 def seed_verdict_sentences(results: AggregateResults) -> list[str]:
     """What several seeds show, sentence by sentence: the paired t-test decides, after Holm's adjustment."""
     sentences = []
-    for a, b in _QUESTIONS:
+    for a, b in claims(results.weak):
         found = [results.comparison(a, b, split) for split in reversed(TEST_SPLITS)]
         sentences += _seed_sentences([c for c in found if c is not None], results.level)
-    sentences += _pgr_sentences(results.pgr, [name for name in students(results.arms) if name in results.pgr])
+    sentences += _pgr_sentences(results)
     sentences.append(results.caution)
     return sentences
 

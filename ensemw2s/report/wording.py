@@ -8,8 +8,8 @@ MINUS = "−"
 
 _ARMS = {
     "weak_zero_shot": "weak base, zero-shot",
-    "single": "single expert",
     "plain": "plain fine-tune",
+    "single": "single expert",
     "plain_long": "plain fine-tune, T× steps",
     "bagging": "bagging",
     "bagging_equal_rounds": "bagging, same T",
@@ -19,8 +19,8 @@ _ARMS = {
     "ensemble_all": "boosted, all rounds",
     "ensemble": "boosted ensemble",
     "strong_zero_shot": "strong base, zero-shot",
-    "student_single": "student from single expert",
     "student_plain": "student from fine-tune",
+    "student_single": "student from single expert",
     "student_bagging": "student from bagging",
     "student_seeds": "student from plain ensemble",
     "student_ensemble": "student from ensemble",
@@ -55,8 +55,8 @@ def arm_label(arm: str) -> str:
 def pair_label(a: str, b: str) -> str:
     """Name of a comparison in a table, at most 34 characters for the planned ones."""
     if a.startswith("student_") and b.startswith("student_"):
-        first, second = (teacher_label(arm.removeprefix("student_")) for arm in (a, b))
-        return f"students: {first} {MINUS} {second.removesuffix(' expert')}"
+        first = teacher_label(a.removeprefix("student_"))
+        return f"students: {first} {MINUS} {short_teacher(b.removeprefix('student_'))}"
     return f"{_BRIEF.get(a, arm_label(a))} {MINUS} {_BRIEF.get(b, arm_label(b))}"
 
 
@@ -80,6 +80,11 @@ def arm_phrase(arm: str) -> str:
 def teacher_label(teacher: str) -> str:
     """Name of a teacher in a table."""
     return _TEACHERS.get(teacher, teacher.replace("_", " "))
+
+
+def short_teacher(teacher: str) -> str:
+    """Name of a teacher in one word, so that the longest rows fit 80 columns."""
+    return teacher_label(teacher).removesuffix(" expert").removesuffix(" fine-tune")
 
 
 def teacher_phrase(teacher: str) -> str:

@@ -94,6 +94,8 @@ METRICS: dict[str, dict[str, str]] = {
         "steps": "int",
         "loss": "float?",
         "learning_rate": "float?",
+        "grad_norm": "~float?",
+        "clipped": "~float",
         "tokens_per_second": "float?",
     },
     "label": {

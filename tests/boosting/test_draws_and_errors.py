@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemw2s.boosting import TokenLayout, draw_training_set, example_weights, initial_weights, weighted_error
-from ensemw2s.boosting.draws import loss_constant
-from ensemw2s.boosting.errors import fold_of_example, left_out_weights, out_of_bag_error, smooth_errors
+from ensemw2s.boosting.draws import EOS_CAP, loss_constant
+from ensemw2s.boosting.errors import fold_of_example, left_out_weights, out_of_bag_error, smooth_errors, unseen_mass
 from ensemw2s.boosting.weights import concentration, update_left_out, update_weights
 
 layouts = st.lists(st.integers(1, 6), min_size=1, max_size=12).map(
@@ -66,6 +66,36 @@ def test_mean_loss_weight_over_many_draws():
         mean = total / draws
         se = np.sqrt((square / draws - mean**2) / draws)
         assert np.all(np.abs(mean - layout.tokens * weights) < 5.2 * se + 1e-6)
+
+
+@pytest.mark.parametrize("init", ["token", "example"])
+@pytest.mark.parametrize("draw", ["example", "token", "none"])
+def test_end_of_sequence_has_weight_one_and_the_constant_divides_to_one(draw, init):
+    """z-tests over 3000 streams, false-alarm rate below 1e-5: every example's end-of-sequence token outside ``D`` has
+    an expected weight of 1 in a pass, and the whole weight of a sequence is the loss constant."""
+    layout = TokenLayout(np.concatenate([[0], np.cumsum(np.tile([1, 4, 2, 6], 5))]).astype(np.int64))
+    weights = initial_weights(layout, init) * (1.0 + 3.0 * (np.random.default_rng(4).random(layout.tokens) < 0.4))
+    weights /= weights.sum()
+    n, constant = layout.examples, loss_constant(layout, eos_included=False)
+    assert layout.examples * example_weights(layout, weights).min() > 1 / EOS_CAP  # nothing is capped
+    streams = 1 if draw == "none" else 3000
+    visits, sequence = np.zeros((streams, n)), np.zeros(streams)
+    for stream in range(streams):
+        one = draw_training_set(layout, weights, draw, seed=2, stream=stream)
+        visits[stream] = np.bincount(one.index, minlength=n) * one.eos_weights
+        whole = np.add.reduceat(one.token_weights.astype(np.float64), layout.offsets[:-1]) + one.eos_weights
+        sequence[stream] = whole[one.index].mean()
+    se = visits.std(axis=0) / math.sqrt(streams)
+    assert np.all(np.abs(visits.mean(axis=0) - 1.0) <= 5.2 * se + 1e-6)
+    assert abs(sequence.mean() - constant) <= 5.2 * sequence.std() / math.sqrt(streams) + 1e-6
+
+
+def test_end_of_sequence_of_a_light_example_is_capped_and_of_no_example_infinite():
+    layout = TokenLayout(np.array([0, 1, 3, 4]))
+    one = draw_training_set(layout, np.array([0.99, 0.005, 0.005, 0.0]), "example", seed=1, stream=1)
+    np.testing.assert_allclose(one.eos_weights[:2], [1 / (2 * 0.99), EOS_CAP], rtol=1e-6)
+    assert np.isfinite(one.eos_weights).all()
+    assert one.eos_weights.dtype == np.float32
 
 
 def test_draws_follow_seed_and_stream_only():
@@ -137,6 +167,59 @@ def test_out_of_bag_error_is_unbiased_where_the_naive_one_is_not():
     se = residual.std(ddof=1) / math.sqrt(400) / np.mean(denominator)
     assert abs(ratio - truth) < 5 * se
     assert np.mean(naive) < truth - 0.1
+
+
+def heavy_weights(n: int, heavy: int, share: float) -> tuple[TokenLayout, np.ndarray]:
+    """Weights of ``n`` one-token examples of which the first ``heavy`` hold ``share`` together."""
+    weights = np.where(np.arange(n) < heavy, share / heavy, (1 - share) / (n - heavy))
+    return TokenLayout(np.arange(n + 1)), weights
+
+
+@pytest.mark.parametrize(("n", "heavy", "share"), [(600, 40, 0.6), (600, 2, 0.3), (300, 25, 0.9), (2000, 1, 0.2)])
+def test_mass_that_is_never_left_out_is_seen(n, heavy, share):
+    """Heavy examples are always wrong, the others always right; ε is the heavy share, and every left-out set says 0."""
+    layout, weights = heavy_weights(n, heavy, share)
+    wrong = (np.arange(n) < heavy).astype(np.float64)
+    found = []
+    for stream in range(60):
+        draw = draw_training_set(layout, weights, "example", seed=3, stream=stream)
+        error = out_of_bag_error(layout, weights, wrong, draw)
+        if not draw.left_out[:heavy].any():
+            found.append(error.value)
+            assert error.n_eff > 30  # which is why the effective size cannot tell
+    assert len(found) > 30
+    assert max(found) == 0.0
+    assert unseen_mass(layout, weights) == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("n", "heavy", "share"), [(600, 1, 0.0017), (600, 150, 0.5), (600, 60, 0.25), (2000, 200, 0.3)]
+)
+def test_mass_that_is_left_out_often_enough_is_not_counted(n, heavy, share):
+    """Where little mass is unseen the estimate is near the truth: within that mass and 4 of its standard errors."""
+    layout, weights = heavy_weights(n, heavy, share)
+    wrong = (np.arange(n) < heavy).astype(np.float64)
+    unseen = unseen_mass(layout, weights)
+    assert unseen < 0.5 / math.sqrt(30)
+    for stream in range(60):
+        draw = draw_training_set(layout, weights, "example", seed=3, stream=stream)
+        error = out_of_bag_error(layout, weights, wrong, draw)
+        assert abs(error.value - share) < unseen + 4 * 0.5 / math.sqrt(error.n_eff)
+
+
+@given(st.integers(1, 60), st.integers(0, 1000))
+def test_unseen_mass_is_a_share_and_the_heaviest_examples(n, seed):
+    layout, weights = TokenLayout(np.arange(n + 1)), np.random.default_rng(seed).gamma(0.3, size=n) + 1e-12
+    weights /= weights.sum()
+    q = (1 - np.minimum(weights, 1)) ** n
+    left, expected = 0.0, 0.0
+    for i in np.argsort(-weights, kind="stable"):
+        left += q[i]
+        if left >= 1.0:
+            break
+        expected += weights[i]
+    assert unseen_mass(layout, weights) == pytest.approx(expected, abs=1e-9)
+    assert 0.0 <= unseen_mass(layout, weights) <= 1.0 + 1e-12
 
 
 def test_out_of_bag_update_keeps_the_mass_of_the_left_out():

@@ -81,7 +81,7 @@ def test_error_and_update_use_the_same_smoothed_errors(options):
 
 
 def test_out_of_bag_rounds_leave_drawn_examples_alone():
-    result, watcher, weights, _ = boost(errors="out_of_bag", min_effective=5.0)
+    result, watcher, weights, _ = boost(errors="out_of_bag", min_effective=5.0, shrinkage=0.3)
     assert {r.errors_from for r in result.rounds} == {"out_of_bag"}
     for t, (record, draw) in enumerate(zip(result.rounds, watcher.draws, strict=True)):
         left = np.repeat(draw.left_out, LAYOUT.lengths)
@@ -98,6 +98,44 @@ def test_too_small_a_left_out_set_is_cross_fitted():
     assert [(t, f) for t, f, _ in watcher.helpers] == [(1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize(
+    ("heavy", "share", "source"), [(4, 0.5, "crossfit"), (1, 0.9, "crossfit"), (40, 0.4, "out_of_bag")]
+)
+def test_weight_that_is_hardly_ever_left_out_is_cross_fitted_and_said_so(heavy, share, source):
+    texts = []
+
+    class Listener(NullSink):
+        def event(self, kind, **fields):
+            texts.extend([fields["text"]] if kind == "message" else [])
+
+    config = BoostingConfig(rounds=1, errors="out_of_bag", min_effective=10.0)
+    booster = Booster(config, LAYOUT, Watcher(), classes=2, seed=4, sink=Listener())
+    by_example = np.where(np.arange(LAYOUT.examples) < heavy, share / heavy, (1 - share) / (LAYOUT.examples - heavy))
+    booster.weights = np.repeat(by_example / LAYOUT.lengths, LAYOUT.lengths)
+    assert [r.errors_from for r in booster.fit().rounds] == [source]
+    told = f"Round 1: {100 * share:.0f} % of the weight is on examples that are hardly ever left out, more than 16 %; "
+    assert texts == ([told + "cross-fitting instead."] if source == "crossfit" else [])
+
+
+@pytest.mark.parametrize("init", ["token", "example"])
+@pytest.mark.parametrize("draw", ["example", "token", "none"])
+@pytest.mark.parametrize("errors", ["train", "crossfit", "out_of_bag"])
+def test_round_one_trains_on_all_data_unless_examples_must_be_left_out(draw, errors, init):
+    if errors == "out_of_bag" and draw != "example":
+        return
+    _, watcher, weights, _ = boost(errors=errors, draw=draw, init=init, min_effective=1.0)
+    first, second = watcher.draws[:2]
+    drawn = errors == "out_of_bag"
+    assert first.left_out.any() == drawn
+    assert np.array_equal(first.index, np.arange(LAYOUT.examples)) != drawn
+    if not drawn:
+        np.testing.assert_allclose(first.token_weights, LAYOUT.tokens * weights[0], rtol=1e-6)
+        np.testing.assert_array_equal(first.eos_weights, 1.0)
+    assert second.left_out.any() == (draw == "example")
+    whole = [d for t, _, d in watcher.helpers if t == 1]
+    assert all(len(set(d.index.tolist())) == d.index.size for d in whole if errors == "crossfit")
+
+
 @pytest.mark.parametrize("draw", ["example", "token", "none"])
 def test_helpers_never_see_their_fold_and_have_the_usual_loss(draw):
     result, watcher, weights, used = boost(errors="crossfit", draw=draw, folds=3, rounds=1)
@@ -110,3 +148,4 @@ def test_helpers_never_see_their_fold_and_have_the_usual_loss(draw):
         assert set(given.index) <= set(np.flatnonzero(outside > 0))
         per_sequence = np.add.reduceat(given.token_weights.astype(np.float64), LAYOUT.offsets[:-1])[given.index]
         assert per_sequence.mean() == pytest.approx(LAYOUT.tokens / LAYOUT.examples, rel=0.02)
+        assert given.eos_weights[given.index].mean() == pytest.approx(1.0, rel=0.02)

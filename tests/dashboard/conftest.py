@@ -63,9 +63,9 @@ class Simulator:
     def begin(self, *, resumed: bool = False, fingerprint: str = "f0") -> None:
         stages = ["data", "baselines/zero-shot-strong", "baselines/zero-shot-weak"]
         stages += [f"experts/round-{t:02d}" for t in range(1, self.rounds + 1)]
-        stages += ["baselines/plain", *(f"baselines/bagging/member-{t:02d}" for t in range(2, self.rounds + 1))]
-        stages += ["labels/single", "labels/bagging", "labels/ensemble"]
-        stages += ["student/single", "student/bagging", "student/ensemble", "ceiling"]
+        stages += [f"baselines/bagging/member-{t:02d}" for t in range(2, self.rounds + 1)]
+        stages += ["labels/plain", "labels/bagging", "labels/ensemble"]
+        stages += ["student/plain", "student/bagging", "student/ensemble", "ceiling"]
         self.log.event(
             "run_started", name="simulated", seed=self.seed, task="choice", preset="tiny", resumed=resumed,
             config_fingerprint=fingerprint, versions={"ensemw2s": "0"}, host=platform.node(),
@@ -167,11 +167,9 @@ class Simulator:
         self.arm("strong_zero_shot", 0.31, 0.25)
         for t in range(1, self.rounds + 1):
             self.round(t)
-            self.arm("single" if t == 1 else f"expert_{t}", 0.66 - 0.3 * (1 - 1 / t), 0.5 - 0.2 * (1 - 1 / t))
+            self.arm("plain" if t == 1 else f"expert_{t}", 0.66 - 0.3 * (1 - 1 / t), 0.5 - 0.2 * (1 - 1 / t))
         self.log.event("boosting_stopped", reason=f"all {self.rounds} rounds done", rounds=self.rounds,
                        selected_rounds=max(1, self.rounds - 1))  # fmt: skip
-        self.stage("baselines/plain", 4.0, train=True)
-        self.arm("plain", 0.68, 0.52)
         for t in range(2, self.rounds + 1):
             self.stage(f"baselines/bagging/member-{t:02d}", 4.0)
         self.arm("bagging", 0.675, 0.53)
@@ -181,9 +179,9 @@ class Simulator:
         """A finished run."""
         self.begin()
         self.weak_side()
-        for teacher in ("single", "bagging", "ensemble"):
+        for teacher in ("plain", "bagging", "ensemble"):
             self.labels(teacher)
-        for place, teacher in enumerate(("single", "bagging", "ensemble")):
+        for place, teacher in enumerate(("plain", "bagging", "ensemble")):
             self.stage(f"student/{teacher}", 5.0, train=True)
             self.arm(f"student_{teacher}", 0.69 + 0.01 * place, 0.66 + 0.015 * place)
         self.stage("ceiling", 5.0, train=True)
@@ -192,6 +190,7 @@ class Simulator:
         self.log.event("run_finished", seconds=self.clock.now - START)
         results = {
             "config_fingerprint": "f0",
+            "weak": "plain",
             "pgr": {"student_ensemble": {"hard_test": {"value": 0.7, "low": 0.5, "high": 0.9, "kind": "interval"}}},
         }
         (self.folder / "results.json").write_text(json.dumps(results))

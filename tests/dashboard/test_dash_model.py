@@ -39,7 +39,7 @@ def test_a_whole_run(simulate: Simulate) -> None:
     model = load(simulate(rounds=3).whole().folder)
     assert (model.life, model.name, model.seed, model.task) == ("finished", "simulated", 0, "choice")
     assert [g.key for g in groups(model)] == [
-        "data", "baselines/zero-shot", "experts", "baselines/plain", "baselines/bagging", "labels", "student",
+        "data", "baselines/zero-shot", "experts", "baselines/bagging", "labels", "student",
         "ceiling",
     ]  # fmt: skip
     assert all(g.state == "done" for g in groups(model))
@@ -49,7 +49,7 @@ def test_a_whole_run(simulate: Simulate) -> None:
     assert model.selected_rounds == 2
     assert model.scores["boosting", "test"][1].expert == 0.66
     assert model.arms["ceiling"]["hard_test"].accuracy == 0.8
-    assert [row.arm for row in arm_rows(model)][:3] == ["weak_zero_shot", "single", "expert_2"]
+    assert [row.arm for row in arm_rows(model)][:3] == ["weak_zero_shot", "plain", "expert_2"]
     assert model.teachers["ensemble"].finished
     assert sum(model.teachers["ensemble"].histogram) == 300
     assert len(model.hard[3]) == 20

@@ -135,7 +135,7 @@ def test_series_differ_without_colour(simulate: Simulate) -> None:
     assert "✕" in drawn
     assert "●" in drawn
     shapes = [
-        marker for name, (_, marker) in LOOKS.items() if name in ("single", "bagging", "ensemble", "seeds", "ceiling")
+        marker for name, (_, marker) in LOOKS.items() if name in ("plain", "bagging", "ensemble", "seeds", "ceiling")
     ]
     assert len(set(shapes)) == len(shapes)
 
@@ -146,9 +146,9 @@ def test_rules_are_named(simulate: Simulate) -> None:
     drawn = "\n".join(lines)
     assert "★ ceiling" in drawn
     assert "● ensemble" in drawn
-    assert "✕ weak" in drawn
+    assert "+ weak" in drawn
     assert drawn.count("╌╌") > 20
-    assert "← single" in drawn
+    assert "← plain" in drawn
 
 
 def test_values_are_read_back() -> None:

@@ -7,11 +7,11 @@ from scipy.special import ndtr
 from ensemw2s.evaluation import LabelResult, Results, build_comparisons, summarise
 
 ACCURACY = {
-    "single": (0.70, 0.45),
+    "plain": (0.70, 0.45),
     "bagging": (0.73, 0.47),
     "ensemble": (0.74, 0.48),
     "ensemble_equal": (0.735, 0.475),
-    "student_single": (0.80, 0.55),
+    "student_plain": (0.80, 0.55),
     "student_bagging": (0.81, 0.56),
     "student_ensemble": (0.82, 0.58),
     "ceiling": (0.92, 0.80),

@@ -32,8 +32,8 @@ def cells(make_results):
     gains = {"base": 0.0, "better": 0.06, "same": 0.0}
     out = []
     for k, (name, gain) in enumerate(gains.items()):
-        arms = ("single", "bagging", "ensemble", "student_ensemble", "ceiling")
-        accuracy = dict.fromkeys(arms, (0.5 + gain, 0.4 + gain)) | {"student_single": (0.5, 0.4)}
+        arms = ("plain", "bagging", "ensemble", "student_ensemble", "ceiling")
+        accuracy = dict.fromkeys(arms, (0.5 + gain, 0.4 + gain)) | {"student_plain": (0.5, 0.4)}
         results = {seed: relabelled(make_results(seed + 100 * k, accuracy=accuracy), seed) for seed in range(4)}
         out.append(cell_result(name, {"boosting.rounds": k}, jobs(range(4)), results))
     return out

@@ -37,7 +37,7 @@ def test_claims_are_paired_t_tests_with_holm(runs):
     claims = [c for c in found.comparisons if c.claim]
     assert [(c.a, c.b, c.split) for c in claims] == [
         (a, b, split)
-        for a, b in (("ensemble", "single"), ("ensemble", "bagging"), ("student_ensemble", "student_single"))
+        for a, b in (("ensemble", "plain"), ("ensemble", "bagging"), ("student_ensemble", "student_plain"))
         for split in ("test", "hard_test")
     ]
     assert claims == found.comparisons[:6]
@@ -54,7 +54,7 @@ def test_claims_are_paired_t_tests_with_holm(runs):
 
 def test_pgr_is_the_ratio_of_means(runs):
     found = aggregate(runs)
-    w, s, c = (_accuracy(runs, arm, "hard_test") for arm in ("single", "student_ensemble", "ceiling"))
+    w, s, c = (_accuracy(runs, arm, "hard_test") for arm in ("plain", "student_ensemble", "ceiling"))
     pgr = found.pgr["student_ensemble"]["hard_test"]
     assert pgr == ratio_of_means(s - w, c - w)
     assert pgr.value == pytest.approx((s.mean() - w.mean()) / (c.mean() - w.mean()))
@@ -74,13 +74,13 @@ def test_round_trip(tmp_path, runs):
     found.write(tmp_path / "aggregate.json")
     assert AggregateResults.read(tmp_path / "aggregate.json") == found
     assert found.name == "four"
-    assert found.comparison("ensemble", "single", "test").claim
-    assert found.comparison("single", "ensemble", "test") is None
+    assert found.comparison("ensemble", "plain", "test").claim
+    assert found.comparison("plain", "ensemble", "test") is None
 
 
 def test_arms_that_only_some_seeds_have_are_kept_with_their_seeds(make_results):
     first, second = make_results(0), make_results(1)
-    second.arms["expert_5"] = second.arms["single"]
+    second.arms["expert_5"] = second.arms["plain"]
     found = aggregate([first, second])
     assert found.arms["expert_5"]["test"].seeds == (1,)
     assert found.arms["expert_5"]["test"].sd is None
@@ -103,17 +103,17 @@ def test_refusals(make_results):
 
 
 def test_arms_that_no_seed_has_are_left_out(make_results):
-    accuracy = {"single": (0.7, 0.4), "ensemble": (0.72, 0.45)}
+    accuracy = {"plain": (0.7, 0.4), "ensemble": (0.72, 0.45)}
     found = aggregate([make_results(s, accuracy=accuracy) for s in range(3)])
-    assert {(c.a, c.b) for c in found.comparisons} == {("ensemble", "single")}
+    assert {(c.a, c.b) for c in found.comparisons} == {("ensemble", "plain")}
     assert found.pgr == {}
 
 
 def test_all_rounds_are_the_ensemble_where_validation_chose_them_all(runs):
     shorter = runs[1]
-    shorter.arms["ensemble_all"] = shorter.arms["single"]
+    shorter.arms["ensemble_all"] = shorter.arms["plain"]
     found = aggregate(runs).arms["ensemble_all"]["test"]
-    expected = [r.arms["single" if r is shorter else "ensemble"]["test"].accuracy for r in sorted(runs, key=_seed)]
+    expected = [r.arms["plain" if r is shorter else "ensemble"]["test"].accuracy for r in sorted(runs, key=_seed)]
     assert found.seeds == (0, 1, 2, 3)
     assert list(found.values) == expected
 

@@ -62,7 +62,7 @@ def test_pgr_and_differences_never_contradict(triples):
         assert found.reason == ""
     else:
         assert (found.value, found.low, found.high) == (None, None, None)
-        assert "not clearly above the single expert" in found.reason
+        assert "not clearly above the weak model" in found.reason
 
 
 def test_fieller_cases():

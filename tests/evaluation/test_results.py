@@ -22,20 +22,20 @@ from ensemw2s.evaluation import (
 
 def test_planned_pairs_are_the_spec():
     assert planned_pairs(
-        ["single", "bagging", "ensemble", "ensemble_equal", "student_single", "student_ensemble", "ceiling", "plain"]
+        ["plain", "bagging", "ensemble", "ensemble_equal", "student_plain", "student_ensemble", "ceiling", "single"]
     ) == [
+        ("ensemble", "plain"),
         ("ensemble", "single"),
         ("ensemble", "bagging"),
         ("ensemble", "ensemble_equal"),
-        ("ensemble", "plain"),
-        ("student_ensemble", "student_single"),
-        ("student_single", "single"),
-        ("student_ensemble", "single"),
-        ("ceiling", "student_single"),
+        ("student_ensemble", "student_plain"),
+        ("student_plain", "plain"),
+        ("student_ensemble", "plain"),
+        ("ceiling", "student_plain"),
         ("ceiling", "student_ensemble"),
-        ("ceiling", "single"),
+        ("ceiling", "plain"),
     ]
-    assert planned_pairs(["single"]) == []
+    assert planned_pairs(["plain"]) == []
 
 
 def test_build_comparisons(correct):
@@ -47,11 +47,11 @@ def test_build_comparisons(correct):
         assert d.estimate == pytest.approx(right.mean() - other.mean())
         assert d.b10 - d.b01 == round(d.estimate * d.n)
         assert d.mcnemar_p == mcnemar_exact(right, other).p
-    assert set(found.pgr) == {"student_single", "student_bagging", "student_ensemble"}
+    assert set(found.pgr) == {"student_plain", "student_bagging", "student_ensemble"}
     for student, by_split in found.pgr.items():
         for split, pgr in by_split.items():
-            # the weak side is the same single expert for every student
-            assert pgr == pgr_fieller(correct["single"][split], correct[student][split], correct["ceiling"][split])
+            # the weak side is the same plain fine-tune for every student
+            assert pgr == pgr_fieller(correct["plain"][split], correct[student][split], correct["ceiling"][split])
 
 
 def test_build_comparisons_takes_what_exists(correct):
@@ -59,15 +59,15 @@ def test_build_comparisons_takes_what_exists(correct):
     correct["student_bagging"] = {"hard_test": correct["student_bagging"]["hard_test"]}
     found = build_comparisons(correct)
     assert found.pgr == {}
-    assert ("student_bagging", "single") in {(d.a, d.b) for d in found.differences if d.split == "hard_test"}
-    assert ("student_bagging", "single") not in {(d.a, d.b) for d in found.differences if d.split == "test"}
+    assert ("student_bagging", "plain") in {(d.a, d.b) for d in found.differences if d.split == "hard_test"}
+    assert ("student_bagging", "plain") not in {(d.a, d.b) for d in found.differences if d.split == "test"}
     assert build_comparisons({}).differences == []
 
 
 def test_compare_names_arms_that_do_not_match(correct):
-    correct["single"]["test"] = correct["single"]["test"][:-1]
-    with pytest.raises(ValueError, match="ensemble − single on test: paired models need the same examples"):
-        compare(correct, "ensemble", "single", "test")
+    correct["plain"]["test"] = correct["plain"]["test"][:-1]
+    with pytest.raises(ValueError, match="ensemble − plain on test: paired models need the same examples"):
+        compare(correct, "ensemble", "plain", "test")
 
 
 def test_round_trip(tmp_path, make_results):
@@ -92,7 +92,7 @@ def test_round_trip(tmp_path, make_results):
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
     content = json.loads(path.read_text())
     assert content["schema_version"] == 1
-    assert content["arms"]["single"]["test"].keys() == {"accuracy", "low", "high", "n", "correct", "token_accuracy"}
+    assert content["arms"]["plain"]["test"].keys() == {"accuracy", "low", "high", "n", "correct", "token_accuracy"}
     assert content["pgr"]["student_ensemble"]["hard_test"]["kind"] == "interval"
     results.write(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
@@ -100,8 +100,8 @@ def test_round_trip(tmp_path, make_results):
 
 def test_difference_look_up(make_results):
     results = make_results(0)
-    assert results.difference("ensemble", "single", "test").a == "ensemble"
-    assert results.difference("single", "ensemble", "test") is None
+    assert results.difference("ensemble", "plain", "test").a == "ensemble"
+    assert results.difference("plain", "ensemble", "test") is None
 
 
 def test_writing_refuses_what_json_cannot_carry(tmp_path, make_results):
@@ -116,7 +116,7 @@ def test_writing_refuses_what_json_cannot_carry(tmp_path, make_results):
         (lambda c: c | {"schema_version": 99}, "schema version 99, expected 1"),
         (lambda c: {k: v for k, v in c.items() if k != "seed"}, "key seed"),
         (lambda c: c | {"surprise": 1}, "key surprise"),
-        (lambda c: c | {"arms": {"single": {"test": {"accuracy": "high"}}}}, "key arms.single.test.accuracy"),
+        (lambda c: c | {"arms": {"plain": {"test": {"accuracy": "high"}}}}, "key arms.plain.test.accuracy"),
         (lambda c: [], "schema version None"),
     ],
 )
@@ -154,7 +154,7 @@ def test_correct_round_trip(tmp_path, correct):
 
 
 def test_correct_refuses(tmp_path, correct):
-    with pytest.raises(ValueError, match="single on test has 300 examples, its split has 1"):
+    with pytest.raises(ValueError, match="plain on test has 300 examples, its split has 1"):
         write_correct(tmp_path / "c.parquet", correct, {"test": ["a"], "hard_test": ["b"]})
     with pytest.raises(DataError, match="cannot be read"):
         read_correct(tmp_path / "none.parquet")

@@ -36,6 +36,10 @@ def make_data(seed: int = 0, n: int = 24, *, soft: bool = False, weights: bool =
     return TrainingSet.from_sequences(prompts, targets, eos_id=1, weights=chosen, index=index, soft=distributions)
 
 
+#: Some steps' gradients are larger, some smaller.
+LIMIT = 6.9
+
+
 def training(**changes) -> TrainingConfig:
     return TrainingConfig(**{"steps": 6, "batch_size": 8, "learning_rate": 3e-3, "log_steps": 2, **changes})
 
@@ -63,7 +67,7 @@ def plain_loop(base: ModelConfig, data: TrainingSet, cfg: TrainingConfig, seed: 
     )
     order = draw_order(data, cfg, seed)
     warmup = round(cfg.warmup * cfg.steps)
-    losses = []
+    losses, norms = [], []
     for step in range(cfg.steps):
         if step < warmup:
             factor = step / max(warmup, 1)
@@ -81,19 +85,24 @@ def plain_loop(base: ModelConfig, data: TrainingSet, cfg: TrainingConfig, seed: 
                 total = total - float(weight[j]) * logp[len(prompt) - 1 + j, int(target[j])]
         loss = total / (cfg.batch_size * constant)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)))
         optimiser.step()
         optimiser.zero_grad()
         losses.append(loss.item())
-    return model.state_dict(), losses
+    return model.state_dict(), losses, norms
 
 
 def test_same_as_a_plain_loop_over_single_sequences(base: ModelConfig, tmp_path: Path, recorder) -> None:
-    data, cfg = make_data(), training(warmup=0.34, log_steps=1)
+    data, cfg = make_data(), training(warmup=0.34, log_steps=1, max_grad_norm=LIMIT)
     result = finetune(base, data, cfg, tmp_path, seed=5, loss_constant=1.7, compute=CPU, sink=recorder, tag="t")
-    expected, losses = plain_loop(base, data, cfg, 5, 1.7)
+    expected, losses, norms = plain_loop(base, data, cfg, 5, 1.7)
     got = [m["loss"] for m in recorder.metrics]
     np.testing.assert_allclose(got, losses, rtol=2e-5)
+    np.testing.assert_allclose([m["grad_norm"] for m in recorder.metrics], norms, rtol=1e-4)
+    clipped = np.array(norms) > LIMIT
+    assert 0 < clipped.sum() < cfg.steps
+    assert [m["clipped"] for m in recorder.metrics] == clipped.tolist()
+    assert result.clipped == clipped.mean()
     assert result.final_loss == got[-1]
     for name, tensor in weights_of(tmp_path).items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-5)
@@ -173,7 +182,8 @@ class StoppingSink:
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=2, dropout=0.3)])
 def test_resuming_is_bit_identical(base: ModelConfig, tmp_path: Path, recorder, lora: LoraConfig | None) -> None:
     data = make_data()
-    cfg = training(steps=9, log_steps=2, checkpoint_steps=3, lora=lora)
+    limit = LIMIT if lora is None else 0.01
+    cfg = training(steps=9, log_steps=2, checkpoint_steps=3, lora=lora, max_grad_norm=limit)
     name = "model.safetensors" if lora is None else "adapter_model.safetensors"
     whole = finetune(base, data, cfg, tmp_path / "whole", seed=2, compute=CPU)
     out = tmp_path / "interrupted"
@@ -185,6 +195,7 @@ def test_resuming_is_bit_identical(base: ModelConfig, tmp_path: Path, recorder, 
     assert recorder.metrics[0]["step"] == 8
     assert_equal(weights_of(tmp_path / "whole", name), weights_of(out, name))
     assert (resumed.final_loss, resumed.tokens, resumed.steps) == (whole.final_loss, whole.tokens, whole.steps)
+    assert resumed.clipped == whole.clipped > 0
     assert not (out / "trainer").exists()
 
 

@@ -28,7 +28,7 @@ def results(run):
 def test_students_beside_their_teachers(run, results):
     correct, _ = read_correct(run / "correct.parquet")
     found = {(d.student, d.split): d for d in results.disagreements}
-    assert set(found) == {(f"student_{t}", s) for t in ("single", "ensemble") for s in ("test", "hard_test")}
+    assert set(found) == {(f"student_{t}", s) for t in ("plain", "ensemble") for s in ("test", "hard_test")}
     for (student, split), d in found.items():
         assert d.teacher == student.removeprefix("student_")
         mine, theirs = correct[student][split], correct[d.teacher][split]
@@ -47,7 +47,7 @@ def test_errors_that_experts_share(run, results):
     found = {(e.group, e.split): e for e in results.shared_errors}
     assert set(found) == {("boosting", "test"), ("boosting", "hard_test")}
     for (_, split), e in found.items():
-        first, second = ~correct["single"][split], ~correct["expert_2"][split]
+        first, second = ~correct["plain"][split], ~correct["expert_2"][split]
         assert e.members == 2
         assert e.both_wrong == pytest.approx((first & second).mean())
         assert e.both_wrong_if_independent == pytest.approx(first.mean() * second.mean())
@@ -58,7 +58,7 @@ def test_errors_that_experts_share(run, results):
 
 def test_calibration_is_of_the_same_answers(results):
     names = {r.name for r in results.reliability}
-    assert {"single", "ensemble", "student_single", "student_ensemble", "ceiling", "labels_single"} <= names
+    assert {"plain", "ensemble", "student_plain", "student_ensemble", "ceiling", "labels_plain"} <= names
     for r in results.reliability:
         assert sum(b.n for b in r.bins) == r.n
         if r.split != "hard_pool":
@@ -110,18 +110,18 @@ def test_a_prompt_is_read_once_for_all_its_options(run, results, mini_config):
     (piece,) = [p for p in of_kind(results, "experts/round-01", "score") if p.what == "test"]
     assert piece.tokens == expected
     assert piece.flops == 2 * results.models["weak"].parameters * expected
-    assert results.arm_costs["single"].answer == piece.flops / 50
+    assert results.arm_costs["plain"].answer == piece.flops / 50
 
 
 def test_costs_of_arms_add_up(results):
-    single, ensemble = results.arm_costs["single"], results.arm_costs["ensemble"]
+    plain, ensemble = results.arm_costs["plain"], results.arm_costs["ensemble"]
     (train,) = of_kind(results, "experts/round-01", "train")
-    assert single.total == single.training == train.flops
+    assert plain.total == plain.training == train.flops
     chosen = results.selected_rounds["boosting"]
     experts = [f"experts/round-{t:02d}" for t in range(1, chosen + 1)]
     assert ensemble.training == sum(of_kind(results, expert, "train")[0].flops for expert in experts)
-    student = results.arm_costs["student_single"]
-    (own,) = of_kind(results, "student/single", "train")
+    student = results.arm_costs["student_plain"]
+    (own,) = of_kind(results, "student/plain", "train")
     (pool,) = [p for p in of_kind(results, "experts/round-01", "score") if p.what == "hard_pool"]
     assert student.training == own.flops + train.flops
     assert student.labelling == pool.flops

@@ -98,7 +98,7 @@ def test_a_threshold_is_noted_in_the_results(finished, copy_of, mini_config, rec
     from ensemw2s.labelling import Labels
 
     folder = copy_of(finished[0])
-    middle = float(sorted(Labels.load(folder / "labels" / "single").confidence)[30])
+    middle = float(sorted(Labels.load(folder / "labels" / "plain").confidence)[30])
     results = execute(mini_config(**{"student.min_confidence": middle}), folder, sink=recorder)
     assert finished[1]["notes"] == []
     (note,) = results["notes"]

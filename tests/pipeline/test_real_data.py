@@ -45,7 +45,7 @@ def test_arc_easy_from_files(local_bases, shared_data, tmp_path):
     )
     results = execute(config, tmp_path / "arc", sink=NullSink(), report=False)
     assert results["split_sizes"] == {"train": 60, "validation": 20, "test": 30, "hard_pool": 40, "hard_test": 30}
-    assert {"single", "ensemble", "student_ensemble", "ceiling"} <= set(results["arms"])
+    assert {"plain", "ensemble", "student_ensemble", "ceiling"} <= set(results["arms"])
     # Top-4 lists of near-uniform models leave arg-maxes open; they were settled by running the models again.
     for arm in ("ensemble", "bagging"):
         assert results["arms"][arm]["test"]["token_accuracy"]["tokens"] > 30
@@ -92,7 +92,7 @@ def test_gsm8k_by_writing_answers(local_bases, shared_data, tmp_path, changes):
         }
     )
     results = execute(config, tmp_path / "gsm8k", sink=NullSink(), report=False)
-    assert {"single", "ensemble", "student_ensemble", "ceiling"} <= set(results["arms"])
+    assert {"plain", "ensemble", "student_ensemble", "ceiling"} <= set(results["arms"])
     for arm in results["arms"].values():
         assert arm["test"]["token_accuracy"]["tokens"] > 100
     assert results["labels"]["ensemble"]["n"] == 8

@@ -16,7 +16,7 @@ def trained(stages):
 
 
 TRAINED = ("experts", "baselines", "student", "ceiling")
-MEMBERS = ("experts/round-01", "experts/round-02", "baselines/plain", "baselines/bagging/member-02")
+MEMBERS = ("experts/round-01", "experts/round-02", "baselines/bagging/member-02")
 
 
 def written_at(folder: Path, *parts: str) -> dict[str, int]:
@@ -45,7 +45,7 @@ def test_other_hard_questions_train_only_the_strong_models(finished, copy_of, mi
     other = mini_config(**{"data.split.hard_pool": 60, "data.split.hard_test": 40})
     execute(other, folder, sink=recorder, report=False)
     assert trained(recorder.stages("stage_started")) == {
-        "student/single",
+        "student/plain",
         "student/bagging",
         "student/ensemble",
         "ceiling",

@@ -23,24 +23,25 @@ def test_every_arm_is_there_with_intervals(finished):
     expected = {
         "weak_zero_shot",
         "strong_zero_shot",
-        "single",
         "plain",
+        "expert_2",
         "bagging",
         "bagging_equal_rounds",
         "ensemble",
         "ensemble_equal",
-        "student_single",
+        "student_plain",
         "student_bagging",
         "student_ensemble",
         "ceiling",
     }
-    assert expected <= set(arms)
+    assert expected == set(arms) - {"ensemble_all"}  # no model twice under two names
     for arm in arms.values():
         for split in ("test", "hard_test"):
             assert arm[split]["low"] <= arm[split]["accuracy"] <= arm[split]["high"]
             assert arm[split]["n"] == 50
             assert arm[split]["token_accuracy"]["tokens"] >= 50
-    assert set(results["pgr"]) == {"student_single", "student_bagging", "student_ensemble"}
+    assert set(results["pgr"]) == {"student_plain", "student_bagging", "student_ensemble"}
+    assert results["weak"] == "plain"
     assert results["split_sizes"] == {
         "train": 120,
         "validation": 40,
@@ -174,6 +175,73 @@ def test_same_seed_same_numbers_other_seed_others(finished, mini_config, tmp_pat
     assert first["inputs"]["seed"] != other["inputs"]["seed"]
 
 
+def trained_with(folder):
+    return json.loads((folder / "stage.json").read_text())["inputs"]
+
+
+def test_round_one_is_the_plain_fine_tune_and_bagging_differs_in_its_resampling_alone(finished):
+    folder, results = finished
+    assert not (folder / "baselines" / "plain").exists()
+    assert not (folder / "baselines" / "bagging" / "member-01").exists()
+    assert [p.name for p in sorted((folder / "student").iterdir())] == ["bagging", "ensemble", "plain"]
+    boosted, bagged = (trained_with(folder / name) for name in ("experts/round-02", "baselines/bagging/member-02"))
+    differ = {key for key in boosted if boosted[key] != bagged[key]}
+    assert differ == {"training_set"}
+    first = results["rounds"]["bagging"][0]["splits"]["test"]["expert_accuracy"]
+    assert first == results["arms"]["plain"]["test"]["accuracy"]
+    assert results["rounds"]["boosting"][0]["splits"]["test"]["expert_accuracy"] == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "made", "arms"),
+    [
+        (
+            {"boosting.draw": "none", "arms.seeds": True, "arms.students": ["single", "plain"]},
+            {"baselines/bagging/member-02", "baselines/seeds/member-02", "student/plain"},
+            {"plain", "student_plain"},
+        ),
+        ({"boosting.alpha": "uniform", "arms.students": []}, set(), {"plain"}),
+        (
+            {"boosting.alpha": "uniform", "boosting.draw": "none", "arms.seeds": True, "arms.students": []},
+            {"baselines/bagging/member-02"},
+            {"plain"},
+        ),
+        (
+            {
+                "boosting.errors": "out_of_bag",
+                "boosting.min_effective": 1.0,
+                "arms.seeds": True,
+                "arms.students": ["single", "plain"],
+            },
+            {"baselines/plain", "baselines/bagging/member-02", "baselines/seeds/member-02"}
+            | {"student/single", "student/plain"},
+            {"plain", "single", "student_plain", "student_single"},
+        ),
+    ],
+    ids=["none", "uniform", "uniform-none", "out-of-bag"],
+)
+def test_models_that_are_equal_are_trained_once(changes, made, arms, mini_config, tmp_path):
+    from ensemw2s.pipeline import planned_stages
+
+    config = mini_config(**{"arms.zero_shot": False, "arms.ceiling": False, **changes})
+    results = execute(config, tmp_path / "run", sink=NullSink(), report=False)
+    trained = {p.parent.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("trained.json")}
+    assert trained == {"experts/round-01", "experts/round-02"} | made
+    assert trained == {name for name in planned_stages(config) if f"{name}/scores" in planned_stages(config)} - {
+        "baselines/zero-shot-weak"
+    }
+    inputs = [json.dumps(trained_with(tmp_path / "run" / name), sort_keys=True) for name in trained]
+    assert len(set(inputs)) == len(inputs)
+    names = {"plain", "single", "student_plain", "student_single"}
+    assert set(results["arms"]) & names == arms
+    experts = [trained_with(tmp_path / "run" / f"experts/round-{t:02d}")["seed"] for t in (1, 2)]
+    for name in trained:
+        if "member-02" in name:
+            assert trained_with(tmp_path / "run" / name)["seed"] == experts[1]
+        if name == "baselines/plain":
+            assert trained_with(tmp_path / "run" / name)["seed"] == experts[0]
+
+
 def test_golden_numbers(finished):
     """A refactor must not move a seeded run.
 
@@ -183,7 +251,13 @@ def test_golden_numbers(finished):
     folder, results = finished
     training = {
         name: json.loads((folder / name / "trained.json").read_text())["final_loss"]
-        for name in ("experts/round-01", "experts/round-02", "baselines/plain", "student/ensemble", "ceiling")
+        for name in (
+            "experts/round-01",
+            "experts/round-02",
+            "baselines/bagging/member-02",
+            "student/ensemble",
+            "ceiling",
+        )
     }
     rounds = results["rounds"]["boosting"]
     found = {

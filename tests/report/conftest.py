@@ -27,15 +27,14 @@ SPLITS = {"test": 400, "hard_test": 400}
 #: Chance of a right answer on ID and OOD: what a run of the embedded preset looks like.
 ACCURACY = {
     "weak_zero_shot": (0.27, 0.25),
-    "single": (0.72, 0.44),
+    "plain": (0.72, 0.44),
     "expert_2": (0.68, 0.43),
-    "plain": (0.74, 0.45),
     "bagging": (0.75, 0.46),
     "bagging_equal_rounds": (0.745, 0.455),
     "ensemble_equal": (0.75, 0.46),
     "ensemble": (0.76, 0.49),
     "strong_zero_shot": (0.31, 0.26),
-    "student_single": (0.74, 0.50),
+    "student_plain": (0.74, 0.50),
     "student_bagging": (0.75, 0.52),
     "student_ensemble": (0.77, 0.57),
     "ceiling": (0.95, 0.91),
@@ -104,7 +103,7 @@ def beyond(world, correct, labels):
             answers[arm, split] = np.where(right, 0, wrong)
     four = {split: np.full(n, 4) for split, n in world.sizes.items()}
     pairs = [(arm, arm.removeprefix("student_")) for arm in correct if arm.startswith("student_")]
-    experts = [arm for arm in ("single", "expert_2") if arm in correct]
+    experts = [arm for arm in ("plain", "expert_2") if arm in correct]
     found = {
         "disagreements": [
             disagreement(
@@ -134,7 +133,7 @@ def beyond(world, correct, labels):
     }
     curves = []
     for measure in ("token", "option"):
-        for arm in ("single", "ensemble", "student_ensemble", "ceiling"):
+        for arm in ("plain", "ensemble", "student_ensemble", "ceiling"):
             for split in world.sizes if arm in correct else ():
                 sure = np.clip(0.45 + 0.2 * correct[arm][split] + 0.15 * world.rng.standard_normal(400), 0.01, 1)
                 curves.append(reliability(arm, split, measure, sure, correct[arm][split], resamples=100))
@@ -182,7 +181,7 @@ def make_run(seed=0, accuracy=None, **changes):
         for arm, splits in correct.items()
     }
     labels = {}
-    for teacher in ("single", "bagging", "ensemble"):
+    for teacher in ("plain", "bagging", "ensemble"):
         if teacher in accuracy:
             sure = world.rng.beta(4, 2, size=900)
             right = world.rng.random(900) < np.clip(sure + accuracy[teacher][1] - 0.66, 0, 1)

@@ -23,11 +23,11 @@ def test_one_sentence_a_finding(results):
 
 def test_the_way_to_the_ceiling(run_factory):
     assert "points below the ceiling (interval +" in sentence(run_factory(), "the ceiling")
-    level = {"single": (0.5, 0.5), "student_ensemble": (0.9, 0.9), "ceiling": (0.9, 0.9)}
+    level = {"plain": (0.5, 0.5), "student_ensemble": (0.9, 0.9), "ceiling": (0.9, 0.9)}
     assert "not clearly apart from the ceiling" in sentence(run_factory(accuracy=level), "the ceiling")
-    above = {"single": (0.5, 0.5), "student_ensemble": (0.95, 0.95), "ceiling": (0.6, 0.6)}
+    above = {"plain": (0.5, 0.5), "student_ensemble": (0.95, 0.95), "ceiling": (0.6, 0.6)}
     assert "points above the ceiling" in sentence(run_factory(accuracy=above), "the ceiling")
-    assert not [t for t in findings(run_factory(accuracy={"single": (0.5, 0.5)})) if "ceiling" in t]
+    assert not [t for t in findings(run_factory(accuracy={"plain": (0.5, 0.5)})) if "ceiling" in t]
 
 
 def test_corrected_and_copied_errors(results):
@@ -70,7 +70,7 @@ def test_calibration_is_named_by_its_direction(run_factory):
 
 
 def test_cost(results):
-    single, ensemble = results.arm_costs["single"].total, results.arm_costs["ensemble"].total
+    single, ensemble = results.arm_costs["plain"].total, results.arm_costs["ensemble"].total
     text = sentence(results, "The run took")
     assert text.startswith("The run took 216\u00a0GFLOP in 1 min 38 s;")
     assert f"costs {ensemble / single:.1f} times" in text
@@ -78,7 +78,7 @@ def test_cost(results):
 
 def test_runs_without_any_of_it(run_factory):
     bare = run_factory(
-        accuracy={"single": (0.7, 0.4)}, disagreements=[], shared_errors=[], reliability=[], costs={}, arm_costs={}
+        accuracy={"plain": (0.7, 0.4)}, disagreements=[], shared_errors=[], reliability=[], costs={}, arm_costs={}
     )
     assert findings(bare) == []
 

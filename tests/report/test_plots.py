@@ -57,7 +57,7 @@ def test_series_have_their_colours(plots):
     theme = THEMES["light"]
     for stem, arms in {
         "accuracy-by-round": ("ensemble", "bagging", "expert"),
-        "students": ("single", "student_ensemble", "bagging", "ceiling"),
+        "students": ("plain", "student_ensemble", "bagging", "ceiling"),
         "seeds": ("student_bagging", "ceiling"),
     }.items():
         image = pixels(plots[stem])
@@ -71,7 +71,7 @@ def test_series_differ_by_shape_as_well_as_colour():
     assert len({s.marker for s in lines}) == len({s.line for s in lines}) == len({s.colour for s in lines}) == 4
     dots = [
         series_style(name, theme).marker
-        for name in ("single", "bagging", "seeds", "ensemble", "student_single", "ceiling")
+        for name in ("plain", "bagging", "seeds", "ensemble", "student_plain", "ceiling")
     ]
     assert len(set(dots)) == len(dots)
 
@@ -90,7 +90,7 @@ def test_intervals_are_drawn_where_the_numbers_are(run_factory):
     """The ensemble's dot moves right when its accuracy rises."""
 
     def centre(accuracy):
-        results = run_factory(accuracy={"single": (0.5, 0.5), "ensemble": (accuracy, accuracy), "ceiling": (0.9, 0.9)})
+        results = run_factory(accuracy={"plain": (0.5, 0.5), "ensemble": (accuracy, accuracy), "ceiling": (0.9, 0.9)})
         image = pixels(run_plots(results)["students"])
         hit = np.abs(image - rgb(series_style("ensemble", THEMES["light"]).colour)).max(axis=2) <= 3
         left = hit[:, : hit.shape[1] // 2 + 60]
@@ -100,9 +100,9 @@ def test_intervals_are_drawn_where_the_numbers_are(run_factory):
 
 
 def test_runs_with_little_in_them(run_factory):
-    only = run_factory(accuracy={"single": (0.7, 0.4)}, rounds={})
+    only = run_factory(accuracy={"plain": (0.7, 0.4)}, rounds={})
     assert list(run_plots(only)) == ["students", "reliability", "accuracy-against-cost"]
-    bare = run_factory(accuracy={"single": (0.7, 0.4)}, rounds={}, reliability=[], arm_costs={})
+    bare = run_factory(accuracy={"plain": (0.7, 0.4)}, rounds={}, reliability=[], arm_costs={})
     assert list(run_plots(bare)) == ["students"]
     one = run_factory()
     one.rounds["boosting"][:] = one.rounds["boosting"][:1]
@@ -124,12 +124,12 @@ def test_dropped_rounds_and_extreme_weights(run_factory):
 
 
 def test_accuracies_at_the_ends(run_factory):
-    results = run_factory(accuracy={"single": (0.0, 0.0), "ensemble": (1.0, 0.0), "ceiling": (1.0, 1.0)})
+    results = run_factory(accuracy={"plain": (0.0, 0.0), "ensemble": (1.0, 0.0), "ceiling": (1.0, 1.0)})
     assert "students" in run_plots(results)
 
 
 def test_seed_plots_without_claims(run_factory):
-    runs = [run_factory(seed, accuracy={"single": (0.7, 0.4), "plain": (0.7, 0.5)}) for seed in range(2)]
+    runs = [run_factory(seed, accuracy={"plain": (0.7, 0.4), "plain_long": (0.7, 0.5)}) for seed in range(2)]
     assert list(seed_plots(aggregate(runs))) == ["seeds"]
 
 

@@ -33,7 +33,7 @@ def make_sweep(run_factory, seeds=(0, 1, 2), failed=None):
                 continue
             jobs.append(JobResult(seed=seed, state="finished", directory=folder, seconds=3.0, flops=10**9))
             accuracy = {
-                "single": (0.7, 0.4), "ensemble": (0.75, 0.5), "student_single": (0.7, 0.5),
+                "plain": (0.7, 0.4), "ensemble": (0.75, 0.5), "student_plain": (0.7, 0.5),
                 "student_ensemble": (0.77, 0.55), "ceiling": (0.95, 0.9),
             }  # fmt: skip
             found = run_factory(seed + 10 * k, accuracy=accuracy)

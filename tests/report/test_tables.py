@@ -56,7 +56,7 @@ def test_accuracy_table_holds_the_results(results):
 
 def test_accuracy_table_leaves_later_experts_to_the_rounds(results):
     labels = [r.cells[0] for r in accuracy_table(results).rows]
-    assert "single expert" in labels
+    assert "plain fine-tune" in labels
     assert "expert 2" not in labels
     assert len(labels) == len(results.arms) - 1
     # one line between weak and strong arms
@@ -65,12 +65,12 @@ def test_accuracy_table_leaves_later_experts_to_the_rounds(results):
 
 def test_student_table_holds_differences_and_pgr(results):
     table = student_table(results)
-    gained = results.difference("student_bagging", "single", "hard_test")
+    gained = results.difference("student_bagging", "plain", "hard_test")
     left = results.difference("ceiling", "student_bagging", "hard_test")
     found = row(table, "bagging", "OOD").cells
     assert found[2].startswith(f"{100 * gained.estimate:+.1f} [".replace("-", "−"))
     assert found[3].startswith(f"{100 * left.estimate:+.1f} [".replace("-", "−"))
-    gap = results.difference("ceiling", "single", "hard_test")
+    gap = results.difference("ceiling", "plain", "hard_test")
     assert f"OOD {100 * gap.estimate:+.1f} [" in table.notes[1]
     assert len(table.rows) == 6
 
@@ -87,13 +87,12 @@ def test_difference_table_is_the_planned_list(results):
     assert found[3] == f"{pair.b10} : {pair.b01}"
     names = [r.cells[0] for r in table.rows if r.cells[0]]
     assert names == [
-        "ensemble − single expert",
+        "ensemble − plain fine-tune",
         "ensemble − bagging",
         "ensemble − bagging, same T",
         "ensemble − equal weights",
-        "ensemble − plain fine-tune",
-        "students: bagging − single",
-        "students: ensemble − single",
+        "students: bagging − plain",
+        "students: ensemble − plain",
     ]
 
 
@@ -165,7 +164,7 @@ def test_arms_beside_their_cost(results):
     place = list(results.arm_costs).index("ensemble") + 1
     assert found[1] == f"{52 * place}\u00a0G"
     assert found[2] == f"{52 * place + 2}\u00a0G"
-    single = list(results.arm_costs).index("single") + 1
+    single = list(results.arm_costs).index("plain") + 1
     assert found[3] == f"{(52 * place + 2) / (52 * single):.1f}"
     assert found[5:] == tuple(percent(results.arms["ensemble"][s].accuracy) for s in ("test", "hard_test"))
     assert row(table, "weak base, zero-shot").cells[1:4] == ("–", "–", "")
@@ -215,8 +214,8 @@ def test_no_cell_is_broken_at_any_width(results, seeds, width):
 
 def test_the_longest_cells_fit_80_columns(run_factory):
     """All arms of a run, no gap at all: negative signs everywhere and every label at its longest."""
-    weak = ["single", "plain", "plain_long", "bagging", "bagging_equal_rounds", "seeds", "seeds_equal_rounds"]
-    strong = ["student_single", "student_plain", "student_bagging", "student_seeds", "student_ensemble", "ceiling"]
+    weak = ["plain", "plain", "plain_long", "bagging", "bagging_equal_rounds", "seeds", "seeds_equal_rounds"]
+    strong = ["student_plain", "student_plain", "student_bagging", "student_seeds", "student_ensemble", "ceiling"]
     accuracy = dict.fromkeys([*weak, "ensemble", "ensemble_equal", *strong], (0.5, 0.5))
     for table in run_tables(run_factory(accuracy=accuracy), 80):
         lines = shown(to_rich(table)).splitlines()
@@ -273,7 +272,7 @@ NOTHING = {"reliability": [], "disagreements": [], "shared_errors": [], "costs":
 
 
 def test_tables_without_data_are_left_out(run_factory):
-    accuracy = {"single": (0.7, 0.4)}
+    accuracy = {"plain": (0.7, 0.4)}
     results = run_factory(accuracy=accuracy, rounds={}, labels={}, times={}, selected_rounds={}, **NOTHING)
     assert [t.title for t in run_tables(results)] == ["Accuracy in %"]
 
@@ -290,7 +289,7 @@ def test_seed_tables(seeds):
     listed = tables["Differences seed by seed, in points"]
     assert [r.cells[0] for r in listed.rows] == ["0", "1", "2"]
     assert [c.header for c in listed.columns][1:3] == ["E−W ID", "E−W OOD"]
-    first = seeds.comparison("ensemble", "single", "test").differences
+    first = seeds.comparison("ensemble", "plain", "test").differences
     assert [r.cells[1] for r in listed.rows] == [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first]
 
 

@@ -23,19 +23,19 @@ def stated(run_factory, **right):
     return replace(run_factory(), arms=arms, differences=found.differences, pgr=found.pgr)
 
 
-ALL = {"single": 500, "bagging": 520, "ensemble": 560, "student_single": 600, "student_ensemble": 650, "ceiling": 800}
+ALL = {"plain": 500, "bagging": 520, "ensemble": 560, "student_plain": 600, "student_ensemble": 650, "ceiling": 800}
 
 
 def test_clear_gains_are_told_with_their_numbers(run_factory):
     results = stated(run_factory, **ALL)
     text = plain(verdict(results))
-    pair = results.difference("ensemble", "single", "hard_test")
+    pair = results.difference("ensemble", "plain", "hard_test")
     assert (
-        "On OOD the boosted ensemble beats the single expert "
+        "On OOD the boosted ensemble beats the plain fine-tune "
         f"(+6.0 points, interval +{100 * pair.low:.1f} to +{100 * pair.high:.1f}, p < 0.001); on ID it is clearly ahead"
     ) in text
     assert "On OOD the boosted ensemble beats bagging (+4.0 points" in text
-    assert "the student from the boosted ensemble beats the student from the single expert (+5.0 points" in text
+    assert "the student from the boosted ensemble beats the student from the plain fine-tune (+5.0 points" in text
     pgr = results.pgr["student_ensemble"]["hard_test"]
     assert f"0.50 ({pgr.low:.2f} to {pgr.high:.2f}) for the student from the boosted ensemble" in text
     assert text.endswith("a claim about methods needs several seeds.")
@@ -59,7 +59,7 @@ def test_an_unclear_gain_is_not_a_gain(run_factory):
 
 def test_a_clear_loss_is_told(run_factory):
     text = plain(verdict(stated(run_factory, **ALL | {"ensemble": 450})))
-    assert "the boosted ensemble is worse than the single expert (−5.0 points" in text
+    assert "the boosted ensemble is worse than the plain fine-tune (−5.0 points" in text
     assert "on ID it is clearly behind" in text
 
 
@@ -67,7 +67,7 @@ def test_a_clear_loss_is_told(run_factory):
 def test_beats_follows_interval_and_test(run_factory, seed):
     results = run_factory(seed)
     text = verdict(results)
-    for other, name in (("single", "the single expert"), ("bagging", "bagging")):
+    for other, name in (("plain", "the plain fine-tune"), ("bagging", "bagging")):
         pair = results.difference("ensemble", other, "hard_test")
         claimed = f"On OOD the boosted ensemble beats {name} (" in text
         assert claimed == (pair.low > 0 and pair.mcnemar_p < 0.05) == (is_clear(pair, 0.95) and pair.estimate > 0)
@@ -76,15 +76,15 @@ def test_beats_follows_interval_and_test(run_factory, seed):
 def test_undefined_pgr_gives_its_reason(run_factory):
     results = stated(run_factory, **ALL | {"ceiling": 500})
     text = verdict(results)
-    assert "PGR on OOD is undefined: the ceiling is not clearly above the single expert: C − W is +0.0 points" in text
+    assert "PGR on OOD is undefined: the ceiling is not clearly above the weak model: C − W is +0.0 points" in text
     assert "Of the gap" not in text
 
 
 def test_a_student_that_is_not_above_its_teacher(run_factory):
     text = verdict(stated(run_factory, **ALL | {"student_ensemble": 501}))
-    assert "The student from the boosted ensemble is not clearly above the single expert." in text
+    assert "The student from the boosted ensemble is not clearly above the plain fine-tune." in text
     text = verdict(stated(run_factory, **ALL | {"student_ensemble": 400}))
-    assert "The student from the boosted ensemble falls behind the single expert." in text
+    assert "The student from the boosted ensemble falls behind the plain fine-tune." in text
     text = verdict(stated(run_factory, **ALL | {"student_ensemble": 900}))
     assert "The student from the boosted ensemble is above the ceiling." in text
 
@@ -94,24 +94,26 @@ def test_no_ceiling(run_factory):
     assert "Without a ceiling there is no PGR." in verdict(stated(run_factory, **arms))
 
 
-def test_one_round_is_the_single_expert(run_factory):
+def test_one_round_is_the_plain_fine_tune(run_factory):
     results = replace(stated(run_factory, **ALL | {"ensemble": 500}), selected_rounds={"boosting": 1})
-    assert verdict(results).startswith("Validation chose a single round, so the boosted ensemble is the single expert.")
+    assert verdict(results).startswith(
+        "Validation chose a single round, so the boosted ensemble is the plain fine-tune."
+    )
 
 
 def test_a_run_without_comparison(run_factory):
-    assert "no comparison" in verdict(stated(run_factory, single=500))
+    assert "no comparison" in verdict(stated(run_factory, plain=500))
 
 
 def test_seeds_are_judged_after_holm(seeds):
     text = plain(seed_verdict(seeds))
     for a, b, words in (
-        ("ensemble", "single", ("the boosted ensemble", "the single expert")),
+        ("ensemble", "plain", ("the boosted ensemble", "the plain fine-tune")),
         ("ensemble", "bagging", ("the boosted ensemble", "bagging")),
         (
             "student_ensemble",
-            "student_single",
-            ("the student from the boosted ensemble", "the student from the single expert"),
+            "student_plain",
+            ("the student from the boosted ensemble", "the student from the plain fine-tune"),
         ),
     ):
         found = seeds.comparison(a, b, "hard_test")
@@ -128,5 +130,5 @@ def test_seeds_that_do_not_differ_have_no_test(run_factory):
     runs = [replace(stated(run_factory, **ALL), seed=seed) for seed in range(2)]
     text = seed_verdict(aggregate(runs))
     assert "no test, the seeds do not differ" in text
-    assert "beats the single expert" not in text
+    assert "beats the plain fine-tune" not in text
     assert "Two seeds prove little" in text

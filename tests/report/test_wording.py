@@ -77,7 +77,7 @@ def test_counts():
 
 def test_labels_fit_the_columns():
     assert all(len(w.arm_label(arm)) <= 27 for arm in ARMS)
-    shown = [(a, b) for a, b in planned_pairs(ARMS) if a != "ceiling" and not (is_student(a) and b == "single")]
+    shown = [(a, b) for a, b in planned_pairs(ARMS) if a != "ceiling" and not (is_student(a) and b == "plain")]
     assert all(len(w.pair_label(a, b)) <= 34 for a, b in shown)
     assert len({w.arm_label(arm) for arm in ARMS}) == len(ARMS)
     assert w.arm_label("my_own_arm") == "my own arm"
@@ -89,5 +89,5 @@ def test_arms_are_sorted_weak_before_strong():
     assert strong == sorted(strong)
     assert order[0] == "weak_zero_shot"
     assert order[-1] == "ceiling"
-    assert order.index("single") < order.index("expert_2") < order.index("expert_10") < order.index("plain")
+    assert order.index("plain") < order.index("single") < order.index("expert_2") < order.index("expert_10")
     assert order.index("bagging") < order.index("ensemble")
