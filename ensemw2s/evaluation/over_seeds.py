@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -88,6 +88,8 @@ class AggregateResults(Record):
         times: seed → total seconds.
         schema_version: version of this schema.
     """
+
+    earlier: ClassVar[dict[str, Any]] = Results.earlier
 
     name: str
     task: Literal["choice", "generate"]

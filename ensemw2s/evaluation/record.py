@@ -36,6 +36,8 @@ class Record:
     """Base of the result dataclasses."""
 
     __slots__ = ()
+    #: What files of earlier versions mean where they lack a key.
+    earlier: ClassVar[dict[str, Any]] = {}
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def to_json(self) -> dict[str, Any]:

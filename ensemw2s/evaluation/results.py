@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,8 +20,6 @@ from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.reliability import Reliability
 
 SCHEMA_VERSION = 1
-#: What files of earlier versions mean where they lack a key: their W was the first expert, a bootstrap resample.
-_EARLIER = {"weak": "single"}
 T = TypeVar("T", bound=Record)
 
 
@@ -149,6 +147,9 @@ class Results(Record):
         schema_version: version of this schema.
     """
 
+    #: W was the first expert, a bootstrap resample.
+    earlier: ClassVar[dict[str, Any]] = {"weak": "single"}
+
     name: str
     seed: int
     task: Literal["choice", "generate"]
@@ -233,8 +234,7 @@ def read_record(kind: type[T], path: Path) -> T:
             hint="Read it with the version of ensemw2s that wrote it, or repeat the run.",
         )
     try:
-        earlier = {key: value for key, value in _EARLIER.items() if key in kind.__dataclass_fields__}
-        record: T = TypeAdapter(kind).validate_python({**earlier, **content})
+        record: T = TypeAdapter(kind).validate_python({**kind.earlier, **content})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

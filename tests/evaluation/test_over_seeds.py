@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import t as student_t
@@ -120,3 +122,8 @@ def test_all_rounds_are_the_ensemble_where_validation_chose_them_all(runs):
 
 def _seed(run):
     return run.seed
+
+
+def test_seeds_of_versions_with_another_w_are_not_mixed(make_results):
+    with pytest.raises(InputError, match=r"W of PGR is 'plain' in seed 0 and 'single' in seed 1"):
+        aggregate([make_results(0), replace(make_results(1), weak="single")])

@@ -129,6 +129,20 @@ def test_reading_names_the_key(tmp_path, make_results, change, message):
     assert str(path) in caught.value.message
 
 
+def test_w_of_an_earlier_version_is_its_first_expert(tmp_path, make_results):
+    from ensemw2s.evaluation import AggregateResults, aggregate
+
+    path, content = tmp_path / "results.json", make_results(0).to_json()
+    for kind, written in (
+        (Results, content),
+        (AggregateResults, aggregate([make_results(0), make_results(1)]).to_json()),
+    ):
+        path.write_text(json.dumps(written))
+        assert kind.read(path).weak == "plain"
+        path.write_text(json.dumps({key: value for key, value in written.items() if key not in ("weak", "clipped")}))
+        assert kind.read(path).weak == "single"
+
+
 def test_reading_a_missing_or_torn_file(tmp_path):
     with pytest.raises(DataError, match=r"no results\.json"):
         Results.read(tmp_path / "results.json")
