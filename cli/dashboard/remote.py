@@ -2,25 +2,28 @@
 
 One ``ssh`` process stays open and is asked small questions in plain ``sh``: the size of a file, some of its bytes
 (``tail -c +OFFSET | head -c COUNT``). The mirror of a long log is sparse: its end comes first, older parts when the
-history is read.
+history is read. What that machine answers is taken for data: names come from a list here, and everything has a limit.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
+from ensemw2s.cli.dashboard.mirror import Mirror, count_in
 from ensemw2s.cli.dashboard.ssh import Shell, SshError, remote_path
-from ensemw2s.files import write_json
+from ensemw2s.files import dump_json, parse_json
+from ensemw2s.runs.heartbeat import parse_beat
 
 _LOGS = ("events.jsonl", "metrics.jsonl")
-_SMALL = ("results.json", "config.yaml")
+#: Files that are brought whole, up to so many bytes.
+_SMALL = {"results.json": 1 << 24, "config.yaml": 1 << 20}
+BEAT_BYTES = 1 << 12
 TAIL_BYTES = 1 << 20
 MOST_BYTES = 1 << 22
+#: A log that says to be larger is none; milestones are brought whole, up to so many bytes.
+MOST_LOG = 1 << 40
+EVENTS_BYTES = 1 << 28
 SYNC_EVERY = 1.0
 RETRY_AFTER = 5.0
 CLOCK_SLACK = 2.5
@@ -36,10 +39,11 @@ class RemoteSource:
 
     def __init__(self, shell: Shell, run: str) -> None:
         self.label = f"{shell.host}:{run}"
-        self.folder = Path(tempfile.mkdtemp(prefix="ew2s-dashboard-"))
+        self._mirror = Mirror()
+        self.folder = self._mirror.folder
         self._shell = shell
         self._run = run
-        self._known: dict[str, tuple[str, int]] = {}
+        self._known: dict[str, tuple[bytes, int]] = {}
         self._floor: dict[str, int] = {}
         self._clock = OtherClock()
         self._problem = ""
@@ -58,7 +62,7 @@ class RemoteSource:
             self._sync()
             self._problem = ""
             self._next = time.monotonic() + SYNC_EVERY
-        except SshError as error:
+        except (SshError, OSError) as error:
             self._problem = f"{self._shell.host}: {error}"
             self._next = time.monotonic() + RETRY_AFTER
 
@@ -68,56 +72,52 @@ class RemoteSource:
             if name in sizes:
                 self._log(name, *sizes[name])
             else:
-                (self.folder / name).unlink(missing_ok=True)
+                self._mirror.drop("", name)
                 self._known.pop(name, None)
-        for name in _SMALL:
-            if name in sizes and self._known.get(name) != sizes[name]:
-                data = self._bytes(name, 0, sizes[name][1])
-                (self.folder / name).write_bytes(data)
+        for name, most in _SMALL.items():
+            if name in sizes and self._known.get(name) != sizes[name] and sizes[name][1] <= most:
+                self._mirror.put("", name, self._bytes(name, 0, sizes[name][1]))
                 self._known[name] = sizes[name]
         self._heartbeat()
 
-    def _sizes(self) -> dict[str, tuple[str, int]]:
+    def _sizes(self) -> dict[str, tuple[bytes, int]]:
         """Name → (inode, bytes) of the files that are there."""
-        names = " ".join((*_LOGS, *_SMALL))
+        names = (*_LOGS, *_SMALL)
         # in a subshell: the next relative path counts from where the shell began
-        command = f"(cd {remote_path(self._run)} && for f in {names}; do [ -f $f ] && "
+        command = f"(cd {remote_path(self._run)} && for f in {' '.join(names)}; do [ -f $f ] && "
         command += "echo $f $(ls -i -- $f | { read -r i r; echo $i; }) $(wc -c < $f); done)"
-        found: dict[str, tuple[str, int]] = {}
-        for line in self._shell.ask(command).decode("utf-8", "replace").splitlines():
-            parts = line.split()
-            if len(parts) == 3 and parts[2].isdigit():
-                found[parts[0]] = (parts[1], int(parts[2]))
+        found: dict[str, tuple[bytes, int]] = {}
+        for line in self._shell.ask(command).split(b"\n"):
+            parts = line.split(b" ")
+            for name in names:
+                if parts[0] == name.encode() and len(parts) == 3 and (size := count_in(parts[2])) is not None:
+                    found[name] = (parts[1], size)
         return found
 
     def _bytes(self, name: str, start: int, count: int) -> bytes:
         path = f"{remote_path(self._run)}/{name}"
-        data = self._shell.ask(f"tail -c +{start + 1} -- {path} | head -c {count}")
+        data = self._shell.ask(f"tail -c +{start + 1} -- {path} | head -c {count}", limit=count)
         if len(data) != count:
             raise SshError(f"{name} changed while it was read")
         return data
 
-    def _log(self, name: str, inode: str, size: int) -> None:
-        path = self.folder / name
+    def _log(self, name: str, inode: bytes, size: int) -> None:
+        if size > MOST_LOG:
+            raise SshError(f"{name} has {size} bytes")
+        size = min(size, EVENTS_BYTES) if name == "events.jsonl" else size
         old = self._known.get(name)
         have = old[1] if old is not None else 0
         if old is None or old[0] != inode or size < have:
-            path.unlink(missing_ok=True)  # a new file here, so that the reader sees another one, too
+            self._mirror.drop("", name)  # a new file here, so that the reader sees another one, too
             have = max(0, size - TAIL_BYTES) if name == "metrics.jsonl" else 0
             self._floor[name] = have
-            path.touch()
+            self._mirror.add("", name, 0, b"")
         while have < size:
             part = self._bytes(name, have, min(MOST_BYTES, size - have))
-            self._write(path, have, part)
+            self._mirror.add("", name, have, part)
             have += len(part)
             self._known[name] = (inode, have)
         self._known[name] = (inode, have)
-
-    @staticmethod
-    def _write(path: Path, start: int, data: bytes) -> None:
-        with path.open("r+b") as file:
-            file.seek(start)
-            file.write(data)
 
     def floor(self, name: str) -> int:
         """Where the mirrored part of a log begins."""
@@ -130,21 +130,22 @@ class RemoteSource:
             return
         begin = max(0, min(start, floor - MOST_BYTES // 4))
         try:
-            self._write(self.folder / name, begin, self._bytes(name, begin, floor - begin))
+            self._mirror.add("", name, begin, self._bytes(name, begin, floor - begin))
             self._floor[name] = begin
         except (SshError, OSError) as error:
             self._problem = f"{self._shell.host}: {error}"
 
     def _heartbeat(self) -> None:
-        text = self._shell.ask(f"date +%s; cat -- {remote_path(self._run)}/heartbeat 2>/dev/null")
-        now, _, beat = text.decode("utf-8", "replace").partition("\n")
+        path = f"{remote_path(self._run)}/heartbeat"
+        text = self._shell.ask(f"date +%s; [ -f {path} ] && head -c {BEAT_BYTES} -- {path}; true")
+        now, _, beat = text.partition(b"\n")
         value = moved_beat(beat, now, self._shell.host, self._clock)
         if value is not None:
-            write_json(self.folder / "heartbeat", value)
+            self._mirror.put("", "heartbeat", dump_json(value).encode("utf-8", "replace"))
 
     def close(self) -> None:
         """Remove the mirror."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._mirror.close()
 
 
 class OtherClock:
@@ -153,22 +154,25 @@ class OtherClock:
     def __init__(self) -> None:
         self.behind: float | None = None
 
-    def tell(self, now: str) -> float:
+    def tell(self, now: bytes) -> float:
         """Seconds to add to its times.
 
         Args:
-            now: unix seconds there, as it says.
+            now: unix seconds there, as ``date`` says.
 
         Raises:
             ValueError: it says something else.
         """
-        behind = time.time() - float(now)
+        seconds = count_in(now)
+        if seconds is None:
+            raise ValueError("no unix seconds")
+        behind = time.time() - seconds
         if self.behind is None or abs(behind - self.behind) > CLOCK_SLACK:
             self.behind = behind
         return self.behind
 
 
-def moved_beat(beat: str, now: str, host: str, clock: OtherClock) -> dict[str, Any] | None:
+def moved_beat(beat: bytes, now: bytes, host: str, clock: OtherClock) -> dict[str, Any] | None:
     """A heartbeat of another machine, moved to this one's clock, under a host name that is not this machine's.
 
     Args:
@@ -178,9 +182,8 @@ def moved_beat(beat: str, now: str, host: str, clock: OtherClock) -> dict[str, A
         clock: what is known of its clock.
     """
     try:
-        value: dict[str, Any] = json.loads(beat)
-        value["time"] = min(time.time(), float(value["time"]) + clock.tell(now))
-        value["host"] = f"{host}:{value['host']}"
-    except (ValueError, KeyError, TypeError):
+        found = parse_beat(parse_json(beat))
+        when = min(time.time(), max(0.0, found.time + clock.tell(now)))
+    except ValueError:
         return None
-    return value
+    return {"pid": found.pid, "host": f"{host}:{found.host}"[:255], "time": when, "state": found.state}

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import posixpath
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.cli.dashboard.remote import RETRY_AFTER, OtherClock, RemoteSource, moved_beat
+from ensemw2s.cli.dashboard.mirror import Mirror, count_in, is_part, is_run_name
+from ensemw2s.cli.dashboard.remote import (
+    BEAT_BYTES,
+    EVENTS_BYTES,
+    MOST_BYTES,
+    RETRY_AFTER,
+    OtherClock,
+    RemoteSource,
+    moved_beat,
+)
 from ensemw2s.cli.dashboard.source import Source
 from ensemw2s.cli.dashboard.ssh import Shell, SshError, remote_path
 from ensemw2s.cli.dashboard.target import Remote, RunIndex
 from ensemw2s.errors import InputError
-from ensemw2s.files import write_json, write_text
+from ensemw2s.files import dump_json
 from ensemw2s.runs import RunInfo
 from ensemw2s.runs.listing import CELLS, SweepInfo
 
@@ -25,13 +32,17 @@ MOST_RUNS = 200
 #: A run whose beat is older is not at work.
 ALIVE_WITHIN = 15.0
 
+_SCAN_BYTES = 1 << 22
+_SWEEP_BYTES = 1 << 22
+
 _SCAN = """
 date +%s
 e=events.jsonl
-ls -td */$e */*/$e cells/*/*/$e */cells/*/*/$e 2>/dev/null | head -n {most} | while IFS= read -r e; do
-d=${{e%/events.jsonl}}; echo "$d"; wc -c < "$e"
-[ -f "$d/results.json" ] && echo results || echo -
-[ -f "$d/heartbeat" ] && tr -d '\\n' < "$d/heartbeat"; echo
+ls -td ./*/$e ./*/*/$e ./cells/*/*/$e ./*/cells/*/*/$e 2>/dev/null | head -n {most} | while IFS= read -r e; do
+[ -f "$e" ] || continue
+d=${{e%/events.jsonl}}; printf 'run %s\\n' "${{d#./}}"; printf 'size %s\\n' "$(wc -c < "$e")"
+[ -f "$d/results.json" ] && echo results
+[ -f "$d/heartbeat" ] && {{ printf 'beat '; head -c {beat} "$d/heartbeat" | tr -d '\\n'; echo; }}
 done
 """
 
@@ -61,7 +72,8 @@ class RemoteTarget:
         self.remote = remote
         self.follow_latest = True
         self.chosen: Path | None = None
-        self.root = Path(tempfile.mkdtemp(prefix="ew2s-dashboard-"))
+        self._mirror = Mirror()
+        self.root = self._mirror.folder
         self._shell = Shell(remote.host)
         self._base = ""
         self._single: str | None = None
@@ -123,9 +135,9 @@ class RemoteTarget:
         """The runs there, the most recently active first."""
         self._scan()
         try:
-            self._mirror()
-            self._mirror_sweeps()
-        except SshError as error:
+            self._copy_runs()
+            self._copy_sweeps()
+        except (SshError, OSError) as error:
             self._problem = f"{self.remote.host}: {error}"
         return self._index.refresh(self.root, posixpath.basename(self._base.rstrip("/")))
 
@@ -157,63 +169,86 @@ class RemoteTarget:
             f"(if cd {path} 2>/dev/null; then "
             "if [ -e events.jsonl ] || [ -e config.yaml ]; then pwd; else echo folder; fi; else echo missing; fi)"
         )
-        said = answer.decode("utf-8", "replace").strip()
+        said = answer.decode("utf-8", "surrogateescape").removesuffix("\n")
         if said == "missing":
             raise SshError(f"there is no folder {self.remote.path}")
         if said == "folder":
             self._base, self._single = self.remote.path, None
         elif self._single is None:
-            self._base, self._single = posixpath.split(self.remote.path.rstrip("/"))
-            if self._single in ("", ".", "..", "~"):
-                self._base, self._single = posixpath.split(said)
-            self._base = self._base or "."
+            base, name = posixpath.split(self.remote.path.rstrip("/"))
+            if name in ("", ".", "..", "~"):
+                base, name = posixpath.split(said)
+            if not is_part(name):
+                raise SshError("the run there has a name that cannot be shown")
+            self._base, self._single = base or ("/" if self.remote.path.startswith("/") else "."), name
 
     def _runs(self) -> list[_Found]:
-        script = f"(cd {remote_path(self._base)} && {{ {_SCAN.format(most=MOST_RUNS)} }})"
-        now, *lines = self._shell.ask(script).decode("utf-8", "replace").splitlines()
-        found = []
-        for name, size, results, beat in zip(*(lines[k::4] for k in range(4)), strict=False):
-            if size.strip().isdigit() and ".." not in name.split("/"):
-                moved = moved_beat(beat, now, self.remote.host, self._clock)
-                found.append(_Found(name, int(size), results == "results", moved))
-        return found
+        scan = _SCAN.format(most=MOST_RUNS, beat=BEAT_BYTES)
+        answer = self._shell.ask(f"(cd {remote_path(self._base)} && {{ {scan} }})", limit=_SCAN_BYTES)
+        now, *lines = answer.split(b"\n")
+        found: dict[str, _Found] = {}
+        run: _Found | None = None
+        for line in lines:
+            what, _, value = line.partition(b" ")
+            if what == b"run":
+                name = value.decode("utf-8", "surrogateescape")
+                run = _Found(name, 0, False, None) if is_run_name(name) and len(found) < MOST_RUNS else None
+            elif run is None:
+                continue
+            elif what == b"size" and (size := count_in(value)) is not None:
+                run.size = size
+                found[run.name] = run
+            elif line == b"results":
+                run.results = True
+            elif what == b"beat":
+                run.beat = moved_beat(value, now, self.remote.host, self._clock)
+        return list(found.values())
 
-    def _mirror(self) -> None:
+    def _copy_runs(self) -> None:
         """Bring what is new of every run's events, and what tells its state."""
-        for run in self._found:
-            folder = self.root / run.name
-            folder.mkdir(parents=True, exist_ok=True)
-            have = self._sizes.get(run.name, 0)
-            if run.size != have:
-                have = 0 if run.size < have else have
-                path = f"{remote_path(posixpath.join(self._base, run.name))}/events.jsonl"
-                data = self._shell.ask(f"tail -c +{have + 1} -- {path} | head -c {run.size - have}")
-                with (folder / "events.jsonl").open("ab" if have else "wb") as file:
-                    file.write(data)
-                self._sizes[run.name] = have + len(data)
-            if run.beat is not None:
-                write_json(folder / "heartbeat", run.beat)
-            if run.results:
-                write_json(folder / "results.json", {})
-            else:
-                (folder / "results.json").unlink(missing_ok=True)
         wanted = {run.name for run in self._found}
         for name in [name for name in self._sizes if name not in wanted]:
             del self._sizes[name]
-            shutil.rmtree(self.root / name, ignore_errors=True)
+            self._mirror.forget(name)
+        for run in self._found:
+            self._sizes.setdefault(run.name, 0)
+            self._copy_events(run)
+            if run.beat is not None:
+                self._mirror.put(run.name, "heartbeat", dump_json(run.beat).encode("utf-8", "replace"))
+            if run.results:
+                self._mirror.put(run.name, "results.json", b"{}")
+            else:
+                self._mirror.drop(run.name, "results.json")
 
-    def _mirror_sweeps(self) -> None:
+    def _copy_events(self, run: _Found) -> None:
+        have, name = self._sizes[run.name], "events.jsonl"
+        if run.size < have:
+            self._mirror.drop(run.name, name)
+            have = 0
+        path = f"{remote_path(posixpath.join(self._base, run.name))}/{name}"
+        end = min(run.size, EVENTS_BYTES)
+        while have < end:
+            count = min(MOST_BYTES, end - have)
+            data = self._shell.ask(f"tail -c +{have + 1} -- {path} | head -c {count}", limit=count)
+            if not data:
+                raise SshError(f"{run.name}/{name} changed while it was read")
+            self._mirror.add(run.name, name, have, data)
+            have += len(data)
+            self._sizes[run.name] = have
+        self._sizes[run.name] = have
+
+    def _copy_sweeps(self) -> None:
         """What sweeps tell of the runs that have not begun."""
         sweeps = {"/".join(parts[:-3]) for run in self._found if (parts := run.name.split("/"))[-3:-2] == [CELLS]}
         for sweep in sorted(sweeps):
             path = remote_path(posixpath.join(self._base, sweep, "sweep.json"))
-            stamp = self._shell.ask(f"cksum < {path} 2>/dev/null; true")
+            data = f"[ -f {path} ] && head -c {_SWEEP_BYTES} -- {path}"
+            stamp = self._shell.ask(f"{data} | cksum; true")
             if stamp != self._stamps.get(sweep):
-                data = self._shell.ask(f"cat -- {path} 2>/dev/null; true")
-                write_text(self.root / sweep / "sweep.json", data.decode("utf-8", "replace"))
+                self._mirror.put(sweep, "sweep.json", self._shell.ask(f"{data}; true", limit=_SWEEP_BYTES))
                 self._stamps[sweep] = stamp
 
     def close(self) -> None:
         """End the connection and remove the mirror."""
         self._shell.close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._mirror.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemw2s.cli.dashboard.follow import run_files
 from ensemw2s.cli.dashboard.source import LocalSource, Source
+from ensemw2s.errors import InputError
 from ensemw2s.runs import RunInfo, describe_run, read_heartbeat
 from ensemw2s.runs.listing import (
     PlannedRun,
@@ -20,8 +22,12 @@ from ensemw2s.runs.listing import (
     run_folders,
     sweep_of,
 )
+from ensemw2s.text import printable
 
-_REMOTE = re.compile(r"^(?P<host>[^\s/:@]+@[^\s/:]+|[^\s/:@\\]{2,}):(?P<path>.*)$")
+_REMOTE = re.compile(r"(?P<host>[^\s/:@]+@[^\s/:]+|[^\s/:@\\]{2,}):(?P<path>.*)", re.DOTALL)
+# what ssh takes for a user and a host, and what no configuration of its that uses them can misread
+_HOST = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.+-]*@)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,23 @@ class Remote:
 
 
 def parse_remote(text: str) -> Remote | None:
-    """``user@host:path`` or ``host:path``; None for what is a path here."""
-    match = _REMOTE.match(text)
-    if match is None or Path(text).exists():
+    """``user@host:path`` or ``host:path``; None for what is a path here.
+
+    Raises:
+        InputError: it has that form, but no host and path that can be handed to ``ssh``.
+    """
+    match = _REMOTE.fullmatch(text)
+    if match is None or os.path.lexists(text):
         return None
-    return Remote(match["host"], match["path"] or ".")
+    host, path = match["host"], match["path"] or "."
+    if not _HOST.fullmatch(host) or len(host) > 255:
+        raise InputError(
+            f"{host!r} is no host for ssh: expected letters, digits and . _ -, with user@ in front if need be.",
+            hint=f"Is it a folder of this machine? Then write ./{text}",
+        )
+    if printable(path) != path or len(path) > _LONGEST_PATH:
+        raise InputError(f"The path behind {host}: has control characters, or more than {_LONGEST_PATH} characters.")
+    return Remote(host, path)
 
 
 def _alive(folder: Path) -> bool:
