@@ -33,7 +33,7 @@ from ensemw2s.cli.commands import (
 from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
-from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError, InputError
+from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError, InputError, Interrupted
 
 _HELP = help_text(
     "Boost weak language models, and teach a strong one with their ensemble.",
@@ -74,6 +74,9 @@ dashboard.register(app)
 
 #: Options of the application that may also stand behind the command's name.
 _GLOBAL = {"--debug": "--debug", "--quiet": "--quiet", "-q": "--quiet", "--no-color": "--no-color"}
+
+#: Commands that keep what is finished; all others begin anew.
+_CONTINUING = ("run", "train-experts", "label", "train-student", "sweep", "data rate")
 
 # The base of all usage errors of the argument parser that Typer uses, wherever it keeps it.
 _PARSER_ERROR: type[Any] = typer.BadParameter.__mro__[typer.BadParameter.__mro__.index(Exception) - 1]
@@ -130,8 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal.debug = "--debug" in words
     try:
         code = app(words, prog_name="ew2s", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = EXIT_INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as error:
+        told = error if isinstance(error, Interrupted) else error.__cause__
+        terminal.warn(str(told) if isinstance(told, Interrupted) else _interrupted(words))
+        return EXIT_INTERRUPTED
     except Ew2sError as error:
         terminal.error(error)
         _trace()
@@ -145,8 +150,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return EXIT_USAGE
         return _unexpected(error)
     if code == EXIT_INTERRUPTED:
-        terminal.warn("interrupted; the same command continues.")
+        terminal.warn(_interrupted(words))
     return code if isinstance(code, int) else EXIT_OK
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    command = " ".join([word for word in words if not word.startswith("-")][:2]) + " "
+    goes_on = any(command.startswith(f"{name} ") for name in _CONTINUING)
+    return "interrupted; the same command continues." if goes_on else "interrupted; the same command begins anew."
 
 
 def _trace() -> None:

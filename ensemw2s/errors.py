@@ -76,3 +76,7 @@ class RunFailedError(Ew2sError):
     """A run failed midway: finished stages are kept and the same command continues."""
 
     title = "The run failed"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or a request to stop, with words about what is kept and how to go on."""

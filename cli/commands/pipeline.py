@@ -335,6 +335,11 @@ def label(
             "Labelling a file needs --ensemble, --input and --output.",
             hint="For example: ew2s label --ensemble runs/… --input questions.jsonl --output labels.jsonl",
         )
+    if "-" in source:
+        raise InputError(
+            "--input: ew2s label reads files, not standard input, which it could not read again to continue.",
+            hint="Write the questions into a file first, or use ew2s score with - as FILE.",
+        )
     how = {"compute": o.compute_options(device, threads, backend), "seed": seed or 0, "trust_remote_code": trust}
     _label_file(ensemble, o.source_options(source, kind, column), output, how, as_json)
 
@@ -388,6 +393,8 @@ def register(app: typer.Typer) -> None:
                 "ew2s label -e runs/… -i questions.jsonl --output labels.jsonl",
                 "ew2s label -e runs/… -i q.csv --column prompt=question --output labels.jsonl",
             ],
+            "Labels of a file are kept in OUTPUT.parts/ as they come, and become the output when all are there. "
+            "Interrupted in whatever way, the same command continues and gives the same file.",
         ),
     )(label)
     app.command(

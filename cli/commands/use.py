@@ -18,11 +18,18 @@ if TYPE_CHECKING:
     from ensemw2s.config.method import DecodingConfig
     from ensemw2s.data import Example, Problem
     from ensemw2s.data.files import Row
+    from ensemw2s.ensemble import Ensemble
+    from ensemw2s.sink import EventSink
 
-#: Questions scored at a time, so that answers appear while a long file is read.
+#: Questions answered at a time, so that answers appear while a long file is read.
 _CHUNK = 256
 
 EnsembleDir = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, or folder with an ensemble.json.")]
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="JSON Lines file instead of stdout; the same command continues it."),
+]
 
 
 def _open_text(path: str) -> str:
@@ -120,6 +127,7 @@ def score(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="JSON Lines file with questions; - is standard input.")
     ] = "-",
+    output: Output = None,
     device: o.Device = None,
     threads: o.Threads = None,
     backend: o.Backend = None,
@@ -127,26 +135,48 @@ def score(
 ) -> None:
     """Questions through a trained ensemble."""
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.pipeline import load_ensemble
+    from ensemw2s.pipeline import files, load_ensemble
 
+    _check_output(output, file, files.SCORE_COLUMNS)
     ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
     questions = read_questions(file)
-    right = known = 0
     with progress_sink(terminal) as sink:
-        for start in range(0, len(questions), _CHUNK):
-            if terminal.unread:
-                break
-            part = questions[start : start + _CHUNK]
-            for question, row in zip(part, ensemble.score(part, sink), strict=True):
-                terminal.json_line({**row, "choices": question.choices})
-                known += "correct" in row
-                right += bool(row.get("correct"))
+        if output is None:
+            found = _print_scores(ensemble, questions, sink)
+        else:
+            found = files.score_to_file(ensemble, questions, _called(file), output, sink)
+    known = f"; {found['correct']} of {found['known']} with an answer right" if found["known"] else ""
+    terminal.say(f"{len(questions)} questions{known}.")
     where = shell_path(run)
-    if known:
-        terminal.say(f"{len(questions)} questions; {right} of {known} with an answer right.")
-    else:
-        terminal.say(f"{len(questions)} questions.")
     terminal.next(f"ew2s label -e {where} -i {shell_path(file) if file != '-' else 'FILE'} --output labels.jsonl")
+
+
+def _print_scores(ensemble: Ensemble, questions: list[Example], sink: EventSink) -> dict[str, int]:
+    """The answers on stdout, as they come."""
+    found = {"known": 0, "correct": 0}
+    for start in range(0, len(questions), _CHUNK):
+        if terminal.unread:
+            break
+        part = questions[start : start + _CHUNK]
+        for question, row in zip(part, ensemble.score(part, sink), strict=True):
+            terminal.json_line({**row, "choices": question.choices})
+            found["known"] += "correct" in row
+            found["correct"] += bool(row.get("correct"))
+    return found
+
+
+def _check_output(output: Path | None, source: str, columns: frozenset[str]) -> None:
+    """Find out before the work whether ``--output`` can be written."""
+    from ensemw2s.pipeline.rows import check_rows_output
+
+    if output is None:
+        return
+    check_rows_output(output, columns, [] if source == "-" else [Path(source)])
+    if source == "-":
+        terminal.say(
+            "Standard input cannot be read again: an interrupted command goes on only if it gets the same text once "
+            "more. From a file it always does."
+        )
 
 
 def generate(
@@ -174,6 +204,7 @@ def generate(
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Longest answer.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes sampled answers.")] = 0,
+    output: Output = None,
     device: o.Device = None,
     threads: o.Threads = None,
     backend: o.Backend = None,
@@ -182,13 +213,17 @@ def generate(
 ) -> None:
     """Answers in words."""
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.pipeline import load_ensemble
+    from ensemw2s.data import Example
+    from ensemw2s.pipeline import files, load_ensemble
 
     for prompt in prompts or ():
         if Path(prompt).suffix in (".jsonl", ".txt") and not any(map(str.isspace, prompt)):
             raise InputError(
                 f"{prompt} looks like a file, but arguments are prompts.", hint=f"Prompts from a file: --input {prompt}"
             )
+    if output is not None and prompts:
+        raise InputError("--output takes the answers to --input.", hint="Leave the prompts or --output out.")
+    _check_output(output, source, files.GENERATE_COLUMNS)
     questions = list(prompts or ()) or read_prompts(source)
     ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "experts": experts}
@@ -197,13 +232,29 @@ def generate(
     changes = {**sampling, "max_new_tokens": max_new_tokens}
     decoding = _decoding(ensemble.decoding, sample, {k: v for k, v in changes.items() if v is not None})
     with progress_sink(terminal) as sink:
-        rows = ensemble.generate(questions, decoding, seed=seed, sink=sink)
-    for row in rows:
-        if as_json:
-            terminal.json_line(row)
+        if output is None:
+            _print_answers(ensemble, questions, decoding, seed, sink, as_json)
         else:
-            terminal.data(row["text"])
+            asked = [Example(id=str(i), prompt=text, answer=None) for i, text in enumerate(questions)]
+            n = files.generate_to_file(ensemble, asked, _called(source), output, decoding, seed=seed, sink=sink)
+            terminal.say(f"{n} answers in {output}")
     terminal.next(f"ew2s generate {shell_path(run)} --sample --temperature 0.7 --json …")
+
+
+def _print_answers(
+    ensemble: Ensemble, prompts: list[str], decoding: DecodingConfig, seed: int, sink: EventSink, as_json: bool
+) -> None:
+    """The answers on stdout, as they come."""
+    with ensemble.kept_in_memory():
+        for first in range(0, len(prompts), _CHUNK):
+            if terminal.unread:
+                break
+            part = prompts[first : first + _CHUNK]
+            for row in ensemble.generate(part, decoding, seed=seed, first=first, sink=sink):
+                if as_json:
+                    terminal.json_line(row)
+                else:
+                    terminal.data(row["text"])
 
 
 def _decoding(own: DecodingConfig, sample: bool, changes: dict[str, Any]) -> DecodingConfig:
@@ -305,7 +356,11 @@ def register(app: typer.Typer) -> None:
         "score",
         help=help_text(
             "Put questions with choices through a trained ensemble.",
-            ["ew2s score runs/… questions.jsonl", f"echo {line} | ew2s score runs/…"],
+            [
+                "ew2s score runs/… questions.jsonl",
+                "ew2s score runs/… questions.jsonl --output scores.jsonl",
+                f"echo {line} | ew2s score runs/…",
+            ],
             "Each question is a JSON object on a line. Each answer is one, too, with the score of every choice (a "
             "log-probability), the label, its confidence, the margin to the runner-up, and the experts' agreement.",
         ),
@@ -317,6 +372,7 @@ def register(app: typer.Typer) -> None:
             [
                 'ew2s generate runs/… "2 1 3 sorted is"',
                 "ew2s generate runs/… --input prompts.txt --json",
+                "ew2s generate runs/… -i prompts.txt --output answers.jsonl",
                 "ew2s generate runs/… -i prompts.txt --sample --temperature 0.7 --seed 1",
             ],
         ),

@@ -231,6 +231,17 @@ def read_annotations(path: str, name: str, report: Report) -> Annotations:
     return found
 
 
+def iter_source(cfg: SourceConfig, seed: int, *, answers: bool = True) -> Iterator[Example]:
+    """The examples of :func:`load_source` one by one, as far as how they are read does not depend on all of them.
+
+    Raises:
+        DataError: as in :func:`load_source`, when the row is reached; nothing is said of a source without examples.
+    """
+    if cfg.limit is not None:
+        return iter(load_source(cfg, seed, answers=answers))
+    return Walk(cfg, seed, raise_first, answers).examples()
+
+
 def load_source(cfg: SourceConfig, seed: int, *, answers: bool = True) -> list[Example]:
     """All examples of a source, in the order of its files, with unique ids.
 

@@ -12,13 +12,38 @@ from ensemw2s.ensemble.by_option import choices_by_option
 from ensemw2s.ensemble.choices import EnsembleChoices, final_choices
 from ensemw2s.ensemble.compatibility import cut_vocabulary, told_about
 from ensemw2s.ensemble.options import Ints
+from ensemw2s.errors import DataError
 from ensemw2s.sink import EventSink
 
 if TYPE_CHECKING:
-    from ensemw2s.config.training import ModelConfig
     from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.ensemble.ensemble import Ensemble
     from ensemw2s.models.scores import ScoreTable
+
+
+def check_choices(ensemble: Ensemble, examples: Sequence[Example]) -> None:
+    """Whether there are options to choose from.
+
+    Raises:
+        DataError: a question has fewer than two, or the ensemble writes its answers.
+    """
+    for example in examples:
+        if example.choices is None or len(example.choices) < 2:
+            raise DataError(
+                f"Question {example.id!r} has fewer than two choices, which scoring needs.",
+                hint="Use `ew2s generate` for questions without choices.",
+            )
+    if examples and ensemble.task != "choice":
+        raise DataError(
+            "This ensemble was trained with task: generate; it has no options to score.", hint="Use `ew2s generate`."
+        )
+
+
+def readers(ensemble: Ensemble, task: str) -> list[int]:
+    """The experts that each read questions in tokens of their own: the first stands for all that share them."""
+    if ensemble.compatibility().how(task) == "tokens":
+        return [0]
+    return [k for k, alpha in enumerate(ensemble.alphas) if alpha > 0.0]
 
 
 def choose_options(ensemble: Ensemble, examples: Sequence[Example], sink: EventSink) -> tuple[EnsembleChoices, Ints]:
@@ -40,43 +65,33 @@ def choose_options(ensemble: Ensemble, examples: Sequence[Example], sink: EventS
 
 
 def _by_option(ensemble: Ensemble, examples: Sequence[Example], sink: EventSink) -> tuple[EnsembleChoices, Ints]:
-    active = [k for k, alpha in enumerate(ensemble.alphas) if alpha > 0.0]
+    active = readers(ensemble, "choice")
     encoded = []
     for k in active:
         with told_about(str(ensemble.experts[k])):
             encoded.append(ensemble.encode_for(k, examples))
-    tables = [
-        _scores(ensemble, ensemble.model_config(k), enc, None, sink, f"expert {k + 1}")
-        for k, enc in zip(active, encoded, strict=True)
-    ]
+    tables = [_scores(ensemble, k, enc, None, sink) for k, enc in zip(active, encoded, strict=True)]
     alphas = [ensemble.alphas[k] for k in active]
     return choices_by_option(tables, encoded, alphas, ensemble.effective_config), encoded[0].example_offsets
 
 
 def _by_tokens(ensemble: Ensemble, enc: EncodedSplit, size: int | None, sink: EventSink) -> EnsembleChoices:
     from ensemw2s.models.joint import score_joint, sequence_rows
-    from ensemw2s.models.load import opened_models
 
-    configs = [ensemble.model_config(k) for k in range(len(ensemble.experts))]
-    tables = [_scores(ensemble, config, enc, size, sink, f"expert {k}") for k, config in enumerate(configs, start=1)]
+    tables = [_scores(ensemble, k, enc, size, sink) for k in range(len(ensemble.experts))]
     product = None
-    if ensemble.config.rule == "product" and len(configs) > 1:
+    if ensemble.config.rule == "product" and len(tables) > 1:
         rows = sequence_rows(enc, np.arange(enc.seq_example.size))
-        with opened_models(configs, ensemble.compute) as models:
-            for model in models:
-                cut_vocabulary(model, size)
+        with ensemble.kept_in_memory():
+            models = [cut_vocabulary(model, size) for model in ensemble.load_experts()]
             found = score_joint(models, ensemble.alphas, enc, rows, rule="product", compute=ensemble.compute)
         product = found.target_logprob
     return final_choices(tables, ensemble.alphas, enc, ensemble.config, product)
 
 
-def _scores(
-    ensemble: Ensemble, config: ModelConfig, enc: EncodedSplit, size: int | None, sink: EventSink, tag: str
-) -> ScoreTable:
-    """One expert's scores; it is in memory for as long as that takes."""
-    from ensemw2s.models.scoring import opened, score_split
+def _scores(ensemble: Ensemble, k: int, enc: EncodedSplit, size: int | None, sink: EventSink) -> ScoreTable:
+    """One expert's scores; it is in memory for as long as that takes, unless the ensemble keeps it."""
+    from ensemw2s.models.scoring import score_split
 
-    if size is None:
-        return score_split(config, enc, compute=ensemble.compute, top_k=1, sink=sink, tag=tag)
-    loaded = cut_vocabulary(opened(config, ensemble.compute), size)
-    return score_split(loaded, enc, compute=ensemble.compute, top_k=1, sink=sink, tag=tag)
+    loaded = cut_vocabulary(ensemble.expert(k), size)
+    return score_split(loaded, enc, compute=ensemble.compute, top_k=1, sink=sink, tag=f"expert {k + 1}")

@@ -99,7 +99,7 @@ def check_compatibility(experts: Sequence[ModelConfig], template: TemplateConfig
         raise ValueError("an ensemble needs at least one expert")
     names = tuple(cfg.path for cfg in experts)
     sizes = tuple(int(configuration(cfg).get_text_config().vocab_size) for cfg in experts) if len(experts) > 1 else (0,)
-    distinct = {_key(cfg): cfg for cfg in reversed(experts)} if len(experts) > 1 else {"": experts[0]}
+    distinct = {tokenizer_identity(cfg): cfg for cfg in reversed(experts)} if len(experts) > 1 else {"": experts[0]}
     if len(distinct) == 1:
         return Compatibility(names, sizes, same_tokens=True, same_end=True, shared=1.0)
     found = [_Tokenizer.read(cfg) for cfg in reversed(distinct.values())]
@@ -237,14 +237,14 @@ def _parts(tokenizer: Any) -> dict[str, bytes]:
     return {name: b"" if part is None else bytes(part.__getstate__()) for name, part in parts.items()}
 
 
-def _key(cfg: ModelConfig) -> str:
-    """Equal for experts whose tokenizers come from the same files, or files of the same content."""
+def tokenizer_identity(cfg: ModelConfig) -> str:
+    """Equal for models whose tokenizers come from the same files, or files of the same content."""
     from ensemw2s.models.gguf import opened_source
     from ensemw2s.models.source import base_of
 
     source = opened_source(cfg.path)
     if not source.has_tokenizer and source.is_adapter:
-        return _key(base_of(cfg, source))
+        return tokenizer_identity(base_of(cfg, source))
     folder = source.folder if source.has_tokenizer else source.ensemble
     if folder is None:
         return f"{source.name}@{cfg.revision}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,6 @@ from ensemw2s.ensemble.compatibility import (
 from ensemw2s.ensemble.file import EnsembleFile, ExpertEntry, read_ensemble_file, write_ensemble_json
 from ensemw2s.ensemble.folder import FILE_NAME, SavedEnsemble
 from ensemw2s.ensemble.options import normalise
-from ensemw2s.errors import DataError
 from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
@@ -64,8 +64,11 @@ class Ensemble:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     folder: Path | None = field(default=None, compare=False)
     expert_loading: list[dict[str, Any]] = field(default_factory=list)
+    undated: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether the template is a chat that came without a date."""
     _known: dict[str, Compatibility] = field(default_factory=dict, init=False, repr=False, compare=False)
     _told: bool = field(default=False, init=False, repr=False, compare=False)
+    _kept: list[LoadedModel] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.experts) != len(self.alphas):
@@ -76,6 +79,7 @@ class Ensemble:
         if self.template.chat and self.template.date is None:
             from ensemw2s.data.chat import now
 
+            self.undated = True
             self.template = self.template.model_copy(update={"date": now()})
 
     @classmethod
@@ -273,8 +277,62 @@ class Ensemble:
         from ensemw2s.models.adapters import load_models
         from ensemw2s.models.device import resolve_device
 
+        if self._kept is not None:
+            return self._kept
         device = resolve_device(self.compute)
         return load_models([self.model_config(k) for k in range(len(self.experts))], device)
+
+    def expert(self, index: int) -> LoadedModel:
+        """One expert in memory; see :meth:`kept_in_memory`."""
+        from ensemw2s.models.device import resolve_device
+        from ensemw2s.models.load import load_model
+
+        if self._kept is not None:
+            return self._kept[index]
+        return load_model(self.model_config(index), resolve_device(self.compute))
+
+    @contextlib.contextmanager
+    def kept_in_memory(self, room: int = 0) -> Iterator[None]:
+        """Calls within the block do not read the experts' weights anew.
+
+        Work that needs all experts together (decoding, ``rule: product``) keeps them; other work does so where they
+        take at most half of ``room`` bytes, and otherwise reads one after the other at each call.
+        """
+        import gc
+
+        from ensemw2s.models.device import free_memory, resolve_device
+        from ensemw2s.models.info import weight_bytes
+
+        configs = [self.model_config(k) for k in range(len(self.experts))]
+        together = self.task == "generate" or self.config.rule == "product"
+        if self._kept is not None or not (together or 2 * sum(map(weight_bytes, configs)) <= room):
+            yield
+            return
+        self._kept = self.load_experts()
+        try:
+            yield
+        finally:
+            self._kept = None
+            gc.collect()
+            free_memory(resolve_device(self.compute))
+
+    def identity(self) -> dict[str, Any]:
+        """What answers depend on besides the questions and the decoding, as JSON: the experts' content and settings.
+
+        Raises:
+            ModelError: an expert's files are missing.
+        """
+        from ensemw2s.ensemble.compatibility import tokenizer_identity
+        from ensemw2s.models.fingerprint import model_fingerprint
+
+        configs = [self.model_config(k) for k in range(len(self.experts))]
+        return {
+            "experts": [[model_fingerprint(config), tokenizer_identity(config)] for config in configs],
+            "alphas": self.alphas,
+            "task": self.task,
+            "config": self.effective_config.model_dump(mode="json", include={"rule", "length_norm"}),
+            "template": self.template.model_dump(mode="json", exclude={"date"} if self.undated else None),
+        }
 
     def encode(self, examples: Sequence[Example]) -> EncodedSplit:
         """Tokenise examples as the ensemble was trained on them.
@@ -291,7 +349,7 @@ class Ensemble:
         from ensemw2s.models.info import configured_context_length
         from ensemw2s.models.load import load_tokenizer
 
-        tokenizer = load_tokenizer(self.model_config(index))
+        tokenizer = load_tokenizer(self.model_config(index)) if self._kept is None else self._kept[index].tokenizer
         limit = configured_context_length(self.model_config(index))
         return encode_split(list(examples), tokenizer, self.template, self.task, limit)
 
@@ -309,22 +367,12 @@ class Ensemble:
         Raises:
             DataError: an example has fewer than two choices.
         """
+        from ensemw2s.ensemble.choosing import check_choices, choose_options
+
         sink = sink or NullSink()
-        for example in examples:
-            if example.choices is None or len(example.choices) < 2:
-                raise DataError(
-                    f"Question {example.id!r} has fewer than two choices, which scoring needs.",
-                    hint="Use `ew2s generate` for questions without choices.",
-                )
+        check_choices(self, examples)
         if not examples:
             return []
-        from ensemw2s.ensemble.choosing import choose_options
-
-        if self.task != "choice":
-            raise DataError(
-                "This ensemble was trained with task: generate; it has no options to score.",
-                hint="Use `ew2s generate`.",
-            )
         self.tell("choice", sink)
         found, starts = choose_options(self, examples, sink)
         out = []
@@ -350,6 +398,7 @@ class Ensemble:
         decoding: DecodingConfig | None = None,
         *,
         seed: int = 0,
+        first: int = 0,
         agreement_of_experts: bool = False,
         sink: EventSink | None = None,
     ) -> list[dict[str, Any]]:
@@ -359,6 +408,7 @@ class Ensemble:
             prompts: questions as text, before the prompt template.
             decoding: greedy or sampling; the ensemble's own by default.
             seed: fixes sampled answers.
+            first: number of the first prompt, where these are some of more: each is sampled as it would be among all.
             agreement_of_experts: also decode every expert by itself and report the share of ᾱ that agrees.
             sink: gets progress.
 
@@ -366,7 +416,9 @@ class Ensemble:
             One dict a prompt, as :meth:`answer` gives it.
         """
         examples = [Example(id=str(i), prompt=prompt, answer=None) for i, prompt in enumerate(prompts)]
-        return self.answer(examples, decoding, seed=seed, agreement_of_experts=agreement_of_experts, sink=sink)
+        return self.answer(
+            examples, decoding, seed=seed, first=first, agreement_of_experts=agreement_of_experts, sink=sink
+        )
 
     def answer(
         self,
@@ -374,6 +426,7 @@ class Ensemble:
         decoding: DecodingConfig | None = None,
         *,
         seed: int = 0,
+        first: int = 0,
         agreement_of_experts: bool = False,
         sink: EventSink | None = None,
     ) -> list[dict[str, Any]]:
@@ -383,6 +436,7 @@ class Ensemble:
             examples: questions, with choices where the prompt template lists them.
             decoding: as in :meth:`generate`.
             seed: as in :meth:`generate`.
+            first: as in :meth:`generate`.
             agreement_of_experts: as in :meth:`generate`.
             sink: gets progress.
 
@@ -398,6 +452,7 @@ class Ensemble:
             examples,
             decoding or self.decoding,
             seed=seed,
+            first=first,
             agreement_of_experts=agreement_of_experts,
             sink=sink or NullSink(),
         )

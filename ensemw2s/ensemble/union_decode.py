@@ -81,13 +81,16 @@ class UnionDecoder:
     def __post_init__(self) -> None:
         self.union = Union([reader.texts for reader in self.readers])
 
-    def decode_all(self, prompts: Sequence[Sequence[Prompt]], batch_tokens: int, sink: EventSink) -> list[UnionAnswer]:
+    def decode_all(
+        self, prompts: Sequence[Sequence[Prompt]], batch_tokens: int, sink: EventSink, *, first: int = 0
+    ) -> list[UnionAnswer]:
         """Write all answers, in batches of similar length.
 
         Args:
             prompts: for each expert all prompts.
             batch_tokens: padded tokens in a batch, prompt and largest answer.
             sink: gets progress, in prompts.
+            first: number of the first prompt, where these are some of more.
         """
         count = len(prompts[0])
         lengths = np.array([max(len(own[i][1]) for own in prompts) for i in range(count)], dtype=np.int64)
@@ -96,7 +99,7 @@ class UnionDecoder:
         answers: dict[int, UnionAnswer] = {}
 
         def work(batch: NDArray[np.int64]) -> None:
-            found = self.decode(batch.tolist(), [[own[i] for i in batch] for own in prompts])
+            found = self.decode((batch + first).tolist(), [[own[i] for i in batch] for own in prompts])
             answers.update(zip(batch.tolist(), found, strict=True))
             sink.progress("generate", len(answers), count)
 

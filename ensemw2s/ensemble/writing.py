@@ -26,11 +26,12 @@ def write_answers(
     decoding: DecodingConfig,
     *,
     seed: int,
+    first: int,
     agreement_of_experts: bool,
     sink: EventSink,
 ) -> list[dict[str, Any]]:
     """Decode answers; see :meth:`ensemw2s.ensemble.Ensemble.answer`."""
-    writer = _Writer(ensemble, examples, decoding, sub_seed(seed, "decoding"), sink)
+    writer = _Writer(ensemble, examples, decoding, sub_seed(seed, "decoding"), first, sink)
     found = ensemble.compatibility()
     union = found.how("generate") == "union"
     out = _write_from_union(writer) if union else _write_by_tokens(writer, found.common_size)
@@ -47,9 +48,16 @@ class _Writer:
     """Experts in memory, and the prompts in the tokens of each."""
 
     def __init__(
-        self, ensemble: Ensemble, examples: Sequence[Example], decoding: DecodingConfig, seed: int, sink: EventSink
+        self,
+        ensemble: Ensemble,
+        examples: Sequence[Example],
+        decoding: DecodingConfig,
+        seed: int,
+        first: int,
+        sink: EventSink,
     ) -> None:
-        self.ensemble, self.examples, self.decoding, self.seed, self.sink = ensemble, examples, decoding, seed, sink
+        self.ensemble, self.examples, self.decoding, self.sink = ensemble, examples, decoding, sink
+        self.seed, self.first = seed, first
         self.models: list[LoadedModel] = []
         self._prompts: dict[int, list[Any]] = {}
         self.shared_prompts = True
@@ -62,7 +70,8 @@ class _Writer:
         """The prompts as tokens of expert ``k``."""
         k = 0 if self.shared_prompts else k
         if k not in self._prompts:
-            self._prompts[k] = _prompts(self.ensemble, k, self.examples, self.models[k], self.decoding)
+            tokenizer = self.models[k].tokenizer
+            self._prompts[k] = prompts_of(self.ensemble, k, self.examples, tokenizer, self.decoding)
         return self._prompts[k]
 
     def decode(self, members: list[int], decoding: DecodingConfig) -> list[Generation]:
@@ -77,6 +86,7 @@ class _Writer:
             decoding=decoding,
             rule="mixture" if alone else self.ensemble.config.rule,
             seed=self.seed,
+            first=self.first,
             compute=self.ensemble.compute,
             keep_top_k=2,
             sink=self.sink,
@@ -132,7 +142,8 @@ def _write_from_union(writer: _Writer) -> list[dict[str, Any]]:
         writer.seed,
         ensemble.compute.backend,
     )
-    answers = decoder.decode_all([prompts[k] for k in active], ensemble.compute.batch_tokens, writer.sink)
+    tokens, sink = ensemble.compute.batch_tokens, writer.sink
+    answers = decoder.decode_all([prompts[k] for k in active], tokens, sink, first=writer.first)
     return [
         _row(example, answer.text.strip(), answer.token_ids, answer.generation)
         for example, answer in zip(writer.examples, answers, strict=True)
@@ -150,12 +161,17 @@ def _row(example: Example, text: str, token_ids: list[int], answer: Generation) 
     }
 
 
-def _prompts(
-    ensemble: Ensemble, k: int, examples: Sequence[Example], model: LoadedModel, decoding: DecodingConfig
+def prompts_of(
+    ensemble: Ensemble, k: int, examples: Sequence[Example], tokenizer: Any, decoding: DecodingConfig
 ) -> list[Any]:
+    """The prompts as tokens of expert ``k``, int32 each.
+
+    Raises:
+        DataError: a prompt leaves no room for the answer.
+    """
     from ensemw2s.data.encode import encode_prompts
     from ensemw2s.models.info import configured_context_length
 
     limit = configured_context_length(ensemble.model_config(k))
     room = None if limit is None else limit - decoding.max_new_tokens
-    return encode_prompts([example.hide_answer() for example in examples], model.tokenizer, ensemble.template, room)
+    return encode_prompts([example.hide_answer() for example in examples], tokenizer, ensemble.template, room)

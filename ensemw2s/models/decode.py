@@ -46,6 +46,7 @@ def generate(
     rule: str = "mixture",
     eos_id: int | None = None,
     seed: int = 0,
+    first: int = 0,
     compute: ComputeConfig | None = None,
     keep_top_k: int | None = None,
     sink: EventSink | None = None,
@@ -64,6 +65,7 @@ def generate(
         rule: ``mixture``, ``product`` or ``vote``.
         eos_id: the token that ends an answer; default the first expert's.
         seed: for sampling, in [0, 2**63).
+        first: number of the first prompt, where these are some of more.
         compute: batch size in padded tokens (prompt and largest answer), and kernel backend.
         keep_top_k: also keep this many candidates for each step.
         sink: gets progress under ``tag``, in prompts.
@@ -84,7 +86,7 @@ def generate(
         decoder = OneExpertDecoder(experts, weights, decoding, eos, seed, compute.backend, keep_top_k)
     else:
         decoder = _Decoder(experts, weights, decoding, rule, eos, seed, compute.backend, keep_top_k)
-    return _decode_all(decoder, prompts, compute, sink, tag)
+    return _decode_all(decoder, prompts, first, compute, sink, tag)
 
 
 def _active(models: Sequence[LoadedModel], alphas: Sequence[float]) -> tuple[list[LoadedModel], list[float]]:
@@ -105,7 +107,12 @@ def _check_rule(rule: str) -> None:
 
 
 def _decode_all(
-    decoder: _Decoder | OneExpertDecoder, prompts: Sequence[Tokens], compute: ComputeConfig, sink: EventSink, tag: str
+    decoder: _Decoder | OneExpertDecoder,
+    prompts: Sequence[Tokens],
+    first: int,
+    compute: ComputeConfig,
+    sink: EventSink,
+    tag: str,
 ) -> list[Generation]:
     """Answers to all prompts, in order."""
     rooms = _rooms(decoder.models, prompts, decoder.decoding.max_new_tokens)
@@ -113,9 +120,8 @@ def _decode_all(
     answers: dict[int, Generation] = {}
 
     def work(batch: NDArray[np.int64]) -> None:
-        answers.update(
-            zip(batch.tolist(), decoder.decode(batch, [prompts[i] for i in batch], rooms[batch]), strict=True)
-        )
+        found = decoder.decode(batch + first, [prompts[i] for i in batch], rooms[batch])
+        answers.update(zip(batch.tolist(), found, strict=True))
         sink.progress(tag, len(answers), len(prompts))
 
     def batches(items: Tokens, scale: float) -> list[NDArray[np.int64]]:

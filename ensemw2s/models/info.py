@@ -53,3 +53,13 @@ def parameter_count(cfg: ModelConfig) -> int:
         model = AutoModelForCausalLM.from_config(configuration(cfg), trust_remote_code=cfg.trust_remote_code)
         model.tie_weights()
     return sum(p.numel() for p in model.parameters())
+
+
+def weight_bytes(cfg: ModelConfig) -> int:
+    """Memory that a model's weights take, in bytes, as :func:`parameter_count` knows them.
+
+    Raises:
+        ModelError: the configuration cannot be loaded.
+    """
+    bits = {"8bit": 8, "4bit": 4, None: {"float32": 32}.get(cfg.dtype, 16)}[cfg.quantization]
+    return parameter_count(cfg) * bits // 8

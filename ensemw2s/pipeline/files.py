@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,28 @@ from ensemw2s.config.data import SourceConfig
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
+from ensemw2s.data.sources import iter_source, source_files, source_identity
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation import summarise, text_correct
 from ensemw2s.evaluation.matching import Match, compile_pattern
-from ensemw2s.pipeline.teachers import write_label_rows
+from ensemw2s.pipeline.rows import (
+    Milestones,
+    Questions,
+    Task,
+    check_questions,
+    check_rows_output,
+    folders_of,
+    inputs_of,
+    options_of,
+    write_rows,
+)
 from ensemw2s.sink import EventSink, NullSink
+
+#: What every row of an output has; an older one is known by them.
+LABEL_COLUMNS = frozenset({"id", "prompt", "label", "confidence", "agreement"})
+SCORE_COLUMNS = frozenset({"id", "label", "option", "scores", "choices"})
+GENERATE_COLUMNS = frozenset({"prompt", "text", "token_ids", "ended"})
 
 
 def load_ensemble(
@@ -37,9 +56,18 @@ def answer_examples(
     *,
     decoding: DecodingConfig | None = None,
     seed: int = 0,
+    first: int = 0,
     sink: EventSink | None = None,
 ) -> list[dict[str, Any]]:
     """Label examples: options are scored for ``task: choice``, text is written for ``task: generate``.
+
+    Args:
+        ensemble: who labels.
+        examples: the questions; answers in them are not read.
+        decoding: for ``task: generate``; the ensemble's own by default.
+        seed: for sampling.
+        first: number of the first example, where these are some of more.
+        sink: gets progress.
 
     Returns:
         One dict an example with ``id``, ``prompt``, ``label``, ``confidence``, ``margin`` and ``agreement``; ``option``
@@ -48,7 +76,7 @@ def answer_examples(
     if ensemble.task == "choice":
         found = ensemble.score([example.hide_answer() for example in examples], sink)
         return [{"id": e.id, "prompt": e.prompt, **row} for e, row in zip(examples, found, strict=True)]
-    written = ensemble.answer(examples, decoding, seed=seed, agreement_of_experts=True, sink=sink)
+    written = ensemble.answer(examples, decoding, seed=seed, first=first, agreement_of_experts=True, sink=sink)
     shown = ("token_ids", "confidence", "margin", "agreement", "ended")
     return [
         {"id": example.id, "prompt": example.prompt, "label": row["text"], **{key: row[key] for key in shown}}
@@ -67,7 +95,7 @@ def label_file(
     sink: EventSink | None = None,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
-    """Label a file's questions with a trained ensemble and write JSON lines.
+    """Label a file's questions with a trained ensemble and write JSON lines; :func:`write_rows` says how.
 
     Args:
         ensemble_dir: run directory or saved ensemble.
@@ -81,19 +109,115 @@ def label_file(
 
     Returns:
         ``n``, ``mean_confidence``, ``mean_agreement`` and ``output``.
-    """
-    from ensemw2s.data.sources import load_source
 
-    examples = load_source(source, seed, answers=False)
+    Raises:
+        Ew2sError: as :func:`write_rows`, or the output cannot be written, which is found out before any work.
+    """
+    files = source_files(source)
+    check_rows_output(out, LABEL_COLUMNS, [*files, *folders_of(source)])
     ensemble = load_ensemble(ensemble_dir, compute, trust_remote_code=trust_remote_code)
-    rows = answer_examples(ensemble, examples, decoding=decoding, seed=seed, sink=sink or NullSink())
-    write_label_rows(out, rows)
-    return {
-        "n": len(rows),
-        "mean_confidence": float(np.mean([row["confidence"] for row in rows])),
-        "mean_agreement": float(np.mean([row["agreement"] for row in rows])),
-        "output": str(out),
-    }
+    check_rows_output(out, LABEL_COLUMNS, inputs_of(ensemble))
+    decoding, quiet = decoding or ensemble.decoding, Milestones(sink or NullSink())
+    task = Task(
+        "label",
+        lambda part, first: answer_examples(ensemble, part, decoding=decoding, seed=seed, first=first, sink=quiet),
+        lambda part: check_questions(ensemble, part, ensemble.task, decoding),
+        LABEL_COLUMNS,
+        options_of(ensemble.task, decoding, seed) | {"the columns": source.model_dump(mode="json", exclude={"path"})},
+    )
+    questions = Questions(
+        lambda: iter_source(source, seed, answers=False),
+        lambda: [source_identity(source), seed],
+        ", ".join(map(str, files)) or source.kind,
+        files,
+    )
+    total = {"confidence": 0.0, "agreement": 0.0}
+
+    def add(row: Mapping[str, Any]) -> None:
+        for name in total:
+            total[name] += row[name]
+
+    n = write_rows(ensemble, questions, task, out, add, sink)
+    return {"n": n, **{f"mean_{name}": value / n for name, value in total.items()}, "output": str(out)}
+
+
+def score_to_file(
+    ensemble: Ensemble, questions: Sequence[Example], name: str, output: Path, sink: EventSink | None = None
+) -> dict[str, int]:
+    """Score the options of questions into a file; :func:`write_rows` says how.
+
+    Args:
+        ensemble: who scores.
+        questions: with choices.
+        name: where they come from, for messages.
+        output: the JSON Lines file to write.
+        sink: gets progress.
+
+    Returns:
+        ``n``, ``known`` (questions with an answer) and ``correct``.
+    """
+    quiet = Milestones(sink or NullSink())
+
+    def rows(part: list[Example], first: int) -> list[dict[str, Any]]:
+        found = ensemble.score(part, quiet)
+        return [{**row, "choices": question.choices} for question, row in zip(part, found, strict=True)]
+
+    def check(part: list[Example]) -> None:
+        check_questions(ensemble, part, "choice", ensemble.decoding)
+
+    task = Task("score", rows, check, SCORE_COLUMNS, {})
+    count = {"known": 0, "correct": 0}
+
+    def add(row: Mapping[str, Any]) -> None:
+        count["known"] += "correct" in row
+        count["correct"] += bool(row.get("correct"))
+
+    return {"n": write_rows(ensemble, _listed(questions, name), task, output, add, sink), **count}
+
+
+def generate_to_file(
+    ensemble: Ensemble,
+    questions: Sequence[Example],
+    name: str,
+    output: Path,
+    decoding: DecodingConfig,
+    *,
+    seed: int = 0,
+    sink: EventSink | None = None,
+) -> int:
+    """Write answers to questions into a file; :func:`write_rows` says how.
+
+    Args:
+        ensemble: who writes.
+        questions: what is asked.
+        name: where they come from, for messages.
+        output: the JSON Lines file to write.
+        decoding: greedy or sampling.
+        seed: for sampling.
+        sink: gets progress.
+
+    Returns:
+        Number of answers.
+    """
+    quiet = Milestones(sink or NullSink())
+
+    def rows(part: list[Example], first: int) -> list[dict[str, Any]]:
+        return ensemble.answer(part, decoding, seed=seed, first=first, sink=quiet)
+
+    def check(part: list[Example]) -> None:
+        check_questions(ensemble, part, "generate", decoding)
+
+    task = Task("generate", rows, check, GENERATE_COLUMNS, options_of("generate", decoding, seed))
+    return write_rows(ensemble, _listed(questions, name), task, output, lambda row: None, sink)
+
+
+def _listed(questions: Sequence[Example], name: str) -> Questions:
+    """Questions that are in memory."""
+    digest = hashlib.sha256()
+    for question in questions:
+        digest.update(json.dumps(question.to_json(), sort_keys=True).encode())
+    found = digest.hexdigest()
+    return Questions(lambda: questions, lambda: found, name)
 
 
 def evaluate_file(

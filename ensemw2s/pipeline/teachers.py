@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,11 +193,3 @@ def report_labels(ctx: Context, labels: Labels, result: LabelResult) -> None:
         mean_agreement=result.mean_agreement,
         accuracy=result.accuracy,
     )
-
-
-def write_label_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write labels as JSON lines, to a temporary name first."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(path)

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ class FakeEnsemble:
     def score(self, examples: list[Any], sink: Any = None) -> list[dict[str, Any]]:
         self.seen.append(examples)
         return [{"id": e.id, "label": "2", **({"correct": e.answer == "2"} if e.answer else {})} for e in examples]
+
+    def kept_in_memory(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def generate(self, prompts: list[str], decoding: DecodingConfig, **rest: Any) -> list[dict[str, Any]]:
         self.seen.append((prompts, decoding, rest["seed"]))
