@@ -34,7 +34,8 @@ _STATE = (
     "Say how the column is to be read: data.source.columns.answer_is (or --column answer_is=…) is text, label, letter, "
     "index (from 0) or index1 (from 1)."
 )
-_LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
+#: ``b``, ``(B)``, ``b.``, ``Option B``, ``choice 2``: one of several options by its letter or number.
+_NAMED = re.compile(r"(?:(?:option|choice|answer|opt|ans)[\s_.:#-]*)?[(\[]?([a-z]|\d{1,2})[)\].:]*", re.IGNORECASE)
 _WHOLE = re.compile(r"([+-]?\d{1,9})(?:\.0*)?")
 
 
@@ -50,10 +51,21 @@ def whole_number(value: Any) -> int | None:
     return None if found is None else int(found.group(1))
 
 
+def letter_or_number(text: str) -> tuple[int | None, int | None]:
+    """Which place a letter (from 0), and which number, stands for one of several options in ``text``."""
+    found = _NAMED.fullmatch(unicodedata.normalize("NFKC", text).strip())
+    if found is None:
+        return None, None
+    name = found.group(1).upper()
+    return (ord(name) - ord("A"), None) if name.isalpha() else (None, int(name))
+
+
 def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
     """For each reading of an answer that fits: which option it is, from 0."""
     text = text_of(value, "")
+    letter, numbered = letter_or_number(text) if isinstance(value, str) else (None, None)
     number = whole_number(value)
+    number = numbered if number is None else number
     spellings = [text, str(number)] if number is not None and "." in text else [text]
     found: dict[AnswerReading, int] = {}
 
@@ -66,8 +78,7 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
         put("label", _name_of(spellings, labels) if options.in_columns else _first(spellings, labels))
     put("text", _first(spellings, options.texts))
     if labels is None or options.in_columns:
-        letter = _LETTER.fullmatch(unicodedata.normalize("NFKC", text)) if isinstance(value, str) else None
-        put("letter", None if letter is None else ord(letter.group(1).upper()) - ord("A"))
+        put("letter", letter)
     if number is not None and (labels is None or options.in_columns or all(whole_number(x) is None for x in labels)):
         put("index", number)
         put("index1", number - 1)

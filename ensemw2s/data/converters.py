@@ -213,5 +213,6 @@ def _with_distractors(example: Example, row: Mapping[str, Any], columns: ColumnM
     """The answer and the distractors that are not empty, in shuffled order."""
     answer = required_text(row, columns.answer, "answer")
     wrong = [text_of(lookup(row, name), name) for name in columns.distractors]
+    context.counts["answer_repeated"] += answer in wrong
     texts = shuffled([answer, *(text for text in wrong if text)], example.prompt, context.seed)
     return with_options(example, texts, texts.index(answer), columns.distractors[0], context.warn)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,7 @@ class RowContext:
         support: whether a supporting passage goes before the question, where the data set has one; None is the data
             set's own choice.
         part: name of the file, without its suffix, or of the hub's split that the row comes from.
+        counts: counts over all rows, such as ``answer_repeated``.
     """
 
     id: str
@@ -48,6 +50,7 @@ class RowContext:
     warn: Warn
     support: bool | None = None
     part: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def lookup(row: Mapping[str, Any], name: str) -> Any:

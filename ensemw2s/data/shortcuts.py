@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ensemw2s.config.data import ColumnMap
-from ensemw2s.data.answers import column_names, whole_number
+from ensemw2s.data.answers import column_names, letter_or_number, whole_number
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import option_label
 from ensemw2s.data.files import Row
@@ -16,44 +16,56 @@ from ensemw2s.data.problems import Problem
 from ensemw2s.errors import shortened
 
 _AS_IT_IS = "If the data is meant as it stands, say so: answer_is: text (--column answer_is=text)."
-_NAMED = re.compile(r"(?:(?:option|choice|answer|opt|ans)[\s_.:#-]*)?[(\[]?([a-z]|\d{1,2})[)\].:]*")
+_WITH_LETTER = re.compile(r"[(\[]?(?:[a-z]|\d{1,2})[)\].:]+\s*(.+)", re.DOTALL | re.IGNORECASE)
 #: Fewest rows from which a set of answers or options that is the same everywhere says something.
 _FEW_ROWS, _SAME_ROWS = 8, 3
 _SHORT = 4
 
 
-def find_shortcut(examples: Sequence[Example], columns: ColumnMap, first: Row) -> Problem | None:
+def find_shortcut(examples: Sequence[Example], columns: ColumnMap, first: Row, repeated: int) -> Problem | None:
     """What gives the answers away in a source with mapped columns, or None.
 
     Args:
         examples: those that the source's rows make.
         columns: the mapping.
         first: its first row, for the names of the columns and the place of the problem.
+        repeated: in how many rows the answer is one of that row's distractors.
     """
     with_choices = [example for example in examples if example.choices is not None]
     if not with_choices:
         return None
-    found = _answers_that_name_columns(with_choices, columns) if columns.distractors else None
+    found = _answers_beside_options(with_choices, columns, repeated) if columns.distractors else None
     found = found or _options_that_stand_for_others(with_choices, columns, first)
     if found is None:
         return None
     message, hint = found
-    return Problem("shortcut", message, first.file, None, columns.answer, "error", f"{hint} {_AS_IT_IS}")
+    hint = f"{hint} {_AS_IT_IS}"
+    return Problem("shortcut", message, first.file, first.line, columns.answer, "error", hint, unit=first.unit)
 
 
-def _answers_that_name_columns(examples: Sequence[Example], columns: ColumnMap) -> tuple[str, str] | None:
+def _answers_beside_options(examples: Sequence[Example], columns: ColumnMap, repeated: int) -> tuple[str, str] | None:
     """Answers that say which distractor is right instead of what: they would be one option more, and always right."""
     names = column_names(columns.distractors)
     answers = Counter(_folded(example.answer) for example in examples if example.answer is not None)
     wrong = Counter(_folded(text) for e in examples for text in e.choices or () if text != e.answer)
     total = answers.total()
+    cells = max(wrong.total(), 1)
     naming = {text: count for text, count in answers.items() if _is_name(text, names)}
     count = sum(naming.values())
     one = next(iter(naming), "")
     hint = f"Name all columns with options: choices: [{', '.join(columns.distractors)}]."
-    if 2 * count > total and 4 * sum(wrong[text] for text in naming) < count:
+    # Genuine answers are of the same kind as the distractors, so that these are such names as often.
+    if 2 * count > total and 4 * sum(wrong[text] for text in naming) / cells < count / total:
         what = f"in {count} of {total} rows the answer, such as {one!r}, names an option instead of being one"
         return f"{what}: beside distractors it would be one option more, and always the right one", hint
+    if repeated >= 2 and 10 * min(repeated, total - repeated) >= total:
+        return f"the answer is one of the distractors in {repeated} of {total} rows, and in the others it is not", hint
+    lettered = [e.answer for e in examples if _is_option_with_letter(e)]
+    if 2 * len(lettered) > total:
+        what = (
+            f"in {len(lettered)} of {total} rows the answer, such as {shortened(lettered[0] or '')!r}, is a distractor"
+        )
+        return f"{what} with its letter", f"{hint} Leave the letter, or the text, out of the answers."
     few = len(answers) <= len(columns.distractors) + 1 and total >= max(_FEW_ROWS, 4 * len(answers))
     if few and all(len(text) <= _SHORT and not wrong[text] for text in answers):
         shown = ", ".join(repr(text) for text in list(answers)[:5])
@@ -66,12 +78,19 @@ def _is_name(text: str, names: dict[str, int]) -> bool:
     """Whether a text names one of several options: their columns, a letter, an index from 0 or from 1."""
     if text in names:
         return True
-    found = _NAMED.fullmatch(text)
-    if found is None:
-        return False
-    number = whole_number(found.group(1))
-    # One letter more than there are columns: the last one was perhaps left out of them.
-    return number <= len(names) if number is not None else ord(found.group(1)) - ord("a") <= len(names)
+    letter, number = letter_or_number(text)
+    number = whole_number(text) if number is None else number
+    place = letter if letter is not None else number
+    return place is not None and 0 <= place <= _columns(names)
+
+
+def _columns(names: dict[str, int]) -> int:
+    return max(names.values()) + 1
+
+
+def _is_option_with_letter(example: Example) -> bool:
+    found = _WITH_LETTER.fullmatch(example.answer or "")
+    return found is not None and found.group(1) in (example.choices or ())
 
 
 def _options_that_stand_for_others(

@@ -41,6 +41,7 @@ class Walk:
         files: the files that were read, in order.
         rows: rows seen, good or bad.
         places: id of every example to its file and line.
+        counts: what converters count over all rows.
     """
 
     cfg: SourceConfig
@@ -50,6 +51,7 @@ class Walk:
     files: list[str] = field(default_factory=list)
     rows: int = 0
     places: dict[str, Row] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def examples(self) -> Iterator[Example]:
         """All examples in the order of the files; ids are unique."""
@@ -93,7 +95,7 @@ class Walk:
             if example is not None:
                 # One row's content is enough to tell which columns there are.
                 found.append((example, replace(row, data={}) if found else row))
-        yield from finish_mapped(found, self.cfg.columns, self.report)
+        yield from finish_mapped(found, self.cfg.columns, self.report, self.counts["answer_repeated"])
 
     def _numbered_rows(self, adapter: Adapter) -> Iterator[tuple[str, Row]]:
         """Rows of all files, each with the first part of the id that its row gets if it has none."""
@@ -117,7 +119,8 @@ class Walk:
         def warn(kind: str, message: str, column: str | None = None) -> None:
             self.report(Problem(kind, message, row.file, row.line, column, "warning", unit=row.unit))
 
-        context = RowContext(f"{label}-{row.number}", self.seed, self.answers, warn, self.cfg.support, label)
+        name = f"{label}-{row.number}"
+        context = RowContext(name, self.seed, self.answers, warn, self.cfg.support, label, self.counts)
         try:
             converted = adapter.convert(row.data, context)
             example = converted.example if isinstance(converted, Unread) else converted
@@ -135,7 +138,9 @@ class Walk:
         return converted
 
 
-def finish_mapped(found: Sequence[tuple[Example | Unread, Row]], columns: ColumnMap, report: Report) -> list[Example]:
+def finish_mapped(
+    found: Sequence[tuple[Example | Unread, Row]], columns: ColumnMap, report: Report, repeated: int = 0
+) -> list[Example]:
     """Rows with mapped columns as examples: their answers are read, and what gives the answers away is refused.
 
     Args:
@@ -143,13 +148,14 @@ def finish_mapped(found: Sequence[tuple[Example | Unread, Row]], columns: Column
             its data.
         columns: the mapping.
         report: receives problems; the examples that they concern are left out.
+        repeated: in how many rows the answer is one of that row's distractors.
     """
     unread = [(one, row) for one, row in found if isinstance(one, Unread)]
     answered = iter(read_answers(unread, columns, report))
     examples = [next(answered) if isinstance(one, Unread) else one for one, _ in found]
     good = [example for example in examples if example is not None]
     if columns.answer_is is None and good:
-        problem = find_shortcut(good, columns, found[0][1])
+        problem = find_shortcut(good, columns, found[0][1], repeated)
         if problem is not None:
             report(problem)
     return good

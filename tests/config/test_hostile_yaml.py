@@ -30,7 +30,7 @@ def _fails(**arguments: object) -> ConfigError:
     started = time.perf_counter()
     with pytest.raises(ConfigError) as caught:
         compose(**arguments)  # type: ignore[arg-type]
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 30  # what is let through takes hours, or all memory
     assert len(str(caught.value)) < 2000
     assert caught.value.exit_code == 2
     return caught.value

@@ -71,6 +71,8 @@ def _answers(path: Path, **columns: Any) -> list[str | None]:
         (["A", "B", "D"], ABCD, [0, 1, 3]),
         (["a", "b", "d"], ABCD, [0, 1, 3]),
         (["(A)", "b.", "D)"], ABCD, [0, 1, 3]),
+        (["Option A", "option b", "Answer: (D)"], ABCD, [0, 1, 3]),
+        (["choice 1", "choice 4"], ABCD, [0, 3]),
         (["B", "C"], [["O", "A", "B", "AB"], ABCD], [1, 2]),
         (["green", "grey"], ABCD, [1, 3]),
         (["no", "yes"], ["yes", "no"], [1, 0]),
@@ -359,6 +361,9 @@ def _distractors(jsonl: Write, rows: Sequence[tuple[Any, ...]], **columns: Any) 
         [("option 1", "one", "two"), ("Option 2", "three", "four")],
         [("Choice B", "one", "A"), ("choice A", "three", "four"), ("see note", "five", "six")],
         [(1, 15, 18), (2, 20, 25), (1, 30, 32)],
+        [(1, 15, 18), (2, 20, 25), (1, 30, 2), (2, 40, 42), (1, 51, 50), (2, 60, 64)],
+        [(1, 2, 3), (2, 2, 3), (1, 1, 3), (2, 1, 3), (1, 3, 2), (2, 2, 1)],
+        [("A) salt", "salt", "tea"), ("b. tea", "ice", "tea"), ("(1) iron", "iron", "gold")],
     ],
 )
 def test_answers_that_are_never_a_distractor(jsonl: Write, rows: list[tuple[Any, ...]]) -> None:

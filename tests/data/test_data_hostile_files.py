@@ -80,7 +80,7 @@ def test_long_integers_that_python_reads_are_no_trouble(tmp_path: Path) -> None:
     [
         ('{\n"a": {"difficulty": 1},\n"b": {"difficulty": ' + HUGE + "}}", 3, "a number with too many digits"),
         ('{"a": {"difficulty": ' + DEEP + "}}", None, "nested too deeply"),
-        ('{"a": {"difficulty": ' + DEEP[4700:-4700] + "}}", None, "difficulty must be a number or a level name, got a"),
+        ('{"a": {"difficulty": ' + DEEP[4850:-4850] + "}}", None, "difficulty must be a number or a level name, got a"),
         ('{"a": {"difficulty": Infinity}}', None, "difficulty must be a finite number"),
         ('{"a": {"difficulty": ' + "1" * 4000 + "}}", None, "difficulty must be a finite number"),
         ('{"a": {"difficulty": NaN}}', None, "no id has a field 'difficulty'"),
