@@ -67,10 +67,10 @@ private:
                 static_cast<std::uint32_t>(static_cast<std::uint64_t>(product) >> 32U)};
     }
 
-    // A share of a bucket in units of 2^-32; a category of positive weight keeps at least one unit.
-    static std::uint32_t units(double share) {
+    // A share of a bucket in units of 2^-32; a category that is possible keeps at least one unit.
+    static std::uint32_t units(double share, bool possible) {
         constexpr double kUnits = 0x1p32;
-        if (!(share > 0.0)) {
+        if (!possible) {
             return 0;
         }
         const double scaled = std::clamp(share * kUnits + 0.5, 1.0, kUnits - 1.0);
@@ -141,11 +141,11 @@ private:
         for (;;) {
             if (rest > mean && !light.done()) {
                 const double weight = light.weight();
-                buckets_[light.index()] = {units(weight * scale), giver};
+                buckets_[light.index()] = {units(weight * scale, weight > 0.0), giver};
                 rest += weight - mean;
                 light.next();
             } else if (!heavy.done()) {
-                buckets_[giver] = {units(rest * scale), heavy.index()};
+                buckets_[giver] = {units(rest * scale, rest > 0.0), heavy.index()};
                 rest += heavy.weight() - mean;
                 giver = heavy.index();
                 buckets_[giver] = {kWhole, giver};
@@ -155,7 +155,7 @@ private:
             }
         }
         for (; !light.done(); light.next()) {  // all equal, or what rounding left over
-            buckets_[light.index()] = {units(light.weight() * scale), giver};
+            buckets_[light.index()] = {units(light.weight() * scale, light.weight() > 0.0), giver};
         }
     }
 

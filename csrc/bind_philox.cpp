@@ -11,9 +11,11 @@
 namespace ensemw2s::python {
 namespace {
 
-using Words = py::array_t<std::uint32_t, py::array::c_style>;
+using Words = py::array_t<std::uint32_t, int{kInOnePiece}>;
 
-Words philox(const py::array& counter, const py::array& key) {
+Words philox(const py::object& counter_words, const py::object& key_words) {
+    const py::array counter = array_of("counter", counter_words);
+    const py::array key = array_of("key", key_words);
     if (!holds<std::uint32_t>(counter) || counter.ndim() != 2 || counter.shape(1) != 4) {
         wrong_array("counter", counter, "uint32 of shape [n, 4]");
     }
@@ -23,7 +25,7 @@ Words philox(const py::array& counter, const py::array& key) {
     if (!holds<std::uint32_t>(key) || !(one_key || one_each)) {
         wrong_array("key", key, "uint32 of shape [n, 2] or [2]");
     }
-    const Words counters = counter;  // contiguous from here on
+    const Words counters = counter;  // in one piece from here on
     const Words keys = key;
     Words out({size, py::ssize_t{4}});
     const std::uint32_t* from = counters.data();

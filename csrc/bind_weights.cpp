@@ -1,6 +1,5 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <optional>
@@ -69,18 +68,24 @@ py::array_t<double> one_for_each_segment(std::span<const std::int64_t> offsets) 
     return py::array_t<double>(static_cast<py::ssize_t>(offsets.size() - 1));
 }
 
-py::dict boost_update(const py::array& weights, const py::array& wrong, double alpha, std::optional<double> cap,
-                      std::optional<double> total, const std::optional<py::array>& offsets, int threads) {
+py::dict boost_update(const py::object& weight_values, const py::object& wrong_values, const py::object& alpha,
+                      const py::object& cap, const py::object& total, const py::object& segments,
+                      const py::object& threads) {
+    const py::array weights = array_of("weights", weight_values);
+    const py::array wrong = array_of("wrong", wrong_values);
     require_vector("weights", weights);
     require_writeable("weights", weights);
+    require_apart("weights", weights, "wrong", wrong);
     UpdateOptions options;
-    options.alpha = alpha;
-    options.cap = cap;
-    options.total = total;
+    options.alpha = number("alpha", alpha);
+    options.cap = number_or_none("cap", cap);
+    options.total = number_or_none("total", total);
     options.threads = thread_number(threads);
     py::object sums = py::none();
-    if (offsets.has_value()) {
-        options.offsets = checked_offsets(*offsets, length(weights));
+    if (!segments.is_none()) {
+        const py::array offsets = array_of("offsets", segments);
+        require_apart("weights", weights, "offsets", offsets);
+        options.offsets = checked_offsets(offsets, length(weights));
         auto places = one_for_each_segment(options.offsets);
         options.segment_sums = {places.mutable_data(), length(places)};
         sums = std::move(places);
@@ -101,7 +106,9 @@ py::dict boost_update(const py::array& weights, const py::array& wrong, double a
     return out;
 }
 
-py::dict weighted_errors(const py::array& weights, const py::array& wrong, int threads) {
+py::dict weighted_errors(const py::object& weight_values, const py::object& wrong_values, const py::object& threads) {
+    const py::array weights = array_of("weights", weight_values);
+    const py::array wrong = array_of("wrong", wrong_values);
     const int workers = thread_number(threads);
     const WeightedError result =
         with_types(weights, wrong, [&]<class Weight, class Wrong>(Types<Weight, Wrong>, const auto& fast) {
@@ -125,7 +132,9 @@ void sums(const py::array& values, std::span<const std::int64_t> offsets, std::s
     segment_sum<Value>(from, offsets, out, threads);
 }
 
-py::array_t<double> segment_sums(const py::array& values, const py::array& offsets, int threads) {
+py::array_t<double> segment_sums(const py::object& summed, const py::object& segments, const py::object& threads) {
+    const py::array values = array_of("values", summed);
+    const py::array offsets = array_of("offsets", segments);
     require_vector("values", values);
     const std::span<const std::int64_t> edges = checked_offsets(offsets, length(values));
     const int workers = thread_number(threads);
@@ -156,15 +165,16 @@ constexpr const char* kUpdateDoc =
     "memory maps included. cap: no weight exceeds cap / N afterwards (cap >= 1): the excess goes to the weights below\n"
     "in proportion, until none exceeds it. total: what to divide by instead of the sum; where it is the sum, or near\n"
     "it, this spares a sweep over the weights (not used with a cap, nor where it or alpha is extreme). offsets: int64\n"
-    "[n + 1] as in segment_sum. Any exponent is safe, and any number of threads gives the same bits.\n"
+    "[n + 1] as in segment_sum. Any finite alpha and weights of any size are safe: where products are not, logarithms\n"
+    "are taken. A new weight below the least number of its type is 0. Any number of threads gives the same bits.\n"
     "Returns total_before_norm (the sum of weights_j exp(alpha wrong_j), inf where that overflows), sum (of the new\n"
     "weights: 1 to rounding, unless total says otherwise), n_eff (sum**2 / the sum of the squares of the new "
     "weights),\n"
     "max (the largest new weight) and segment_sums (float64 [n], of the new weights, or None).\n"
     "Raises ValueError for a weight that is negative, NaN or infinite, for weights that are all 0, a wrong outside\n"
-    "[0, 1], an alpha that is not finite, or a cap that the positive weights cannot meet. The weights are then as "
-    "they\n"
-    "were, except with total, where they may have been replaced.";
+    "[0, 1], an alpha that is not finite, a cap that the positive weights cannot meet, a total far from the sum, or\n"
+    "arrays that share memory. The weights are then as they were, except with total, where they may have been\n"
+    "replaced.";
 
 constexpr const char* kSegmentDoc =
     "Sums of values[offsets[s]:offsets[s + 1]], float64 [n].\n\n"

@@ -58,21 +58,22 @@ public:
         if (grown.suspect) {
             reject_invalid(weights_.data(), wrong_, weights_.size(), "weights");
         }
-        const double plain = grown.sum.value();
-        if (std::abs(options_.alpha) > kSafeAlpha || !is_safe(plain)) {
+        double unit = std::exp(growth_.shift);
+        if (std::abs(options_.alpha) > kSafeAlpha || !is_safe(grown.sum.value())) {
             use_logarithms();
             grown = sum_all();
+            unit = wide_->unit();
         }
         const double total = grown.sum.value();
+        scale_by(1.0 / total);
         double limit = kNoLimit;
         if (options_.cap.has_value()) {
             limit = rounded_down(*options_.cap / static_cast<double>(weights_.size()));
+            if (grown.largest / total > limit) {
+                fill_up(limit);
+            }
         }
-        set_scale(1.0 / total);
-        if (grown.largest * growth_.scale > limit) {
-            fill_up(limit);
-        }
-        return result(total * std::exp(growth_.shift), store_all(limit));
+        return result(total * unit, store_all(limit));
     }
 
 private:
@@ -103,6 +104,7 @@ private:
         }
     };
 
+    // Whether sums and products near `total` keep all their digits.
     static bool is_safe(double total) { return total >= 1.0 / kSafeTotal && total <= kSafeTotal; }
 
     void check_arguments() const {
@@ -139,10 +141,15 @@ private:
         if (stored.suspect) {
             reject_invalid(weights_.data(), wrong_, weights_.size(), "grown weights");
         }
-        if (!(stored.sum.value() > 0.0)) {
+        const double sum = stored.sum.value();
+        if (!(sum > 0.0)) {
             throw std::invalid_argument("all weights are 0");
         }
-        return result(total * stored.sum.value(), stored);
+        if (!is_safe(sum)) {
+            throw std::invalid_argument("total is " + shown(total) + "; expected about the sum of the grown weights, " +
+                                        shown(sum) + " times that");
+        }
+        return result(total * sum, stored);
     }
 
     [[nodiscard]] UpdateResult result(double total, const Part& stored) const {
@@ -171,31 +178,68 @@ private:
     [[nodiscard]] Part sum_all() const {
         return added_up(per_block<Part>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
             GrowthTally tally;  // NOLINT(misc-const-correctness): the kernel notes things in it
-            const CompensatedSum sum = kernels_.sum(weights_.data() + first, wrong_ + first, size, growth_, tally);
+            const CompensatedSum sum = grown_sum(first, size, tally);
             return Part(sum, tally);
         }));
     }
 
-    void use_logarithms() {
-        kernels_.sum = LogGrowth<Weight, Wrong>::sum;
-        kernels_.capped = LogGrowth<Weight, Wrong>::capped;
-        kernels_.store = LogGrowth<Weight, Wrong>::store;
-        double peak = -HUGE_VAL;
-        for (const double part : per_block<double>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
-                 return LogGrowth<Weight, Wrong>::peak(weights_.data() + first, wrong_ + first, size, growth_.alpha);
-             })) {
-            peak = std::max(peak, part);
+    CompensatedSum grown_sum(std::size_t first, std::size_t size, GrowthTally& tally) const {
+        if (wide_.has_value()) {
+            return wide_->sum(weights_.data() + first, wrong_ + first, size, tally);
         }
-        if (std::isinf(peak)) {
-            throw std::invalid_argument("all weights are 0");
-        }
-        growth_.shift = peak;
+        return kernels_.sum(weights_.data() + first, wrong_ + first, size, growth_, tally);
     }
 
-    // Raises the scale until sum_j min(v_j, limit) = 1: the largest weights stand at the limit, the others share the
-    // rest in proportion. The sum is a concave function of the scale, made of straight pieces; this is Newton's method
-    // from the left, which never passes the solution and ends on its piece after a few steps.
+    void use_logarithms() {
+        wide_.emplace(options_.alpha);
+        Exponent largest;
+        for (const Exponent& part : per_block<Exponent>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
+                 return wide_->largest(weights_.data() + first, wrong_ + first, size);
+             })) {
+            largest = wide_->larger(largest, part);
+        }
+        if (!largest.possible()) {
+            throw std::invalid_argument("all weights are 0");
+        }
+        wide_->pivot(largest);
+    }
+
+    void scale_by(double scale) {
+        set_scale(scale);
+        if (wide_.has_value()) {
+            wide_->scale(scale);
+        }
+    }
+
+    // Makes the weights stand at the limit or share the rest in proportion, which then sum to 1.
     void fill_up(double limit) {
+        if (!wide_.has_value()) {
+            if (raise_scale(limit)) {
+                return;
+            }
+            use_logarithms();
+        }
+        std::vector<Exponent> exponents;  // of the positive weights
+        for (std::size_t i = 0; i < weights_.size(); ++i) {
+            const Exponent own = wide_->exponent(weights_[i], wrong_[i]);
+            if (own.possible()) {
+                exponents.push_back(own);
+            }
+        }
+        const double rest = 1.0 - static_cast<double>(exponents.size()) * limit;
+        check_feasible(exponents.size(), rest, limit);
+        if (rest >= 0.0) {
+            wide_->fill_all();
+        } else {
+            wide_->fill_up(exponents, limit);
+        }
+    }
+
+    // Raises the scale until sum_j min(v_j, limit) = 1. The sum is a concave function of the scale, made of straight
+    // pieces; this is Newton's method from the left, which never passes the solution and ends on its piece after a few
+    // steps. False where what is left for the weights below the limit is too small for products.
+    [[nodiscard]] bool raise_scale(double limit) {
+        constexpr double kLargestScale = 1e250;
         std::size_t above = 0;
         for (;;) {
             CappedSums sums;
@@ -207,16 +251,16 @@ private:
                 sums.above += part.above;
             }
             if (sums.above == above) {
-                return;
+                return true;
             }
             above = sums.above;
+            const double below = sums.below.value();
             const double rest = 1.0 - static_cast<double>(above) * limit;
-            if (!(sums.below.value() > 0.0)) {  // every positive weight stands at the limit
-                check_feasible(above, rest, limit);
-                set_scale(std::numeric_limits<double>::max());
-                return;
+            const double scale = growth_.scale * std::max(1.0, rest / below);
+            if (!is_safe(below) || scale > kLargestScale) {
+                return false;
             }
-            set_scale(growth_.scale * std::max(1.0, rest / sums.below.value()));
+            set_scale(scale);
         }
     }
 
@@ -260,6 +304,9 @@ private:
     }
 
     CompensatedSum store(std::size_t first, std::size_t size, double limit, GrowthTally& tally) const {
+        if (wide_.has_value()) {
+            return wide_->store(weights_.data() + first, wrong_ + first, size, limit, tally);
+        }
         return kernels_.store(weights_.data() + first, wrong_ + first, size, growth_, limit, tally);
     }
 
@@ -295,6 +342,7 @@ private:
     UpdateOptions options_;
     GrowthKernels<Weight, Wrong> kernels_;
     Growth growth_;
+    std::optional<LogGrowth<Weight, Wrong>> wide_;  // instead of the kernels, where these are not safe
 };
 
 }  // namespace ensemw2s

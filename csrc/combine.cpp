@@ -90,7 +90,7 @@ void combine(const CombineInput& input, const CombineOutput& output, int threads
     if (output.log_probs != nullptr) {
         prefer_large_pages(output.log_probs, input.rows * input.vocabulary * sizeof(float));
     }
-    for_each_row(input, input.vocabulary <= kExactTokens, threads, [&] {
+    for_each_row(input, needs_exact_sums(input), threads, [&] {
         return [writer = Writer(input, output)](std::size_t row, CombineRow& from) mutable { writer.write(row, from); };
     });
 }

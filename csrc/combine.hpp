@@ -12,6 +12,11 @@ namespace ensemw2s {
 // Rows of at most this many tokens are summed in float64 throughout: there, single terms show in the result.
 inline constexpr std::size_t kExactTokens = 2048;
 
+// So are those of a mixture at a temperature below 1, by which the errors of the experts' sums are divided.
+[[nodiscard]] inline bool needs_exact_sums(const CombineInput& input) {
+    return input.vocabulary <= kExactTokens || (input.rule == Rule::kMixture && input.temperature < 1.0);
+}
+
 // Where results go, [N] and [K, N] row after row; a null pointer where a result is not wanted.
 struct CombineOutput {
     std::int64_t* argmax = nullptr;

@@ -56,15 +56,16 @@ struct CombineKernels {
     // out = log of the sum of exp((x_k - peak_k) + offset_k)
     void (*log_mixture)(const float* const* experts, const Part* parts, std::size_t count, std::size_t size,
                         double* out);
-    // out = sum of (x_k - peak_k) * factor_k, plus `offset`
-    void (*log_product)(const float* const* experts, const Part* parts, std::size_t count, double offset,
+    // out = (sum of (x_k - peak_k) * factor_k, less the peak of `whole`) plus its offset: in two steps, since a large
+    // peak would swallow the offset
+    void (*log_product)(const float* const* experts, const Part* parts, std::size_t count, const Part& whole,
                         std::size_t size, double* out);
     double (*largest_double)(const double* values, std::size_t size);
     // Sum of exp((values - top) / temperature) for values <= top.
     double (*sum_exponentials)(const double* values, std::size_t size, double top, double temperature);
     // out = exp of the tempered values
     void (*exponentials)(const double* values, std::size_t size, const Tempering& tempering, double* out);
-    // out = the tempered values
+    // out = the tempered values, none above 0
     void (*tempered)(const double* values, std::size_t size, const Tempering& tempering, float* out);
 };
 

@@ -64,7 +64,8 @@ ExpertRow summarise(const CombineInput& input, std::size_t row, std::size_t expe
         return out;
     }
     out.defined = true;
-    out.mass = fast.total(table.sums.data(), table.references.data(), table.sums.size(), out.peak);
+    // the term of the peak is 1, whatever the sum of the others was rounded to
+    out.mass = std::max(1.0, fast.total(table.sums.data(), table.references.data(), table.sums.size(), out.peak));
     out.log_mass = std::log(out.mass);
     const auto block = static_cast<std::size_t>(largest - table.largest.data());
     float buffer[kBlockTokens];

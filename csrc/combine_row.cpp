@@ -88,14 +88,14 @@ void CombineRow::collect_votes() {
 // The product's blocks are bounded by their own maxima, which this computes on the way.
 void CombineRow::normalise_product() {
     const std::size_t blocks = input_->blocks();
-    product_norm_ = 0.0;
+    product_ = {};
     bounds_.assign(padded(blocks), kNever);
     std::vector<double> sums(padded(blocks), 0.0);
     std::vector<double> references(padded(blocks), kNever);
     for (std::size_t block = 0; block < blocks; ++block) {
         const std::size_t size = padded(input_->tokens_of(block));
         gather_block(block);
-        fast_->log_product(values_.data(), parts_.data(), parts_.size(), 0.0, size, combined_.data());
+        fast_->log_product(values_.data(), parts_.data(), parts_.size(), product_, size, combined_.data());
         const double top = fast_->largest_double(combined_.data(), size);
         bounds_[block] = top;
         if (top > kNever) {
@@ -106,9 +106,10 @@ void CombineRow::normalise_product() {
     const double peak = *std::ranges::max_element(bounds_);
     defined_ = std::isfinite(peak);
     if (defined_) {
-        product_norm_ = peak + std::log(fast_->total(sums.data(), references.data(), sums.size(), peak));
+        product_.peak = peak;
+        product_.offset = -std::log(fast_->total(sums.data(), references.data(), sums.size(), peak));
         for (double& bound : bounds_) {
-            bound -= product_norm_;
+            bound = (bound - peak) + product_.offset;
         }
     }
 }
@@ -123,10 +124,10 @@ void CombineRow::gather_block(std::size_t block) {
 // Combined log-probabilities without temperature; those of the vote rule's tie-break, which are the mixture's.
 void CombineRow::evaluate_at(std::span<const float* const> values, std::size_t size, double* out) const {
     if (rule_ == Rule::kProduct) {
-        fast_->log_product(values.data(), parts_.data(), parts_.size(), -product_norm_, size, out);
+        fast_->log_product(values.data(), parts_.data(), parts_.size(), product_, size, out);
     } else if (parts_.size() == 1) {
         const Part lone{parts_[0].peak, 1.0, 0.0};
-        fast_->log_product(values.data(), &lone, 1, parts_[0].offset, size, out);
+        fast_->log_product(values.data(), &lone, 1, {0.0, 1.0, parts_[0].offset}, size, out);
     } else {
         fast_->log_mixture(values.data(), parts_.data(), parts_.size(), size, out);
     }
@@ -202,6 +203,9 @@ void CombineRow::log_probs_of(std::span<const std::size_t> tokens, std::span<dou
         for (double& value : out) {
             value = (value - how.top) / how.temperature - how.log_norm;
         }
+    }
+    for (double& value : out) {
+        value = value > 0.0 ? 0.0 : value;  // by a rounding; NaN stays
     }
 }
 

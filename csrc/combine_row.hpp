@@ -110,7 +110,7 @@ private:
     std::vector<ExpertRow> experts_;
     std::vector<std::size_t> active_;
     std::vector<Part> parts_;     // of the active experts
-    double product_norm_ = 0.0;   // subtracted from the sum of the product rule
+    Part product_;                // the largest sum of the product rule, and less the log of its mass
     std::vector<float> buffers_;  // one block for each expert
     std::vector<const float*> values_;
     std::vector<double> combined_;  // one block

@@ -16,11 +16,16 @@ namespace ensemw2s {
 // Sums that are searched at a time.
 inline constexpr std::size_t kSpan = 16;
 
+// Weights below this have keys that may leave the range of double, as have those above kLargeWeight.
+inline constexpr double kSmallWeight = 0x1p-1000;
+inline constexpr double kLargeWeight = 0x1p960;
+
 // Sums over some weights. `invalid` says that one of them is negative, NaN or infinite; the rest is then meaningless.
 struct WeightSums {
     CompensatedSum sum;
     double largest = 0.0;
     std::size_t positive = 0;
+    std::size_t ordinary = 0;  // of at least kSmallWeight
     bool invalid = false;
 };
 
@@ -64,7 +69,8 @@ template <class Weight>
 struct WeightKernels {
     WeightSums (*sums)(const Weight* weights, std::size_t size);
     // keys[i] = exponential number `first + i` of the stream / weights[i]; NaN where a weight is 0. `first` is a
-    // multiple of kGroup, and keys has room for `size` rounded up to whole groups.
+    // multiple of kGroup, and keys has room for `size` rounded up to whole groups. Any other function of a key will do
+    // that never falls where keys rise.
     void (*keys)(const RandomStream& stream, std::size_t first, const Weight* weights, std::size_t size, double* keys);
 };
 

@@ -45,4 +45,7 @@ struct RandomStream {
 
 inline constexpr std::size_t kGroup = 16;
 
+// Numbers of a stream that may be used: beyond 2^61, block numbers would reach into the bits of the purpose.
+inline constexpr std::uint64_t kMostNumbers = std::uint64_t{1} << 60U;
+
 }  // namespace ensemw2s

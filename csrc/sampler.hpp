@@ -48,6 +48,8 @@ public:
     [[nodiscard]] virtual std::size_t positive() const = 0;  // weights above 0
     [[nodiscard]] virtual double total() const = 0;
     [[nodiscard]] virtual double probability(std::size_t category) const = 0;
+    // Throws std::invalid_argument where there are not `count` categories of positive weight.
+    virtual void require_positive(std::size_t count) const = 0;
 
     // Draws [start, start + size of out). Draw k of (seed, stream) is a function of these and of the weights: a longer
     // sample begins with a shorter one.
@@ -55,7 +57,7 @@ public:
                       std::span<std::int64_t> out) const = 0;
     // Other draws, in increasing order; they also depend on how many there are.
     virtual void draw_sorted(std::uint64_t seed, std::uint64_t stream, std::span<std::int64_t> out) const = 0;
-    // Throws std::invalid_argument where there are not enough categories of positive weight.
+    // There must be enough categories of positive weight.
     virtual void draw_without_replacement(std::uint64_t seed, std::uint64_t stream,
                                           std::span<std::int64_t> out) const = 0;
 };
@@ -79,6 +81,13 @@ public:
         return static_cast<double>(weights_[category]) / total_;
     }
 
+    void require_positive(std::size_t count) const override {
+        if (count > positive_) {
+            throw std::invalid_argument("cannot draw " + std::to_string(count) + " without replacement: only " +
+                                        std::to_string(positive_) + " weights are positive");
+        }
+    }
+
     void draw(std::uint64_t seed, std::uint64_t stream, std::uint64_t start,
               std::span<std::int64_t> out) const override {
         const AliasTable& table = alias_table();
@@ -95,12 +104,12 @@ public:
 
     void draw_without_replacement(std::uint64_t seed, std::uint64_t stream,
                                   std::span<std::int64_t> out) const override {
-        if (out.size() > positive_) {
-            throw std::invalid_argument("cannot draw " + std::to_string(out.size()) + " without replacement: only " +
-                                        std::to_string(positive_) + " weights are positive");
-        }
         const RandomStream numbers{seed, stream, Purpose::kWithoutReplacement};
-        WithoutReplacement<Weight>(weight_kernels<Weight>(), weights_, size_, numbers, threads_).draw(out);
+        WeightKernels<Weight> how = weight_kernels<Weight>();
+        if (far_) {
+            how.keys = wide_keys<Weight>;
+        }
+        WithoutReplacement<Weight>(how, weights_, size_, numbers, threads_).draw(out);
     }
 
 private:
@@ -120,6 +129,7 @@ private:
         sums.reserve(parts.size());
         double largest = 0.0;
         std::size_t heaviest_block = 0;
+        std::size_t ordinary = 0;
         positive_ = 0;
         for (std::size_t block = 0; block < parts.size(); ++block) {
             if (parts[block].invalid) {
@@ -128,6 +138,7 @@ private:
             sums.push_back(parts[block].sum);
             sum.add(parts[block].sum);
             positive_ += parts[block].positive;
+            ordinary += parts[block].ordinary;
             if (parts[block].largest > largest) {
                 largest = parts[block].largest;
                 heaviest_block = block;
@@ -140,6 +151,7 @@ private:
         if (!std::isfinite(total_)) {
             throw std::invalid_argument("the sum of the weights overflows");
         }
+        far_ = largest > kLargeWeight || ordinary < positive_;
         prefix_ = PrefixSums<Weight>(weights_, size_, sums);
         heaviest_ = heaviest_block * kStep;
         while (heaviest_ + 1 < size_ && static_cast<double>(weights_[heaviest_]) < largest) {
@@ -147,11 +159,12 @@ private:
         }
     }
 
-    // Where sums or quotients of weights could leave the range of double, works on a copy scaled by a power of two.
+    // Where sums are so small that their last digits are lost, works on a copy scaled up by a power of two: exactly,
+    // since the total is then about 1. Large ones need none, and scaling them down would lose the small weights.
     void bring_into_range() {
-        constexpr int kFar = 900;
+        constexpr int kFar = -900;
         const int exponent = std::ilogb(total_);
-        if (std::abs(exponent) < kFar) {
+        if (exponent > kFar) {
             return;
         }
         scaled_.resize(size_);
@@ -176,6 +189,7 @@ private:
     double total_ = 0.0;
     int scaled_by_ = 0;
     std::size_t positive_ = 0;
+    bool far_ = false;  // some keys would leave the range of double
     std::size_t heaviest_ = 0;
     std::vector<Weight> scaled_;
     PrefixSums<Weight> prefix_;

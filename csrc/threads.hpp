@@ -3,16 +3,19 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <exception>
 #include <mutex>
+#include <thread>
+#include <vector>
 
 #ifdef _OPENMP
 #include <omp.h>
-#else
-#include <atomic>
-#include <thread>
-#include <vector>
+#endif
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
 #endif
 
 namespace ensemw2s {
@@ -24,14 +27,31 @@ inline constexpr std::size_t kBlock = 16384;
     return (size + block - 1) / block;
 }
 
+// More threads than this bring nothing, and libgomp ends the process where it cannot start one.
+[[nodiscard]] inline int most_threads() {
+    constexpr int kEnough = 64;
+    static const int most = std::max(kEnough, 4 * static_cast<int>(std::thread::hardware_concurrency()));
+    return most;
+}
+
 [[nodiscard]] inline int resolve_threads(int requested) {
     if (requested > 0) {
-        return requested;
+        return std::min(requested, most_threads());
     }
 #ifdef _OPENMP
-    return omp_get_max_threads();
+    return std::min(omp_get_max_threads(), most_threads());
 #else
-    return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+#endif
+}
+
+// A forked child has none of its parent's threads, while libgomp waits for those that it had there: such a child works
+// with threads of its own instead.
+inline std::atomic<bool> in_forked_child{false};
+
+inline void watch_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+    pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
 #endif
 }
 
@@ -69,6 +89,31 @@ private:
     return std::clamp<std::size_t>(tasks / (kTurns * static_cast<std::size_t>(workers)), 1, kMost);
 }
 
+// Calls run(task) for every task in [0, tasks) in threads that end with it; `run` throws nothing.
+template <class Run>
+void in_own_threads(std::size_t tasks, int workers, std::size_t together, const Run& run) {
+    std::atomic<std::size_t> next{0};
+    const auto work = [&] {
+        for (std::size_t first = next.fetch_add(together); first < tasks; first = next.fetch_add(together)) {
+            for (std::size_t task = first; task < std::min(tasks, first + together); ++task) {
+                run(task);
+            }
+        }
+    };
+    std::vector<std::thread> others;
+    others.reserve(static_cast<std::size_t>(workers - 1));
+    try {
+        for (int i = 1; i < workers; ++i) {
+            others.emplace_back(work);
+        }
+    } catch (const std::exception&) {  // fewer will do
+    }
+    work();
+    for (std::thread& other : others) {
+        other.join();
+    }
+}
+
 // Calls body(task) for every task in [0, tasks), in any order. `threads` 0 is the default number.
 template <class Body>
 void parallel_for(std::size_t tasks, int threads, const Body& body) {
@@ -83,29 +128,19 @@ void parallel_for(std::size_t tasks, int threads, const Body& body) {
     ExceptionSlot slot;
     const std::size_t together = tasks_at_a_time(tasks, workers);
 #ifdef _OPENMP
+    const bool shared_pool = !in_forked_child;
+    if (shared_pool) {
 #pragma omp parallel for schedule(dynamic, together) num_threads(workers)
-    for (std::size_t task = 0; task < tasks; ++task) {
-        slot.run(body, task);
+        for (std::size_t task = 0; task < tasks; ++task) {
+            slot.run(body, task);
+        }
     }
 #else
-    std::atomic<std::size_t> next{0};
-    const auto work = [&] {
-        for (std::size_t first = next.fetch_add(together); first < tasks; first = next.fetch_add(together)) {
-            for (std::size_t task = first; task < std::min(tasks, first + together); ++task) {
-                slot.run(body, task);
-            }
-        }
-    };
-    std::vector<std::thread> others;
-    others.reserve(static_cast<std::size_t>(workers - 1));
-    for (int i = 1; i < workers; ++i) {
-        others.emplace_back(work);
-    }
-    work();
-    for (std::thread& other : others) {
-        other.join();
-    }
+    constexpr bool shared_pool = false;
 #endif
+    if (!shared_pool) {
+        in_own_threads(tasks, workers, together, [&](std::size_t task) { slot.run(body, task); });
+    }
     slot.rethrow();
 }
 

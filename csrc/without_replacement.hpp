@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <span>
 #include <stdexcept>
@@ -38,6 +39,25 @@ inline void sort_distinct(std::span<std::int64_t> values, std::size_t size) {
         for (std::uint64_t left = there[word]; left != 0; left &= left - 1) {
             values[count++] = static_cast<std::int64_t>(word * kBits) + std::countr_zero(left);
         }
+    }
+}
+
+// Stands in for WeightKernels::keys where E / w could leave the range of double: with E / w = 2^t f and f in [1/2, 1)
+// gives t + 2 f, moved into the positive numbers, which keeps 42 digits of f.
+template <class Weight>
+void wide_keys(const RandomStream& stream, std::size_t first, const Weight* weights, std::size_t size, double* keys) {
+    constexpr int kMoved = 1200;  // t is at least -53 - 1024
+    kernels().exponentials(stream, first, size, keys);
+    for (std::size_t i = 0; i < size; ++i) {
+        if (!(weights[i] > 0)) {
+            keys[i] = std::numeric_limits<double>::quiet_NaN();
+            continue;
+        }
+        int exponent = 0;
+        int more = 0;
+        const double weight = std::frexp(static_cast<double>(weights[i]), &exponent);
+        const double fraction = std::frexp(keys[i] / weight, &more);
+        keys[i] = static_cast<double>(kMoved + more - exponent) + 2.0 * fraction;
     }
 }
 

@@ -1,7 +1,12 @@
 """The compiled extension (``csrc/``): weighted sampling, token-weight arithmetic and combination of experts.
 
 Nothing here depends on the number of threads, nor sampling and weights on the instruction set: equal arguments give
-equal bits. ``threads`` is 0 for the default number. Errors in values, shapes and data types are ``ValueError``.
+equal bits. ``threads`` is 0 for the default number. Errors in values, shapes and data types are ``ValueError``; what is
+no array, number, integer or boolean at all is a ``TypeError``.
+
+Threads are OpenMP's, which torch uses too, where the compiler has them. A process forked after the module was loaded
+(``os.fork``, a ``DataLoader`` on Linux) has none of its parent's, and works with threads of its own instead. Only a
+fork while another thread is inside a call is not safe, as for any library.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,12 +92,14 @@ class WeightedSampler:
         """Draw ``n`` categories, int64 ``[n]``.
 
         With replacement, draw ``k`` depends on ``(seed, stream, k)`` alone, and ``start`` leaves out the draws before
-        it. ``sorted=True`` gives draws in increasing order, without building a table; these are other draws, and
-        depend on ``n`` too. Without replacement, categories come in the order in which they are drawn
-        (``sorted=True``: in increasing order), and a smaller sample is the beginning of a larger one.
+        it. Probabilities are right to ``2**-32 / size``, and every category of positive weight has at least that.
+        ``sorted=True`` gives draws in increasing order, without building a table; these are other draws, and depend
+        on ``n`` too. Sums of weights are float64, so a weight below ``2**-53`` of the sum may never be drawn there.
+        Without replacement, categories come in the order in which they are drawn (``sorted=True``: in increasing
+        order), and a smaller sample is the beginning of a larger one; weights of any size have their place in it.
 
         Args:
-            n: number of draws.
+            n: number of draws, ``n + start`` at most ``2**60``: beyond, a stream would repeat others.
             seed: in ``[0, 2**64)``.
             stream: in ``[0, 2**64)``; streams of one seed are independent.
             replacement: whether a category can be drawn again.
@@ -102,6 +109,7 @@ class WeightedSampler:
         Raises:
             ValueError: ``n`` without replacement exceeds the number of positive weights, or an argument is out of its
                 range.
+            TypeError: an argument is no integer of Python or numpy (booleans are none), a flag no boolean.
         """
 
 def weighted_error(weights: _Float, wrong: _Float | _Flags | npt.NDArray[Any], *, threads: int = 0) -> _ErrorSums:
@@ -138,7 +146,9 @@ def boost_update(
     Args:
         weights: float64 or float32 ``[N]``, C-contiguous and writeable, memory maps included.
         wrong: ``[N]``: float64 or float32 in ``[0, 1]``, or uint8 or bool.
-        alpha: the exponent's factor, shrinkage included; no size overflows.
+        alpha: the exponent's factor, shrinkage included; any finite number. Where products of it or of the weights
+            would leave the range of float64, logarithms are taken instead; new weights below the least number of
+            their type are 0.
         cap: no weight exceeds ``cap / N`` afterwards (``cap >= 1``): the excess goes to the weights below in
             proportion, until none exceeds it.
         total: the sum of ``weights_j · exp(alpha · wrong_j)`` where it is known, which spares the first sweep. Any
@@ -156,8 +166,9 @@ def boost_update(
 
     Raises:
         ValueError: a weight that is negative, NaN or infinite, weights that are all 0, ``wrong`` outside ``[0, 1]``, an
-            ``alpha`` that is not finite, or a cap that the positive weights cannot meet. The weights are then as they
-            were, except with ``total``, where they may have been replaced.
+            ``alpha`` that is not finite, a cap that the positive weights cannot meet, a ``total`` far from the sum,
+            or arrays that share memory with ``weights``. The weights are then as they were, except with ``total``,
+            where they may have been replaced.
     """
 
 def segment_sum(
@@ -192,8 +203,9 @@ def combine_into(
         rule: ``mixture``, ``product`` or ``vote``.
         temperature: positive and finite.
         targets: int64 ``[N]``, or None.
-        results: C-contiguous arrays to fill, by the names of the fields of ``CombineResult``. ``argmax``, ``logprob``,
-            ``expert_argmax`` and ``logsumexp`` are needed, and the two about targets where these are given.
+        results: C-contiguous arrays to fill, by the names of the fields of ``CombineResult`` and of their types and
+            shapes, which share memory with nothing else. ``argmax``, ``logprob``, ``expert_argmax`` and ``logsumexp``
+            are needed, and the two about targets where these are given.
         threads: number of threads.
     """
 

@@ -58,14 +58,18 @@ def weighted_error(weights: NDArray[np.floating], wrong: NDArray[np.floating]) -
     Raises:
         ValueError: the weights sum to zero, or something is not finite or outside its range.
     """
-    sums = _native.weighted_error(np.ascontiguousarray(weights), np.ascontiguousarray(wrong))
-    total = sums["total"]
-    if not total > 0.0:
+    weights, wrong = np.ascontiguousarray(weights), np.ascontiguousarray(wrong)
+    sums = _native.weighted_error(weights, wrong)
+    total = given = sums["total"]
+    if not 0.0 < total < math.inf:
         raise ValueError(f"weights must have a positive finite sum, not {total}")
+    if not 1e-100 < total < 1e100:  # the squares would leave the range of float64
+        sums = _native.weighted_error(weights / weights.max(), wrong)
+        total = sums["total"]
     return WeightedError(
         value=min(sums["wrong"] / total, 1.0),
         n_eff=max(total * total / sums["squares"], 1.0),
-        total=total,
+        total=given,
         binary=sums["binary"],
     )
 

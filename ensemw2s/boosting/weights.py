@@ -122,6 +122,8 @@ def update_left_out(
         return
     # The cap is c/N of the whole: inside a part of this mass and size that is a cap of c·size/(N·mass).
     inner = None if cap is None else max(1.0, cap * part.size / (weights.size * mass))
+    if inner is not None and inner >= part.size:  # it cannot bind, and may be infinite
+        inner = None
     part /= mass
     _native.boost_update(part, np.ascontiguousarray(wrong[left_out]), exponent, inner)
     weights[left_out] = part * mass

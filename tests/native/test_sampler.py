@@ -150,13 +150,13 @@ def test_sorted_draws_agree_with_a_search(shape, size) -> None:
         assert (weights[drawn] > 0).all()
 
 
-def test_large_draws_without_replacement_are_those_of_the_definition() -> None:
+@pytest.mark.parametrize("scale", [1.0, 1e-310, 1e300])
+def test_large_draws_without_replacement_are_those_of_the_definition(scale) -> None:
     rng = np.random.default_rng(17)
     weights = rng.lognormal(0.0, 2.0, 1_200_000) * (rng.random(1_200_000) < 0.9)
-    weights[::50] *= 1e-310  # keys beyond the range of double
+    weights[::50] *= scale  # keys beyond the range of double
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         keys = exponentials(5, 1, 2, len(weights)) / weights.astype(np.longdouble)
-    keys[keys > np.finfo(np.float64).max] = np.inf
     keys[weights == 0] = np.nan
     order = np.lexsort((np.arange(len(keys)), keys))
     sampler = WeightedSampler(weights)
@@ -164,7 +164,7 @@ def test_large_draws_without_replacement_are_those_of_the_definition() -> None:
         drawn = sampler.sample(n, seed=5, stream=1, replacement=False)
         wrong = np.flatnonzero(drawn != order[:n])  # keys that differ in their last digit may change places
         assert len(wrong) < 1e-4 * n + 1
-        np.testing.assert_allclose(keys[drawn[wrong]].astype(float), keys[order[wrong]].astype(float), rtol=1e-14)
+        assert np.all(np.abs(keys[drawn[wrong]] - keys[order[wrong]]) <= 1e-12 * keys[order[wrong]])
         assert len(np.unique(drawn)) == n
         assert np.array_equal(sampler.sample(n, 5, 1, replacement=False, sorted=True), np.sort(drawn))
 
@@ -231,9 +231,37 @@ def test_never_draws_what_has_no_weight(weights, seed, single) -> None:
     assert math.isclose(math.fsum(shares), 1.0, rel_tol=1e-12)
     for ordered in (False, True):
         assert set(sampler.sample(300, seed, sorted=ordered).tolist()) <= possible
-    if array.max() * 1e-100 < array[array > 0].min():
-        everything = sampler.sample(len(possible), seed, replacement=False)
-        assert sorted(everything.tolist()) == sorted(possible)
+    everything = sampler.sample(len(possible), seed, replacement=False)
+    assert sorted(everything.tolist()) == sorted(possible)
+    assert sampler.positive == len(possible)
+
+
+@pytest.mark.parametrize("weights", [[1e-300, 1e300], [5e-324, 1.7e308], [0.0, 1e-320, 3.0], [1e300, 5e-324, 0.0, 1.0]])
+def test_small_weights_stay_possible_beside_huge_ones(weights) -> None:
+    array = np.array(weights)
+    sampler = WeightedSampler(array)
+    possible = np.flatnonzero(array)
+    assert sampler.positive == len(possible)
+    assert sampler.total == array.sum()
+    falling = possible[np.argsort(-array[possible])]
+    for seed in range(50):  # the heavy ones come first, the light ones still come
+        assert np.array_equal(sampler.sample(len(possible), seed, replacement=False), falling)
+        assert np.array_equal(sampler.sample(len(possible), seed, replacement=False, sorted=True), possible)
+    for ordered in (False, True):
+        assert set(sampler.sample(1000, 1, sorted=ordered).tolist()) <= set(possible.tolist())
+    for i, weight in enumerate(array.tolist()):
+        assert sampler.probability(i) == weight / float(array.sum())
+
+
+def test_tiny_weights_keep_their_order_of_drawing() -> None:
+    """Among weights whose keys leave the range of float64, those drawn first follow the weights, not their places."""
+    weights = np.append(1e10, np.array([1.0, 2.0, 3.0, 4.0]) * 1e-312)
+    sampler = WeightedSampler(weights)
+    second = [int(sampler.sample(2, seed=1, stream=s, replacement=False)[1]) for s in range(20_000)]
+    assert chi_square(np.bincount(second, minlength=5), np.append(0.0, np.arange(1.0, 5.0))) > FALSE_ALARM
+    huge = np.append(np.array([1.0, 2.0, 3.0, 4.0]) * 1e307, 1e-310)
+    first = [int(WeightedSampler(huge).sample(1, seed=2, stream=s, replacement=False)[0]) for s in range(5000)]
+    assert chi_square(np.bincount(first, minlength=5), np.append(np.arange(1.0, 5.0), 0.0)) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("scale", [5e-324, 1e-310, 1e-290, 1e290, 1e307])
