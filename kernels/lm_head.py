@@ -9,8 +9,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ensemw2s.kernels.arguments import plain_tensor
 from ensemw2s.kernels.dispatch import Backend, choose
-from ensemw2s.kernels.request import Alphas, CombineRequest, combine_request, normalised_weights
+from ensemw2s.kernels.request import FLOATS, FLOATS_TEXT, Alphas, CombineRequest, combine_request, normalised_weights
 from ensemw2s.kernels.result import CombineResult, joined
 
 _TILE_BYTES = 128 << 20  # of logits, all experts together; smaller tiles leave matrix products slow
@@ -157,8 +158,12 @@ def _checked_heads(
             "expert, and at least one expert"
         )
     heads = [
-        Head(h.detach(), w.detach(), None if b is None else b.detach())
-        for h, w, b in zip(hidden, lm_head, given, strict=True)
+        Head(
+            plain_tensor(h, f"the hidden states of expert {k}", FLOATS, FLOATS_TEXT),
+            plain_tensor(w, f"the head's weights of expert {k}", FLOATS, FLOATS_TEXT),
+            None if b is None else plain_tensor(b, f"the biases of expert {k}", FLOATS, FLOATS_TEXT),
+        )
+        for k, (h, w, b) in enumerate(zip(hidden, lm_head, given, strict=True))
     ]
     for k, head in enumerate(heads):
         _check_head(k, head, heads[0])

@@ -21,7 +21,10 @@ class Native:
 
     Results agree with the reference (``tests/kernels/test_native.py``):
 
-    * log-probabilities to ``2.5e-7`` relative plus ``2.5e-7`` (``1e-7`` up to 2048 tokens);
+    * log-probabilities, none of them above 0, to ``2.5e-7`` relative plus ``2.5e-7`` (``1e-7`` up to 2048 tokens), at
+      any temperature ``T`` down to ``1e-7``. Below, and for logits beyond ``1e7``, the rounding of float64 shows as it
+      does in the reference: ``1e-15 / T`` times what enters a log-probability before temperature, ``1 + |log p|`` and
+      for the product rule ``Σ ᾱ_k |l_k − max l_k|``;
     * arg-max and order of tokens wherever their log-probabilities differ by more than that; ties are the same;
     * the same tokens from :meth:`sample`, except where a row's uniform number falls on a boundary to within ``1e-12``.
 

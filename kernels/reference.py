@@ -18,6 +18,7 @@ from ensemw2s.kernels.result import CombineResult, joined
 _BLOCK_ELEMENTS = 1 << 21
 _SHARE_GRID = 2.0**20
 _RANK_GRID = 2.0**40
+_APART = 8.0  # differences of logits at both ends of float64, divided by this, neither overflow nor lose a digit
 
 
 @dataclass(slots=True)
@@ -70,22 +71,22 @@ def combine_block(inputs: Inputs, rows: slice) -> Combined:
         argmaxes.append(torch.where(bad, 0, raw.argmax(dim=1)))
         if weight > 0.0:
             undefined |= bad
-            log_probs = centred - mass[:, None]
             if inputs.rule == "product":
-                part = weight * log_probs
+                part = weight * (wide / _APART - peak[:, None] / _APART)
                 product = part if product is None else product + part
             else:
-                part = log_probs + math.log(weight)
+                part = centred - mass[:, None] + math.log(weight)
                 mixture = part if mixture is None else torch.logaddexp(mixture, part)
     expert_argmax = torch.stack(argmaxes)
     if product is not None:
-        undefined |= ~torch.isfinite(product.amax(dim=1))
-        log_probs = torch.log_softmax(product, dim=1)
+        highest = product.amax(dim=1)
+        undefined |= ~torch.isfinite(highest)
+        log_probs = torch.log_softmax((product - highest[:, None]) * _APART, dim=1)
     elif mixture is not None:
         log_probs = mixture
     else:
         raise ValueError("no expert has a positive weight")
-    log_probs = torch.where(undefined[:, None], 0.0, log_probs)
+    log_probs = torch.where(undefined[:, None], 0.0, log_probs.clamp(max=0.0))
     rank = _rank(inputs, rows, log_probs, undefined)
     shares = None
     if inputs.rule == "vote":

@@ -6,18 +6,21 @@ Backends receive these and need not check anything again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from ensemw2s.kernels.arguments import plain_tensor, real_number, whole_number
+
 Rule = Literal["mixture", "product", "vote"]
 Logits = Tensor | Sequence[Tensor]
 Alphas = Tensor | Sequence[float]
 
-_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FLOATS_TEXT = "float32, bfloat16, float16 or float64"
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -89,28 +92,27 @@ class SampleRequest(Inputs):
 def checked_experts(logits: Logits) -> tuple[Tensor, ...]:
     """Split the logits into K tensors ``[N, V]`` and check that they fit together."""
     if isinstance(logits, Tensor):
-        if logits.ndim != 3:
+        whole = plain_tensor(logits, "logits", FLOATS, FLOATS_TEXT)
+        if whole.ndim != 3:
             raise ValueError(
-                f"logits must be [K, N, V], or K tensors [N, V]; got one tensor of shape {tuple(logits.shape)}"
+                f"logits must be [K, N, V], or K tensors [N, V]; got one tensor of shape {tuple(whole.shape)}"
             )
-        experts = tuple(logits.unbind(0))
+        experts = tuple(whole.unbind(0))
+    elif isinstance(logits, list | tuple):
+        experts = tuple(plain_tensor(x, f"logits of expert {k}", FLOATS, FLOATS_TEXT) for k, x in enumerate(logits))
     else:
-        experts = tuple(logits)
+        raise TypeError(f"logits are {type(logits).__name__}; expected a tensor [K, N, V], or a list of K tensors")
     if not experts:
         raise ValueError("logits hold no expert (K = 0)")
     for k, expert in enumerate(experts):
-        if not isinstance(expert, Tensor):
-            raise TypeError(f"logits of expert {k} are {type(expert).__name__}, not a torch.Tensor")
         if expert.ndim != 2 or expert.shape != experts[0].shape:
             first = tuple(experts[0].shape)
             raise ValueError(f"logits of expert {k} have shape {tuple(expert.shape)}; all must be [N, V] like {first}")
-        if expert.dtype not in _FLOATS:
-            raise TypeError(f"logits of expert {k} are {expert.dtype}; expected float32, bfloat16, float16 or float64")
         if expert.device != experts[0].device:
             raise ValueError(f"logits of expert {k} are on {expert.device}, those of expert 0 on {experts[0].device}")
     if experts[0].shape[1] == 0:
         raise ValueError("logits have no tokens (V = 0)")
-    return tuple(expert.detach() for expert in experts)
+    return experts
 
 
 def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
@@ -118,8 +120,13 @@ def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
 
     Raises:
         ValueError: a weight is negative, NaN or infinite, all are 0, or there are not ``experts`` of them.
+        TypeError: they are no numbers.
     """
-    values = [float(a) for a in (alphas.detach().reshape(-1).tolist() if isinstance(alphas, Tensor) else alphas)]
+    if isinstance(alphas, Tensor):
+        alphas = plain_tensor(alphas, "alphas", (*FLOATS, *_INTEGERS), "numbers").reshape(-1).tolist()
+    if not isinstance(alphas, Iterable) or isinstance(alphas, str | bytes | bytearray):
+        raise TypeError(f"alphas are {type(alphas).__name__}; expected {experts} numbers")
+    values = [real_number(a, f"alphas[{k}]", "a finite number that is not negative") for k, a in enumerate(alphas)]
     if len(values) != experts:
         raise ValueError(f"{len(values)} alphas for {experts} experts")
     for k, value in enumerate(values):
@@ -136,14 +143,14 @@ def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
 def checked_rule(rule: str) -> Rule:
     """The rule, if there is one of that name."""
     for known in get_args(Rule):
-        if rule == known:
+        if isinstance(rule, str) and rule == known:
             return known  # type: ignore[no-any-return]
     raise ValueError(f"unknown rule {rule!r}; expected one of {', '.join(get_args(Rule))}")
 
 
 def checked_temperature(temperature: float) -> float:
     """The temperature, if it is positive and finite."""
-    value = float(temperature)
+    value = real_number(temperature, "temperature", "a positive number")
     if not math.isfinite(value) or value <= 0.0:
         raise ValueError(f"temperature is {temperature}; it must be positive and finite (use the arg-max for 0)")
     return value
@@ -153,16 +160,31 @@ def checked_top_k(top_k: int | None, vocabulary: int) -> int | None:
     """``min(top_k, V)``, or None."""
     if top_k is None:
         return None
-    if int(top_k) != top_k or top_k < 1:
-        raise ValueError(f"top_k is {top_k}; expected a whole number of at least 1, or None")
-    return min(int(top_k), vocabulary)
+    value = whole_number(top_k, "top_k", "a whole number of at least 1, or None")
+    if value < 1:
+        raise ValueError(f"top_k is {value}; expected a whole number of at least 1, or None")
+    return min(value, vocabulary)
+
+
+def _checked_seed(seed: int) -> int:
+    value = whole_number(seed, "seed", "an integer in [0, 2**64)")
+    if not 0 <= value < 2**64:
+        raise ValueError(f"seed is {seed}; expected an integer in [0, 2**64)")
+    return value
+
+
+def _checked_top_p(top_p: float | None) -> float | None:
+    """The probability; None where it leaves nothing out."""
+    if top_p is None:
+        return None
+    value = real_number(top_p, "top_p", "a probability in (0, 1], or None")
+    if not 0.0 < value <= 1.0:
+        raise ValueError(f"top_p is {top_p}; expected a probability in (0, 1], or None")
+    return value if value < 1.0 else None
 
 
 def _checked_vector(values: Tensor, name: str, rows: int, device: torch.device) -> Tensor:
-    if not isinstance(values, Tensor):
-        raise TypeError(f"{name} are {type(values).__name__}, not a torch.Tensor")
-    if values.dtype not in _INTEGERS:
-        raise TypeError(f"{name} are {values.dtype}; expected integers")
+    values = plain_tensor(values, name, _INTEGERS, "integers")
     if values.shape != (rows,):
         raise ValueError(f"{name} have shape {tuple(values.shape)}; expected ({rows},), one for each row of the logits")
     return values.to(device=device, dtype=torch.int64)
@@ -212,18 +234,14 @@ def sample_request(
     """Check the arguments of ``sample``; its documentation lists the errors."""
     experts = checked_experts(logits)
     rows, vocabulary = experts[0].shape
-    if not 0 <= int(seed) < 2**64:
-        raise ValueError(f"seed is {seed}; expected an integer in [0, 2**64)")
-    if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p is {top_p}; expected a probability in (0, 1], or None")
     kept = checked_top_k(top_k, vocabulary)
     return SampleRequest(
         experts=experts,
         weights=normalised_weights(alphas, len(experts)),
         rule=checked_rule(rule),
         temperature=checked_temperature(temperature),
-        seed=int(seed),
+        seed=_checked_seed(seed),
         index=None if index is None else _checked_vector(index, "index", rows, experts[0].device),
         top_k=None if kept == vocabulary else kept,
-        top_p=None if top_p == 1.0 else top_p,
+        top_p=_checked_top_p(top_p),
     )

@@ -27,6 +27,16 @@ def pick(values, k, count: tl.constexpr):
 
 
 @triton.jit
+def share_of(shares, k, active: tl.constexpr):
+    """The weight of expert ``k``, float64; ``shares`` are in two parts. ``k`` is known when the kernel runs only."""
+    high, low = shares[0], shares[active]
+    for j in tl.static_range(1, active):
+        high = tl.where(k == j, shares[j], high)
+        low = tl.where(k == j, shares[active + j], low)
+    return high.to(tl.float64) + low.to(tl.float64)
+
+
+@triton.jit
 def logits_of(
     heads, k, row, token, rows, vocabulary,
     count: tl.constexpr, width: tl.constexpr, even: tl.constexpr, biased: tl.constexpr, block_width: tl.constexpr,
@@ -92,7 +102,7 @@ def head_stats(
     tile, row, token = place_of(row_blocks, block_rows, block)
     stored = row < rows
     heads = (hidden, weight, bias, hidden_strides, weight_strides, widths)
-    q = tl.zeros([block_rows, block], tl.float32)
+    q = tl.zeros([block_rows, block], tl.float32 if active == 1 else tl.float64)
     k = tl.full([], 0, tl.int32)
     while k < count:  # a loop that is not unrolled holds the addresses of one expert at a time
         x = logits_of(heads, k, row, token, rows, vocabulary, count, width, even, biased, block_width, widen)
@@ -101,20 +111,22 @@ def head_stats(
         if has_targets:
             logit, hit = target_of(x, targets, row, token, stored)
             tl.store(target_logit + k * rows + row, logit, mask=stored & hit)
+        if product and active > 1:
+            q = tl.where(k < active, q + share_of(shares, k, active) * x.to(tl.float64), q)
         x -= finite_or_zero(top)[:, None]
+        if product and active == 1:
+            q = tl.where(k == 0, x, q)
         here = (row.to(tl.int64) + k * rows) * tiles + tile
         tl.store(tile_max + here, top, mask=stored)
         tl.store(tile_sum + here, tl.sum(tl.exp(x), axis=1), mask=stored)
         tl.store(tile_first + here, first, mask=stored)
-        if product:
-            q = tl.where(k < active, q + pick(shares, k, active) * x, q)
         k += 1
     if product:
         here = row.to(tl.int64) * tiles + tile
         q = tl.where((token < vocabulary)[None, :], q, NEG_INF)
         best = tl.max(q, axis=1)
         tl.store(product_max + here, best, mask=stored)
-        total = tl.sum(tl.exp((q - finite_or_zero(best)[:, None]) * inv_temp), axis=1)
+        total = tl.sum(tl.exp((q - finite_or_zero(best)[:, None]).to(tl.float32) * inv_temp), axis=1)
         tl.store(product_sum + here, total, mask=stored)
 
 
@@ -134,22 +146,24 @@ def combined_values(
 ):  # fmt: skip
     """What orders the tokens of a tile, formed from the hidden states; −inf beyond the vocabulary."""
     top = tl.full([row.shape[0], token.shape[0]], NEG_INF, tl.float32)
-    value = tl.zeros([row.shape[0], token.shape[0]], tl.float32)
+    value = tl.zeros([row.shape[0], token.shape[0]], tl.float64 if product and active > 1 else tl.float32)
     k = tl.full([], 0, tl.int32)
     while k < active:
         x = logits_of(heads, k, row, token, rows, vocabulary, active, width, even, biased, block_width, widen)
         if active == 1:
             value = x
+        elif product:
+            value += share_of(shares, k, active) * x.to(tl.float64)
         else:
             x -= tl.load(centre + k * rows + row, mask=stored, other=0.0)[:, None]
-            if product:
-                value += pick(shares, k, active) * x
-            else:
-                held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
-                top, value = add_term(top, value, x + held[:, None])
+            held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
+            top, value = add_term(top, value, x + held[:, None])
         k += 1
     if active > 1:
-        value = (value - row_base[:, None]) - row_norm[:, None] if product else finite_or_zero(top) + tl.log(value)
+        if product:
+            value = (value - row_base[:, None]).to(tl.float32) - row_norm[:, None]
+        else:
+            value = finite_or_zero(top) + tl.log(value)
     return tl.where((token < vocabulary)[None, :], value, NEG_INF)
 
 
@@ -174,7 +188,7 @@ def head_values(
     raw = tl.load(bound + here, mask=stored, other=NEG_INF)
     row_norm = tl.load(norm + row, mask=stored, other=0.0)
     row_base = tl.load(base + row, mask=stored, other=0.0)
-    limit = ((raw + slack_of(raw)) - row_base) - row_norm
+    limit = (raw + slack_of(raw)) - row_norm
     needed = stored & (limit >= tl.load(threshold + row, mask=stored, other=float("inf")))
     if mode == "best":
         needed = needed & (tl.load(tile_out + here, mask=stored, other=0.0) == NEG_INF)

@@ -90,7 +90,7 @@ class Problem(Weighted):
         p, (n, count) = self, (self.rows, len(self.experts))
         tiles = p._tile_stats()
         constants = {"weights": p.weights, "active": p.active, "product": p.product, "inv_temp": p.inv_temp}
-        constants |= {"centre": p.empty(count, n), "offset": p.empty(count, n), "base": p.empty(n)}
+        constants |= {"centre": p.empty(count, n), "offset": p.empty(count, n), "base": p.empty(n, dtype=torch.float64)}
         argmax = p.empty(n, dtype=torch.int64)
         out = {name: p.empty(n) for name in ("best_value", "logprob", "target_logprob", "shift", "norm")}
         out |= {name: p.empty(count, n) for name in ("logsumexp", "expert_target")}
@@ -133,7 +133,7 @@ class Problem(Weighted):
                 triton_tiles.tile_stats, count * n * p.tiles, p.config.tile_warps, **p.reading(), **out, count=count
             )
             return {**out, "product_max": out["tile_max"], "product_sum": out["tile_max"]}
-        out |= {name: p.empty(n, p.tiles) for name in ("product_max", "product_sum")}
+        out |= {"product_max": p.empty(n, p.tiles, dtype=torch.float64), "product_sum": p.empty(n, p.tiles)}
         shared = {"weights": p.weights, "inv_temp": p.inv_temp, "active": p.active, "count": count}
         p.launch(triton_tiles.tile_stats_product, n * p.tiles, p.config.tile_warps, **p.reading(), **out, **shared)
         return out

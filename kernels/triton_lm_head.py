@@ -68,7 +68,8 @@ class HeadProblem(Weighted):
         """
         p, n = self, self.rows
         tiles = p._tile_stats(targets)
-        out = {name: p.empty(n) for name in ("threshold", "target_logprob", "base", "norm")}
+        out = {name: p.empty(n) for name in ("threshold", "target_logprob", "norm")}
+        out["base"] = p.empty(n, dtype=torch.float64)
         out |= {name: p.empty(len(p.heads), n) for name in ("logsumexp", "expert_target", "centre", "offset")}
         out |= {name: p.empty(n, p.tiles) for name in ("bound", "tile_best")}
         out["argmax"] = p.empty(n, dtype=torch.int64)
@@ -89,7 +90,7 @@ class HeadProblem(Weighted):
             **{name: out[name] for name in ("argmax", "target_logprob", "expert_argmax", "logsumexp")},
             **{name: out[name] for name in ("expert_target", "norm")},
         )
-        rows.constants["norm"] = rows.norm
+        rows.constants["norm"] = rows.norm if self.inv_temp == 1.0 else torch.zeros_like(rows.norm)
         if best and p.active > 1:
             p._search(rows)
         return rows
@@ -99,8 +100,8 @@ class HeadProblem(Weighted):
         p, n, count = self, self.rows, len(self.heads)
         out = {name: p.empty(count, n, p.tiles) for name in ("tile_max", "tile_sum")}
         out["tile_first"] = p.empty(count, n, p.tiles, dtype=torch.int32)
-        for name in ("product_max", "product_sum"):
-            out[name] = p.empty(n, p.tiles) if p.product else out["tile_max"]
+        for name, dtype in (("product_max", torch.float64), ("product_sum", torch.float32)):
+            out[name] = p.empty(n, p.tiles, dtype=dtype) if p.product else out["tile_max"]
         out["target_logit"] = p.empty(count, n)
         arguments = {
             **p._reading(count, p.config.block_rows),
@@ -186,7 +187,8 @@ class HeadProblem(Weighted):
         rows.argmax = torch.where(rows.undefined, -1, winner)
         rows.logprob = torch.where(rows.undefined, math.nan, rows.value)
         if self.product:
-            rows.logprob = (rows.logprob + rows.norm) * self.inv_temp - rows.norm
+            rows.logprob = (rows.logprob + rows.constants["norm"]) * self.inv_temp - rows.norm
+        rows.logprob = rows.logprob.clamp_max(0.0)
 
     def normalise(self, rows: Rows) -> None:
         """Bring a mixture to its temperature: ``shift``, ``norm``, ``mass`` and the log-probabilities."""

@@ -53,7 +53,7 @@ class Rows:
         self.norm = torch.where(self.undefined, math.nan, self.mass.sum(dim=1).clamp_min(1.0).log())
         self.logprob = -self.norm
         difference = (self.target_logprob - self.shift).clamp_max(0.0)
-        self.target_logprob = difference * inv_temp - self.norm
+        self.target_logprob = (difference * inv_temp - self.norm).clamp_max(0.0)
 
 
 @dataclass(slots=True)
@@ -63,6 +63,7 @@ class Weighted:
     order: list[int]
     """The launch's expert ``i`` is the request's expert ``order[i]``."""
     weights: tuple[float, ...]
+    """As float32 numbers, and then what these leave over."""
     log_weights: tuple[float, ...]
     product: bool
     inv_temp: float
@@ -70,7 +71,7 @@ class Weighted:
     @property
     def active(self) -> int:
         """Number of experts with a part in the ensemble."""
-        return len(self.weights)
+        return len(self.log_weights)
 
     @property
     def device(self) -> torch.device:
@@ -103,12 +104,18 @@ class Weighted:
         return by_expert.index_select(0, torch.tensor(self.order, device=by_expert.device).argsort())
 
 
+def in_two_parts(values: list[float]) -> tuple[float, ...]:
+    """Numbers as float32, then the rest of each: a kernel gets 48 digits of them that way."""
+    high = torch.tensor(values, dtype=torch.float64).to(torch.float32).tolist()
+    return (*high, *(value - part for value, part in zip(values, high, strict=True)))
+
+
 def weighting_of(request: Inputs) -> dict[str, Any]:
     """The fields of :class:`Weighted` for a request."""
     weights = [request.weights[k] for k in request.active]
     return {
         "order": request.active + [k for k, weight in enumerate(request.weights) if weight == 0.0],
-        "weights": tuple(max(w, SMALLEST) for w in weights),
+        "weights": in_two_parts([max(w, SMALLEST) for w in weights]),
         "log_weights": tuple(math.log(w) for w in weights),
         "product": request.rule == "product" or len(weights) == 1,
         "inv_temp": 1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ensemw2s.kernels.triton_tiles import NEG_INF, finite_or_zero, load_logits, token_values
+from ensemw2s.kernels.triton_tiles import NEG_INF, at_most_zero, finite_or_zero, load_logits, order_norm, token_values
 
 SLACK = tl.constexpr(2e-6)  # bounds and values are rounded differently
 
@@ -77,15 +77,12 @@ def write_experts(
 
 
 @triton.jit
-def product_bound(weights, relative, lane, active: tl.constexpr):
-    """Bounds ``[tiles]`` of ``Σ ᾱ_k (l_k − centre_k)``, short of ``product_max``, from the maxima less the centres."""
-    taking_part = (lane < active)[:, None]
-    if active > 1:
-        scaled = as_vector(weights, lane, active)[:, None] * relative
-        bound = tl.sum(tl.where(taking_part, scaled, 0.0), axis=0)
-    else:
-        bound = tl.max(tl.where(taking_part, relative, NEG_INF), axis=0)
-    return bound
+def product_tops(product_max, relative, row, tiles, lane, tile, active: tl.constexpr):
+    """The tiles' largest sums ``[tiles]``, float64; of a lone expert, less its largest logit."""
+    top = tl.load(product_max + row * tiles + tile, mask=tile < tiles, other=NEG_INF)
+    if active == 1:
+        top += tl.max(tl.where((lane < 1)[:, None], relative, NEG_INF), axis=0)
+    return top
 
 
 @triton.jit
@@ -98,19 +95,22 @@ def mixture_bound(relative, held, lane, active: tl.constexpr):
 
 @triton.jit
 def product_tiles(
-    weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active: tl.constexpr
+    product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active: tl.constexpr
 ):  # fmt: skip
-    """What the product rule has in each tile: bounds and masses ``[tiles]``, and the row's ``base`` and ``norm``."""
-    bound = product_bound(weights, relative, lane, active)
+    """Of the product rule in each tile: largest values and masses ``[tiles]``; and the row's ``base`` and ``norm``.
+
+    Rounded as the values themselves are, so that a tile's largest value is that of one of its tokens.
+    """
     here = row * tiles + tile
-    bound += tl.load(product_max + here, mask=tile < tiles, other=NEG_INF)
+    bound = product_tops(product_max, relative, row, tiles, lane, tile, active)
     base = tl.max(bound, axis=0)
     impossible = base == NEG_INF
     base = finite_or_zero(base)
+    bound = (bound - base).to(tl.float32)
     mass = tl.load(product_sum + here, mask=tile < tiles, other=0.0)
-    mass = tl.where(mass == 0.0, 0.0, mass * tl.exp((bound - base) * inv_temp))
+    mass = tl.where(mass == 0.0, 0.0, mass * tl.exp(bound * inv_temp))
     norm = tl.log(tl.sum(mass, axis=0))
-    return ((bound + slack_of(bound)) - base) - norm, mass, base, norm, impossible
+    return bound - order_norm(norm, inv_temp), mass, base, norm, impossible
 
 
 @triton.jit
@@ -123,7 +123,7 @@ def mixture_tiles(part, relative, held, lane, active: tl.constexpr):
 
 @triton.jit
 def write_tiles(
-    weights, product_max, product_sum, base, shift, norm, mass, top, part, anchor, held, undefined, row, tiles, lane,
+    product_max, product_sum, base, shift, norm, mass, top, part, anchor, held, undefined, row, tiles, lane,
     tile, inv_temp, active: tl.constexpr, product: tl.constexpr, want_mass: tl.constexpr,
 ):  # fmt: skip
     """Write the row's ``base``, ``shift`` and ``norm``, and the masses of its tiles.
@@ -135,7 +135,7 @@ def write_tiles(
     row_shift = tl.full([], 0.0, tl.float32)
     if product:
         bound, tile_mass, row_base, row_norm, impossible = product_tiles(
-            weights, product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active
+            product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active
         )
         undefined = undefined | impossible
         tl.store(base + row, row_base)
@@ -214,12 +214,12 @@ def target_log_probs(
         x = load_logits(experts[k], row, target, here, row_stride, col_stride, contiguous)
         mass_of_k = scalar_of(log_total, lane, k)  # NaN, +inf or −inf in an undefined row
         own = tl.where(mass_of_k < float("inf"), (x - scalar_of(anchor, lane, k)) - mass_of_k, float("nan"))
-        tl.store(expert_target + k * rows + row + one, own)
+        tl.store(expert_target + k * rows + row + one, at_most_zero(own))
     value = token_values(
         experts, weights, centre, offset, base, row, target, here, row_stride, col_stride, rows,
         active, product, contiguous,
     )  # fmt: skip
-    return (value - row_shift) * inv_temp - row_norm if product else value
+    return at_most_zero((value - row_shift) * inv_temp - row_norm if product else value)
 
 
 @triton.jit
@@ -231,9 +231,9 @@ def write_best(
     tl.store(best_value + row, best)
     result = best
     if product:
-        untempered = best + row_norm if active > 1 else best - row_shift
+        untempered = best + order_norm(row_norm, inv_temp) if active > 1 else best - row_shift
         result = untempered * inv_temp - row_norm
-    tl.store(logprob + row, tl.where(undefined, float("nan"), result))
+    tl.store(logprob + row, tl.where(undefined, float("nan"), at_most_zero(result)))
 
 
 @triton.jit
@@ -263,8 +263,8 @@ def finish_rows(
         lane, tile, count, want_experts, active == 1 and want_best, block, tiles_padded, contiguous,
     )  # fmt: skip
     bound, row_shift, row_norm, undefined = write_tiles(
-        weights, product_max, product_sum, base, shift, norm, mass, top, part, anchor, held, undefined, row, tiles,
-        lane, tile, inv_temp, active, product, want_mass,
+        product_max, product_sum, base, shift, norm, mass, top, part, anchor, held, undefined, row, tiles, lane, tile,
+        inv_temp, active, product, want_mass,
     )  # fmt: skip
     tl.debug_barrier()  # the row's constants, written above, are read below
 
@@ -279,8 +279,8 @@ def finish_rows(
     if want_best and active > 1:
         bound = tl.where(undefined, NEG_INF, bound)
         winner, best = search(
-            experts, weights, centre, offset, base, bound, row_norm, row, row_stride, col_stride, rows, vocabulary,
-            tile, active, product, block, tiles_padded, contiguous,
+            experts, weights, centre, offset, base, bound, order_norm(row_norm, inv_temp), row, row_stride, col_stride,
+            rows, vocabulary, tile, active, product, block, tiles_padded, contiguous,
         )  # fmt: skip
     tl.store(argmax + row, tl.where(undefined, -1, winner).to(tl.int64))
     if want_best:

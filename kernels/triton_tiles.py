@@ -7,8 +7,9 @@ distribution needs no second normaliser, the probability mass of each tile. So w
 reads the few tiles that matter.
 
 The *value* of a token orders the tokens and gives its log-probability as ``(value − shift) · inv_temp − norm``:
-the mixture's log-probability, the product's ``Σ ᾱ_k (l_k − max l_k) − base``, or a lone expert's logit (rule "product"
-with one expert), each at temperature 1.
+the mixture's log-probability, the product's ``Σ ᾱ_k l_k − base``, or a lone expert's logit (rule "product" with one
+expert), each at temperature 1. The product's sum is formed in float64: experts that disagree cancel in it, and only
+there is the most probable token found to be exactly 0 below itself, wherever it is computed.
 
 Sums of ``block`` terms are formed in float32, and in the same order on every launch. Exact ties stay ties: the value of
 a token is the same function of its logits whatever the tile.
@@ -26,6 +27,28 @@ NEG_INF = tl.constexpr(float("-inf"))
 def finite_or_zero(x):
     """``x`` where it is finite, else 0, so that a shift by it never forms ``∞ − ∞``."""
     return tl.where(tl.abs(x) < float("inf"), x, 0.0)
+
+
+@triton.jit
+def at_most_zero(x):
+    """``x``, or 0 where rounding has brought a log-probability above it; NaN stays."""
+    return tl.where(x > 0.0, 0.0, x)
+
+
+@triton.jit
+def order_norm(norm, inv_temp):
+    """What the product's values are ordered less: at temperature 1 they are ordered as they are returned.
+
+    At another one the values themselves order the tokens: what the subtraction rounds off would be divided by it.
+    """
+    return tl.where(inv_temp == 1.0, norm, 0.0)
+
+
+@triton.jit
+def weighted_sum(total, weights, k: tl.constexpr, x, active: tl.constexpr):
+    """``total`` and the weighted logits of expert ``k``, float64. ``weights`` are in two parts."""
+    weight = tl.full([], weights[k], tl.float64) + tl.full([], weights[active + k], tl.float64)
+    return total + weight * x.to(tl.float64)
 
 
 @triton.jit
@@ -67,16 +90,16 @@ def tile_stats_product(
 ):  # fmt: skip
     """First pass, product rule and lone experts: one program for each (row, tile), over all experts.
 
-    Writes what :func:`tile_stats` does, and of ``q = Σ ᾱ_k (l_k − m_k)`` over the first ``active`` experts, ``m_k``
-    the tile's own maxima: ``product_max`` ``max q`` and ``product_sum`` ``Σ exp((q − max q) · inv_temp)``, float32
-    ``[N, tiles]``.
+    Writes what :func:`tile_stats` does, and of ``q = Σ ᾱ_k l_k`` over the first ``active`` experts (of a lone one, the
+    logits less their maximum) ``product_max`` ``max q`` float64, and ``product_sum`` ``Σ exp((q − max q) · inv_temp)``
+    float32, ``[N, tiles]``.
     """
     pid = tl.program_id(0).to(tl.int64)
     tile = (pid % tiles).to(tl.int32)
     row = pid // tiles
     token = tile * block + tl.arange(0, block)
     inside = token < vocabulary
-    q = tl.zeros([block], tl.float32)
+    q = tl.zeros([block], tl.float32 if active == 1 else tl.float64)
     for k in tl.static_range(count):
         x = load_logits(experts[k], row, token, inside, row_stride, col_stride, contiguous)
         top = tl.max(x, axis=0)
@@ -84,14 +107,11 @@ def tile_stats_product(
         tl.store(tile_max + k * rows * tiles + pid, top)
         tl.store(tile_sum + k * rows * tiles + pid, tl.sum(tl.exp(centred), axis=0))
         if k < active:
-            if active == 1:
-                q = centred
-            else:
-                q += weights[k] * centred
+            q = centred if active == 1 else weighted_sum(q, weights, k, x, active)
     q = tl.where(inside, q, NEG_INF)
     best = tl.max(q, axis=0)
     tl.store(product_max + pid, best)
-    tl.store(product_sum + pid, tl.sum(tl.exp((q - finite_or_zero(best)) * inv_temp), axis=0))
+    tl.store(product_sum + pid, tl.sum(tl.exp((q - finite_or_zero(best)).to(tl.float32) * inv_temp), axis=0))
 
 
 @triton.jit
@@ -101,16 +121,17 @@ def token_values(
 ):  # fmt: skip
     """Values of the tokens ``token`` of one row, −inf where masked.
 
-    ``centre`` ``[K, N]``: each expert's largest logit; ``offset`` ``[K, N]``: ``log ᾱ_k − log Σ exp(l_k − centre)``.
+    ``centre`` ``[K, N]``: each expert's largest logit; ``offset`` ``[K, N]``: ``log ᾱ_k − log Σ exp(l_k − centre)``;
+    ``base`` float64 ``[N]``: the product's largest sum.
     """
     if active == 1:
         value = load_logits(experts[0], row, token, mask, row_stride, col_stride, contiguous)
     elif product:
-        value = tl.zeros_like(token).to(tl.float32) - tl.load(base + row)
+        total = tl.zeros_like(token).to(tl.float64)
         for k in tl.static_range(active):
             x = load_logits(experts[k], row, token, mask, row_stride, col_stride, contiguous)
-            value += weights[k] * (x - tl.load(centre + k * rows + row))
-        value = tl.where(mask, value, NEG_INF)
+            total = weighted_sum(total, weights, k, x, active)
+        value = tl.where(mask, (total - tl.load(base + row)).to(tl.float32), NEG_INF)
     else:
         x = load_logits(experts[0], row, token, mask, row_stride, col_stride, contiguous)
         terms = ((x - tl.load(centre + row)) + tl.load(offset + row),)
@@ -121,10 +142,10 @@ def token_values(
             terms = terms + (term,)  # noqa: RUF005 (unpacking is not Triton)
             top = tl.maximum(top, term)
         shift = finite_or_zero(top)
-        total = tl.exp(terms[0] - shift)
+        mass = tl.exp(terms[0] - shift)
         for k in tl.static_range(1, active):
-            total += tl.exp(terms[k] - shift)
-        value = shift + tl.log(total)
+            mass += tl.exp(terms[k] - shift)
+        value = shift + tl.log(mass)
     return value
 
 
@@ -171,10 +192,10 @@ def tile_values(
             active, product, contiguous,
         )  # fmt: skip
         if mode == "log_probs":
-            value = (value - tl.load(shift + row)) * inv_temp - tl.load(norm + row)
+            value = at_most_zero((value - tl.load(shift + row)) * inv_temp - tl.load(norm + row))
         else:
             if product and active > 1:
-                value -= tl.load(norm + row)
+                value -= order_norm(tl.load(norm + row), inv_temp)
             value = tl.where(value == 0.0, 0.0, value)  # −0 and 0 are a tie: the selection compares bits
             tl.store(tile_out + pid, tl.max(value, axis=0))
         tl.store(row_out + row * vocabulary + token, value, mask=inside)

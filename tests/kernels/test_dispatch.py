@@ -50,7 +50,7 @@ def test_auto_takes_the_highest_priority_that_can_run() -> None:
 @pytest.mark.usefixtures("toy")
 def test_forced_backend_that_cannot_run_says_why() -> None:
     with pytest.raises(ValueError, match=r"'toy' cannot run on meta: it only knows the CPU; available: .*reference"):
-        kernels.combine(torch.zeros(1, 2, 9, device="meta"), [1], backend="toy")
+        dispatch.choose("toy", kernels.CombineRequest((torch.zeros(2, 9, device="meta"),), (1.0,), "mixture", 1.0))
 
 
 @pytest.mark.usefixtures("toy")

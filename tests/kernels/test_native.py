@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensemw2s import kernels
+from ensemw2s.kernels.dispatch import choose
+from ensemw2s.kernels.request import CombineRequest
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 RULES = ["mixture", "product", "vote"]
@@ -312,7 +314,7 @@ def test_is_the_first_choice_on_the_cpu_only() -> None:
     assert kernels.available_backends()[0] == "native"
     assert "native" not in kernels.available_backends("cuda")
     with pytest.raises(ValueError, match=r"'native' cannot run on meta: .*available: reference"):
-        kernels.combine(torch.zeros(1, 2, 9, device="meta"), [1], backend="native")
+        choose("native", CombineRequest((torch.zeros(2, 9, device="meta"),), (1.0,), "mixture", 1.0))
 
 
 def test_float64_goes_to_the_reference() -> None:

@@ -68,28 +68,16 @@ def laid_out(logits: torch.Tensor, layout: str) -> torch.Tensor | list[torch.Ten
 
 
 class Allowed:
-    """How far a float32 result may be from the truth: roundings of what was added, times 1/T where divided."""
+    """How far a float32 result may be from the truth, as :class:`TritonBackend` states it."""
 
-    def __init__(self, row, rule: str, temperature: float) -> None:
-        self.temperature = temperature
-        untempered = row.log_probs if rule == "vote" else row.mixture
-        if rule == "product":
-            untempered = row.log_probs * np.longdouble(min(temperature, 1e30))  # up to a constant
-            centre = sum_of_distances(row)
-            self.scale = np.abs(untempered - untempered.max()) + centre
-        else:
-            self.scale = np.abs(untempered)
-        self.gain = 1.0 if rule == "vote" else max(1.0, 1.0 / temperature)
+    def __init__(self, row, rule: str, temperature: float, active: int) -> None:
+        self.mixture = row.mixture if rule == "mixture" and active > 1 else None
+        self.gain = max(1.0, 1.0 / temperature)
 
     def __call__(self, token: int, truth: float) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
-            return float((3e-6 + 6 * EPS * self.scale[token]) * self.gain + 4 * EPS * abs(truth))
-
-
-def sum_of_distances(row) -> float:
-    """How far the product's most probable token lies below the experts' own maxima: what cancels in its logarithm."""
-    best = int(np.argmax(row.log_probs))
-    return float(sum(own.max() - own[best] for own in row.experts if own is not None and np.isfinite(own[best])))
+            scale = 0.0 if self.mixture is None else abs(self.mixture[token])
+            return float((3e-6 + 6 * EPS * scale) * (1.0 if self.mixture is None else self.gain) + 6 * EPS * abs(truth))
 
 
 def close(actual: float, truth: float, allowed: float) -> bool:
@@ -184,7 +172,8 @@ def check(case, oracle, make_logits) -> None:
                 assert result.topk_ids[n].tolist() == list(range(result.topk_ids.shape[1]))
                 assert bool(result.topk_logprob[n].isnan().all())
             continue
-        allowed = Allowed(row, case["rule"], temperature)
+        allowed = Allowed(row, case["rule"], temperature, len(active))
+        assert not bool((result.log_probs[n] > 0).any())
         for v, truth in enumerate(row.log_probs):
             assert close(float(result.log_probs[n, v]), truth, allowed(v, truth)), (v, result.log_probs[n, v], truth)
         target = int(targets[n])

@@ -1,0 +1,79 @@
+"""Single arguments, checked: numbers that are numbers, and tensors whose memory a kernel may read as it lies."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def _unexpected(value: Any, name: str, expected: str) -> TypeError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:60] + "…"
+    return TypeError(f"{name} is {shown}, a {type(value).__name__}; expected {expected}")
+
+
+def whole_number(value: Any, name: str, expected: str) -> int:
+    """An integer of Python, numpy or torch; nothing that would have to be rounded or parsed, and no boolean.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(value, bool | np.bool_):
+        raise _unexpected(value, name, expected)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise _unexpected(value, name, expected) from None
+
+
+def real_number(value: Any, name: str, expected: str) -> float:
+    """A number of Python, numpy or torch.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is too large for float64.
+    """
+    if isinstance(value, bool | np.bool_ | str | bytes | bytearray):
+        raise _unexpected(value, name, expected)
+    try:
+        return float(value)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+        raise _unexpected(value, name, expected) from None
+    except OverflowError:
+        raise ValueError(f"{name} is too large for float64; expected {expected}") from None
+
+
+def plain_tensor(value: Any, name: str, dtypes: tuple[torch.dtype, ...], expected: str) -> Tensor:
+    """The tensor without its gradient, as kernels read it: its memory holds its values, at addresses of their size.
+
+    Views that a flag negates or conjugates, and tensors at odd addresses, are copied; strides of any kind stay.
+
+    Args:
+        value: what was given.
+        name: what it is called, in the plural.
+        dtypes: allowed data types.
+        expected: how messages call these.
+
+    Raises:
+        TypeError: it is no tensor, not dense, or of another type.
+        ValueError: it is on the meta device.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} are {type(value).__name__}, not a torch.Tensor")
+    if value.dtype not in dtypes:
+        raise TypeError(f"{name} are {value.dtype}; expected {expected}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise TypeError(f"{name} are a {kind} tensor; expected a dense one, as to_dense() or to_padded_tensor() gives")
+    if value.device.type == "meta":
+        raise ValueError(f"{name} are on the device meta, which holds no numbers; expected a CPU or GPU tensor")
+    plain = value.detach().resolve_conj().resolve_neg()
+    try:
+        address = plain.data_ptr()
+    except RuntimeError:
+        raise TypeError(f"{name} have no memory (a tensor inside vmap or tracing); expected a tensor itself") from None
+    return plain.clone() if address % plain.element_size() else plain
