@@ -30,6 +30,7 @@ from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison, SeedSummary, aggregate
 from ensemw2s.evaluation.pgr import PGR, FiellerSet, fieller_set, pgr_fieller, ratio_of_means
 from ensemw2s.evaluation.results import LabelResult, ModelInfo, PairResult, Results, RoundResult, RoundScore
+from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error
 
 __all__ = [
     "CEILING",
@@ -37,6 +38,7 @@ __all__ = [
     "TEST_SPLITS",
     "WEAK",
     "AggregateResults",
+    "Answers",
     "ArmResult",
     "Calibration",
     "CalibrationBin",
@@ -52,6 +54,7 @@ __all__ = [
     "Results",
     "RoundResult",
     "RoundScore",
+    "Sampling",
     "SeedComparison",
     "SeedSummary",
     "TokenAccuracy",
@@ -77,6 +80,7 @@ __all__ = [
     "planned_pairs",
     "ratio_of_means",
     "read_correct",
+    "sampling_error",
     "students",
     "summarise",
     "text_correct",

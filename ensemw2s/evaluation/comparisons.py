@@ -16,6 +16,7 @@ from scipy.special import bdtr, stdtr, stdtrit
 
 from ensemw2s.evaluation.intervals import critical_value
 from ensemw2s.evaluation.record import Record
+from ensemw2s.evaluation.sampling import Sampling
 
 #: Differences between accuracies that vary less than this are one number with rounding noise.
 _NO_SPREAD = 1e-12
@@ -57,9 +58,11 @@ class PairedT(Record):
         sd: their standard deviation (``n − 1``).
         low: lower end of the interval of the mean, or None where ``t`` is None.
         high: upper end.
-        t: test statistic; None where the differences do not vary, for then there is no measure of their spread.
-        p: two-sided p-value with ``n − 1`` degrees of freedom; None where ``t`` is None.
+        t: mean divided by ``se``; None where that is 0, for then there is no measure of spread.
+        p: two-sided p-value; None where ``t`` is None.
         n: number of seeds.
+        se: standard error of the mean, never below ``sampling_se``; None where ``t`` is None.
+        sampling_se: the standard error of the mean that sampling the questions alone gives; None where unknown.
     """
 
     differences: tuple[float, ...]
@@ -70,6 +73,8 @@ class PairedT(Record):
     t: float | None
     p: float | None
     n: int
+    se: float | None = None
+    sampling_se: float | None = None
 
 
 def correctness(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
@@ -144,12 +149,29 @@ def t_critical(n: int, level: float) -> float:
     return float(stdtrit(n - 1, 0.5 + level / 2.0))
 
 
-def paired_t(differences: Sequence[float] | npt.NDArray[np.float64], level: float = 0.95) -> PairedT:
-    """Paired t-test of the hypothesis that the mean difference over seeds is 0.
+def paired_t(
+    differences: Sequence[float] | npt.NDArray[np.float64], level: float = 0.95, sampling: Sampling | None = None
+) -> PairedT:
+    """Paired t-test of the hypothesis that the mean difference over seeds is 0, with a floor from sampling.
+
+    With ``S`` seeds, the standard deviation ``sd`` of their differences, the mean ``v`` of their squared standard
+    errors and the mean covariance ``c ≥ 0`` between two seeds through questions that both have,
+
+        ``se² = own + c``, ``own = max(sd², v − c)/S``.
+
+    Equally correlated differences have ``E[sd²] = Var(d) − c`` and ``Var(mean) = (Var(d) − c)/S + c``, seeds and
+    questions being crossed random effects (Clark 1973); and ``Var(d)`` is at least what sampling the questions makes
+    it, ``v``. So where every seed has questions of its own (``c = 0``) ``se = max(sd, √v)/√S``, and where all have the
+    same, what their models have in common does not shrink with the seeds.
+
+    The two parts are known from ``S`` seeds and from ``n`` questions. The interval is
+    ``± √(t²_{S−1}·own + t²_{n−1}·c)``, which covers with at least its level (Banerjee 1960). It is never narrower than
+    that of the plain paired t-test, nor than that of sampling alone: a mean is clear of 0 only where both say so.
 
     Args:
         differences: one difference a seed.
         level: confidence level of the interval.
+        sampling: sampling error of this difference over the same seeds; without it the plain paired t-test.
 
     Raises:
         ValueError: fewer than two seeds, or a difference that is not finite.
@@ -160,14 +182,36 @@ def paired_t(differences: Sequence[float] | npt.NDArray[np.float64], level: floa
     if not np.isfinite(d).all():
         raise ValueError("a difference is not finite")
     n, mean, sd = d.size, float(d.mean()), float(d.std(ddof=1))
-    critical = t_critical(n, level)
-    values = tuple(float(x) for x in d)
-    if sd <= _NO_SPREAD:
-        return PairedT(values, mean, 0.0, None, None, None, None, n)
-    se = sd / math.sqrt(n)
-    t = mean / se
-    p = min(1.0, 2.0 * float(stdtr(n - 1, -abs(t))))
-    return PairedT(values, mean, sd, mean - critical * se, mean + critical * se, t, p, n)
+    sd = 0.0 if sd <= _NO_SPREAD else sd
+    v, c, many, floor = 0.0, 0.0, 2, None
+    if sampling is not None:
+        v, c, many = float(sampling.within[0, 0]), max(0.0, float(sampling.shared[0, 0])), max(sampling.questions, 2)
+        floor = math.sqrt(max(0.0, v - c) / n + c)
+    values, parts = tuple(float(x) for x in d), [(max(sd * sd, v - c) / n, n), (c, many)]
+    se = math.sqrt(sum(part for part, _ in parts))
+    if se <= _NO_SPREAD:
+        return PairedT(values, mean, 0.0, None, None, None, None, n, sampling_se=floor)
+    half = banerjee_half_width(parts, level)
+    return PairedT(values, mean, sd, mean - half, mean + half, mean / se, _banerjee_p(mean, parts), n, se, floor)
+
+
+def banerjee_half_width(parts: Sequence[tuple[float, int]], level: float) -> float:
+    """``√(Σ t²_{n−1}·part)`` for parts of a variance, each with the number of observations that it is known from."""
+    return math.sqrt(sum(t_critical(n, level) ** 2 * part for part, n in parts))
+
+
+def _banerjee_p(mean: float, parts: Sequence[tuple[float, int]]) -> float:
+    """The level at which the interval just holds 0, as a p-value; the plain t-test's where only one part is there."""
+    known = [(part, n) for part, n in parts if part > 0.0]
+    each = [2.0 * float(stdtr(n - 1, -abs(mean) / math.sqrt(part))) for part, n in known]
+    if len(known) == 1:
+        return min(1.0, each[0])
+    low, high = math.log(max(each[0], each[1], 1e-300)), 0.0  # p grows with every part
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        wide = sum(float(stdtrit(n - 1, math.exp(middle) / 2.0)) ** 2 * part for part, n in known) > mean * mean
+        low, high = (middle, high) if wide else (low, middle)
+    return math.exp(0.5 * (low + high))
 
 
 def holm(pvalues: Sequence[float | None]) -> list[float | None]:

@@ -15,6 +15,7 @@ from ensemw2s.evaluation.over_seeds import SeedSummary, aggregate, caution
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, write_json
+from ensemw2s.evaluation.sampling import Answers, sampling_error
 
 #: The arms whose accuracy is compared between cells, unless others are named.
 COMPARED = ("ensemble", "student_ensemble")
@@ -92,6 +93,8 @@ class CellComparison(Record):
         high: upper end.
         t: test statistic, or None.
         p: two-sided p-value, or None.
+        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.paired_t`.
+        sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
         p_holm: adjusted for all comparisons of the sweep, or None.
     """
 
@@ -107,6 +110,8 @@ class CellComparison(Record):
     high: float | None
     t: float | None
     p: float | None
+    se: float | None = None
+    sampling_se: float | None = None
     p_holm: float | None = None
 
 
@@ -162,7 +167,11 @@ class SweepResults(Record):
 
 
 def cell_result(
-    name: str, settings: Mapping[str, Any], jobs: Sequence[JobResult], results: Mapping[int, Results]
+    name: str,
+    settings: Mapping[str, Any],
+    jobs: Sequence[JobResult],
+    results: Mapping[int, Results],
+    answers: Mapping[int, Answers] | None = None,
 ) -> CellResult:
     """A cell from the results of its finished seeds.
 
@@ -171,10 +180,11 @@ def cell_result(
         settings: what sets it apart.
         jobs: one a seed.
         results: seed → results of the finished ones.
+        answers: seed → who has which question right; see :func:`~ensemw2s.evaluation.aggregate`.
     """
     runs = [results[seed] for seed in sorted(results)]
     if len(runs) > 1:
-        together = aggregate(runs, name)
+        together = aggregate(runs, name, answers)
         arms, pgr = together.arms, together.pgr
     else:
         arms = {
@@ -203,12 +213,23 @@ def _single(seed: int, value: float) -> SeedSummary:
 
 
 def compare_cells(
-    cells: Sequence[CellResult], baseline: str, compared: Sequence[str], level: float
+    cells: Sequence[CellResult],
+    baseline: str,
+    compared: Sequence[str],
+    level: float,
+    answers: Mapping[str, Mapping[int, Answers]],
 ) -> list[CellComparison]:
     """Every cell against the baseline, on ID and OOD; Holm's adjustment over all of them together.
 
     Seeds are paired: a seed counts where both cells have it. A comparison that could not be tested (a single seed, or
     differences that do not vary) still counts as one of the tests.
+
+    Args:
+        cells: all cells.
+        baseline: the one that the others are compared with.
+        compared: the arms that are compared.
+        level: confidence level.
+        answers: cell → seed → who has which question right, for every finished seed.
     """
     base = next(cell for cell in cells if cell.name == baseline)
     found = []
@@ -219,7 +240,7 @@ def compare_cells(
                 comparison = (
                     None
                     if mine is None or theirs is None
-                    else _pair(cell.name, baseline, arm, split, mine, theirs, level)
+                    else _pair(cell.name, baseline, arm, split, mine, theirs, level, answers)
                 )
                 found += [] if comparison is None else [comparison]
     adjusted = holm([comparison.p for comparison in found])
@@ -227,14 +248,22 @@ def compare_cells(
 
 
 def _pair(
-    cell: str, baseline: str, arm: str, split: str, mine: SeedSummary, theirs: SeedSummary, level: float
+    cell: str,
+    baseline: str,
+    arm: str,
+    split: str,
+    mine: SeedSummary,
+    theirs: SeedSummary,
+    level: float,
+    answers: Mapping[str, Mapping[int, Answers]],
 ) -> CellComparison | None:
     a, b = dict(zip(mine.seeds, mine.values, strict=True)), dict(zip(theirs.seeds, theirs.values, strict=True))
     seeds = tuple(seed for seed in mine.seeds if seed in b)
     if not seeds:
         return None
     differences = tuple(a[seed] - b[seed] for seed in seeds)
-    test = paired_t(differences, level) if len(seeds) > 1 else None
+    terms = [((answers[cell][seed], arm), (answers[baseline][seed], arm)) for seed in seeds]
+    test = paired_t(differences, level, sampling_error(split, terms)) if len(seeds) > 1 else None
     return CellComparison(
         cell=cell,
         baseline=baseline,
@@ -248,6 +277,8 @@ def _pair(
         high=None if test is None else test.high,
         t=None if test is None else test.t,
         p=None if test is None else test.p,
+        se=None if test is None else test.se,
+        sampling_se=None if test is None else test.sampling_se,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,6 +16,7 @@ from ensemw2s.evaluation.comparisons import holm, paired_t, t_critical
 from ensemw2s.evaluation.pgr import PGR, ratio_of_means
 from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, write_json
+from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +47,12 @@ class SeedComparison(Record):
         differences: one a seed, in the order of the seeds.
         mean: their mean.
         sd: their standard deviation.
-        low: lower end of the mean's interval; None where the differences do not vary.
+        low: lower end of the mean's interval; None where there is no measure of spread.
         high: upper end.
         t: test statistic, or None.
         p: two-sided p-value, or None.
+        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.paired_t`.
+        sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
         p_holm: adjusted for all planned claims; None for a comparison that is not one of them.
         claim: whether it is one of the planned claims about methods.
     """
@@ -64,6 +67,8 @@ class SeedComparison(Record):
     high: float | None
     t: float | None
     p: float | None
+    se: float | None = None
+    sampling_se: float | None = None
     p_holm: float | None = None
     claim: bool = False
 
@@ -127,12 +132,16 @@ class AggregateResults(Record):
         return read_record(cls, path)
 
 
-def aggregate(results: Sequence[Results], name: str | None = None) -> AggregateResults:
+def aggregate(
+    results: Sequence[Results], name: str | None = None, answers: Mapping[int, Answers] | None = None
+) -> AggregateResults:
     """Aggregate the same run over seeds; every seed counts, none is dropped.
 
     Args:
         results: one a seed; sorted by seed here.
         name: name of the aggregate; the first run's by default.
+        answers: seed → who has which question right (``correct.parquet``), from which follows what the seeds'
+            questions have in common. Without it the seeds are taken to have the same, which is the careful assumption.
 
     Raises:
         InputError: fewer than two seeds, a seed twice, runs of different tasks or levels, or an arm of a planned
@@ -158,8 +167,8 @@ def aggregate(results: Sequence[Results], name: str | None = None) -> AggregateR
         weak=runs[0].weak,
         arms=arms,
         token_accuracy={arm: found for arm, found in tokens.items() if found},
-        comparisons=_comparisons(runs, common, level),
-        pgr=_pgr(runs, common, level),
+        comparisons=_comparisons(runs, common, level, answers),
+        pgr=_pgr(runs, common, level, answers),
         labels={t: _over_seeds([(r.seed, r.labels[t].accuracy or 0.0) for r in runs]) for t in teachers},
         selected_rounds={key: [run.selected_rounds[key] for run in runs] for key in chosen},
         caution=caution(len(runs), level),
@@ -170,7 +179,8 @@ def aggregate(results: Sequence[Results], name: str | None = None) -> AggregateR
 def caution(seeds: int, level: float = 0.95) -> str:
     """What ``seeds`` seeds can show, in words.
 
-    The paired t-test finds a mean difference at this level only if it exceeds ``t/√n`` of their standard deviations.
+    The paired t-test finds a mean difference at this level only if it exceeds ``t/√n`` of their standard deviations,
+    and what sampling the questions alone would give.
     """
     needed = t_critical(seeds, level) / math.sqrt(seeds)
     count = {2: "Two", 3: "Three", 4: "Four"}.get(seeds, str(seeds))
@@ -182,7 +192,8 @@ def caution(seeds: int, level: float = 0.95) -> str:
         judgement = f"There are {seeds} seeds"
     return (
         f"{judgement}: a paired t-test finds a mean difference (before Holm's adjustment) only where it is larger than "
-        f"{needed:.1f} times the standard deviation of the differences between seeds."
+        f"{needed:.1f} times the standard deviation of the differences between seeds, or than {needed:.1f} times the "
+        "standard error of one seed if that is larger."
     )
 
 
@@ -265,13 +276,34 @@ def _differences(runs: Sequence[Results], a: str, b: str, split: str) -> list[fl
     return [run.arms[a][split].accuracy - run.arms[b][split].accuracy for run in runs]
 
 
-def _comparisons(runs: Sequence[Results], arms: Sequence[str], level: float) -> list[SeedComparison]:
+def _sampling(
+    runs: Sequence[Results], answers: Mapping[int, Answers] | None, split: str, *pairs: tuple[str, str]
+) -> Sampling | None:
+    """The sampling error of differences that have their second arm in common; None where the runs do not tell it."""
+    if answers is not None:
+        sides = [answers[run.seed] for run in runs]
+        return sampling_error(split, *([((side, a), (side, b)) for side in sides] for a, b in pairs))
+    within = np.diag([_mean_variance(runs, a, b, split) for a, b in pairs])
+    if len(pairs) == 2:
+        apart = _mean_variance(runs, pairs[1][0], pairs[0][0], split)
+        within[0, 1] = within[1, 0] = (within[0, 0] + within[1, 1] - apart) / 2.0
+    return Sampling.same_questions(within, runs[0].arms[pairs[0][0]][split].n) if np.isfinite(within).all() else None
+
+
+def _mean_variance(runs: Sequence[Results], a: str, b: str, split: str) -> float:
+    """Mean over seeds of the squared standard error of a − b; NaN where a run has not compared them."""
+    return float(np.mean([np.nan if (pair := run.difference(a, b, split)) is None else pair.se**2 for run in runs]))
+
+
+def _comparisons(
+    runs: Sequence[Results], arms: Sequence[str], level: float, answers: Mapping[int, Answers] | None
+) -> list[SeedComparison]:
     """All planned pairs over seeds; those that are claims about methods are adjusted together and come first."""
     weak, planned = runs[0].weak, claims(runs[0].weak)
     cells = [(a, b, split) for a, b in planned_pairs(arms, weak) for split in TEST_SPLITS]
     found = [(cell, d) for cell in cells if (d := _differences(runs, *cell)) is not None]
     found.sort(key=lambda item: item[0][:2] not in planned)
-    tests = [paired_t(d, level) for _, d in found]
+    tests = [paired_t(d, level, _sampling(runs, answers, split, (a, b))) for (a, b, split), d in found]
     asked = [index for index, (cell, _) in enumerate(found) if cell[:2] in planned]
     adjusted = dict(zip(asked, holm([tests[index].p for index in asked]), strict=True))
     return [
@@ -286,6 +318,8 @@ def _comparisons(runs: Sequence[Results], arms: Sequence[str], level: float) -> 
             high=test.high,
             t=test.t,
             p=test.p,
+            se=test.se,
+            sampling_se=test.sampling_se,
             p_holm=adjusted.get(index),
             claim=index in adjusted,
         )
@@ -293,7 +327,9 @@ def _comparisons(runs: Sequence[Results], arms: Sequence[str], level: float) -> 
     ]
 
 
-def _pgr(runs: Sequence[Results], arms: Sequence[str], level: float) -> dict[str, dict[str, PGR]]:
+def _pgr(
+    runs: Sequence[Results], arms: Sequence[str], level: float, answers: Mapping[int, Answers] | None
+) -> dict[str, dict[str, PGR]]:
     """Student → split → ratio of means."""
     out: dict[str, dict[str, PGR]] = {}
     weak = runs[0].weak
@@ -303,5 +339,6 @@ def _pgr(runs: Sequence[Results], arms: Sequence[str], level: float) -> dict[str
         for split in TEST_SPLITS:
             gained, gap = _differences(runs, student, weak, split), _differences(runs, CEILING, weak, split)
             if gained is not None and gap is not None:
-                out.setdefault(student, {})[split] = ratio_of_means(gained, gap, level)
+                error = _sampling(runs, answers, split, (student, weak), (CEILING, weak))
+                out.setdefault(student, {})[split] = ratio_of_means(gained, gap, level, error)
     return out

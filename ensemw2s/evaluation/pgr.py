@@ -16,9 +16,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ensemw2s.evaluation.comparisons import correctness, paired_difference, paired_t, t_critical
+from ensemw2s.evaluation.comparisons import correctness, paired_difference, t_critical
 from ensemw2s.evaluation.intervals import critical_value
 from ensemw2s.evaluation.record import Record
+from ensemw2s.evaluation.sampling import Sampling
 
 SetKind = Literal["interval", "outside", "half_line", "whole_line", "empty"]
 
@@ -124,22 +125,30 @@ def pgr_fieller(weak: npt.ArrayLike, student: npt.ArrayLike, ceiling: npt.ArrayL
     if not w.shape == s.shape == c.shape:
         raise ValueError(f"PGR is paired: the same examples are needed, got {w.size}, {s.size} and {c.size}")
     gap = paired_difference(c, w, level)
-    return _ratio(s - w, c - w, critical_value(level), gap.low, gap.high, level)
+    # numpy warns and gives NaN for the covariance of a single observation
+    cov = np.cov(np.stack([s - w, c - w]), ddof=1) / w.size if w.size > 1 else np.zeros((2, 2))
+    errors = [critical_value(level) ** 2 * cov]
+    return _ratio(float((s - w).mean()), float((c - w).mean()), errors, gap.low, gap.high, level)
 
 
 def ratio_of_means(
     numerators: Sequence[float] | npt.NDArray[np.float64],
     denominators: Sequence[float] | npt.NDArray[np.float64],
     level: float = 0.95,
+    sampling: Sampling | None = None,
 ) -> PGR:
     """PGR over seeds: mean of S − W divided by mean of C − W, with Fieller's interval paired over seeds (Student's t).
 
-    The mean of the seeds' own ratios would let a single seed with a small gap decide everything.
+    The mean of the seeds' own ratios would let a single seed with a small gap decide everything. As in
+    :func:`~ensemw2s.evaluation.paired_t` the error is never below what sampling the questions gives: a ratio is in the
+    set if ``(N − r·D)²`` does not exceed the larger of the squared errors that the spread over seeds and that sampling
+    alone give, both with what seeds share. This is the union of the two Fieller sets.
 
     Args:
         numerators: S − W, one a seed.
         denominators: C − W of the same seeds.
         level: confidence level.
+        sampling: sampling error of both, in this order, over the same seeds; without it the spread alone.
 
     Raises:
         ValueError: fewer than two seeds, lengths that differ, or a number that is not finite.
@@ -147,34 +156,57 @@ def ratio_of_means(
     num, den = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if num.shape != den.shape:
         raise ValueError(f"the same seeds are needed for both means, got {num.size} and {den.size}")
-    if not np.isfinite(num).all():
-        raise ValueError("a numerator is not finite")
-    gap = paired_t(den, level)
-    low = gap.mean if gap.low is None else gap.low
-    high = gap.mean if gap.high is None else gap.high
-    return _ratio(num, den, t_critical(den.size, level), low, high, level)
+    if num.size < 2:
+        raise ValueError(f"a ratio of means needs at least two seeds, got {num.size}")
+    for name, values in (("numerator", num), ("denominator", den)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"a {name} is not finite")
+    critical = t_critical(num.size, level) ** 2
+    spread = critical * np.cov(np.stack([num, den]), ddof=1) / num.size
+    errors = [spread]
+    if sampling is not None:
+        shared = _no_negative(sampling.shared)
+        beside = t_critical(max(sampling.questions, 2), level) ** 2 * shared
+        errors = [spread + beside, critical * _no_negative(sampling.within - shared) / num.size + beside]
+    mean, half = float(den.mean()), max(math.sqrt(squared[1, 1]) for squared in errors)
+    return _ratio(float(num.mean()), mean, errors, mean - half, mean + half, level)
+
+
+def _no_negative(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The nearest covariance matrix to an estimate of one: no direction has a negative variance."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2.0)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)
 
 
 def _ratio(
-    num: npt.NDArray[np.float64],
-    den: npt.NDArray[np.float64],
-    critical: float,
+    top: float,
+    bottom: float,
+    errors: Sequence[npt.NDArray[np.float64]],
     gap_low: float,
     gap_high: float,
     level: float,
 ) -> PGR:
-    """The ratio of two paired means, or why there is none."""
-    n = num.size
-    # numpy warns and gives NaN for the covariance of a single observation
-    cov = np.cov(np.stack([num, den]), ddof=1) / n if n > 1 else np.zeros((2, 2))
-    top, bottom = float(num.mean()), float(den.mean())
-    region = fieller_set(
-        top, bottom, var_num=float(cov[0, 0]), var_den=float(cov[1, 1]), cov=float(cov[0, 1]), critical=critical
-    )
-    if gap_low <= 0.0 or region.kind != "interval":
+    """The ratio of two paired means, or why there is none.
+
+    Args:
+        top: mean of the numerators.
+        bottom: mean of the denominators.
+        errors: covariances ``[2, 2]`` of the two means, times the squared critical value; the largest error counts.
+        gap_low: lower end of the denominator's interval.
+        gap_high: upper end.
+        level: confidence level.
+    """
+    regions = [
+        fieller_set(top, bottom, var_num=float(e[0, 0]), var_den=float(e[1, 1]), cov=float(e[0, 1]), critical=1.0)
+        for e in errors
+    ]
+    kind: SetKind = next((region.kind for region in regions if region.kind != "interval"), "interval")
+    if gap_low <= 0.0 or kind != "interval":
         reason = (
             f"the ceiling is not clearly above the weak model: C − W is {100 * bottom:+.1f} points, "
             f"{100 * level:g} % interval {100 * gap_low:+.1f} to {100 * gap_high:+.1f}"
         ).replace("-", "−")
-        return PGR(None, None, None, "undefined", reason, region.kind)
-    return PGR(top / bottom, region.low, region.high, "interval", "", region.kind)
+        return PGR(None, None, None, "undefined", reason, kind)
+    low = min(region.low for region in regions if region.low is not None)
+    high = max(region.high for region in regions if region.high is not None)
+    return PGR(top / bottom, low, high, "interval", "", kind)

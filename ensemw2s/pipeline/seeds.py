@@ -8,7 +8,7 @@ from typing import Any
 
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import ConfigError
-from ensemw2s.evaluation import Results, aggregate
+from ensemw2s.evaluation import Answers, Results, aggregate, read_correct
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import EventSink
@@ -54,7 +54,10 @@ def execute_seeds(
     for seed in seeds:
         one = config.model_copy(update={"seed": seed})
         execute(one, seed_directory(root, seed), sink=sink, provenance=origin, preset=preset, date=date)
-    found = aggregate([Results.read(seed_directory(root, seed) / "results.json") for seed in seeds], config.name)
+    directories = {seed: seed_directory(root, seed) for seed in seeds}
+    results = [Results.read(directory / "results.json") for directory in directories.values()]
+    answers = {seed: Answers(*read_correct(directory / "correct.parquet")) for seed, directory in directories.items()}
+    found = aggregate(results, config.name, answers)
     found.write(root / "aggregate.json")
     from ensemw2s.report import build_report
 

@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ensemw2s.config import Composed, config_fingerprint
 from ensemw2s.config.marked import parse_value
 from ensemw2s.errors import ConfigError, DataError, InputError
-from ensemw2s.evaluation import Results, aggregate
+from ensemw2s.evaluation import WEAK, Answers, Results, aggregate, read_correct
 from ensemw2s.evaluation.over_cells import (
     COMPARED,
     CellResult,
@@ -220,12 +221,33 @@ def _choices(cells: list[Cell]) -> str:
 
 
 def finished_results(root: Path, job: Job) -> Results | None:
-    """The results of a run that is finished with its present configuration; None otherwise."""
+    """The results of a run that is finished with its present configuration, by this version; None otherwise."""
     try:
         results = Results.read(root / job.directory / "results.json")
+        kept_answers(root, job)
     except DataError:
         return None
-    return results if results.config_fingerprint == job.fingerprint else None
+    present = results.config_fingerprint == job.fingerprint and results.weak == WEAK
+    return results if present else None
+
+
+def kept_answers(root: Path, job: Job) -> Answers:
+    """Who has which question right in a finished run; read once for as long as the file stays what it is.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    path = root / job.directory / "correct.parquet"
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}.", hint="Repeat the sweep's command.") from error
+    return _read_answers(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_answers(path: Path, changed: int, size: int) -> Answers:
+    return Answers(*read_correct(path))
 
 
 def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None) -> SweepResults:
@@ -238,6 +260,7 @@ def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None
     """
     cells: list[CellResult] = []
     found: dict[Job, Results] = {}
+    answers: dict[str, dict[int, Answers]] = {}
     for cell in plan.cells:
         jobs, results = [], {}
         for seed in plan.seeds:
@@ -246,9 +269,11 @@ def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None
             jobs.append(_job_result(root, job, done, (errors or {}).get(job)))
             if done is not None:
                 results[seed] = found[job] = done
-        cells.append(cell_result(cell.name, cell.settings, jobs, results))
+        answers[cell.name] = {seed: kept_answers(root, Job(cell, seed)) for seed in results}
+        cells.append(cell_result(cell.name, cell.settings, jobs, results, answers[cell.name]))
         if len(results) > 1:  # a cell can be reported by itself
-            aggregate(list(results.values()), cell.name).write(root / "cells" / cell.folder / "aggregate.json")
+            together = aggregate(list(results.values()), cell.name, answers[cell.name])
+            together.write(root / "cells" / cell.folder / "aggregate.json")
     level = next(cell.composed.config.evaluation.level for cell in plan.cells if cell.composed is not None)
     task = next(cell.composed.config.task for cell in plan.cells if cell.composed is not None)
     sweep = SweepResults(
@@ -260,7 +285,7 @@ def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None
         compared=plan.compared,
         level=level,
         cells=cells,
-        comparisons=compare_cells(cells, plan.baseline, plan.compared, level),
+        comparisons=compare_cells(cells, plan.baseline, plan.compared, level, answers),
         caution=sweep_caution(len(plan.seeds), level),
     )
     sweep.write(root / "sweep.json")
@@ -301,7 +326,7 @@ def _runs_csv(plan: SweepPlan, found: Mapping[Job, Results]) -> str:
 
 
 def _comparisons_csv(sweep: SweepResults) -> str:
-    head = ["cell", "baseline", "arm", "split", "seeds", "mean", "sd", "low", "high", "t", "p", "p_holm"]
+    head = ["cell", "baseline", "arm", "split", "seeds", "mean", "sd", "se", "low", "high", "t", "p", "p_holm"]
     rows = [
         [*(getattr(c, name) for name in head[:4]), len(c.seeds)] + [getattr(c, n) for n in head[5:]]
         for c in sweep.comparisons

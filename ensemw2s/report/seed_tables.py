@@ -8,6 +8,9 @@ from ensemw2s.report import wording as w
 from ensemw2s.report.table import Column, Table
 from ensemw2s.report.tables import WIDE, pgr_cell
 
+#: What tells a table's ``se`` from ``sd/√seeds``.
+SE_NOTE = "se: standard error of the mean, never below what sampling the questions alone gives."
+
 
 def seed_tables(results: AggregateResults, width: int = WIDE) -> list[Table]:
     """All tables of an aggregate that have rows, the most important first.
@@ -62,6 +65,7 @@ def claim_table(results: AggregateResults) -> Table:
         Column("split", "left"),
         Column(f"mean [{level}]"),
         Column("sd"),
+        Column("se"),
         Column("p"),
         Column("p Holm"),
     ]
@@ -71,12 +75,13 @@ def claim_table(results: AggregateResults) -> Table:
         if not found.claim:
             continue
         name = w.pair_label(found.a, found.b)
-        cells = (w.split_label(found.split), seed_difference_cell(found), w.percent(found.sd), w.p_value(found.p))
+        spread = (w.percent(found.sd), w.percent(found.se))
+        cells = (w.split_label(found.split), seed_difference_cell(found), *spread, w.p_value(found.p))
         table.add("" if name == last else name, *cells, w.p_value(found.p_holm))
         last = name
-    table.notes = [f"Paired t-test; Holm's adjustment over these {len(table.rows)} planned claims."]
+    table.notes = [f"Paired t-test; Holm's adjustment over these {len(table.rows)} planned claims. {SE_NOTE}"]
     if any(found.claim and found.p is None for found in results.comparisons):
-        table.notes.append("–: the differences do not vary between seeds, so there is no test.")
+        table.notes.append("–: the differences vary neither between seeds nor between questions, so there is no test.")
     table.notes.append(results.caution.partition(":")[0] + ".")
     return table
 

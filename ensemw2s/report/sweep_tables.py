@@ -7,7 +7,7 @@ from typing import Any
 from ensemw2s.evaluation.arms import TEST_SPLITS
 from ensemw2s.evaluation.over_cells import CellComparison, CellResult, SweepResults
 from ensemw2s.report import wording as w
-from ensemw2s.report.seed_tables import mean_sd
+from ensemw2s.report.seed_tables import SE_NOTE, mean_sd
 from ensemw2s.report.table import Column, Table
 from ensemw2s.report.tables import WIDE, pgr_cell
 
@@ -81,26 +81,28 @@ def cell_comparison_table(results: SweepResults) -> Table:
         Column("split", "left"),
         Column(f"mean [{level}]"),
         Column("sd"),
+        Column("se"),
         Column("p"),
         Column("p Holm"),
     ]
     table = Table("Against the baseline, in points", columns)
     last = ""
     for found in results.comparisons:
-        sd = "" if found.sd is None else w.percent(found.sd)
-        cells = (_brief(found.arm), w.split_label(found.split), difference(found), sd, w.p_value(found.p))
+        spread = (w.percent(found.sd), w.percent(found.se))
+        cells = (_brief(found.arm), w.split_label(found.split), difference(found), *spread, w.p_value(found.p))
         table.add("" if found.cell == last else found.cell, *cells, w.p_value(found.p_holm), rule=found.cell != last)
         last = found.cell
     if not table.rows:
         return table
     count = len(table.rows)
     table.notes = [f"Baseline: {results.baseline}. Paired t-test over seeds; Holm's adjustment over all {count} tests."]
+    table.notes.append(SE_NOTE)
     few = [c for c in results.comparisons if len(c.seeds) < len(results.seeds)]
     if few:
         names = dict.fromkeys(c.cell for c in few)
         table.notes.append(f"Not all seeds are there yet for: {'; '.join(names)}.")
     if any(c.p is None for c in results.comparisons):
-        table.notes.append("–: no test, for want of a second seed or because the differences do not vary.")
+        table.notes.append("–: no test, for want of a second seed or because nothing varies.")
     return table
 
 

@@ -132,7 +132,7 @@ def _seed_sentences(found: list[SeedComparison], level: float) -> list[str]:
     for place, c in enumerate(found):
         clear = c.p_holm is not None and c.p_holm < 1.0 - level
         verb, standing = _judge(c.mean, clear)
-        test = f"{w.p_phrase(c.p_holm)} after Holm" if c.p_holm is not None else "no test, the seeds do not differ"
+        test = f"{w.p_phrase(c.p_holm)} after Holm" if c.p_holm is not None else "no test, nothing varies"
         ahead = sum(d > 0 for d in c.differences)
         numbers = f"{difference_phrase(c.mean, c.low, c.high)}, ahead in {ahead} of {len(c.differences)} seeds, {test}"
         subject = f"{a} {verb} {b}" if place == 0 else f"it is {standing}"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from ensemw2s.evaluation import LabelResult, Results, build_comparisons, summarise
+from ensemw2s.evaluation import Answers, LabelResult, Results, build_comparisons, summarise
 
 ACCURACY = {
     "plain": (0.70, 0.45),
@@ -35,6 +35,18 @@ def draw_correct(seed, accuracy=None, n=(300, 250)):
 @pytest.fixture
 def correct():
     return draw_correct(0)
+
+
+@pytest.fixture
+def make_answers():
+    """The answers behind ``make_results``; every seed has questions of its own."""
+
+    def make(seed, accuracy=None):
+        correct = draw_correct(seed, accuracy)
+        sizes = {split: len(right) for split, right in next(iter(correct.values())).items()}
+        return Answers(correct, {split: [f"{seed}-{i}" for i in range(n)] for split, n in sizes.items()})
+
+    return make
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 
 from ensemw2s.errors import InputError
-from ensemw2s.evaluation import AggregateResults, aggregate, holm, ratio_of_means
+from ensemw2s.evaluation import AggregateResults, Sampling, aggregate, holm, ratio_of_means, sampling_error
 from ensemw2s.evaluation.over_seeds import caution
 
 
@@ -34,8 +34,18 @@ def test_means_and_spread(runs):
     assert found.times == {"0": 19.75, "1": 19.75, "2": 19.75, "3": 19.75}
 
 
-def test_claims_are_paired_t_tests_with_holm(runs):
-    found = aggregate(runs)
+@pytest.fixture
+def answers(make_answers):
+    return {seed: make_answers(seed) for seed in range(4)}
+
+
+def _error(answers, split, *pairs):
+    sides = [answers[seed] for seed in sorted(answers)]
+    return sampling_error(split, *([((side, a), (side, b)) for side in sides] for a, b in pairs))
+
+
+def test_claims_are_paired_t_tests_with_holm(runs, answers):
+    found = aggregate(runs, answers=answers)
     claims = [c for c in found.comparisons if c.claim]
     assert [(c.a, c.b, c.split) for c in claims] == [
         (a, b, split)
@@ -44,9 +54,12 @@ def test_claims_are_paired_t_tests_with_holm(runs):
     ]
     assert claims == found.comparisons[:6]
     for c in claims:
-        expected = ttest_rel(_accuracy(runs, c.a, c.split), _accuracy(runs, c.b, c.split))
-        assert c.p == pytest.approx(expected.pvalue)
-        assert c.t == pytest.approx(expected.statistic)
+        plain = ttest_rel(_accuracy(runs, c.a, c.split), _accuracy(runs, c.b, c.split))
+        squares = [run.difference(c.a, c.b, c.split).se ** 2 for run in runs]
+        assert c.sampling_se == pytest.approx(np.sqrt(np.mean(squares) / 4))
+        assert c.se == pytest.approx(max(c.sd / 2, c.sampling_se))
+        assert c.t == pytest.approx(c.mean / c.se)
+        assert c.p == pytest.approx(max(plain.pvalue, 2 * student_t.sf(abs(c.mean) / c.sampling_se, 3)))
         assert c.differences == tuple(_accuracy(runs, c.a, c.split) - _accuracy(runs, c.b, c.split))
     assert [c.p_holm for c in claims] == holm([c.p for c in claims])
     rest = found.comparisons[6:]
@@ -54,12 +67,33 @@ def test_claims_are_paired_t_tests_with_holm(runs):
     assert all(c.p_holm is None for c in rest)
 
 
-def test_pgr_is_the_ratio_of_means(runs):
-    found = aggregate(runs)
+def test_pgr_is_the_ratio_of_means(runs, answers):
+    found = aggregate(runs, answers=answers)
     w, s, c = (_accuracy(runs, arm, "hard_test") for arm in ("plain", "student_ensemble", "ceiling"))
     pgr = found.pgr["student_ensemble"]["hard_test"]
-    assert pgr == ratio_of_means(s - w, c - w)
+    error = _error(answers, "hard_test", ("student_ensemble", "plain"), ("ceiling", "plain"))
+    assert pgr == ratio_of_means(s - w, c - w, 0.95, error)
+    spread = ratio_of_means(s - w, c - w)
+    assert pgr.low <= spread.low < spread.high <= pgr.high
     assert pgr.value == pytest.approx((s.mean() - w.mean()) / (c.mean() - w.mean()))
+
+
+def test_without_the_answers_the_seeds_have_the_same_questions(runs, make_answers):
+    """The careful assumption, from the standard errors and covariances that the runs tell."""
+    found = aggregate(runs)
+    for c in found.comparisons:
+        squares = [run.difference(c.a, c.b, c.split).se ** 2 for run in runs]
+        assert c.sampling_se == pytest.approx(np.sqrt(np.mean(squares)))
+        assert c.se == pytest.approx(np.sqrt(np.mean(squares) + c.sd**2 / 4))
+    correct = {run.seed: make_answers(run.seed).correct for run in runs}
+    within = np.mean(
+        [np.cov(*(1.0 * by[a]["test"] - by["plain"]["test"] for a in ("student_bagging", "ceiling"))) / 300
+         for by in correct.values()], axis=0
+    )  # fmt: skip
+    w, s, c = (_accuracy(runs, arm, "test") for arm in ("plain", "student_bagging", "ceiling"))
+    expected = ratio_of_means(s - w, c - w, 0.95, Sampling.same_questions(within, 300))
+    pgr = found.pgr["student_bagging"]["test"]
+    assert (pgr.low, pgr.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_caution_says_how_little_few_seeds_prove():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -42,4 +43,5 @@ if seed == str(config.seed) and config.boosting.rounds == 2:
 right = 5 + config.boosting.rounds + config.seed % 2
 results = json.loads((Path(os.environ["SWEEP_JOB_RESULTS"]) / f"{right}.json").read_text())
 results |= {"name": config.name, "seed": config.seed, "config_fingerprint": config_fingerprint(config)}
+shutil.copyfile(Path(os.environ["SWEEP_JOB_RESULTS"]) / f"{right}.parquet", folder / "correct.parquet")
 (folder / "results.json").write_text(json.dumps(results))

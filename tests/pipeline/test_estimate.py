@@ -54,7 +54,7 @@ def test_tokens_and_operations_are_those_of_the_run(finished: tuple[Path, dict[s
         compared += 1
         assert stage.tokens == pytest.approx(tokens, rel=0.1), name
         assert stage.flops == pytest.approx(flops, rel=0.1), name
-    assert compared >= 8
+    assert compared >= 7
 
 
 def _config(folder: Path) -> dict[str, Any]:

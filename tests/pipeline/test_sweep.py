@@ -10,7 +10,7 @@ import pytest
 
 from ensemw2s.config import compose
 from ensemw2s.errors import ConfigError, InputError, RunBusyError
-from ensemw2s.evaluation import Results, summarise
+from ensemw2s.evaluation import Results, summarise, write_correct
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.pipeline import sweep_run
 from ensemw2s.pipeline.sweep import Job, plan_sweep
@@ -143,7 +143,10 @@ def stored_results(tmp_path_factory):
     for count in range(6, 10):
         right = [k % 10 < count for k in range(50)]
         arm = {"test": summarise(right), "hard_test": summarise(right[::-1])}
-        arms = {"single": arm, "ensemble": arm}
+        arms = {"plain": arm, "ensemble": arm}
+        ids = {split: [f"{split}-{k}" for k in range(50)] for split in arm}
+        correct = {name: {"test": right, "hard_test": right[::-1]} for name in arms}
+        write_correct(folder / f"{count}.parquet", correct, ids)
         Results(name="", seed=0, task="choice", config_fingerprint="", arms=arms, times={"data": 1.0}).write(
             folder / f"{count}.json"
         )
@@ -180,7 +183,7 @@ def test_all_runs_and_what_they_say(tmp_path):
     rows = list(csv.DictReader((tmp_path / "s" / "sweep.csv").read_text().splitlines()))
     assert len(rows) == 6 * 2 * 2
     assert rows[0] | {"low": "", "high": ""} == {
-        "cell": "rounds=1", "boosting.rounds": "1", "seed": "0", "arm": "single", "split": "test", "accuracy": "0.6",
+        "cell": "rounds=1", "boosting.rounds": "1", "seed": "0", "arm": "plain", "split": "test", "accuracy": "0.6",
         "low": "", "high": "", "n": "50", "token_accuracy": "", "build_flops": "",
     }  # fmt: skip
     compared = list(csv.DictReader((tmp_path / "s" / "comparisons.csv").read_text().splitlines()))

@@ -126,9 +126,17 @@ def test_seeds_are_judged_after_holm(seeds):
     assert "Three seeds prove little" in text
 
 
-def test_seeds_that_do_not_differ_have_no_test(run_factory):
+def test_seeds_that_do_not_differ_have_the_error_of_their_questions(run_factory):
     runs = [replace(stated(run_factory, **ALL), seed=seed) for seed in range(2)]
+    own = runs[0].difference("ensemble", "plain", "hard_test")
     text = seed_verdict(aggregate(runs))
-    assert "no test, the seeds do not differ" in text
+    assert "On OOD the boosted ensemble beats the plain fine-tune (+6.0 points" in text
+    assert aggregate(runs).comparison("ensemble", "plain", "hard_test").se == pytest.approx(own.se)
+
+
+def test_where_nothing_varies_there_is_no_test(run_factory):
+    runs = [replace(stated(run_factory, **ALL | {"ensemble": 500}), seed=seed) for seed in range(2)]
+    text = seed_verdict(aggregate(runs))
+    assert "no test, nothing varies" in text
     assert "beats the plain fine-tune" not in text
     assert "Two seeds prove little" in text
