@@ -53,6 +53,7 @@ class Dashboard(App[str]):
         folder: where pictures and CSV files go.
         beside: the run that was started together with the dashboard.
         dark: the theme at first.
+        saves: whether pictures and CSV files may be written.
 
     Attributes:
         fresh: redraws what is seen.
@@ -65,13 +66,20 @@ class Dashboard(App[str]):
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings([view.name_ for view in VIEWS])
 
     def __init__(
-        self, watcher: Watcher, *, folder: Path | None = None, beside: RunBeside | None = None, dark: bool = True
+        self,
+        watcher: Watcher,
+        *,
+        folder: Path | None = None,
+        beside: RunBeside | None = None,
+        dark: bool = True,
+        saves: bool = True,
     ) -> None:
         super().__init__()
         self.watcher = watcher
         self.context = Context(watcher, dark=dark, plain=self.no_color)
         self.folder = folder or Path.cwd()
         self.beside = beside
+        self.saves = saves
         self.views = [view(self.context) for view in VIEWS]
         self.main = Main(id="_default")
         self.head = Head()
@@ -259,6 +267,8 @@ class Dashboard(App[str]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys count at present."""
+        if action in keys.SAVING_ACTIONS and not self.saves:
+            return False
         charts = action in keys.CHART_ACTIONS and self.view.shows_charts
         return keys.counts(action, self.view.name_, charts=charts, replay=self.replay is not None)
 
@@ -286,6 +296,7 @@ class Dashboard(App[str]):
         """All keys."""
         view, box = self.view, self.help_box
         box.view, box.of_view, box.replay = view.name_, view.help_lines, self.replay is not None
+        box.saves = self.saves
         box.open(self.context)
 
     def action_full(self) -> None:
@@ -388,6 +399,8 @@ class Dashboard(App[str]):
         self._save(to_csv(tables), what, "csv")
 
     def _save(self, text: str, what: str, suffix: str) -> None:
+        if not self.saves:
+            return
         try:
             path = save(text, safe_folder(self.folder), self.watcher.model.name, what, suffix)
         except OSError as error:
@@ -413,4 +426,6 @@ class Dashboard(App[str]):
         for place, view in enumerate(self.views):
             yield SystemCommand(view.name_, view.__doc__ or "", partial(self.action_view, place))
         for name, what, action in keys.COMMANDS:
+            if action in keys.SAVING_ACTIONS and not self.saves:
+                continue
             yield SystemCommand(name, what, partial(self.run_action, action))

@@ -52,12 +52,15 @@ def dashboard(
     web: Annotated[bool, typer.Option("--web", help="Serve it to a browser (needs textual-serve).")] = False,
     host: Annotated[str, typer.Option("--host", help="Address for --web; only this machine by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port for --web.")] = 8000,
+    allow_save: Annotated[
+        bool, typer.Option("--allow-save", help="Let browsers save pictures and CSV files on this machine (--web).")
+    ] = False,
 ) -> None:
     """Watch a run (the help text is given by ``register``)."""
     if web:
         from ensemw2s.cli.dashboard.web import serve
 
-        serve(run, host=host, port=port, replay=replay, speed=speed, light=light)
+        serve(run, host=host, port=port, replay=replay, speed=speed, light=light, allow_save=allow_save)
         return
     target, follower = _resolve(run, replay, speed)
     if once or json or not interactive():
@@ -76,7 +79,7 @@ def dashboard(
     watcher = Watcher(target, follower)
     if in_browser():
         end_with_server(watcher.stop)
-    Dashboard(watcher, dark=not light).run()
+    Dashboard(watcher, dark=not light, saves=allow_save or not in_browser()).run()
 
 
 def interactive() -> bool:

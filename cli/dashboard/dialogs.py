@@ -17,6 +17,7 @@ from ensemw2s.cli.dashboard.context import Context
 from ensemw2s.cli.dashboard.lines import LinesPanel
 from ensemw2s.cli.dashboard.text import Line, fit, wrap
 
+_SAVING = ("s  e", "save the screen as SVG; the data shown as CSV")
 _KEYS = (
     ("1 – 7", "the views; Tab goes from panel to panel"),
     ("f", "full screen for the panel with the focus, and back (Esc)"),
@@ -25,7 +26,7 @@ _KEYS = (
     ("+ − 0", "zoom in, zoom out, all; ← → move along x"),
     ("[ ]", "round, teacher … before and after"),
     ("/  o", "search; sort"),
-    ("s  e", "save the screen as SVG; the data shown as CSV"),
+    _SAVING,
     ("d", "dark or light"),
     ("l", "the latest run, and newer ones as they begin"),
     ("Ctrl-P", "all commands"),
@@ -115,6 +116,7 @@ class Help(Dialog):
         self.view = ""
         self.of_view: tuple[tuple[str, str], ...] = ()
         self.replay = False
+        self.saves = True
 
     def title_line(self) -> Line:
         """The title."""
@@ -128,6 +130,8 @@ class Help(Dialog):
         """Keys that count everywhere, then those of the view."""
         lines: list[Line] = []
         for key, what in [*_KEYS, *(_REPLAY_KEYS if self.replay else ())]:
+            if (key, what) == _SAVING and not self.saves:
+                continue
             lines += _entry(key, what, "blue", width)
         if self.of_view:
             lines += [[], [(self.view, "bold text")]]

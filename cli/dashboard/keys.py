@@ -42,6 +42,8 @@ _ONLY_IN = {
 }
 CHART_ACTIONS = ("smooth", "log", "zoom", "reset")
 REPLAY_ACTIONS = ("pause", "speed")
+#: Actions that write files.
+SAVING_ACTIONS = ("picture", "csv")
 
 
 def counts(action: str, view: str, *, charts: bool, replay: bool) -> bool:

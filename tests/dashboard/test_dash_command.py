@@ -88,19 +88,23 @@ def test_the_browser_needs_a_package(run: Callable[..., str], monkeypatch: pytes
 
 
 def test_the_browser_gets_the_same_command(monkeypatch: pytest.MonkeyPatch, run: Callable[..., str]) -> None:
+    pytest.importorskip("aiohttp")
     calls: list[Any] = []
 
     class Server:
         def __init__(self, command: str, **settings: Any) -> None:
             calls.append((command, settings))
+            self.host, self.port = settings["host"], settings["port"]
 
-        def serve(self) -> None:
-            return
+        async def _make_app(self) -> None:
+            return None
 
     monkeypatch.setitem(sys.modules, "textual_serve.server", type("Module", (), {"Server": Server}))
+    monkeypatch.setattr("aiohttp.web.run_app", lambda app, **settings: app.close())
     run("my runs", "--web", "--replay", "--light")
-    assert calls[0][0] == serve_command("my runs", replay=True, speed=20.0, light=True)
-    assert "'my runs' --replay --speed 20 --light" in calls[0][0]
+    assert calls[0][0] == serve_command("my runs", replay=True, speed=20.0, light=True, allow_save=False)
+    assert "--replay --speed 20 --light -- 'my runs'" in calls[0][0]
+    assert "--allow-save" in serve_command(None, replay=False, speed=20.0, light=False, allow_save=True)
     assert calls[0][1]["host"] == "127.0.0.1"
     assert calls[0][1]["port"] == 8000
 

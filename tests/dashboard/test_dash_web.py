@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import selectors
 import signal
@@ -14,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from ensemw2s.cli.dashboard import escape, web
+from ensemw2s.cli.dashboard import escape
 from ensemw2s.runs.heartbeat import pid_alive
 
 if sys.platform == "win32":
@@ -76,27 +75,3 @@ def test_escape_leaves_the_rest_of_the_module(monkeypatch: pytest.MonkeyPatch) -
     for name in ("DefaultSelector", "EVENT_READ", "EVENT_WRITE", "SelectorKey"):
         assert getattr(found, name) is getattr(selectors, name)
     assert not hasattr(found, "NoSuchThing")
-
-
-def test_the_server_ends_though_a_browser_is_connected() -> None:
-    class Base:
-        ended = False
-
-        async def handle_websocket(self, request: object) -> object:
-            try:
-                return await asyncio.sleep(60.0)
-            except asyncio.CancelledError:
-                return "closed"
-
-        def request_exit(self) -> None:
-            self.ended = True
-
-    async def main() -> None:
-        server = web._ending(Base)()
-        browser = asyncio.create_task(server.handle_websocket(None))
-        await asyncio.sleep(0)
-        server.request_exit()
-        assert await browser == "closed"
-        assert server.ended
-
-    asyncio.run(main())
