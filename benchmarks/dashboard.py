@@ -149,7 +149,7 @@ def keys(seconds: float) -> list[dict[str, Any]]:
             try:
                 clock = Path(place) / "clock.json"
                 with dashboard(folder, width, height, clock) as terminal:
-                    terminal.until(shows("single expert")(terminal.screen), 20.0)
+                    terminal.until(shows("plain fine-tune")(terminal.screen), 20.0)
                     terminal.watch(3.0)
                     found.append({"size": f"{width}×{height}", **_tours(terminal, seconds)})
                 found[-1]["times"] = _inside(found[-1]["times"], json.loads(clock.read_text()))
@@ -224,7 +224,7 @@ def million() -> dict[str, Any]:
         logs.make(folder, lines=1_000_000, state="finished")
         size = (folder / "metrics.jsonl").stat().st_size / 1e6
         with dashboard(folder, 120, 40) as terminal:
-            first = terminal.until(shows("single expert")(terminal.screen), 60.0)
+            first = terminal.until(shows("plain fine-tune")(terminal.screen), 60.0)
             result = {
                 "bytes": size,
                 "first screen": (first or float("nan")) - terminal.started,
@@ -252,7 +252,7 @@ def idle() -> list[dict[str, Any]]:
                 writer = subprocess.Popen(command) if state == "running" else None
                 try:
                     with dashboard(folder.parent, 120, 40) as terminal:
-                        terminal.until(shows("single expert")(terminal.screen), 20.0)
+                        terminal.until(shows("plain fine-tune")(terminal.screen), 20.0)
                         terminal.send(view)
                         terminal.watch(3.0)
                         cpu = terminal.cpu()

@@ -41,7 +41,7 @@ def stages(rounds: int) -> list[str]:
     names = ["data", "baselines/zero-shot-strong", "baselines/zero-shot-weak"]
     names += [f"experts/round-{t:02d}" for t in range(1, rounds + 1)]
     names += [f"baselines/bagging/member-{t:02d}" for t in range(2, rounds + 1)]
-    return [*names, "labels/single", "labels/ensemble", "student/single", "student/ensemble", "ceiling"]
+    return [*names, "labels/plain", "labels/ensemble", "student/plain", "student/ensemble", "ceiling"]
 
 
 def milestones(file: IO[str], at: float, rounds: int) -> None:
@@ -65,7 +65,7 @@ def milestones(file: IO[str], at: float, rounds: int) -> None:
         write("round_finished", round=t, epsilon=0.3 + 0.4 * (1 - 1 / t), epsilon_raw=0.3, epsilon_prior=0.9,
               alpha=3.0 / t, kept=True, errors_from="train", n_eff=1600 / t, top1_share=0.01 * t, validation=0.6)  # fmt: skip
         write("stage_finished", stage=name, seconds=20.0, cached=False)
-    for place, arm in enumerate(("weak_zero_shot", "single", "bagging", "ensemble", "student_ensemble", "ceiling")):
+    for place, arm in enumerate(("weak_zero_shot", "plain", "bagging", "ensemble", "student_ensemble", "ceiling")):
         for split, base in (("test", 0.3), ("hard_test", 0.25)):
             value = base + 0.08 * place
             write("arm_result", arm=arm, split=split, accuracy=value, low=value - 0.03, high=value + 0.03, n=600,

@@ -5,7 +5,8 @@ A difference of seed ``s`` on its ``n_s`` test questions is ``d_s = Σ_i c_si`` 
 estimated by ``Σ_i c_si²`` (times ``n/(n−1)``) and ``Cov(d_s, d_t)`` by ``Σ_i c_si·c_ti`` over the questions that both
 seeds have: the variance clustered by question (Liang and Zeger 1986; Miller 2024, arXiv 2411.00640). With
 ``data.seed`` unset every seed draws its own test questions and the covariance is what chance overlap makes of it; with
-a fixed ``data.seed`` all seeds have the same ones.
+a fixed ``data.seed`` all seeds have the same ones. Questions are known by their ids; different ones with the same id
+(made-up data of several seeds) add noise to the covariance and nothing on average.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from ensemw2s.errors import DataError
+
+_AGAIN = "Repeat the run's command to write correct.parquet again."
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,7 +76,7 @@ def sampling_error(split: str, *differences: Sequence[Term]) -> Sampling:
         differences: for each difference one term a seed, all in the order of the seeds.
 
     Raises:
-        ValueError: an arm has another number of examples than its split has ids.
+        DataError: an arm has no answers, or another number than its split has questions.
     """
     index: dict[str, int] = {}
     rows: list[list[tuple[npt.NDArray[np.intp], Floats]]] = []
@@ -96,10 +101,12 @@ def _contributions(
     answers: Answers, arm: str, split: str, sign: float, index: dict[str, int]
 ) -> tuple[npt.NDArray[np.intp], Floats]:
     """Places of the questions among all, and what each adds to the accuracy beside its mean."""
-    right = np.asarray(answers.correct[arm][split], dtype=np.float64)
-    ids = answers.ids[split]
+    try:
+        right, ids = np.asarray(answers.correct[arm][split], dtype=np.float64), answers.ids[split]
+    except KeyError:
+        raise DataError(f"There are no answers of {arm} on {split}.", hint=_AGAIN) from None
     if right.size != len(ids):
-        raise ValueError(f"{arm} on {split} has {right.size} examples, its split has {len(ids)} ids")
+        raise DataError(f"{arm} on {split} has {right.size} answers, its split {len(ids)} questions.", hint=_AGAIN)
     places = np.array([index.setdefault(name, len(index)) for name in ids], dtype=np.intp)
     n = right.size
     return places, sign * (right - right.mean()) / (n * np.sqrt((n - 1) / n) if n > 1 else 1.0)

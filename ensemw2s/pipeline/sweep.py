@@ -110,6 +110,10 @@ class SweepPlan:
         return [Job(cell, seed) for seed in self.seeds for cell in self.cells if cell.composed is not None]
 
 
+#: Names by the first expert → names by the plain fine-tune.
+_OF_FIRST = {"single": "plain", "student_single": "student_plain"}
+
+
 def plan_sweep(
     over: Mapping[str, Sequence[Any]],
     listed: Mapping[str, Mapping[str, Any]],
@@ -129,7 +133,7 @@ def plan_sweep(
         seeds: different seeds, not negative.
         compose: makes a configuration from a cell's settings.
         baseline: a cell's name, or settings that single one out; the first cell by default.
-        compared: arms that are compared between cells.
+        compared: arms that are compared between cells; ``single``, the first expert, is ``plain`` where that is it.
 
     Raises:
         ConfigError: no cell is valid (the first problem), or the baseline is not one of them.
@@ -156,7 +160,10 @@ def plan_sweep(
         raise errors[0]
     name = valid[0].composed.config.name if valid[0].composed is not None else ""
     chosen = _baseline(cells, baseline, short)
-    return SweepPlan(name, {k: list(v) for k, v in over.items()}, cells, tuple(seeds), chosen, tuple(compared))
+    if all(cell.composed is not None and cell.composed.config.boosting.first_is_plain for cell in valid):
+        compared = [_OF_FIRST.get(arm, arm) for arm in compared]
+    arms = tuple(dict.fromkeys(compared))
+    return SweepPlan(name, {k: list(v) for k, v in over.items()}, cells, tuple(seeds), chosen, arms)
 
 
 def _short_names(keys: Iterable[str]) -> dict[str, str]:

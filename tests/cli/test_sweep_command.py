@@ -56,7 +56,7 @@ def test_a_sweep_with_a_failed_run(ew2s: Any, ran: list[dict[str, Any]], tmp_pat
     (call,) = ran
     assert (call["root"], call["jobs"]) == (Path("s"), 2)
     plan = call["plan"]
-    assert plan.compared == ("single",)
+    assert plan.compared == ("plain",)  # the first expert is the plain fine-tune
     config = plan.cells[1].composed.config
     assert (config.boosting.level, config.boosting.rounds, config.compute.threads) == ("token", 5, 1)
     assert plan.cells[1].composed.provenance["boosting.rounds"] == "--over boosting.rounds"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ensemw2s.config import RunConfig, compose, config_fingerprint, dump_yaml, load_config, presets
 from ensemw2s.config.keys import known_keys, nearest_key
@@ -266,3 +267,18 @@ def test_fingerprints_differ_with_any_value() -> None:
 
 def test_every_key_is_documented() -> None:
     assert [key for key, field in known_keys().items() if not field.description] == []
+
+
+def test_the_first_expert_is_the_plain_fine_tune_unless_it_is_drawn():
+    both, drawn = {"students": ["single", "ensemble", "plain"]}, {"errors": "out_of_bag"}
+    assert RunConfig.model_validate({"arms": both}).teachers == ["plain", "ensemble"]
+    assert RunConfig.model_validate({"arms": both}).arms.students == both["students"]
+    assert RunConfig.model_validate({"arms": both, "boosting": drawn}).teachers == ["single", "ensemble", "plain"]
+    off = {"plain": False, "students": ["plain"]}
+    assert RunConfig.model_validate({"arms": off}).has_plain
+    with pytest.raises(ValidationError, match=r"lists 'plain', but arms\.plain is off"):
+        RunConfig.model_validate({"arms": off, "boosting": drawn})
+    for draw in ("example", "token", "none"):
+        boosting = RunConfig.model_validate({"boosting": {"draw": draw}}).boosting
+        assert [boosting.draw_of_round(t) for t in (1, 2)] == ["none", draw]
+    assert RunConfig.model_validate({"boosting": drawn}).boosting.draw_of_round(1) == "example"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, ttest_rel
 from scipy.stats import t as student_t
 
+from ensemw2s.errors import DataError
 from ensemw2s.evaluation import Answers, Sampling, paired_difference, paired_t, ratio_of_means, sampling_error
 
 
@@ -125,8 +126,11 @@ def test_two_runs_are_paired_where_they_have_the_same_questions():
     other = answers({"e": b}, [f"r{i}" for i in range(300)])
     apart = sampling_error("test", [((one, "e"), (other, "e"))]).within[0, 0]
     assert apart == pytest.approx((a.var(ddof=1) + b.var(ddof=1)) / 300)
-    with pytest.raises(ValueError, match="e on test has 300 examples, its split has 2 ids"):
+    with pytest.raises(DataError, match="e on test has 300 answers, its split 2 questions"):
         sampling_error("test", [((one, "e"), (answers({"e": b}, ["x", "y"]), "e"))])
+    for arm, split in (("f", "test"), ("e", "hard_test")):
+        with pytest.raises(DataError, match=f"no answers of {arm} on {split}"):
+            sampling_error(split, [((one, arm), (two, "e"))])
 
 
 def simulate(rng, seeds, questions, *, effect, between, common, shared):

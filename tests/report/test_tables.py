@@ -1,23 +1,27 @@
 from __future__ import annotations
 
+import gzip
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from ensemw2s.evaluation import PGR, aggregate
+from ensemw2s.evaluation import PGR, Results, aggregate
 from ensemw2s.report import Column, Table, console_report, run_tables, seed_tables, to_markdown, to_rich
 from ensemw2s.report.beyond_tables import calibration_table, disagreement_table, shared_error_table
 from ensemw2s.report.cost_tables import arm_cost_table, cost_table
 from ensemw2s.report.tables import (
     accuracy_table,
+    difference_cell,
     difference_table,
     label_table,
     pgr_cell,
     round_table,
     student_table,
 )
+from ensemw2s.report.verdict import verdict
 from ensemw2s.report.wording import percent
 
 
@@ -298,3 +302,17 @@ def test_an_arm_of_some_seeds_only_is_marked(run_factory):
     second.arms["plain_long"] = second.arms["ensemble"]
     table = seed_tables(aggregate([first, second]))[0]
     assert "plain fine-tune, T× steps: only seeds 1." in table.notes
+
+
+def test_a_run_of_an_earlier_version_keeps_its_own_w(tmp_path):
+    """Its W was the first expert, a bootstrap resample, beside a plain fine-tune."""
+    stored = Path(__file__).parents[1] / "dashboard" / "data" / "results.json.gz"
+    (tmp_path / "results.json").write_bytes(gzip.decompress(stored.read_bytes()))
+    old = Results.read(tmp_path / "results.json")
+    assert old.weak == "single"
+    assert {"single", "plain"} <= set(old.arms)
+    table = student_table(old)
+    assert table.notes[0].startswith("Points. S student, W single expert,")
+    gained = old.difference("student_ensemble", "single", "hard_test")
+    assert row(table, "ensemble", "OOD").cells[2] == difference_cell(gained)
+    assert "the single expert and the ceiling on OOD, PGR is" in verdict(old)
