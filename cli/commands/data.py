@@ -12,10 +12,10 @@ from ensemw2s.cli import options as o
 from ensemw2s.cli.commands import rate
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import terminal
-from ensemw2s.errors import EXIT_USAGE, InputError
+from ensemw2s.errors import EXIT_USAGE, Ew2sError, InputError
 
 if TYPE_CHECKING:
-    from ensemw2s.config import SourceConfig
+    from ensemw2s.config import RunConfig, SourceConfig
     from ensemw2s.data import CheckReport, Problem
 
 #: Problems printed for each file; all of them with --all or --json.
@@ -43,14 +43,18 @@ def check(
     """Check data files."""
     if task not in (None, "choice", "generate"):
         raise InputError(f"--task is {task!r}; expected choice or generate.")
-    sources = _sources(files, kind, column, preset, config, sets)
+    made = None if files else _composed(preset, config, sets)
+    sources = _sources(files, kind, column, made)
     reports: list[CheckReport] = []
     words = None if tokenizer is None else _tokenizer(tokenizer)
+    asked = any((task or guessed) == "choice" for _, guessed in sources)
+    models = _tokenizers(made) if made is not None and asked else []
     for source, guessed in sources:
         from ensemw2s.data import check_source
 
         chosen: Literal["choice", "generate"] = "generate" if (task or guessed) == "generate" else "choice"
-        reports.append(check_source(source, task=chosen, tokenizer=words))
+        template = None if made is None else made.data.template
+        reports.append(check_source(source, task=chosen, tokenizer=words, template=template, models=models))
     if as_json:
         found = [report.to_json() for report in reports]
         terminal.json(found[0] if len(found) == 1 else found)
@@ -63,22 +67,20 @@ def check(
     terminal.next("ew2s run --config my.yaml --dry-run (with data.source.path set to these files)")
 
 
-def _sources(
-    files: list[str] | None,
-    kind: str,
-    column: list[str] | None,
-    preset: str | None,
-    config: list[Path] | None,
-    sets: list[str] | None,
-) -> list[tuple[SourceConfig, str]]:
-    """The sources to check, each with the task that fits it."""
-    if files:
-        source = o.source_options(files, kind, column)
-        has_options = source.columns.choices is not None or bool(source.columns.distractors)
-        return [(source, "generate" if kind == "gsm8k" or (kind == "file" and not has_options) else "choice")]
+def _composed(preset: str | None, config: list[Path] | None, sets: list[str] | None) -> RunConfig:
     if preset is None and not config:
         raise InputError("Say what to check: files, or a configuration.", hint="For example: ew2s data check my.jsonl")
-    made = o.compose_options(preset, config, sets, {}).config
+    return o.compose_options(preset, config, sets, {}).config
+
+
+def _sources(
+    files: list[str] | None, kind: str, column: list[str] | None, made: RunConfig | None
+) -> list[tuple[SourceConfig, str]]:
+    """The sources to check, each with the task that fits it."""
+    if made is None:
+        source = o.source_options(files or [], kind, column)
+        has_options = source.columns.choices is not None or bool(source.columns.distractors)
+        return [(source, "generate" if kind == "gsm8k" or (kind == "file" and not has_options) else "choice")]
     both = [made.data.source, *([] if made.data.hard_source is None else [made.data.hard_source])]
     return [(source, made.task) for source in both]
 
@@ -88,6 +90,19 @@ def _tokenizer(path: str) -> Any:
     from ensemw2s.models.load import load_tokenizer
 
     return load_tokenizer(ModelConfig(path=path))
+
+
+def _tokenizers(made: RunConfig) -> list[Any]:
+    """Those of a configuration's bases; one that cannot be had is no reason not to look at the data."""
+    from ensemw2s.models.load import load_tokenizer
+
+    found = []
+    for side, model in (("weak", made.models.weak), ("strong", made.models.strong)):
+        try:
+            found.append(load_tokenizer(model))
+        except Ew2sError as error:
+            terminal.warn(f"The options are not compared in the tokens of the {side} base: {error.message}")
+    return found
 
 
 def _print(report: CheckReport, everything: bool) -> None:

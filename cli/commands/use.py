@@ -313,7 +313,8 @@ def evaluate(
         terminal.json(found)
     else:
         share, low, high = (100 * found[key] for key in ("accuracy", "low", "high"))
-        terminal.out(f"{found['correct']} of {found['n']} right: {share:.1f} % [{low:.1f}, {high:.1f}]")
+        without = f"; {found['left_out']} questions left out" if found["left_out"] else ""
+        terminal.out(f"{found['correct']} of {found['n']} right: {share:.1f} % [{low:.1f}, {high:.1f}]{without}")
     terminal.next(f"ew2s report {shell_path(run)} --full")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ensemw2s.config.data import SourceConfig
+from ensemw2s.config.data import SourceConfig, TemplateConfig
 from ensemw2s.data.duplicates import find_duplicates
 from ensemw2s.data.example import Example
 from ensemw2s.data.problems import Collector, Problem
 from ensemw2s.data.sources import Walk
+from ensemw2s.errors import shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,7 +94,13 @@ class CheckReport:
 
 
 def check_source(
-    cfg: SourceConfig, *, task: Task, tokenizer: PreTrainedTokenizerBase | None = None, seed: int = 0
+    cfg: SourceConfig,
+    *,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+    template: TemplateConfig | None = None,
+    models: Sequence[PreTrainedTokenizerBase] = (),
 ) -> CheckReport:
     """Read a whole source (``limit`` is ignored) and describe it; problems are collected, not raised.
 
@@ -101,6 +109,8 @@ def check_source(
         task: ``choice`` reports examples without options as errors.
         tokenizer: gives lengths in tokens too (of the bare texts, before templates).
         seed: seed of the embedded puzzles and of the order of options that have none.
+        template: how questions are written, for the tokens of options; the default one by default.
+        models: further tokenizers that must tell the options of a question apart.
 
     Raises:
         ConfigError: the source has no path.
@@ -114,6 +124,8 @@ def check_source(
         collect(Problem("empty", "there are no rows", ", ".join(walk.files)))
     if task == "choice":
         _without_choices(examples, walk, collect)
+        told = [tokenizer, *models] if tokenizer is not None else list(models)
+        _indistinct(examples, walk, collect, told, template or TemplateConfig())
     counts = _duplicates(examples, walk, collect)
     positions = Counter(example.answer_index for example in examples if task == "choice" and example.choices)
     _position_bias(examples, positions, walk, collect)
@@ -159,6 +171,38 @@ def _without_choices(examples: Sequence[Example], walk: Walk, collect: Collector
     for example in without:
         message = f"example {example.id!r} has no options, which task: choice needs"
         collect(_warning(walk, example, "no_choices", message, error=True))
+
+
+def _indistinct(
+    examples: Sequence[Example],
+    walk: Walk,
+    collect: Collector,
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    template: TemplateConfig,
+) -> None:
+    """Warn of options that are one text but for white space and Unicode's forms, or one text to a tokenizer."""
+    from ensemw2s.data.encode import same_tokens
+
+    asked = [example for example in examples if example.choices]
+    said: set[str] = set()
+    for example in asked:
+        plain = [" ".join(unicodedata.normalize("NFC", text).split()) for text in example.choices or ()]
+        pairs = [(plain.index(text), at) for at, text in enumerate(plain) if plain.index(text) != at]
+        for first, later in pairs[:1]:
+            said.add(example.id)
+            message = f"options {first + 1} and {later + 1} are the same text but for white space or Unicode's forms"
+            collect(_warning(walk, example, "same_options", message))
+    by_id = {example.id: example for example in asked}
+    for tokenizer in tokenizers:
+        name = shortened(str(tokenizer.name_or_path or "the tokenizer"))
+        for known, (first, later) in same_tokens(asked, tokenizer, template).items():
+            if known not in said:
+                said.add(known)
+                message = (
+                    f"options {first + 1} and {later + 1} have the same tokens for {name}, so that no model with it "
+                    "tells them apart: a run leaves the question out"
+                )
+                collect(_warning(walk, by_id[known], "same_options", message))
 
 
 def _duplicates(examples: Sequence[Example], walk: Walk, collect: Collector) -> Counter[str]:

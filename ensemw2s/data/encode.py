@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -106,6 +106,22 @@ class EncodedSplit:
         return tokens
 
     @cached_property
+    def twins(self) -> Ints:
+        """int64 [S]: the first sequence of the same example with the same tokens; itself where there is none before."""
+        found = np.arange(self.seq_example.size, dtype=np.int64)
+        for start, options in zip(self.example_offsets, self.options, strict=False):
+            for at, first in enumerate(_first_alike([option.tobytes() for option in options])):
+                found[start + at] = start + first
+        return found
+
+    @cached_property
+    def indistinct(self) -> NDArray[np.bool_]:
+        """Boolean [n]: whether two options of an example have the same tokens, so that no model tells them apart."""
+        found = np.zeros(len(self.ids), dtype=np.bool_)
+        found[self.seq_example[self.twins != np.arange(self.twins.size)]] = True
+        return found
+
+    @cached_property
     def option_bytes(self) -> Ints:
         """int64 [S]: UTF-8 bytes of every option's text."""
         return np.asarray([len(text.encode()) for texts in self.option_texts for text in texts], dtype=np.int64)
@@ -150,6 +166,44 @@ def _offsets(counts: Sequence[int] | Ints) -> Ints:
     out = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(np.asarray(counts, dtype=np.int64), out=out[1:])
     return out
+
+
+def _first_alike(keys: Sequence[Hashable]) -> list[int]:
+    """For every key the place of the first one that is equal."""
+    first: dict[Hashable, int] = {}
+    return [first.setdefault(key, at) for at, key in enumerate(keys)]
+
+
+def same_tokens(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, template: TemplateConfig
+) -> dict[str, tuple[int, int]]:
+    """The examples of which two options have the same tokens, so that no model with this tokenizer tells them apart.
+
+    Such are characters that the tokenizer does not know, or texts that it or the template makes equal.
+
+    Returns:
+        Id → the two options, counted from 0; the first two of an example.
+    """
+    before = prompt_texts(examples, tokenizer, template)
+    texts = [[render_answer(text, template) for text in example.choices or ()] for example in examples]
+    options, _ = _continuations(tokenizer, before, tokenise(tokenizer, before), texts)
+    found = {}
+    for example, own in zip(examples, options, strict=True):
+        alike = _first_alike([tuple(option) for option in own])
+        pairs = [(first, at) for at, first in enumerate(alike) if first != at and own[at]]  # none at all is an error
+        if pairs:
+            found[example.id] = pairs[0]
+    return found
+
+
+def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 (hex) of what a tokenizer does: its pipeline, or its kind and vocabulary where it has none to show."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        text = str(backend.to_str())
+    else:
+        text = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

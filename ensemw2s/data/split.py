@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from ensemw2s.seeds import sub_seed
 
 Task = Literal["choice", "generate"]
 Notes = dict[str, Any]
+_SHOWN = 20
 _EASY = ("train", "validation", "test")
 _HARD = ("hard_pool", "hard_test")
 
@@ -29,7 +30,11 @@ class _Pools:
     hard: list[Example]
 
 
-def make_splits(cfg: DataConfig, seed: int, task: Task) -> Splits:
+#: Says which examples have options that nobody can tell apart, by id.
+Indistinct = Callable[[Sequence[Example]], Collection[str]]
+
+
+def make_splits(cfg: DataConfig, seed: int, task: Task, indistinct: Indistinct | None = None) -> Splits:
     """The five splits of a run; which example goes where depends on the data, the configuration and the seed only.
 
     Unless ``near_duplicates`` is ``keep``, no two examples in all splits ask the same question after normalising
@@ -40,6 +45,7 @@ def make_splits(cfg: DataConfig, seed: int, task: Task) -> Splits:
         cfg: sources, split rule, sizes and the policy for near-duplicates.
         seed: the run's seed; ``cfg.seed`` goes before it.
         task: ``choice`` needs options in every example, ``generate`` drops them.
+        indistinct: says which questions are left out because two of their options are the same to a model.
 
     Raises:
         DataError: a file has a problem, difficulty is missing everywhere, or there are fewer examples than asked for.
@@ -59,6 +65,10 @@ def make_splits(cfg: DataConfig, seed: int, task: Task) -> Splits:
     if cfg.near_duplicates != "keep":
         (easy, hard), duplicates = _without_duplicates(easy, hard, cfg.near_duplicates)
         notes["dropped_duplicates"] = duplicates.to_json()
+    if indistinct is not None:
+        alike = set(indistinct([*easy, *hard]))
+        easy, hard = ([example for example in part if example.id not in alike] for part in (easy, hard))
+        notes["dropped_indistinct"] = {"count": len(alike), "ids": sorted(alike)[:_SHOWN]}
     rng = np.random.default_rng(sub_seed(seed, "data", "split"))
     if cfg.hard_source is not None:
         notes["rule"] = "hard_source"
@@ -243,6 +253,7 @@ def left_out(notes: Mapping[str, Any]) -> list[str]:
     counts = {
         "ask an earlier question again": dropped.get("exact", 0) + dropped.get("near", 0),
         "contradict an earlier answer to the same question": dropped.get("contradictions", 0),
+        "have options with the same tokens": notes.get("dropped_indistinct", {}).get("count", 0),
         "have no difficulty": notes.get("dropped_without_difficulty", 0),
         "are beyond the sizes in data.split": notes.get("unused_easy", 0) + notes.get("unused_hard", 0),
     }

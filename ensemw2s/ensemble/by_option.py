@@ -78,8 +78,9 @@ def choices_by_option(
     shares, enc = normalise(alphas), encoded[0]
     parts = [option_logprobs(choices.scores, each) for choices, each in zip(own, encoded, strict=True)]
     joint = combined_logprobs(parts, alphas, enc, config.rule)
-    scores = vote_scores(own, alphas, joint, enc) if config.rule == "vote" else joint
-    chosen = choose(scores, enc)
+    vote = config.rule == "vote"
+    scores = vote_scores(own, alphas, joint, enc) if vote else joint
+    chosen = choose(scores, enc, noise=0.0) if vote else choose(scores, enc)
     if np.count_nonzero(shares) == 1:
         alone = own[int(np.argmax(shares))]
         chosen = Choices(scores, alone.option, alone.sequence, alone.margin)

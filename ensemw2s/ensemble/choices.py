@@ -72,8 +72,7 @@ def final_choices(
     else:
         rows = mixture([table.target_logprob for table in tables], alphas)
     scores = sequence_scores(rows, enc, config.length_norm)
-    if config.rule == "vote":
-        scores = vote_scores(experts, alphas, scores, enc)
-    chosen = choose(scores, enc)
+    vote = config.rule == "vote"
+    chosen = choose(vote_scores(experts, alphas, scores, enc), enc, noise=0.0) if vote else choose(scores, enc)
     confidence = np.exp(sequence_scores(rows, enc, "mean")[chosen.sequence])
     return EnsembleChoices(chosen, confidence, agreement([e.option for e in experts], alphas, chosen.option))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.by_option import choices_by_option
@@ -46,7 +47,9 @@ def readers(ensemble: Ensemble, task: str) -> list[int]:
     return [k for k, alpha in enumerate(ensemble.alphas) if alpha > 0.0]
 
 
-def choose_options(ensemble: Ensemble, examples: Sequence[Example], sink: EventSink) -> tuple[EnsembleChoices, Ints]:
+def choose_options(
+    ensemble: Ensemble, examples: Sequence[Example], sink: EventSink
+) -> tuple[EnsembleChoices, Ints, NDArray[np.bool_]]:
     """What an ensemble chooses.
 
     Args:
@@ -55,16 +58,19 @@ def choose_options(ensemble: Ensemble, examples: Sequence[Example], sink: EventS
         sink: gets progress.
 
     Returns:
-        The choices, and int64 [n+1]: the scores of example i are those from ``[i]`` up to ``[i + 1]``.
+        The choices; int64 [n+1]: the scores of example i are those from ``[i]`` up to ``[i + 1]``; and bool [n]:
+        whether two options of an example have the same tokens for one of the experts.
     """
     found = ensemble.compatibility()
     if found.how("choice") == "options":
         return _by_option(ensemble, examples, sink)
     enc = ensemble.encode_for(0, examples)
-    return _by_tokens(ensemble, enc, found.common_size, sink), enc.example_offsets
+    return _by_tokens(ensemble, enc, found.common_size, sink), enc.example_offsets, enc.indistinct
 
 
-def _by_option(ensemble: Ensemble, examples: Sequence[Example], sink: EventSink) -> tuple[EnsembleChoices, Ints]:
+def _by_option(
+    ensemble: Ensemble, examples: Sequence[Example], sink: EventSink
+) -> tuple[EnsembleChoices, Ints, NDArray[np.bool_]]:
     active = readers(ensemble, "choice")
     encoded = []
     for k in active:
@@ -72,7 +78,9 @@ def _by_option(ensemble: Ensemble, examples: Sequence[Example], sink: EventSink)
             encoded.append(ensemble.encode_for(k, examples))
     tables = [_scores(ensemble, k, enc, None, sink) for k, enc in zip(active, encoded, strict=True)]
     alphas = [ensemble.alphas[k] for k in active]
-    return choices_by_option(tables, encoded, alphas, ensemble.effective_config), encoded[0].example_offsets
+    chosen = choices_by_option(tables, encoded, alphas, ensemble.effective_config)
+    indistinct = np.logical_or.reduce([enc.indistinct for enc in encoded])
+    return chosen, encoded[0].example_offsets, indistinct
 
 
 def _by_tokens(ensemble: Ensemble, enc: EncodedSplit, size: int | None, sink: EventSink) -> EnsembleChoices:

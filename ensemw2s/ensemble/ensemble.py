@@ -22,6 +22,7 @@ from ensemw2s.ensemble.compatibility import (
 from ensemw2s.ensemble.file import EnsembleFile, ExpertEntry, read_ensemble_file, write_ensemble_json
 from ensemw2s.ensemble.folder import FILE_NAME, SavedEnsemble
 from ensemw2s.ensemble.options import normalise
+from ensemw2s.errors import shortened
 from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
@@ -362,7 +363,8 @@ class Ensemble:
 
         Returns:
             One dict an example: ``id``, ``label``, ``option`` (index), ``scores`` (one an option), ``confidence``,
-            ``margin``, ``agreement``, and ``correct`` where the answer is known.
+            ``margin``, ``agreement``, and ``correct`` where the answer is known. ``indistinct`` is true where two
+            options have the same tokens, so that nothing tells them apart; such a question has no ``correct``.
 
         Raises:
             DataError: an example has fewer than two choices.
@@ -374,7 +376,14 @@ class Ensemble:
         if not examples:
             return []
         self.tell("choice", sink)
-        found, starts = choose_options(self, examples, sink)
+        found, starts, indistinct = choose_options(self, examples, sink)
+        if indistinct.any():
+            first = next(example.id for example, alike in zip(examples, indistinct, strict=True) if alike)
+            text = (
+                f"{int(indistinct.sum())} of {len(examples)} questions (the first is {shortened(first)!r}) have "
+                "options with the same tokens, which no model tells apart: the label among those is a coin's."
+            )
+            sink.event("message", level="warning", text=text)
         out = []
         for i, example in enumerate(examples):
             option = int(found.choices.option[i])
@@ -387,7 +396,9 @@ class Ensemble:
                 "margin": round(float(found.choices.margin[i]), 6),
                 "agreement": round(float(found.agreement[i]), 6),
             }
-            if example.answer is not None:
+            if indistinct[i]:
+                row["indistinct"] = True
+            elif example.answer is not None:
                 row["correct"] = option == example.answer_index
             out.append(row)
         return out

@@ -72,11 +72,11 @@ def write_task(ensemble: Ensemble, examples: Sequence[Example], folder: Path, na
         name: of the task.
 
     Returns:
-        Number of questions.
+        Number of questions; those of which two options have the same tokens are left out, as `evaluate_file` does.
 
     Raises:
         InputError: the name is not of letters, digits, ``_`` and ``-``.
-        DataError: the ensemble does not score choices, or a question has no answer.
+        DataError: the ensemble does not score choices, a question has no answer, or all are left out.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise InputError(f"{name!r} cannot be a task's name.", hint="Use letters, digits, _ and -.")
@@ -86,6 +86,8 @@ def write_task(ensemble: Ensemble, examples: Sequence[Example], folder: Path, na
         if example.answer is None:
             raise DataError(f"Question {example.id!r} has no answer to compare with.")
     rows = _rows(ensemble, examples)
+    if not rows:
+        raise DataError("Every question has options with the same tokens, which no model tells apart.")
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "questions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     _write(folder / "scoring.py", _SCORING)
@@ -104,6 +106,8 @@ def _rows(ensemble: Ensemble, examples: Sequence[Example]) -> list[dict[str, Any
     texts = prompt_texts(examples, load_tokenizer(ensemble.model_config(0)), ensemble.template)
     rows = []
     for i, (example, text) in enumerate(zip(examples, texts, strict=True)):
+        if enc.indistinct[i]:
+            continue
         prompt = text.rstrip()
         space = text[len(prompt) :]
         choices = [render_answer(choice, ensemble.template) for choice in example.choices or ()]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ensemw2s.config.data import DataConfig, SourceConfig
+from ensemw2s.data.example import Example
 from ensemw2s.pipeline.context import Context
 from ensemw2s.seeds import sub_seed
 
 
 def prepare_data(ctx: Context) -> None:
     """Make the splits, or read those of an earlier start, and put them into the context."""
+    from ensemw2s.data.encode import same_tokens, tokenizer_identity
     from ensemw2s.data.split import make_splits
     from ensemw2s.data.store import read_splits, write_splits
 
@@ -23,9 +26,17 @@ def prepare_data(ctx: Context) -> None:
         "seed": seed,
         "files": {name: file_hashes(source) for name, source in sources_of(config).items()},
     }
+    bases = [ctx.weak, ctx.strong] if ctx.config.task == "choice" else []
+    if bases:
+        inputs["template"] = ctx.template.model_dump(include={"prompt", "answer", "chat", "system"})
+        inputs["tokenizers"] = [tokenizer_identity(base.tokenizer) for base in bases]
+
+    def indistinct(examples: Sequence[Example]) -> set[str]:
+        """Ids of the questions of which two options have the same tokens for either base: being right would be luck."""
+        return {name for base in bases for name in same_tokens(examples, base.tokenizer, ctx.template)}
 
     def work(partial: Path) -> None:
-        write_splits(make_splits(config, seed, ctx.config.task), partial)
+        write_splits(make_splits(config, seed, ctx.config.task, indistinct if bases else None), partial)
 
     splits = read_splits(ctx.ensure("data", inputs, work, seed=seed))
     ctx.set_splits(splits)

@@ -244,10 +244,12 @@ def evaluate_file(
         trust_remote_code: run code that comes with the ensemble's models.
 
     Returns:
-        ``n``, ``correct``, ``accuracy``, Wilson's interval ``low``, ``high``, ``mean_confidence``, ``mean_agreement``.
+        ``n``, ``correct``, ``accuracy``, Wilson's interval ``low``, ``high``, ``mean_confidence``, ``mean_agreement``,
+        and ``left_out``: how many questions are not among the ``n`` since two of their options have the same tokens,
+        so that being right about them would be luck.
 
     Raises:
-        DataError: a question has no answer.
+        DataError: a question has no answer, or all are left out.
     """
     from ensemw2s.data.sources import load_source
 
@@ -262,7 +264,14 @@ def evaluate_file(
     if ensemble.template.answer_pattern is not None:
         compile_pattern(ensemble.template.answer_pattern)  # before anything is decoded
     greedy = ensemble.decoding.model_copy(update={"method": "greedy"})
-    rows = answer_examples(ensemble, examples, decoding=greedy, sink=sink or NullSink())
+    answered = answer_examples(ensemble, examples, decoding=greedy, sink=sink or NullSink())
+    pairs = [(e, row) for e, row in zip(examples, answered, strict=True) if not row.get("indistinct")]
+    if not pairs:
+        raise DataError(
+            f"All {len(answered)} questions have options with the same tokens, which no model tells apart.",
+            hint="The tokenizer may not know their characters; `ew2s data check FILE --tokenizer MODEL` lists them.",
+        )
+    examples, rows = [e for e, _ in pairs], [row for _, row in pairs]
     right = _right(ensemble, examples, rows, match)
     result = summarise(right, level=level or ensemble.evaluation.level)
     return {
@@ -273,6 +282,7 @@ def evaluate_file(
         "high": result.high,
         "mean_confidence": float(np.mean([row["confidence"] for row in rows])),
         "mean_agreement": float(np.mean([row["agreement"] for row in rows])),
+        "left_out": len(answered) - len(rows),
     }
 
 

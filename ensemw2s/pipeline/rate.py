@@ -194,16 +194,18 @@ def _fold(
 
 def probability_of_answers(table: ScoreTable, enc: EncodedSplit, config: RunConfig) -> tuple[Floats, Floats]:
     """``p(correct)`` float64 [n], and 1 where the answer is what the model would choose (``task: choice``), else 0."""
-    from ensemw2s.ensemble.options import sequence_scores
+    from ensemw2s.ensemble.options import choose, sequence_scores
 
     norm = config.ensemble.length_norm if config.task == "choice" else "mean"
     scores = sequence_scores(table.target_logprob, enc, norm)
     p, right = np.empty(len(enc)), np.zeros(len(enc))
+    if config.task == "choice":
+        right[:] = choose(scores, enc).option == enc.answer_index
     for i, (begin, end) in enumerate(zip(enc.example_offsets[:-1], enc.example_offsets[1:], strict=True)):
         own, answer = scores[begin:end], int(enc.answer_index[i])
         if config.task == "choice":
             shares = np.exp(own - own.max())
-            p[i], right[i] = shares[answer] / shares.sum(), float(np.argmax(own) == answer)
+            p[i] = shares[answer] / shares.sum()
         else:
             p[i] = np.exp(own[answer])
     return p, right

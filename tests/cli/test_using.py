@@ -183,7 +183,7 @@ def test_code_of_models_is_run_where_the_user_says_so_alone(
 
     def told(*given: Any, trust_remote_code: bool, **rest: Any) -> dict[str, Any]:
         ensemble.trusted.append(trust_remote_code)
-        return {"n": 1, "correct": 1, "accuracy": 1.0, "low": 0.2, "high": 1.0, "output": "l.jsonl"} | {
+        return {"n": 1, "correct": 1, "accuracy": 1.0, "low": 0.2, "high": 1.0, "left_out": 0, "output": "l.jsonl"} | {
             "mean_confidence": 0.5,
             "mean_agreement": 1.0,
         }
@@ -210,7 +210,7 @@ def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pyt
 
     def evaluate_file(run: Path, source: Any, **rest: Any) -> dict[str, Any]:
         seen.append((run, source, rest["compute"].device))
-        return {"n": 4, "correct": 3, "accuracy": 0.75, "low": 0.3, "high": 0.95}
+        return {"n": 4, "correct": 3, "accuracy": 0.75, "low": 0.3, "high": 0.95, "left_out": 2}
 
     def label_file(run: Path, source: Any, out: Path, **rest: Any) -> dict[str, Any]:
         seen.append((run, source, out))
@@ -220,7 +220,7 @@ def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pyt
     monkeypatch.setitem(vars(ensemw2s.pipeline), "label_file", label_file)
     name = _write("q.jsonl", {"question": "p", "choices": ["1", "2"], "answer": "1", "id": "x"})
     done = ew2s("evaluate", "runs/x", name, "--column", "prompt=question", "--device", "cpu")
-    assert done.out == "3 of 4 right: 75.0 % [30.0, 95.0]\n"
+    assert done.out == "3 of 4 right: 75.0 % [30.0, 95.0]; 2 questions left out\n"
     run, source, device = seen[0]
     assert (run, device, source.kind, source.path) == (Path("runs/x"), "cpu", "file", ["q.jsonl"])
     assert (source.columns.prompt, source.columns.choices, source.columns.id) == ("question", "choices", "id")

@@ -164,3 +164,21 @@ def test_published_files(real_data: Path, kind: str, task: Any, examples: int, k
     assert report.ok
     assert report.examples == report.rows == examples
     assert Counter(p.kind for p in report.problems) == kinds
+
+
+def test_options_that_are_the_same_are_said(jsonl: Write, digits: Any) -> None:
+    rows = [
+        _row("1", "a2", ("a2", "b3")),
+        _row("2", "a 2", ("a 2", "a  2")),
+        _row("3", "e\u03012", ("e\u03012", "\u00e92", "4")),
+        _row("4", "2a", ("2a", "3c", "2b")),
+    ]
+    source = _source(jsonl(rows))
+    said = [(p.line, p.message) for p in check_source(source, task="choice").problems if p.kind == "same_options"]
+    text = "options 1 and 2 are the same text but for white space or Unicode's forms"
+    assert said == [(2, text), (3, text)]
+    report = check_source(source, task="choice", models=[digits])
+    assert report.ok
+    assert {p.line for p in report.problems if p.kind == "same_options"} == {2, 3, 4}
+    assert "options 1 and 3 have the same tokens" in report.problems[-1].message
+    assert check_source(source, task="generate", models=[digits]).problems == []

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.data.encode import encode_prompts, encode_split
+from ensemw2s.data.encode import encode_prompts, encode_split, same_tokens, tokenizer_identity
 from ensemw2s.data.example import Example
 from ensemw2s.data.template import render_answer, render_prompt
 from ensemw2s.errors import ConfigError, DataError, ModelError
@@ -306,3 +306,54 @@ def test_a_beginning_that_a_text_has_already_is_not_written_twice(bpe: Any, writ
 
 def bpe_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _words(*, normalise: bool) -> Any:
+    """Words as tokens; what is not known is <unk>; on request texts are composed, stripped and in lower case."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {"<unk>": 0, "<eos>": 1, "which": 2, "red": 3, "café": 4, "cafe": 5, "Red": 6, ".": 7}
+    backend = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if normalise:
+        backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<eos>")
+
+
+@pytest.mark.parametrize(
+    ("choices", "plain", "normalised"),
+    [
+        (("日本", "中国"), (0, 1), (0, 1)),
+        (("red", "日本", "cafe", "中国"), (1, 3), (1, 3)),
+        (("red", "日本", "cafe"), None, None),
+        (("red", " red "), (0, 1), (0, 1)),
+        (("red", "Red"), None, (0, 1)),
+        (("cafe\u0301", "café"), None, (0, 1)),
+        (("日本 red", "中国 cafe", "what red"), (0, 2), (0, 2)),
+    ],
+)
+def test_options_with_the_same_tokens_are_found(
+    choices: tuple[str, ...], plain: tuple[int, int] | None, normalised: tuple[int, int] | None
+) -> None:
+    asked = [Example("q", "which", choices[0], choices), Example("fine", "which", "red", ("red", "cafe"))]
+    for tokenizer, expected in ((_words(normalise=False), plain), (_words(normalise=True), normalised)):
+        assert same_tokens(asked, tokenizer, TemplateConfig()) == ({} if expected is None else {"q": expected})
+        enc = encode_split(asked, tokenizer, TemplateConfig(), "choice", None)
+        assert enc.indistinct.tolist() == [expected is not None, False]
+        first, later = expected or (0, 0)
+        assert enc.twins[later] == first
+        assert np.count_nonzero(enc.twins != np.arange(enc.twins.size)) == (expected is not None)
+
+
+def test_options_that_the_template_makes_equal_are_found() -> None:
+    asked = [Example("q", "which", "red", ("red", "red."))]
+    tokenizer = _words(normalise=False)
+    assert same_tokens(asked, tokenizer, TemplateConfig()) == {}
+    tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Replace(".", " ")
+    assert same_tokens(asked, tokenizer, TemplateConfig(answer=" {answer}.")) == {"q": (0, 1)}
+
+
+def test_the_identity_of_a_tokenizer(bpe: Any, bpe_bos: Any) -> None:
+    assert tokenizer_identity(bpe) == tokenizer_identity(copy.deepcopy(bpe)) != tokenizer_identity(bpe_bos)
+    assert tokenizer_identity(_words(normalise=True)) != tokenizer_identity(_words(normalise=False))

@@ -350,3 +350,14 @@ def test_real_arc_by_level(real_data: Path) -> None:
     dropped = splits.notes["dropped_duplicates"]
     assert sum(_sizes(splits)) == 3361 - sum(dropped[k] for k in ("exact", "near", "contradictions"))
     assert splits.notes["hard"] >= 400
+
+
+def test_questions_with_options_that_are_the_same_to_a_model_are_left_out(jsonl: Write) -> None:
+    config = _config(jsonl(_rows(100)), hard_above=6, train=10)
+    splits = make_splits(config, 0, "choice", lambda examples: {e.id for e in examples if e.id in ("e3", "e8", "e9")})
+    assert not {"e3", "e8", "e9"} & set(_ids(splits))
+    assert splits.notes["dropped_indistinct"] == {"count": 3, "ids": ["e3", "e8", "e9"]}
+    assert len(splits.train) == 10, "a split that asks for a number gets it"
+    assert left_out(splits.notes)[0] == "3 have options with the same tokens"
+    with pytest.raises(DataError, match="100 read, 100 have options with the same tokens"):
+        make_splits(_config(jsonl(_rows(100)), by="random"), 0, "choice", lambda examples: {e.id for e in examples})

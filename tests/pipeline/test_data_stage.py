@@ -1,0 +1,69 @@
+"""The data stage of a run: what it leaves out, and why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemw2s.config import RunConfig
+from ensemw2s.data.example import SPLITS
+from ensemw2s.data.store import read_splits
+from ensemw2s.errors import DataError
+from ensemw2s.pipeline import execute
+
+
+def _model(folder: Path, known: str) -> Path:
+    """A small random model with a token for each known character; all others are one token."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({c: at for at, c in enumerate(["<unk>", "<eos>", *known])}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    backend.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<eos>")
+    tokenizer.save_pretrained(folder)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 1, "bos_token_id": None}
+    LlamaForCausalLM(LlamaConfig(**small, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_questions_whose_options_are_the_same_to_either_base_are_left_out(tmp_path: Path, recorder: Any) -> None:
+    """Chance would decide whether an arm has them right; and all arms answer the same questions."""
+    weak, strong = _model(tmp_path / "weak", "q 0123456789日中"), _model(tmp_path / "strong", "q 0123456789éè")
+
+    def row(kind: str, n: int, *choices: str) -> dict[str, Any]:
+        return {"id": f"{kind} {n}", "prompt": f"q {kind[0]}{n}", "choices": choices, "answer": choices[0]}
+
+    rows = [row("fine", n, f"{n} q", f"{n + 1} q") for n in range(40)]
+    rows += [row("weak", n, "é", "è") for n in range(4)] + [row("strong", n, "1 q", "日", "中") for n in range(3)]
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    raw: dict[str, Any] = {
+        "data": {
+            "source": {"kind": "file", "path": str(file), "columns": {"choices": "choices", "id": "id"}},
+            "split": {"by": "random"},
+        },
+        "models": {"weak": {"path": str(weak)}, "strong": {"path": str(strong)}},
+        "compute": {"threads": 1, "device": "cpu"},
+    }
+    run = tmp_path / "run"
+    execute(RunConfig.model_validate(raw), run, sink=recorder, until="data")
+    (ready,) = recorder.of("data_ready")
+    assert ready["notes"]["dropped_indistinct"]["count"] == 7
+    assert sum(ready["counts"].values()) == 40
+    kept = read_splits(run / "data")
+    assert {e.id.split()[0] for name in SPLITS for e in kept[name]} == {"fine"}
+    recorder.events.clear()
+    execute(RunConfig.model_validate(raw), run, sink=recorder, until="data")
+    assert all(stage["cached"] for stage in recorder.of("stage_finished"))
+    raw["models"]["weak"]["path"] = str(strong)
+    execute(RunConfig.model_validate(raw), run, sink=recorder, until="data")
+    assert recorder.of("data_ready")[-1]["notes"]["dropped_indistinct"]["count"] == 3
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[40:44]), encoding="utf-8")
+    raw["models"]["weak"]["path"] = str(weak)
+    with pytest.raises(DataError, match="4 have options with the same tokens"):
+        execute(RunConfig.model_validate(raw), tmp_path / "none", sink=recorder, until="data")
