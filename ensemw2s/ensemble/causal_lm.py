@@ -29,7 +29,9 @@ from ensemw2s.ensemble.caches import EnsembleCache, StackedCache
 from ensemw2s.ensemble.folder import settings_of, write_ensemble_file
 from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder, scratch_folder
 from ensemw2s.kernels import combine
-from ensemw2s.models.forward import context_length, is_stateful, vocabulary_size
+from ensemw2s.models.forward import context_length, positions_of, vocabulary_size
+from ensemw2s.models.reading import reading_of
+from ensemw2s.models.scaling import length_scaling
 
 __all__ = ["EnsembleCache", "EnsembleConfig", "EnsembleForCausalLM", "register"]
 
@@ -94,7 +96,9 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         self.experts = nn.ModuleList(parts.modules_of(members))
         self._active = [k for k, alpha in enumerate(alphas) if alpha != 0.0]
         self._accepted = [parts.accepted(member) for member in members]
-        self.stateful = any(is_stateful(members[k]) for k in self._active)
+        self._readings = {k: reading_of(members[k]) for k in self._active}
+        self.stateful = not all(reading.cached for reading in self._readings.values())
+        self._scalings = [scaling for k in self._active if (scaling := length_scaling(members[k])) is not None]
         self._as_one_batch = parts.batchable([members[k] for k in self._active])
         self.post_init()
 
@@ -145,7 +149,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             **{name: getattr(first, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
         )
         model = cls(config, experts)
-        model.generation_config = _generation_of(experts[0])
+        model.generation_config = parts.generation_of(experts)
         model.eval()
         return model
 
@@ -187,6 +191,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         if use_cache and past_key_values is None:
             past_key_values = self.new_cache()
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if position_ids is None and self._scalings and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = positions_of(attention_mask)[:, -input_ids.shape[1] :]
         inputs |= {"position_ids": position_ids, "logits_to_keep": logits_to_keep, "use_cache": use_cache}
         log_probs = self._log_probs(inputs, past_key_values)
         loss = None
@@ -215,10 +221,18 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
     def _logits(self, place: int, inputs: dict[str, Any], cache: EnsembleCache | None) -> Tensor:
         """Logits ``[B, L, V]`` of one active expert, at the positions that are wanted."""
         k = self._active[place]
+        if self._is_read_by_row(k, inputs["attention_mask"]):
+            return parts.logits_by_row(self.members[k], inputs)
         given = self._given(k, inputs)
         if cache is not None:
             given["past_key_values"] = cache.parts[place]
         return self._kept(k, self.members[k](**given).logits, inputs["logits_to_keep"])
+
+    def _is_read_by_row(self, k: int, mask: Tensor | None) -> bool:
+        """Whether padding, or the other rows, would change what an expert says of a row."""
+        if self._readings[k].cached or (mask is not None and mask.ndim != 2):
+            return False
+        return not self._readings[k].together or (mask is not None and bool((mask == 0).any()))
 
     def _stacked_logits(self, inputs: dict[str, Any], cache: StackedCache) -> list[Tensor]:
         """The same of all active experts, which are adapters, in one pass over the base: its weights are read once."""
@@ -259,6 +273,30 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         else:
             model_kwargs["past_key_values"] = self.new_cache()
 
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What ``generate()`` reads next; all of it again where an expert's positions are scaled anew at its length."""
+        if isinstance(past_key_values, EnsembleCache) and self._scalings and past_key_values.get_seq_length():
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            new, lengths = input_ids.shape[1] - past_key_values.get_seq_length(), mask.sum(dim=1).cpu().numpy()
+            if any(scaling.differs(lengths - new, lengths).any() for scaling in self._scalings):
+                past_key_values, next_sequence_length = self.new_cache(), None
+                kwargs["position_ids"] = positions_of(mask)
+        given: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            **kwargs,
+        )
+        return given
+
     def get_input_embeddings(self) -> nn.Module:
         """The first expert's; every expert has its own."""
         first: nn.Module = self.members[0].get_input_embeddings()
@@ -292,7 +330,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         try:
             model.generation_config = GenerationConfig.from_pretrained(name, subfolder=folder, **where)
         except OSError:
-            model.generation_config = _generation_of(experts[0])
+            model.generation_config = parts.generation_of(experts)
         return (model, info) if with_info else model
 
     def save_pretrained(
@@ -346,13 +384,6 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)
             return push_folder(folder, repo_id, **options)
-
-
-def _generation_of(expert: Any) -> GenerationConfig:
-    """An expert's own way of generating, for the ensemble."""
-    settings = expert.generation_config.to_dict()
-    settings.pop("_from_model_config", None)
-    return GenerationConfig.from_dict(settings)
 
 
 def register() -> None:

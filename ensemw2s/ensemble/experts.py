@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from ensemw2s.ensemble.folder import BASE, EXPERTS, expert_folder
 from ensemw2s.models.adapters import AdapterView
+from ensemw2s.models.load import declared_ends
 from ensemw2s.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -40,6 +42,31 @@ def accepted(member: Any) -> frozenset[str]:
     """Names that the model's ``forward`` takes."""
     base = member.get_base_model() if hasattr(member, "get_base_model") else member
     return frozenset(inspect.signature(base.forward).parameters)
+
+
+def logits_by_row(member: Any, inputs: dict[str, Any]) -> Tensor:
+    """Logits ``[B, L, V]`` of an expert that reads the tokens of each row by themselves; 0 at padding.
+
+    Args:
+        member: the expert.
+        inputs: ``input_ids`` int64 ``[B, L]``, ``attention_mask`` ``[B, L]`` or None, ``logits_to_keep``.
+    """
+    ids, mask, keep = inputs["input_ids"], inputs["attention_mask"], inputs["logits_to_keep"]
+    reals = [slice(None) if mask is None else mask[row] != 0 for row in range(len(ids))]
+    given = {"use_cache": False} if "use_cache" in accepted(member) else {}
+    found = [member(input_ids=ids[row : row + 1, real], **given).logits[0] for row, real in enumerate(reals)]
+    out: Tensor = found[0].new_zeros((*ids.shape, found[0].shape[-1]))
+    for row, real in enumerate(reals):
+        out[row, real] = found[row]
+    return out[:, slice(-keep, None) if isinstance(keep, int) else keep]
+
+
+def generation_of(experts: Sequence[Any]) -> GenerationConfig:
+    """The first expert's own way of generating, for the ensemble; what ends a text for any expert ends it."""
+    settings = experts[0].generation_config.to_dict()
+    settings.pop("_from_model_config", None)
+    ends = declared_ends(*(part for expert in experts for part in (expert.config, expert.generation_config)))
+    return GenerationConfig.from_dict(settings | {"eos_token_id": ends or None})
 
 
 def batchable(members: Sequence[Any]) -> bool:

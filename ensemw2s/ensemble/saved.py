@@ -109,8 +109,8 @@ def _write(ensemble: Ensemble, folder: Path, results: Results | None, title: str
     write_ensemble_file(folder, settings, ensemble.alphas)
     with quiet_transformers():
         tokenizer = _save_tokenizer(configs[0], folder)
-        _write_config(ensemble, folder, settings, adapters)
-        _write_generation(ensemble.decoding, folder, tokenizer)
+        ends = _write_config(ensemble, folder, settings, adapters)
+        _write_generation(ensemble.decoding, folder, tokenizer, ends)
     results = results or results_in(ensemble.folder)
     if results is not None:
         _without_local_paths(results).write(folder / _RESULTS)
@@ -182,12 +182,13 @@ def _save_tokenizer(config: ModelConfig, folder: Path) -> Any:
     return tokenizer
 
 
-def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], adapters: bool) -> None:
-    """``config.json``, from the copied experts' own."""
-    from transformers import AutoConfig
+def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], adapters: bool) -> list[int]:
+    """``config.json``, from the copied experts' own; gives the tokens that end a text for any of them."""
+    from transformers import AutoConfig, GenerationConfig
 
     from ensemw2s.ensemble.causal_lm import EnsembleConfig, EnsembleForCausalLM
     from ensemw2s.ensemble.experts import adapter_dict, config_dict
+    from ensemw2s.models.load import declared_ends
 
     count = len(ensemble.experts)
     trust = bool(ensemble.loading.get("trust_remote_code", False))
@@ -217,10 +218,13 @@ def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], ad
         architectures=[EnsembleForCausalLM.__name__],
         **{name: getattr(configs[0], name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     ).save_pretrained(folder)
+    generation = [part for part in parts if (folder / part / "generation_config.json").is_file()]
+    declared = [*configs, *(GenerationConfig.from_pretrained(folder / part) for part in generation)]
+    return [end for end in declared_ends(*declared) if 0 <= end < texts[0].vocab_size]
 
 
-def _write_generation(decoding: DecodingConfig, folder: Path, tokenizer: Any) -> None:
-    """``generation_config.json``: the ensemble's decoding, ended by the tokenizer's end-of-sequence."""
+def _write_generation(decoding: DecodingConfig, folder: Path, tokenizer: Any, ends: list[int]) -> None:
+    """``generation_config.json``: the ensemble's decoding, ended by the tokenizer's end-of-sequence and ``ends``."""
     from transformers import GenerationConfig
 
     settings: dict[str, Any] = {"do_sample": decoding.method == "sample", "max_new_tokens": decoding.max_new_tokens}
@@ -228,7 +232,7 @@ def _write_generation(decoding: DecodingConfig, folder: Path, tokenizer: Any) ->
         settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k or 0}
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=list(dict.fromkeys([tokenizer.eos_token_id, *ends])),
         pad_token_id=tokenizer.pad_token_id,
         **settings,
     ).save_pretrained(folder)

@@ -21,10 +21,16 @@ class TokenTexts:
 
     texts: tuple[bytes | None, ...]
     """By token id; None for special tokens, for ids without a token, and for tokens without text."""
-    eos_id: int
-    """The end-of-sequence token."""
+    end_ids: frozenset[int]
+    """The tokens that end an answer."""
     ids: dict[bytes, int] = field(repr=False)
     """The token of every text: of several the first, and one that spells its text before one that names its byte."""
+
+    def ended_by(self, end_ids: Iterable[int]) -> TokenTexts:
+        """The same with other tokens that end an answer, which stand for no text."""
+        ends = frozenset(end_ids)
+        texts = tuple(None if i in ends else text for i, text in enumerate(self.texts))
+        return TokenTexts(texts, ends, {text: i for text, i in self.ids.items() if i not in ends})
 
     def join(self, ids: Iterable[int]) -> bytes | None:
         """The bytes that some tokens stand for together; None where one of them stands for none."""
@@ -77,7 +83,7 @@ def token_texts(tokenizer: Any) -> TokenTexts:
         text = texts[i]
         if text is not None:
             ids.setdefault(text, i)
-    return TokenTexts(texts, int(tokenizer.eos_token_id), ids)
+    return TokenTexts(texts, frozenset({int(tokenizer.eos_token_id)}), ids)
 
 
 def _state(part: Any) -> Any:

@@ -1,6 +1,6 @@
 """The union of several vocabularies: next-token distributions of experts with different tokenizers, put together.
 
-The tokens of two vocabularies are the same where they stand for the same bytes; all end-of-sequence tokens are one.
+The tokens of two vocabularies are the same where they stand for the same bytes; all tokens that end an answer are one.
 Special tokens besides have no text and take no part: an expert's distribution is that over the rest. What would make
 invalid UTF-8 of the answer is left out too.
 
@@ -65,7 +65,7 @@ class Union:
         places: dict[bytes, int] = {}
         rows: list[list[int]] = []
         for vocabulary in vocabularies:
-            named = [END if i == vocabulary.eos_id else text for i, text in enumerate(vocabulary.texts)]
+            named = [END if i in vocabulary.end_ids else text for i, text in enumerate(vocabulary.texts)]
             rows.append([-1 if text is None else places.setdefault(text, len(places)) for text in named])
         self.keys = list(places)
         self.end = places[END]

@@ -13,8 +13,10 @@ from torch import Tensor
 from ensemw2s.data.encode import tokenise
 from ensemw2s.ensemble.token_texts import TokenTexts
 from ensemw2s.ensemble.union import settled, split_text
-from ensemw2s.models.forward import accepts, context_length, is_stateful, logits_at, positions_of, vocabulary_size
+from ensemw2s.models.forward import accepts, context_length, logits_at, positions_of, vocabulary_size
 from ensemw2s.models.load import LoadedModel
+from ensemw2s.models.reading import reading_of
+from ensemw2s.models.scaling import length_scaling
 
 #: Texts after which a tokenizer may begin anew, to see how it cuts an answer that is not at the beginning of a text.
 _ANCHORS = ("\n", "!", "a")
@@ -31,9 +33,9 @@ class Reader:
     """
 
     def __init__(self, loaded: LoadedModel, texts: TokenTexts) -> None:
-        self.loaded, self.texts = loaded, texts
+        self.loaded, self.texts = loaded, texts.ended_by(loaded.end_ids)
         self.limit = context_length(loaded.model)
-        self._together = _has_plain_cache(loaded.model)
+        self._together = reading_of(loaded.model, loaded.pad_id).crops
         self._prompts: list[tuple[str, list[int], list[int]]] = []
         self._streams: list[_Stream] = []
 
@@ -98,7 +100,7 @@ class _Stream:
 
     Its key-value cache is kept up to where the first row changes, as a rule by a token or two. Rows that had more to
     read again, or less, are filled up with masked columns. What cannot be cut (sliding windows), and what cannot be
-    masked (recurrent states), is read alone and from the beginning.
+    masked (recurrent states), is read alone and from the beginning; so is what was rotated for another length.
     """
 
     def __init__(self, loaded: LoadedModel, rows: int) -> None:
@@ -107,8 +109,10 @@ class _Stream:
         self.mask = np.zeros((rows, 0), dtype=np.int64)
         self.cache: Any = None
         self._takes_cache = accepts(loaded.model, "use_cache")
-        self._cached = self._takes_cache and not is_stateful(loaded.model)
-        self._explicit = accepts(loaded.model, "position_ids")
+        reading = reading_of(loaded.model, loaded.pad_id)
+        self._cached, self._crops = reading.cached, reading.crops
+        self._scaling = length_scaling(loaded.model)
+        self._explicit = accepts(loaded.model, "position_ids") and (self._cached or self._scaling is not None)
 
     def keep(self, going: Sequence[int]) -> None:
         """Go on with some rows alone."""
@@ -142,6 +146,8 @@ class _Stream:
         before, same = self.tokens[row], 0
         if ids is None:
             return len(before)
+        if self._scaling is not None and self._scaling.differs(len(before), len(ids)):
+            return 0
         while same < min(len(before), len(ids) - 1) and before[same] == ids[same]:
             same += 1
         return same
@@ -154,7 +160,7 @@ class _Stream:
         end = min([length, *ends]) if self._cached else 0
         if end == length:
             return
-        if end and _is_plain(self.cache):
+        if end and self._crops:
             self.cache.crop(end - length)
         else:
             self.cache, end = None, 0
@@ -175,16 +181,3 @@ class _Stream:
         if self._cached:
             self.cache = output.past_key_values
         return logits
-
-
-def _has_plain_cache(model: Any) -> bool:
-    """Whether rows of different lengths can share a cache that is cut at its end."""
-    from transformers import DynamicCache
-
-    if is_stateful(model) or not accepts(model, "use_cache"):
-        return False
-    return _is_plain(DynamicCache(config=model.config.get_text_config()))
-
-
-def _is_plain(cache: Any) -> bool:
-    return all(type(layer).__name__ == "DynamicLayer" for layer in getattr(cache, "layers", [None]))

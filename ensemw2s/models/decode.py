@@ -19,7 +19,6 @@ from ensemw2s.models.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.forward import (
     accepts,
     context_length,
-    is_stateful,
     logits_at,
     padded,
     positions_of,
@@ -27,9 +26,11 @@ from ensemw2s.models.forward import (
 )
 from ensemw2s.models.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
 from ensemw2s.models.joint import same_vocabulary
-from ensemw2s.models.load import LoadedModel
+from ensemw2s.models.load import LoadedModel, all_ends
 from ensemw2s.models.one_expert import OneExpertDecoder
 from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.reading import reading_of, tell_readings
+from ensemw2s.models.scaling import length_scaling
 from ensemw2s.sink import EventSink, NullSink
 
 __all__ = ["Generation", "generate"]
@@ -44,7 +45,7 @@ def generate(
     *,
     decoding: DecodingConfig | None = None,
     rule: str = "mixture",
-    eos_id: int | None = None,
+    end_ids: Sequence[int] | None = None,
     seed: int = 0,
     first: int = 0,
     compute: ComputeConfig | None = None,
@@ -63,7 +64,7 @@ def generate(
         prompts: token arrays, at least one token each.
         decoding: greedy or sampling, and the largest length, end-of-sequence included.
         rule: ``mixture``, ``product`` or ``vote``.
-        eos_id: the token that ends an answer; default the first expert's.
+        end_ids: the tokens that end an answer; default all that any of the experts declares.
         seed: for sampling, in [0, 2**63).
         first: number of the first prompt, where these are some of more.
         compute: batch size in padded tokens (prompt and largest answer), and kernel backend.
@@ -79,13 +80,13 @@ def generate(
     """
     decoding, compute, sink = decoding or DecodingConfig(), compute or ComputeConfig(), sink or NullSink()
     experts, weights = _active(models, alphas)
-    eos = models[0].eos_id if eos_id is None else eos_id
+    ends = all_ends(experts) if end_ids is None else np.asarray(end_ids, dtype=np.int64)
     decoder: _Decoder | OneExpertDecoder
     if decoding.draws_experts and len(experts) > 1:
         _check_rule(rule)
-        decoder = OneExpertDecoder(experts, weights, decoding, eos, seed, compute.backend, keep_top_k)
+        decoder = OneExpertDecoder(experts, weights, decoding, ends, seed, compute.backend, keep_top_k)
     else:
-        decoder = _Decoder(experts, weights, decoding, rule, eos, seed, compute.backend, keep_top_k)
+        decoder = _Decoder(experts, weights, decoding, rule, ends, seed, compute.backend, keep_top_k)
     return _decode_all(decoder, prompts, first, compute, sink, tag)
 
 
@@ -124,10 +125,14 @@ def _decode_all(
         answers.update(zip(batch.tolist(), found, strict=True))
         sink.progress(tag, len(answers), len(prompts))
 
+    readings = [reading_of(loaded.model, loaded.pad_id) for loaded in decoder.models]
+    batch_tokens = compute.batch_tokens if all(reading.together for reading in readings) else 1
+    tell_readings(decoder.models, sink)
+
     def batches(items: Tokens, scale: float) -> list[NDArray[np.int64]]:
         rows = max(1, int(MAX_LOGITS * scale / sum(vocabulary_size(m.model) for m in decoder.models)))
-        planned = plan_batches(sizes, items, int(compute.batch_tokens * scale), rows)
-        return _equal_lengths(planned, sizes.prefix) if decoder.stateful else planned
+        planned = plan_batches(sizes, items, int(batch_tokens * scale), rows)
+        return planned if all(reading.cached for reading in readings) else _equal_lengths(planned, sizes.prefix)
 
     with quiet_transformers():
         run_batches(batches, np.arange(len(prompts)), work, device=decoder.models[0].device, name=tag)
@@ -181,20 +186,16 @@ class _Decoder:
     alphas: list[float]
     decoding: DecodingConfig
     rule: str
-    eos_id: int
+    end_ids: NDArray[np.int64]
     seed: int
     backend: str
     keep_top_k: int | None
-
-    @property
-    def stateful(self) -> bool:
-        return any(is_stateful(loaded.model) for loaded in self.models)
 
     @torch.inference_mode()
     def decode(self, numbers: NDArray[np.int64], prompts: list[Tokens], rooms: NDArray[np.int64]) -> list[Generation]:
         """Decode the prompts of one batch; ``numbers`` are their places among all prompts, ``rooms`` their limits."""
         answers = [_Answer() for _ in prompts]
-        streams = [_Stream(loaded, prompts, cached=not self.stateful) for loaded in self.models]
+        streams = [_Stream(loaded, prompts) for loaded in self.models]
         alive = np.arange(len(prompts))
         for step in range(int(rooms.max(initial=0))):
             logits = [stream.logits for stream in streams]
@@ -202,7 +203,7 @@ class _Decoder:
             taken = self._choose(logits, index.to(logits[0].device))
             tokens = taken.chosen.cpu().numpy()
             self._keep([answers[i] for i in alive], tokens, taken)
-            going = np.flatnonzero((tokens != self.eos_id) & (step + 1 < rooms[alive]))
+            going = np.flatnonzero(~np.isin(tokens, self.end_ids) & (step + 1 < rooms[alive]))
             if not len(going):
                 break
             for stream in streams:
@@ -241,7 +242,7 @@ class _Decoder:
     def _keep(self, answers: list[_Answer], tokens: NDArray[np.int64], step: _Step) -> None:
         for answer, token, logprob in zip(answers, tokens.tolist(), step.logprob.tolist(), strict=True):
             answer.logprobs.append(logprob)
-            if token == self.eos_id:
+            if token in self.end_ids:
                 answer.ended = True
             else:
                 answer.tokens.append(token)
@@ -259,17 +260,21 @@ class _Stream:
     """One expert reading a batch of prompts and the tokens that are chosen for them.
 
     ``logits`` ``[B, V]`` are for the next token. With a cache only new tokens are read; without one (recurrent models)
-    everything is read again at each step, and all prompts of the batch have the same length.
+    everything is read again at each step, and all prompts of the batch have the same length. Where a row's positions
+    are scaled anew at its length, its keys are of no use any more, and everything is read again too.
     """
 
-    def __init__(self, loaded: LoadedModel, prompts: list[Tokens], *, cached: bool) -> None:
+    def __init__(self, loaded: LoadedModel, prompts: list[Tokens]) -> None:
         ids, mask = padded(prompts, loaded.pad_id, left=True)
         self.loaded = loaded
         self.ids = torch.from_numpy(ids).to(loaded.device)
         self.mask = torch.from_numpy(mask).to(loaded.device)
-        self.cached = cached
+        self.cached = reading_of(loaded.model, loaded.pad_id).cached
         self.cache: Any = None
-        self._explicit = accepts(loaded.model, "position_ids")
+        self._scaling = length_scaling(loaded.model)
+        self._keeps_ids = self._scaling is not None or not self.cached
+        # Without padding a model counts positions best by itself: not all begin with 0.
+        self._explicit = accepts(loaded.model, "position_ids") and (self.cached or self._scaling is not None)
         self._caches = accepts(loaded.model, "use_cache")
         self.logits = self._read(self.ids)
 
@@ -281,10 +286,14 @@ class _Stream:
             self.mask = self.mask[rows]
             if self.cached:
                 self.cache.batch_select_indices(rows)
-        if not self.cached:
+        if self._keeps_ids:
             self.ids = torch.cat([self.ids[rows], token], dim=1)
         self.mask = torch.cat([self.mask, torch.ones_like(token)], dim=1)
-        self.logits = self._read(token if self.cached else self.ids)
+        if self._scaling is not None:
+            lengths = self.mask.sum(dim=1).cpu().numpy()
+            if self._scaling.differs(lengths - 1, lengths).any():
+                self.cache = None
+        self.logits = self._read(self.ids if self.cache is None else token)
 
     def _read(self, ids: Tensor) -> Tensor:
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": self.mask}

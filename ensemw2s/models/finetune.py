@@ -106,7 +106,7 @@ def finetune(
     order = draw_order(data, cfg, seed)
     tokens = np.concatenate([[0], np.cumsum(data.lengths[order].reshape(cfg.steps, -1).sum(axis=1))])
     with quiet_transformers():
-        loaded = _prepared(base, cfg, seed, device)
+        loaded = _prepared(base, cfg, seed, device, sink, tag)
         cache = getattr(loaded.model.config, "use_cache", None)
         trainer, reporter, checkpoint = _trainer(
             loaded, data, cfg, out, seed=seed, loss=loss, loss_constant=loss_constant, device=device, dtype=base.dtype,
@@ -187,7 +187,9 @@ def _identity(
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _prepared(base: ModelConfig, cfg: TrainingConfig, seed: int, device: torch.device) -> LoadedModel:
+def _prepared(
+    base: ModelConfig, cfg: TrainingConfig, seed: int, device: torch.device, sink: EventSink, tag: str
+) -> LoadedModel:
     """The model to train: float32 weights, or new adapters over the base in its own type."""
     loaded = load_model(base if cfg.lora else base.model_copy(update={"dtype": "float32"}), device)
     model: Any = loaded.model
@@ -201,13 +203,34 @@ def _prepared(base: ModelConfig, cfg: TrainingConfig, seed: int, device: torch.d
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if cfg.lora is not None:
-        model = _with_adapter(model, cfg.lora, base, loaded.revision, seed)
+        left_out = forbidden_layers(model) if cfg.lora.target_modules == "all-linear" else []
+        if left_out:
+            text = f"{tag}: all-linear leaves out {', '.join(left_out)}, which PEFT forbids in {base.path}."
+            sink.event("message", level="info", text=text)
+        model = _with_adapter(model, cfg.lora, left_out, loaded.revision, seed)
     else:
         model.requires_grad_(True)
     return replace(loaded, model=model)
 
 
-def _with_adapter(model: Any, lora: LoraConfig, base: ModelConfig, revision: str | None, seed: int) -> Any:
+def forbidden_layers(model: Any) -> list[str]:
+    """Names of linear layers that PEFT gives no LoRA adapter: fast paths read their weights past it."""
+    import peft
+
+    settings = peft.LoraConfig(task_type="CAUSAL_LM")
+    names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+
+    def is_forbidden(name: str) -> bool:
+        try:
+            peft.LoraModel._check_target_module_compatiblity(None, settings, model, name)
+        except ValueError:
+            return True
+        return False
+
+    return sorted(filter(is_forbidden, names))
+
+
+def _with_adapter(model: Any, lora: LoraConfig, left_out: list[str], revision: str | None, seed: int) -> Any:
     import peft
 
     torch.manual_seed(sub_seed(seed, "adapter", bits=31))
@@ -216,6 +239,7 @@ def _with_adapter(model: Any, lora: LoraConfig, base: ModelConfig, revision: str
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=left_out or None,
         task_type="CAUSAL_LM",
     )
     try:

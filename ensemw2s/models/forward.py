@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ensemw2s.models.scaling import base_of_adapters, context_of
+
 Tokens = NDArray[np.integer[Any]]
 
 
@@ -63,20 +65,12 @@ def logits_at(
 
 def accepts(model: Any, name: str) -> bool:
     """Whether the model's ``forward`` has a parameter of that name."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return name in inspect.signature(base.forward).parameters
-
-
-def is_stateful(model: Any) -> bool:
-    """Whether the model carries a recurrent state that cannot be cut, repeated or padded like a key-value cache."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return bool(getattr(base, "_is_stateful", False)) or not accepts(model, "past_key_values")
+    return name in inspect.signature(base_of_adapters(model).forward).parameters
 
 
 def context_length(model: Any) -> int | None:
     """Largest number of tokens that the model was made for; None where the model does not say."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return context_of(model.config)
 
 
 def vocabulary_size(model: Any) -> int:

@@ -9,6 +9,7 @@ from ensemw2s.models.gguf import opened_source
 from ensemw2s.models.layers import first_layers
 from ensemw2s.models.load import explain_loading
 from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.scaling import context_of
 from ensemw2s.models.source import base_of
 
 
@@ -36,8 +37,7 @@ def configured_context_length(cfg: ModelConfig) -> int | None:
     Raises:
         ModelError: the configuration cannot be loaded.
     """
-    limit = getattr(configuration(cfg).get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return context_of(configuration(cfg))
 
 
 def parameter_count(cfg: ModelConfig) -> int:

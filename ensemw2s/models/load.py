@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import ModelError
@@ -61,13 +63,36 @@ class LoadedModel:
 
     @property
     def eos_id(self) -> int:
-        """The end-of-sequence token."""
+        """The end-of-sequence token that is trained and scored."""
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """All tokens that end an answer: :attr:`eos_id`, and what the model's own settings declare besides."""
+        declared = declared_ends(self.model.config, getattr(self.model, "generation_config", None))
+        size = self.model.get_input_embeddings().weight.shape[0]
+        return list(dict.fromkeys([self.eos_id, *(i for i in declared if 0 <= i < size)]))
 
     @property
     def pad_id(self) -> int:
         """The token that fills masked positions."""
         return padding_id(self.tokenizer)
+
+
+def declared_ends(*settings: Any) -> list[int]:
+    """Tokens that end a text by the ``eos_token_id``, one or a list, of model and generation configurations."""
+    found: list[int] = []
+    for part in settings:
+        text = part.get_text_config() if hasattr(part, "get_text_config") else part
+        for source in (part, text):
+            ids = getattr(source, "eos_token_id", None)
+            found += [int(i) for i in (ids if isinstance(ids, list | tuple) else [ids]) if i is not None]
+    return list(dict.fromkeys(found))
+
+
+def all_ends(models: Sequence[LoadedModel]) -> NDArray[np.int64]:
+    """The tokens, each once, that end an answer by any of some models of one vocabulary."""
+    return np.unique([end for loaded in models for end in loaded.end_ids]).astype(np.int64)
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

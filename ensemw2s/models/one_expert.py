@@ -25,10 +25,12 @@ from torch import Tensor
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.kernels import combine, sample
 from ensemw2s.models.batches import MAX_LOGITS
-from ensemw2s.models.forward import accepts, is_stateful, logits_at, padded, positions_of, vocabulary_size
+from ensemw2s.models.forward import accepts, logits_at, padded, positions_of, vocabulary_size
 from ensemw2s.models.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
 from ensemw2s.models.layout import ranges
 from ensemw2s.models.load import LoadedModel
+from ensemw2s.models.reading import reading_of
+from ensemw2s.models.scaling import length_scaling
 from ensemw2s.seeds import sub_seed
 
 Ints = NDArray[np.integer[Any]]
@@ -58,15 +60,10 @@ class OneExpertDecoder:
     models: list[LoadedModel]
     alphas: list[float]
     decoding: DecodingConfig
-    eos_id: int
+    end_ids: NDArray[np.int64]
     seed: int
     backend: str
     keep_top_k: int | None
-
-    @property
-    def stateful(self) -> bool:
-        """Whether an expert has a recurrent state, so that prompts of one batch need the same length."""
-        return any(is_stateful(loaded.model) for loaded in self.models)
 
     @torch.inference_mode()
     def decode(self, numbers: Ints, prompts: list[Ints], rooms: Ints) -> list[Generation]:
@@ -82,7 +79,7 @@ class OneExpertDecoder:
         text = _Text(prompts, rooms, self.models[0])
         readers = [_Reader(loaded, text) for loaded in self.models]
         for step in range(index.shape[1]):
-            alive = np.flatnonzero(text.going(self.eos_id))  # answers go on together: the less is read twice
+            alive = np.flatnonzero(text.going(self.end_ids))  # answers go on together: the less is read twice
             for speaker in np.unique(experts[alive, step]):
                 rows = alive[experts[alive, step] == speaker]
                 text.append(rows, self._draw(readers[speaker].next_logits(rows), index[rows, step]))
@@ -109,7 +106,7 @@ class OneExpertDecoder:
             offset = 0
             for tokens in chosen:
                 part = slice(offset, offset + len(tokens))
-                ended = bool(tokens[-1] == self.eos_id)
+                ended = bool(tokens[-1] in self.end_ids)
                 answers.append(
                     Generation(
                         tokens[: len(tokens) - ended].astype(np.int32),
@@ -127,7 +124,8 @@ class OneExpertDecoder:
 class _Text:
     """The tokens of a batch on common columns: prompts padded on the left to ``start``, answers from there.
 
-    ``ids`` and ``mask`` are int64 ``[B, start + longest answer]``; ``lengths`` int64 ``[B]`` counts answer tokens.
+    ``ids`` and ``mask`` are int64 ``[B, start + longest answer]``; ``prompts`` and ``lengths`` int64 ``[B]`` count the
+    tokens of prompts and of answers.
     """
 
     def __init__(self, prompts: list[Ints], rooms: Ints, loaded: LoadedModel) -> None:
@@ -137,13 +135,14 @@ class _Text:
         self.ids = torch.from_numpy(np.pad(ids, room, constant_values=loaded.pad_id)).to(loaded.device)
         self.mask = torch.from_numpy(np.pad(mask, room)).to(loaded.device)
         self.rooms = rooms
+        self.prompts = mask.sum(axis=1)
         self.lengths = np.zeros(len(prompts), dtype=np.int64)
         self._written = np.zeros((len(prompts), room[1][1]), dtype=np.int64)
 
-    def going(self, eos_id: int) -> NDArray[np.bool_]:
+    def going(self, end_ids: Ints) -> NDArray[np.bool_]:
         """Which answers have room and have not ended, bool ``[B]``."""
         last = self._written[np.arange(len(self.lengths)), np.maximum(self.lengths - 1, 0)]
-        going: NDArray[np.bool_] = (self.lengths < self.rooms) & ((self.lengths == 0) | (last != eos_id))
+        going: NDArray[np.bool_] = (self.lengths < self.rooms) & ((self.lengths == 0) | ~np.isin(last, end_ids))
         return going
 
     def append(self, rows: Ints, tokens: Tensor) -> None:
@@ -165,17 +164,21 @@ class _Reader:
 
     Rows of a batch have read up to different columns. They go on together from the first column that one of them lacks:
     the others read a few tokens again, and no row needs a cache of a shape of its own. Of every place of an answer it
-    keeps the last hidden state, so that what all experts say of the answers takes no reading again.
+    keeps the last hidden state, so that what all experts say of the answers takes no reading again. Where answers grow
+    past a length at which positions are scaled anew, nothing is kept: what is read is read from the beginning.
     """
 
     def __init__(self, loaded: LoadedModel, text: _Text) -> None:
         self.loaded = loaded
         self.text = text
-        self.cached = _can_cut(loaded.model)
+        scaling = length_scaling(loaded.model)
+        grows = scaling is not None and bool(scaling.differs(text.prompts, text.prompts + text.rooms).any())
+        self._scaling = scaling if grows else None
+        self.cached = reading_of(loaded.model, loaded.pad_id).cuts and not grows
         self.read = np.zeros(len(text.lengths), dtype=np.int64)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._states: Tensor | None = None
-        self._explicit = accepts(loaded.model, "position_ids")
+        self._explicit = accepts(loaded.model, "position_ids") and (self.cached or scaling is not None)
         self._caches = accepts(loaded.model, "use_cache")
 
     def next_logits(self, rows: Ints) -> Tensor:
@@ -194,6 +197,8 @@ class _Reader:
     def answer_logits(self, rows: Ints) -> Tensor:
         """Logits at every token of the answers ``rows``, one answer after the other: ``[Σ lengths, V]``."""
         start, lengths = self.text.start, self.text.lengths[rows]
+        if self._scaling is not None:
+            return self._answer_logits_by_regime(rows)
         stop = start - 1 + int(lengths.max())
         begin = min(int(self.read[rows].min()), stop - 1) if self.cached else 0
         if self._states is None:  # never read, or its states cannot be had
@@ -202,8 +207,36 @@ class _Reader:
         wanted = np.repeat(rows, lengths), ranges(0, lengths)
         return self._run(rows, begin, stop, ranges(first, lengths), wanted)
 
-    def _run(self, lines: Ints, begin: int, stop: int, places: Ints, wanted: tuple[Ints, Ints] | None = None) -> Tensor:
-        """Read columns ``[begin, stop)`` of some lines after what is kept.
+    def _answer_logits_by_regime(self, rows: Ints) -> Tensor:
+        """The same where scaling changes on the way: every token after a text that ends where its regime does."""
+        text, lengths = self.text, self.text.lengths[rows]
+        number, token = np.repeat(np.arange(len(rows)), lengths), ranges(0, lengths)
+        before = text.prompts[rows][number] + token  # tokens that the expert has read when it says this one
+        regimes = self._scaling.regimes(before) if self._scaling is not None else np.zeros_like(before)
+        out: Tensor | None = None
+        for regime in np.unique(regimes):
+            chosen = np.flatnonzero(regimes == regime)
+            last = np.zeros(len(rows), dtype=np.int64)
+            np.maximum.at(last, number[chosen], token[chosen])
+            lines, stop = np.unique(number[chosen]), text.start + int(last.max())
+            places = np.searchsorted(lines, number[chosen]) * stop + text.start - 1 + token[chosen]
+            logits = self._run(rows[lines], 0, stop, places, ends=text.start + last[lines])
+            out = logits.new_empty((len(before), logits.shape[1])) if out is None else out
+            out[torch.from_numpy(chosen).to(out.device)] = logits
+        if out is None:
+            raise ValueError("there are no answers")
+        return out
+
+    def _run(
+        self,
+        lines: Ints,
+        begin: int,
+        stop: int,
+        places: Ints,
+        wanted: tuple[Ints, Ints] | None = None,
+        ends: Ints | None = None,
+    ) -> Tensor:
+        """Read columns ``[begin, stop)`` of some lines after what is kept; those of each line before its ``ends`` only.
 
         Gives logits at the flattened ``places``; or, from hidden states, at the tokens ``wanted`` of answers (rows, and
         tokens of each), read now or before.
@@ -213,6 +246,8 @@ class _Reader:
         device = self.text.ids.device
         which = slice(None) if len(lines) == len(self.read) else torch.from_numpy(lines).to(device)
         mask = self.text.mask[which, :stop]
+        if ends is not None:
+            mask = mask * (torch.arange(stop, device=device) < torch.from_numpy(ends).to(device)[:, None])
         inputs: dict[str, Any] = {"input_ids": self.text.ids[which, begin:stop], "attention_mask": mask}
         if self._caches:
             inputs["use_cache"] = self.cached
@@ -232,7 +267,8 @@ class _Reader:
             rows, tokens = (torch.from_numpy(x).to(kept.device) for x in wanted)
             return kept[rows, tokens]
 
-        logits, _ = logits_at(self.loaded.model, positions, inputs, choose=choose)
+        # Hidden states of another regime say nothing of the tokens that come before it.
+        logits, _ = logits_at(self.loaded.model, positions, inputs, choose=None if self._scaling else choose)
         if self.cached and wanted is None:
             self._keep(cache, which, begin, stop)
         return logits
@@ -261,17 +297,6 @@ class _Reader:
             here = which if isinstance(which, slice) else which.to(new.keys.device)
             for kept, fresh in zip(self._kept[layer], (new.keys, new.values), strict=True):
                 kept[here, :, begin:stop] = fresh[:, :, begin:stop]
-
-
-def _can_cut(model: Any) -> bool:
-    """Whether the model's cache is plain keys and values for each token, which can be cut at any column."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-    if is_stateful(model):
-        return False
-    layers = DynamicCache(config=model.config).layers
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 def _parts(lengths: Ints, most: int) -> list[NDArray[np.int64]]:

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.models.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
-from ensemw2s.models.forward import accepts, is_stateful, logits_at, positions_of, vocabulary_size
+from ensemw2s.models.forward import accepts, logits_at, positions_of, vocabulary_size
 from ensemw2s.models.layout import Grid, Layout, ranges
 from ensemw2s.models.load import LoadedModel
 from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.reading import reading_of, tell_readings
+from ensemw2s.models.scaling import length_scaling
 from ensemw2s.models.trees import longest_tree, tree_inputs
 from ensemw2s.sink import EventSink
 
@@ -49,7 +51,8 @@ class RowForward:
 
     Options of one example share their prompt, which runs once: as one row with all options (``tree``), or, where the
     model cannot read that or the row would be too long, by repeating the prompt's key-value cache (``cache``).
-    Examples with a single option, and models without such a cache, run as sequences (``whole``).
+    Examples with a single option, models without such a cache, and examples with options on another side of a length at
+    which the model's positions are scaled anew, run as sequences (``whole``); where padding changes them, one by one.
 
     Args:
         encoded: the split.
@@ -103,16 +106,20 @@ class RowForward:
             done += len(self._sequences_of(plan, batch))
             sink.progress(tag, done, self.total)
 
+        readings = [reading_of(loaded.model, loaded.pad_id) for loaded in models]
+        batch_tokens = compute.batch_tokens if all(reading.together for reading in readings) else 1
+
         def batches(plan: _Plan, items: Ints, scale: float) -> list[NDArray[np.int64]]:
             return plan_batches(
                 plan.sizes,
                 items,
-                int(compute.batch_tokens * scale),
+                int(batch_tokens * scale),
                 max(1, int(MAX_LOGITS * scale / vocabulary)),
                 max_padding=_MAX_PADDING if device.type == "cpu" else None,
                 max_pairs=None if plan.max_pairs is None else int(plan.max_pairs * scale),
             )
 
+        tell_readings(models, sink)
         with quiet_transformers():
             for plan in self._plans_for(models):
                 items = np.arange(len(plan.ids))
@@ -120,17 +127,27 @@ class RowForward:
 
     def _plans_for(self, models: Sequence[LoadedModel]) -> list[_Plan]:
         needed = np.flatnonzero(self._needed)
-        if any(is_stateful(loaded.model) for loaded in models):
+        if not all(reading_of(loaded.model, loaded.pad_id).cached for loaded in models):
             return [self._plan_sequences(needed)]
-        shared = np.flatnonzero(self._shared)
+        sharing = self._shared & self._one_regime(models)
+        shared = np.flatnonzero(sharing)
         longest = min(longest_tree(loaded) for loaded in models) if len(shared) else 0
         tokens, fits = self._trees(shared, longest)
         plans = [
             self._plan_trees(shared[fits], tokens[fits]),
             self._plan_caches(shared[~fits]),
-            self._plan_sequences(needed[~self._shared[self.layout.example[needed]]]),
+            self._plan_sequences(needed[~sharing[self.layout.example[needed]]]),
         ]
         return [plan for plan in plans if len(plan.ids)]
+
+    def _one_regime(self, models: Sequence[LoadedModel]) -> NDArray[np.bool_]:
+        """Whether the positions of each example's prompt are scaled as with its options after it, bool ``[n]``."""
+        same = np.ones(len(self.layout.prompt_lengths), dtype=bool)
+        example = self.layout.example
+        prompts = self.layout.prompt_lengths[example]
+        for scaling in filter(None, (length_scaling(loaded.model) for loaded in models)):
+            same[example[scaling.differs(prompts, prompts + self.layout.lengths)]] = False
+        return same
 
     def _trees(self, examples: Ints, longest: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Tokens of each example's prompt and options, and whether they go in one row.
@@ -185,12 +202,14 @@ class RowForward:
         prompts, options = layout.prompt_lengths[examples], layout.lengths[sequences]
         grid = Grid(len(sequences), int((prompts + options).max()), loaded.pad_id)
         grid.put(layout.prompt_tokens(examples), prompts, line=line)
-        grid.put(layout.option_tokens(sequences), options, line=line, start=prompts)
+        grid.put(layout.option_tokens(sequences), options, line=line, start=prompts, position=prompts)
         start = line * grid.ids.shape[1] + prompts
         rows, where = layout.wanted_rows(sequences, self.wanted, start - 1, start)
         inputs: dict[str, Any] = {"input_ids": _on(loaded, grid.ids), "attention_mask": _on(loaded, grid.mask)}
         if accepts(loaded.model, "use_cache"):
             inputs["use_cache"] = False
+        if length_scaling(loaded.model) is not None and accepts(loaded.model, "position_ids"):
+            inputs["position_ids"] = _on(loaded, grid.positions)
         return rows, logits_at(loaded.model, _on(loaded, where), inputs)[0]
 
     def _cache(self, loaded: LoadedModel, examples: Ints, sequences: Ints) -> tuple[NDArray[np.int64], Tensor]:

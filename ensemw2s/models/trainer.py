@@ -19,8 +19,9 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ensemw2s.errors import RunFailedError
-from ensemw2s.models.forward import logits_at
+from ensemw2s.models.forward import accepts, logits_at, positions_of
 from ensemw2s.models.losses import LossConfig, training_loss
+from ensemw2s.models.scaling import length_scaling
 from ensemw2s.models.training_set import TrainingSet, collate
 from ensemw2s.sink import EventSink
 
@@ -83,6 +84,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         self.tag = tag
         # Processes average their gradients, while the loss of a step is a sum over all of them.
         self.divisor = divisor / max(self.args.world_size, 1)
+        self.by_own_length = length_scaling(self.model) is not None and accepts(self.model, "position_ids")
         self._clipped: Tensor | int = 0
         self._count_clipped_steps()
 
@@ -112,7 +114,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         logits, outputs = logits_at(
             model,
             inputs["positions"],
-            {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]},
+            self._given(inputs),
             head_of=self.model,
         )
         loss = training_loss(
@@ -126,6 +128,13 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         )
         loss = loss / self.divisor
         return (loss, outputs) if return_outputs else loss
+
+    def _given(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
+        """What the model reads; positions only where their scaling depends on each sequence's own length."""
+        given: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        if self.by_own_length:
+            given["position_ids"] = positions_of(inputs["attention_mask"])
+        return given
 
     def training_step(self, model: Any, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass; on the CPU, where looking costs nothing, every loss is checked."""

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ensemw2s.models.forward import accepts, context_length, is_stateful, logits_at
+from ensemw2s.models.forward import accepts, context_length, logits_at
 from ensemw2s.models.load import LoadedModel
+from ensemw2s.models.reading import REFUSALS, reading_of
 
 Ints = NDArray[np.integer[Any]]
 
@@ -23,8 +24,6 @@ _ATTENTION = frozenset({"eager", "sdpa"})
 _LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 _WINDOWS = ("sliding_window", "attention_window_size", "window_size", "attention_chunk_size")
 _UNLIMITED = 2**31
-#: What a model that refuses such inputs may raise.
-_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError)
 _TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
@@ -68,7 +67,7 @@ def longest_tree(loaded: LoadedModel) -> int:
     of positions would change nothing.
     """
     config = loaded.model.config.get_text_config()
-    if not _declared(loaded.model, config) or not _tried(loaded):
+    if not reading_of(loaded.model, loaded.pad_id).cached or not _declared(loaded.model, config) or not _tried(loaded):
         return 0
     windows = [getattr(config, name, None) for name in _WINDOWS]
     limits = [context_length(loaded.model), *windows]
@@ -78,8 +77,7 @@ def longest_tree(loaded: LoadedModel) -> int:
 def _declared(model: Any, config: Any) -> bool:
     """Whether the configuration promises plain attention that takes a mask from outside."""
     return (
-        not is_stateful(model)
-        and accepts(model, "position_ids")
+        accepts(model, "position_ids")
         and accepts(model, "attention_mask")
         and getattr(config, "_attn_implementation", None) in _ATTENTION
         and set(getattr(config, "layer_types", None) or ()) <= _LAYERS
@@ -93,7 +91,7 @@ def _tried(loaded: LoadedModel) -> bool:
     if model not in _TRIED:
         try:
             _TRIED[model] = _agrees(loaded)
-        except _REFUSALS:
+        except REFUSALS:
             _TRIED[model] = False
     return _TRIED[model]
 

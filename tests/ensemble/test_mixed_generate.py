@@ -227,7 +227,7 @@ class Scripted:
 
     def __init__(self, texts: list[bytes | None], eos_id: int, says: dict[bytes, dict[int, float]]) -> None:
         ids = {text: i for i, text in enumerate(texts) if text is not None}
-        self.texts, self.says = TokenTexts(tuple(texts), eos_id, ids), says
+        self.texts, self.says = TokenTexts(tuple(texts), frozenset({eos_id}), ids), says
         self.asked: list[bytes] = []
         self.limit: int | None = None
 

@@ -107,6 +107,13 @@ def build_other(kind: str) -> Any:
         )  # fmt: skip
     if kind == "bloom":  # ALiBi, no position ids
         return t.BloomForCausalLM(t.BloomConfig(hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3, **small))
+    if kind == "falcon_h1":  # attention and a recurrence in one layer
+        return t.FalconH1ForCausalLM(
+            t.FalconH1Config(
+                hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=4, mamba_chunk_size=4, **small,
+            )
+        )  # fmt: skip
     return t.MambaForCausalLM(  # a recurrent state
         t.MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, initializer_range=0.3, **small)
     )

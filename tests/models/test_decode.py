@@ -14,6 +14,7 @@ from ensemw2s.models import decode
 from ensemw2s.models.decode import generate
 from ensemw2s.models.load import LoadedModel, load_model
 from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.reading import Reading
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30
@@ -183,7 +184,7 @@ def test_experts_of_weight_zero_do_not_run(experts, prompts, make_model, tokeniz
 def test_models_without_a_cache_give_the_same(experts, prompts, monkeypatch: pytest.MonkeyPatch) -> None:
     decoding = DecodingConfig(max_new_tokens=6)
     cached = generate(experts, ALPHAS, prompts, decoding=decoding, compute=CPU)
-    monkeypatch.setattr(decode, "is_stateful", lambda _model: True)
+    monkeypatch.setattr(decode, "reading_of", lambda *_: Reading(True, False, False, frozenset()))
     again = generate(experts, ALPHAS, prompts, decoding=decoding, compute=CPU)
     assert [g.token_ids.tolist() for g in again] == [g.token_ids.tolist() for g in cached]
 

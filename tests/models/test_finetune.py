@@ -349,3 +349,27 @@ def test_importing_the_room_does_not_import_transformers() -> None:
     code = "import sys; " + "; ".join(f"import ensemw2s.models.{m}" for m in modules)
     code += "; assert not {'transformers', 'peft', 'accelerate', 'datasets'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "falcon_h1"])
+def test_all_linear_leaves_out_what_peft_forbids(kind: str, other_model, tokenizer, tmp_path: Path, recorder) -> None:
+    model = other_model(kind)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base, out = ModelConfig(path=str(tmp_path / "base")), tmp_path / "adapter"
+    finetune(base, make_data(), training(learning_rate=3e-2, lora=LoraConfig(r=2)), out, seed=0, compute=CPU,
+             sink=recorder)  # fmt: skip
+    assert any("leaves out out_proj" in event.get("text", "") for event in recorder.events)
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name in weights_of(out, "adapter_model.safetensors")}
+    assert "in_proj" in layers
+    assert "out_proj" not in layers
+    ids = torch.tensor([[3, 4, 5]])
+    tuned, plain = load_model(ModelConfig(path=str(out))), load_model(base)
+    assert (tuned.model(input_ids=ids).logits - plain.model(input_ids=ids).logits).abs().max() > 0.01
+
+
+def test_plain_models_get_adapters_on_all_linear_layers(base: ModelConfig, tmp_path: Path, recorder) -> None:
+    finetune(base, make_data(), training(lora=LoraConfig(r=2)), tmp_path, seed=0, compute=CPU, sink=recorder)
+    layers = {name.split(".lora_")[0].rpartition(".")[2] for name in weights_of(tmp_path, "adapter_model.safetensors")}
+    assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert not [event for event in recorder.events if "leaves out" in event.get("text", "")]

@@ -16,6 +16,7 @@ from ensemw2s.models import one_expert
 from ensemw2s.models.decode import generate
 from ensemw2s.models.load import LoadedModel, load_model
 from ensemw2s.models.one_expert import draw_experts
+from ensemw2s.models.reading import Reading
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30
@@ -175,7 +176,7 @@ def test_only_the_drawn_expert_runs_and_catches_up(experts, prompts) -> None:
 
 def test_caches_that_cannot_be_cut(experts, prompts, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = generate(experts, ALPHAS, prompts, decoding=ONE, seed=5, compute=CPU)
-    monkeypatch.setattr(one_expert, "_can_cut", lambda _model: False)
+    monkeypatch.setattr(one_expert, "reading_of", lambda *_: Reading(True, False, False, frozenset()))
     again = generate(experts, ALPHAS, prompts, decoding=ONE, seed=5, compute=CPU)
     assert [g.token_ids.tolist() for g in again] == [g.token_ids.tolist() for g in cached]
 
