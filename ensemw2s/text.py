@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -70,6 +71,22 @@ def _escape(found: re.Match[str]) -> str:
         return char
     units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+def markdown(text: object) -> str:
+    """One line of Markdown that shows ``text``: no HTML, no links and images of its own, no new lines."""
+    line = printable(str(text).replace("\n", " ")).replace("<", "&lt;")
+    return re.sub(r"\](?=[(\[:])", "&#93;", line)
+
+
+def scalar(text: str) -> str:
+    """Text as a scalar of YAML, and as a literal of Python: in quotes unless it is plain words."""
+    return text if re.fullmatch(r"[A-Za-z][\w./ -]*", text) else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """Text in double quotes, as JSON, YAML and Python read it."""
+    return escaped_json(json.dumps(text, ensure_ascii=False))
 
 
 def csv_cell(value: Any) -> Any:

@@ -71,7 +71,6 @@ def guarded(base: Any, guard: Guard) -> Any:
 
     web: Any = importlib.import_module("aiohttp.web")
 
-    @web.middleware
     async def check(request: Any, handler: Any) -> Any:
         reason = guard.refusal(request.headers)
         if reason is not None:
@@ -105,7 +104,7 @@ def guarded(base: Any, guard: Guard) -> Any:
 
         async def _make_app(self) -> Any:
             app = await super()._make_app()
-            app.middlewares.append(check)
+            app.middlewares.append(web.middleware(check))
             app.on_response_prepare.append(add_headers)
             return app
 

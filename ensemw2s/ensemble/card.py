@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ensemw2s.ensemble.folder import SavedEnsemble, size_text
 from ensemw2s.ensemble.options import normalise
 from ensemw2s.evaluation.results import Results
+from ensemw2s.text import markdown, printable, quoted, scalar
 
 _ARMS = {
     "ensemble": "this ensemble",
@@ -50,7 +51,7 @@ class CardFacts:
 
 def model_card(facts: CardFacts, results: Results | None) -> str:
     """Markdown with the hub's header."""
-    parts = [_header(facts), f"# {facts.title}", _what(facts), _experts(facts)]
+    parts = [_header(facts), f"# {markdown(facts.title)}", _what(facts), _experts(facts)]
     if results is not None:
         parts += [_numbers(results)]
     parts += [_use(facts), _LIMITS, _CITATION]
@@ -59,7 +60,7 @@ def model_card(facts: CardFacts, results: Results | None) -> str:
 
 def _header(facts: CardFacts) -> str:
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation"]
-    lines += [f"base_model: {facts.base}"] if facts.base else []
+    lines += [f"base_model: {scalar(facts.base)}"] if facts.base else []
     tags = ["ensemw2s", "ensemble", "boosting", "weak-to-strong-generalization", *(["lora"] if facts.adapters else [])]
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
@@ -104,29 +105,29 @@ def _numbers(results: Results) -> str:
         ]
         lines.append(f"| {words} | " + " | ".join(cells) + " |")
     counts = ", ".join(f"{results.split_sizes[s]} questions {_SPLITS[s]}" for s in splits if s in results.split_sizes)
-    about = f"{100 * results.level:.0f} % Wilson intervals{'; ' + counts if counts else ''}. Run `{results.name}`, "
-    about += (
-        f"seed {results.seed}, configuration `{results.config_fingerprint[:16]}`: one seed speaks about these models, "
-    )
-    about += "not about the method."
-    return "\n".join([*lines, "", about, *(["", *(f"- {note}" for note in results.notes)] if results.notes else [])])
+    about = f"{100 * results.level:.0f} % Wilson intervals{'; ' + counts if counts else ''}. "
+    about += f"Run `{markdown(results.name)}`, seed {results.seed}, configuration `{results.config_fingerprint[:16]}`: "
+    about += "one seed speaks about these models, not about the method."
+    notes = [f"- {markdown(note)}" for note in results.notes]
+    return "\n".join([*lines, "", about, *(["", *notes] if notes else [])])
 
 
 def _use(facts: CardFacts) -> str:
-    prompt = facts.prompt.replace("`", "'").replace("\n", "\\n")
+    prompt = printable(facts.prompt.replace("`", "'").replace("\n", "\\n"))
+    address = quoted(facts.address)
     return f"""## How to use it
 
 ```python
 import ensemw2s.ensemble  # registers the model with transformers
 from transformers import pipeline
 
-generate = pipeline("text-generation", model="{facts.address}")
+generate = pipeline("text-generation", model={address})
 ```
 
 ```python
 from ensemw2s import Ensemble
 
-ensemble = Ensemble.from_pretrained("{facts.address}")  # .score(questions), .generate(prompts)
+ensemble = Ensemble.from_pretrained({address})  # .score(questions), .generate(prompts)
 ```
 
 Prompts were rendered as `{prompt}`; `Ensemble` does so by itself, `pipeline` leaves it to you. Options are scored by

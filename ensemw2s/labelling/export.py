@@ -13,6 +13,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.results import LabelResult
 from ensemw2s.labelling.labels import Labels
+from ensemw2s.text import markdown, scalar
 
 _FIELDS = (
     ("id", "the question's id"),
@@ -137,7 +138,7 @@ def _card(labels: Mapping[str, Labels], provenance: Mapping[str, Provenance], or
         configs += ["  data_files:", "  - split: train", f"    path: {teacher}/train.parquet"]
     header = [
         "---",
-        f"pretty_name: {origin.title}",
+        f"pretty_name: {scalar(origin.title)}",
         "task_categories:",
         "- question-answering" if origin.task == "choice" else "- text-generation",
         "tags:",
@@ -173,8 +174,8 @@ def _body(labels: Mapping[str, Labels], provenance: Mapping[str, Provenance], or
     scored = f" Options were scored by log-probability ({', '.join(norms)} norm)." if origin.task == "choice" else ""
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
     return [
-        *(f"# {origin.title}", "", _ABOUT, ""),
-        *(f"- Questions: {origin.source}", f"- Weak base: `{origin.weak}`"),
+        *(f"# {markdown(origin.title)}", "", _ABOUT, ""),
+        *(f"- Questions: {markdown(origin.source)}", f"- Weak base: `{markdown(origin.weak)}`"),
         f"- Run: seed {origin.seed}, configuration `{origin.fingerprint[:16]}`",
         *([f"- Versions: {versions}"] if versions else []),
         *("", "## Teachers", ""),

@@ -11,6 +11,7 @@ from ensemw2s.errors import DataError
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
+from ensemw2s.files import open_regular
 from ensemw2s.report import wording as w
 from ensemw2s.report.findings import findings
 from ensemw2s.report.html import Appendix, Block, Page, inline_plot, render
@@ -21,6 +22,7 @@ from ensemw2s.report.sweep_tables import shown, sweep_sentences, sweep_tables
 from ensemw2s.report.table import Table, to_markdown, to_rich
 from ensemw2s.report.tables import run_tables
 from ensemw2s.report.verdict import seed_verdict, seed_verdict_sentences, verdict, verdict_sentences
+from ensemw2s.text import markdown
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -48,6 +50,7 @@ _PLACES = {
     "paired-differences": "Paired over seeds",
 }
 _MAX_SAMPLES, _MAX_HARD = 12, 8
+_MOST_CONFIG = 1 << 20
 
 #: How the tables begin that a terminal shows without being asked.
 _MAIN = ("Accuracy", "Students", "Paired over seeds", "Against the baseline", "Failed runs")
@@ -196,11 +199,14 @@ def _sweep_page(results: SweepResults) -> Page:
 def _from_events(run_dir: Path) -> tuple[list[dict[str, Any]], dict[str, Any] | None, list[str]]:
     """Label samples by teacher, the heaviest tokens of the last round that has them, and warnings."""
     from ensemw2s.runs.reader import read_events
+    from ensemw2s.runs.schema import validate
 
     by_teacher: dict[str, list[dict[str, Any]]] = {}
     hard: dict[str, Any] | None = None
     warnings: list[str] = []
     for event in read_events(run_dir / "events.jsonl", kinds={"label_sample", "hard_tokens", "message"}):
+        if validate(event):  # damaged, or by another version
+            continue
         if event["kind"] == "label_sample":
             by_teacher.setdefault(event["teacher"], []).append(_sample(event))
         elif event["kind"] == "hard_tokens":
@@ -233,7 +239,7 @@ def _hard_tokens(event: Mapping[str, Any]) -> dict[str, Any]:
                 "wrong": wrong > 0,
                 "predicted": predicted.strip(),
             }
-            for text, weight, wrong, predicted in zip(*columns, strict=True)
+            for text, weight, wrong, predicted in zip(*columns, strict=False)
         ]
         rows.append({"prompt": example["prompt"], "tokens": tokens})
     return {"round": event["round"], "examples": rows}
@@ -243,7 +249,8 @@ def _appendix(results: Results | AggregateResults | SweepResults, run_dir: Path)
     items = []
     config = run_dir / "config.yaml"
     if config.exists():
-        items.append(Appendix("Configuration", config.read_text(encoding="utf-8", errors="replace")))
+        with open_regular(config) as file:
+            items.append(Appendix("Configuration", file.read(_MOST_CONFIG).decode("utf-8", "replace")))
     if isinstance(results, Results):
         lines = [f"{name} {version}" for name, version in results.versions.items()]
         items.append(Appendix("Versions", "\n".join([*lines, f"configuration {results.config_fingerprint}"])))
@@ -252,7 +259,8 @@ def _appendix(results: Results | AggregateResults | SweepResults, run_dir: Path)
 
 def _markdown(page: Page, words: str, tables: Iterable[Table], plots: Mapping[str, bytes]) -> str:
     """The report in Markdown, with links to the plots beside it."""
-    parts = [f"# {page.title}", "  \n".join(page.facts), words, *([" ".join(page.findings)] if page.findings else [])]
+    parts = [f"# {markdown(page.title)}", "  \n".join(map(markdown, page.facts)), markdown(words)]
+    parts += [markdown(" ".join(page.findings))] if page.findings else []
     shown: set[str] = set()
     for table in tables:
         parts.append(to_markdown(table).rstrip())

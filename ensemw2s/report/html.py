@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from ensemw2s.report.table import Table
+from ensemw2s.text import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,18 @@ def brief(title: str) -> str:
     return title
 
 
+def _shown(value: Any) -> Any:
+    """Text without control and bidirectional characters, which would show another text than there is."""
+    return printable(value, "\n\t") if type(value) is str else value
+
+
 def render(page: Page) -> str:
     """The page as HTML; every text in it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(loader=PackageLoader("ensemw2s.report", ""), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=PackageLoader("ensemw2s.report", ""), autoescape=True, undefined=StrictUndefined, finalize=_shown
+    )
     environment.filters["split_cell"] = split_cell
     environment.filters["brief"] = brief
     return environment.get_template("report.html.j2").render(

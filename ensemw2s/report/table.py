@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from ensemw2s.text import markdown
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -78,13 +80,13 @@ def to_markdown(table: Table) -> str:
     """The table in GitHub-flavoured Markdown, with its notes below; ends in a newline."""
 
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(markdown(cell).replace("|", r"\|") for cell in cells) + " |"
 
-    lines = [f"**{table.title}**", "", line([column.header for column in table.columns])]
+    lines = [f"**{markdown(table.title)}**", "", line([column.header for column in table.columns])]
     lines.append(line(["---:" if column.align == "right" else ":---" for column in table.columns]))
     for row in table.rows:
         # an empty cell stays empty: bold around nothing would show its asterisks
         lines.append(line([f"**{cell}**" if row.strong and cell else cell for cell in row.cells]))
     if table.notes:
-        lines += ["", *(f"{note}  " for note in table.notes[:-1]), table.notes[-1]]
+        lines += ["", *(f"{markdown(note)}  " for note in table.notes[:-1]), markdown(table.notes[-1])]
     return "\n".join(lines) + "\n"

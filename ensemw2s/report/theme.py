@@ -95,6 +95,7 @@ def drawing(theme: Theme) -> Iterator[None]:
             {
                 "font.family": "DejaVu Sans",
                 "font.size": 10.0,
+                "text.parse_math": False,  # a dollar sign in a name is no formula
                 "axes.titlesize": 11.0,
                 "axes.titleweight": "bold",
                 "axes.titlelocation": "left",

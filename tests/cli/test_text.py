@@ -10,13 +10,14 @@ import unicodedata
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
 from ensemw2s.cli.terminal import Terminal
 from ensemw2s.files import dump_json
-from ensemw2s.text import csv_text, drawn, escaped_json, printable, without_hidden
+from ensemw2s.text import csv_text, drawn, escaped_json, markdown, printable, quoted, scalar, without_hidden
 
 ANY = st.text(st.characters(exclude_categories=()))
 VISIBLE_FORMAT = {chr(code) for code in (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD)}
@@ -130,3 +131,34 @@ def test_numbers_and_words_stay(value: Any) -> None:
 
 def test_a_separator_of_another_locale_is_quoted() -> None:
     assert csv_text(["x", "y"], [["a;=1", 1], ["a", 2]]) == 'x,y\n"a;=1","1"\na,2\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a](http://x)", "a\\](http://x)", "a\\\\](http://x)", "![i](x)", "[a][b]", "[b]: http://x", "x\n[b]: http://x",
+        "<script>", "<http://x>", "a\n# title", "a\r# title",
+    ],
+)  # fmt: skip
+def test_markdown_of_a_text_is_that_text(text: str) -> None:
+    from markdown_it import MarkdownIt  # a full parser of CommonMark, which rich brings along
+
+    for line in (f"# {markdown(text)}", f"- {markdown(text)}", markdown(text)):
+        tokens = MarkdownIt().parse(f"{line}\n\n[a]: http://y")
+        inline = [child.type for token in tokens for child in token.children or ()]
+        assert set(inline) == {"text"}, inline
+        assert [token.type for token in tokens].count("heading_open") == line.startswith("# ")
+        assert not any(token.type == "html_block" for token in tokens)
+
+
+@given(ANY)
+def test_quoted_text_reads_back(text: str) -> None:
+    text = text.encode("utf-8", "replace").decode()
+    assert json.loads(quoted(text)) == text
+    assert yaml.safe_load(f"key: {quoted(text)}") == {"key": text}
+    assert yaml.safe_load(f"key: {quoted(text)}\nother: 1") == {"key": text, "other": 1}
+
+
+@pytest.mark.parametrize("text", ["org/name", "my labels", "a: b", "x\nlicense: mit", "- a", "#x", "'", "", "1", "é"])
+def test_a_scalar_of_yaml_is_that_text(text: str) -> None:
+    assert yaml.safe_load(f"key: {scalar(text)}") == {"key": text}

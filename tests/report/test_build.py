@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import unicodedata
 from html.parser import HTMLParser
 
 import pytest
@@ -173,6 +175,35 @@ def test_user_text_is_escaped(report):
     _, text = parsed(report)
     assert "<script>alert('{prompt}')</script> & more" in text
     assert "3 near-duplicates <dropped>" in text
+
+
+@pytest.mark.usefixtures("same_plots")
+def test_text_of_a_stranger_stays_text(run_dir):
+    bad = "\x1b]52;c;x\x07\u202e\ud800<img src=x onerror=y>![i](http://x)[r]: http://x\n# h | $\\frac{$"
+    path = run_dir / "results.json"
+    value = json.loads(path.read_text())
+    value |= {"name": bad, "preset": bad, "notes": [bad]}
+    value["models"] = {side: info | {"source": bad} for side, info in value["models"].items()}
+    path.write_text(json.dumps(value))
+    events = [
+        {"kind": "label_sample", "teacher": [1]}, {"kind": "label_sample"}, {"kind": "message", "level": "warning"},
+        {"kind": "hard_tokens", "round": 1, "examples": [{"tokens": 3}]}, {"kind": "hard_tokens"},
+        {"kind": "message", "level": "error", "text": bad},
+    ]  # fmt: skip
+    with (run_dir / "events.jsonl").open("a") as file:
+        file.writelines(json.dumps({"v": 1, "t": 1.0, **event}) + "\n" for event in events)
+    page = build_report(run_dir)
+    checker, text = parsed(page)
+    assert "img" not in checker.seen
+    assert text.count("<img src=x onerror=y>") >= 4
+    for file in (page, page.with_name("report.md"), page.with_name("tables.md"), page.with_name("tables.tex")):
+        written = file.read_text(encoding="utf-8")
+        assert not {unicodedata.category(sign) for sign in written if sign not in "\n\t"} & {"Cc", "Cf", "Cs"}
+        if file.suffix == ".md":
+            assert "<img" not in written
+            assert "](http" not in written
+            assert "]: http" not in written
+            assert "\n# h" not in written
 
 
 def test_heaviest_tokens_and_label_samples(report):
