@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ensemw2s.errors import InputError
+from ensemw2s.files import refuse_links
 
 _MEANT = "Choose another name."
 
@@ -79,6 +82,38 @@ def check_output_folder(path: Path, *, inputs: Iterable[Path] = (), ours: Callab
         raise InputError(f"{path} is not empty, and not {what}.", hint="Choose another folder.")
     _try_writing(path, place)
     return held
+
+
+def beside(output: Path, suffix: str) -> Path:
+    """The folder of unfinished work beside an output; where its name is too long, it is cut and gets a hash."""
+    name = f"{output.name}.{suffix}"
+    if len(os.fsencode(name)) > 255:
+        digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
+        name = f"{os.fsencode(output.name)[:200].decode(errors='ignore')}.{digest}.{suffix}"
+    return output.with_name(name)
+
+
+def check_work_folder(folder: Path, ours: re.Pattern[str]) -> None:
+    """Whether a folder of unfinished work, which will be removed, holds nothing else.
+
+    Args:
+        folder: it need not exist.
+        ours: matches the names of what may be in it.
+
+    Raises:
+        InputError: it is a link or a file, or holds something of another name.
+    """
+    refuse_links(folder.parent, folder.name)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, where unfinished work would be kept.", hint="Move it away.")
+    strange = sorted(path.name for path in folder.iterdir() if not ours.fullmatch(path.name))
+    if strange:
+        raise InputError(
+            f"{folder}, where unfinished work would be kept, holds something else: {strange[0]}.",
+            hint="Choose another output, or move that folder away.",
+        )
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -16,6 +16,8 @@ from ensemw2s.cli.help import help_text
 from ensemw2s.cli.progress import duration
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import ConfigError, InputError
+from ensemw2s.files import read_json, write_json
+from ensemw2s.outputs import check_output_file
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +44,8 @@ def bench(
 ) -> None:
     """Compare the kernels."""
     groups = _groups(only)
-    _check_output(output)
+    if output is not None:
+        check_output_file(output, ours=lambda path: isinstance(read_json(path), dict))
     place = _place(device, threads)
     cases = [sizes for sizes in _cases(place, quick) if sizes[0].group in groups]
     if not cases:
@@ -50,8 +53,6 @@ def bench(
     results = _measured(cases, place)
     record = _record(results, place, quick)
     if output is not None:
-        from ensemw2s.files import write_json
-
         write_json(output, record)
     if as_json:
         terminal.json(record)
@@ -72,22 +73,6 @@ def _groups(only: list[str] | None) -> list[str]:
         if name not in GROUPS:
             raise InputError(f"--only is {name!r}; there is no such group.", hint=f"Choose from {', '.join(GROUPS)}.")
     return list(only or GROUPS)
-
-
-def _check_output(path: Path | None) -> None:
-    """Find out before the work whether its results can be written.
-
-    Raises:
-        InputError: they cannot.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"--out: {path} is a folder.", hint="Name a file, for example bench.json.")
-    if not path.parent.is_dir():
-        raise InputError(f"--out: there is no folder {path.parent}.", hint="Make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"--out: the folder {path.parent} cannot be written to.")
 
 
 def _place(device: str | None, threads: int | None) -> torch.device:

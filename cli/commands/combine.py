@@ -10,7 +10,6 @@ import typer
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
-from ensemw2s.errors import InputError
 
 if TYPE_CHECKING:
     from ensemw2s.ensemble import Ensemble
@@ -41,9 +40,9 @@ def combine(
     from ensemw2s.config import compose
     from ensemw2s.ensemble.assemble import assemble
 
+    replaced = _check_target(out, members)
     settings = compose(preset, config or (), sets or (), flags={} if task is None else {"--task": ("task", task)})
     ensemble = assemble(members, alpha or (), settings)
-    replaced = _check_target(out)
     if not dry_run:
         ensemble.save(out)
     if as_json:
@@ -55,13 +54,16 @@ def combine(
     terminal.next(f"ew2s {use.format(shell_path(out))}")
 
 
-def _check_target(out: Path) -> bool:
+def _check_target(out: Path, members: list[str]) -> bool:
     """Only a new folder, or one that this command wrote, is written into; tells whether something is replaced."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file.", hint="Choose a folder.")
-    if out.is_dir() and {entry.name for entry in out.iterdir()} - {"ensemble.json"}:
-        raise InputError(f"{out} is not empty.", hint="Choose another folder.")
-    return (out / "ensemble.json").exists()
+    from ensemw2s.outputs import check_output_folder
+
+    return check_output_folder(
+        out,
+        inputs=[place for place in map(Path, members) if place.exists()],
+        ours=lambda folder: [entry.name for entry in folder.iterdir()] == ["ensemble.json"],
+        what="a combined ensemble alone",
+    )
 
 
 def _facts(ensemble: Ensemble, out: Path) -> dict[str, Any]:

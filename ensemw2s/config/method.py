@@ -90,9 +90,9 @@ class DecodingConfig(Section):
     """Divides the log-probabilities of the combined distribution before sampling."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Smallest set of tokens with at least this probability; 1 is off."""
-    top_k: int | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=1, le=2**31 - 1)
     """Only the most probable tokens; null is off."""
-    max_new_tokens: int = Field(default=64, ge=1)
+    max_new_tokens: int = Field(default=64, ge=1, le=2**24)
     """Longest answer in tokens, end-of-sequence included."""
 
     @model_validator(mode="after")

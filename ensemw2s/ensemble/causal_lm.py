@@ -28,6 +28,7 @@ from ensemw2s.ensemble import experts as parts
 from ensemw2s.ensemble.caches import EnsembleCache, StackedCache
 from ensemw2s.ensemble.folder import settings_of, write_ensemble_file
 from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder, scratch_folder
+from ensemw2s.ensemble.options import normalise
 from ensemw2s.kernels import combine
 from ensemw2s.models.forward import context_length, positions_of, vocabulary_size
 from ensemw2s.models.reading import reading_of
@@ -92,6 +93,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         alphas = config.alphas or []
         if len(members) != len(alphas):
             raise ValueError(f"{len(members)} experts, but {len(alphas)} weights")
+        normalise(alphas)
         self.members = members
         self.experts = nn.ModuleList(parts.modules_of(members))
         self._active = [k for k, alpha in enumerate(alphas) if alpha != 0.0]

@@ -85,7 +85,12 @@ class Ensemble:
 
     @classmethod
     def load(
-        cls, path: str | Path, compute: ComputeConfig | None = None, *, trust_remote_code: bool = False
+        cls,
+        path: str | Path,
+        compute: ComputeConfig | None = None,
+        *,
+        trust_remote_code: bool = False,
+        self_contained: bool = False,
     ) -> Ensemble:
         """Read ``ensemble.json`` from a folder (a run directory is one).
 
@@ -94,11 +99,14 @@ class Ensemble:
             compute: device, threads and batch size.
             trust_remote_code: run code that comes with its models. Only you can say so: what the file says about it
                 counts for nothing.
+            self_contained: refuse experts outside of the folder, as in what others published.
 
         Raises:
             ModelError: the file or an expert's folder is missing, or the file is not valid.
         """
-        content, experts = read_ensemble_file(Path(path), trust_remote_code=trust_remote_code)
+        content, experts = read_ensemble_file(
+            Path(path), trust_remote_code=trust_remote_code, self_contained=self_contained
+        )
         own = [member.loading for member in content.experts]
         return cls(
             experts=experts,
@@ -143,7 +151,9 @@ class Ensemble:
         """
         from ensemw2s.ensemble.saved import find_folder
 
-        return cls.load(find_folder(name, **options), compute, trust_remote_code=trust_remote_code)
+        folder = find_folder(name, **options)
+        fetched = folder != Path(name).expanduser()
+        return cls.load(folder, compute, trust_remote_code=trust_remote_code, self_contained=fetched)
 
     def save_pretrained(
         self, folder: str | Path, *, results: Results | None = None, title: str | None = None

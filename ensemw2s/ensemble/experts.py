@@ -148,15 +148,21 @@ def load(
     Returns:
         The experts, and what loading them reported.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from ensemw2s.models.load import check_configuration, no_pickles
 
     found: dict[str, Any] = {}
 
     def model_in(part: str) -> Any:
         place = f"{folder}/{part}" if folder else part
-        model, info = AutoModelForCausalLM.from_pretrained(
-            name, subfolder=place, output_loading_info=True, **where, **options
-        )
+        trusted = bool(options.get("trust_remote_code", False))
+        own = AutoConfig.from_pretrained(name, subfolder=place, trust_remote_code=trusted, **where)
+        check_configuration(own, f"{name}/{place}", trusted=trusted)
+        with no_pickles():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                name, subfolder=place, output_loading_info=True, **{"use_safetensors": True, **where, **options}
+            )
         for key, values in info.items():
             entries = [f"{part}: {value}" for value in values] if isinstance(values, list | set | tuple) else []
             found.setdefault(key, []).extend(entries)
@@ -170,7 +176,7 @@ def load(
     shared: Any = model_in(BASE)
     for k in range(count):
         place = {"adapter_name": _adapter_name(k), "subfolder": "/".join(filter(None, (folder, expert_folder(k))))}
-        with quiet_transformers():
+        with quiet_transformers(), no_pickles():
             if isinstance(shared, PeftModel):
                 shared.load_adapter(str(name), **place, **where)
             else:

@@ -16,6 +16,8 @@ import numpy as np
 
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError, InputError
+from ensemw2s.files import write_text
+from ensemw2s.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from ensemw2s.ensemble.ensemble import Ensemble
@@ -85,13 +87,20 @@ def write_task(ensemble: Ensemble, examples: Sequence[Example], folder: Path, na
     for example in examples:
         if example.answer is None:
             raise DataError(f"Question {example.id!r} has no answer to compare with.")
+    inputs = [expert for expert in ensemble.experts if isinstance(expert, Path)]
+    written = {"questions.jsonl", "scoring.py", f"{name}.yaml"}
+
+    def ours(place: Path) -> bool:
+        return {entry.name for entry in place.iterdir()} - {"__pycache__"} == written
+
+    check_output_folder(folder, inputs=inputs, ours=ours, what="this task of lm-eval")
     rows = _rows(ensemble, examples)
     if not rows:
         raise DataError("Every question has options with the same tokens, which no model tells apart.")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "questions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    _write(folder / "scoring.py", _SCORING)
-    _write(folder / f"{name}.yaml", _TASK.format(name=name))
+    write_text(folder / "questions.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(folder / "scoring.py", _SCORING)
+    write_text(folder / f"{name}.yaml", _TASK.format(name=name))
     return len(rows)
 
 
@@ -123,9 +132,3 @@ def _rows(ensemble: Ensemble, examples: Sequence[Example]) -> list[dict[str, Any
             }
         )
     return rows
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -18,17 +18,19 @@ NOISE = 1e-6
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+#: The largest weight: sums of any number of them are finite in single precision.
+MAX_ALPHA = 1e30
 
 
 def normalise(alphas: Sequence[float]) -> Floats:
     """``ᾱ = α/Σα``, float64 [K].
 
     Raises:
-        ValueError: an α is negative or not finite, or all are zero.
+        ValueError: an α is negative, not finite or above 1e30, or all are zero.
     """
     weights = np.asarray(alphas, dtype=np.float64)
-    if weights.ndim != 1 or weights.size == 0 or not np.all(np.isfinite(weights)) or np.any(weights < 0.0):
-        raise ValueError(f"expert weights must be finite and not negative, not {list(alphas)}")
+    if weights.ndim != 1 or weights.size == 0 or not np.all((weights >= 0.0) & (weights <= MAX_ALPHA)):
+        raise ValueError(f"expert weights must be between 0 and {MAX_ALPHA:g}, not {list(alphas)}")
     total = weights.sum()
     if total <= 0.0:
         raise ValueError("expert weights are all zero")

@@ -13,7 +13,9 @@ from ensemw2s.config.training import ModelConfig
 from ensemw2s.ensemble.card import CardFacts, model_card
 from ensemw2s.ensemble.folder import (
     BASE,
+    EXPERTS,
     FILE_NAME,
+    TOKENIZER_FILES,
     SavedEnsemble,
     copy_model,
     expert_folder,
@@ -23,6 +25,7 @@ from ensemw2s.ensemble.folder import (
 )
 from ensemw2s.errors import DataError, ModelError
 from ensemw2s.evaluation.results import Results
+from ensemw2s.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from ensemw2s.config.method import DecodingConfig
@@ -74,7 +77,9 @@ def save_ensemble(
         address: the name by which others will load it; by default the folder's.
     """
     target = folder.expanduser()
-    _check_target(target)
+    own = [ensemble.folder] if ensemble.folder is not None and (ensemble.folder / "config.json").is_file() else []
+    inputs = [*own, *(expert for expert in ensemble.experts if isinstance(expert, Path))]
+    check_output_folder(target, inputs=inputs, ours=_is_saved, what="a saved ensemble and nothing else")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -87,14 +92,17 @@ def save_ensemble(
     return measured(target)
 
 
-def _check_target(target: Path) -> None:
-    """Only an empty folder or a saved ensemble is written over."""
-    if target.is_dir():
-        names = {entry.name for entry in target.iterdir()}
-        if names and not {"config.json", FILE_NAME, "experts"} <= names:
-            raise ModelError(f"{target} is not empty, and no saved ensemble.", hint="Choose another folder.")
-    elif target.exists():
-        raise ModelError(f"{target} is a file.", hint="Choose a folder.")
+#: What is in a saved ensemble besides the files of tokenizers, which have many names.
+_SAVED = {"config.json", FILE_NAME, EXPERTS}
+_MAY_BE_SAVED = {*_SAVED, BASE, "README.md", _RESULTS, "generation_config.json", "additional_chat_templates"}
+
+
+def _is_saved(folder: Path) -> bool:
+    names = {entry.name for entry in folder.iterdir()}
+    others = (folder / name for name in names - _MAY_BE_SAVED - set(TOKENIZER_FILES))
+    return names >= _SAVED and all(
+        place.is_file() and place.suffix in (".json", ".model", ".jinja") for place in others
+    )
 
 
 def _write(ensemble: Ensemble, folder: Path, results: Results | None, title: str, address: str) -> None:

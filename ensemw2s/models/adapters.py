@@ -10,9 +10,9 @@ import torch
 
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.models.gguf import opened_source
-from ensemw2s.models.load import LoadedModel, explain_loading, load_model, load_tokenizer
+from ensemw2s.models.load import LoadedModel, explain_loading, load_model, load_tokenizer, no_pickles
 from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.source import base_of
+from ensemw2s.models.source import base_of, check_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -93,7 +93,8 @@ def _view(first: LoadedModel, cfg: ModelConfig, name: str) -> LoadedModel:
     model: Any = first.model
     if name not in model.peft_config:
         source = opened_source(cfg.path)
-        with quiet_transformers(), explain_loading(source, "adapter"):
+        check_adapter(source)
+        with quiet_transformers(), no_pickles(), explain_loading(source, "adapter"):
             model.load_adapter(source.target, adapter_name=name, torch_device=str(first.device))
         model.eval()
     view: Any = AdapterView(model, name)

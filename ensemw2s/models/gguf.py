@@ -102,7 +102,7 @@ def _unpack(source: ModelSource, file: Path, folder: Path) -> None:
 
     from ensemw2s.models.load import explain_loading
 
-    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
     # The bar of the conversion heeds no setting.
     with quiet_transformers(), explain_loading(source, "content"), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(**place)

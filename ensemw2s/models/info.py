@@ -7,7 +7,7 @@ from typing import Any
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.models.gguf import opened_source
 from ensemw2s.models.layers import first_layers
-from ensemw2s.models.load import explain_loading
+from ensemw2s.models.load import check_configuration, explain_loading
 from ensemw2s.models.quiet import quiet_transformers
 from ensemw2s.models.scaling import context_of
 from ensemw2s.models.source import base_of
@@ -28,6 +28,7 @@ def configuration(cfg: ModelConfig) -> Any:
         config = AutoConfig.from_pretrained(
             source.target, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code
         )
+    check_configuration(config, source.name, trusted=cfg.trust_remote_code)
     return config if cfg.keep_layers is None else first_layers(config, cfg.keep_layers, source.name)
 
 

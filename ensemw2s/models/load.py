@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
-from ensemw2s.errors import ModelError
+from ensemw2s.errors import Ew2sError, ModelError, shortened
 from ensemw2s.models.device import free_memory, is_out_of_memory, resolve_device
 from ensemw2s.models.fingerprint import model_fingerprint, pinned
 from ensemw2s.models.gguf import opened_source
 from ensemw2s.models.layers import first_layers
 from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.source import ModelSource, base_of
+from ensemw2s.models.source import MAX_LAYERS, ModelSource, base_of, check_adapter, is_built_in_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -143,7 +142,7 @@ def load_model(cfg: ModelConfig, device: torch.device | str = "cpu") -> LoadedMo
     cfg = pinned(cfg)  # so that all its files are of one commit
     source = opened_source(cfg.path)
     tokenizer = load_tokenizer(cfg)
-    with quiet_transformers(), _memory_explained(cfg.path, device):
+    with quiet_transformers(), _memory_explained(cfg.path, device), no_pickles():
         if source.is_adapter:
             model = _load_adapter(_load_base(base_of(cfg, source), device), source)
         else:
@@ -216,6 +215,7 @@ def _load_base(cfg: ModelConfig, device: torch.device | str) -> Any:
     common = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code}
     with explain_loading(source, "configuration"):
         config = AutoConfig.from_pretrained(source.target, **common)
+    check_configuration(config, source.name, trusted=cfg.trust_remote_code)
     _check_causal(config, source)
     if cfg.keep_layers is not None:
         config = first_layers(config, cfg.keep_layers, source.name)
@@ -243,8 +243,63 @@ def _load_base(cfg: ModelConfig, device: torch.device | str) -> Any:
 def _load_adapter(base: Any, source: ModelSource) -> Any:
     from peft import PeftModel
 
+    check_adapter(source)
     with explain_loading(source, "adapter"):
         return PeftModel.from_pretrained(base, source.target)
+
+
+def check_configuration(config: Any, name: str, *, trusted: bool) -> None:
+    """Refuse what a ``config.json`` may not decide, and sizes that would fill the memory.
+
+    Args:
+        config: of ``transformers``.
+        name: of the model, for messages.
+        trusted: whether code that comes with the model may be run.
+
+    Raises:
+        ModelError: it names a pickle as weights, an implementation that would be fetched, or no possible size.
+    """
+    weights = getattr(config, "transformers_weights", None)
+    if weights is not None and not str(weights).endswith((".safetensors", ".safetensors.index.json")):
+        raise ModelError(
+            f"The config.json of {name} names {shortened(str(weights))!r} as its weights.",
+            hint="Weights are read from .safetensors files only; save the model again with save_pretrained.",
+        )
+    parts = [config, *(getattr(config, part, None) for part in getattr(config, "sub_configs", None) or {})]
+    for part in parts:
+        for key in ("_attn_implementation", "_experts_implementation"):
+            chosen = getattr(part, key, None)
+            if not trusted and not is_built_in_attention(chosen) and chosen not in _BUILT_IN_EXPERTS:
+                raise ModelError(
+                    f"The config.json of {name} asks for {key[1:]} {shortened(repr(chosen))}, code that would be "
+                    "fetched and run.",
+                    hint="If you trust its authors, allow it: trust_remote_code: true, for an ensemble "
+                    "--trust-remote-code.",
+                )
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if layers is not None and not (type(layers) is int and 1 <= layers <= MAX_LAYERS):
+        raise ModelError(f"The config.json of {name} has {shortened(repr(layers))} layers.", hint="Is it damaged?")
+
+
+_BUILT_IN_EXPERTS = ("grouped_mm", "batched_mm")
+
+
+@contextlib.contextmanager
+def no_pickles() -> Iterator[None]:
+    """Weights come from safetensors alone: ``transformers`` and ``peft`` fall back to pickles, and here cannot."""
+
+    def refused(file: Any, *_: Any, **__: Any) -> None:
+        raise ModelError(
+            f"{file} is a pickle, which is not read.",
+            hint="Weights are read from .safetensors files only; save the model again with save_pretrained.",
+        )
+
+    kept: Any = torch.load
+    torch.load = refused  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.load = kept
 
 
 def _check_causal(config: Any, source: ModelSource) -> None:
@@ -275,20 +330,20 @@ def _check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
 @contextlib.contextmanager
 def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
     """Turn the errors of ``from_pretrained`` into a :class:`ModelError` that says what to do."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (*_LOADING, SafetensorError) as error:
+    except Ew2sError:
+        raise
+    except Exception as error:  # files of others: whatever their readers stumble over
+        raise _explained(source, part, error) from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # how a library in Rust gives up
+            raise
         raise _explained(source, part, error) from error
 
 
-#: What ``from_pretrained`` raises for files that are missing, damaged or of the wrong kind.
-_LOADING = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, struct.error)
-
-
 def _explained(source: ModelSource, part: str, error: BaseException) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = shortened(str(error).strip().splitlines()[0], 400) if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{source.name} comes with its own Python code, which is not run unless you allow it.",

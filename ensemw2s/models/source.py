@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ensemw2s.config.training import ModelConfig
-from ensemw2s.errors import ModelError
+from ensemw2s.errors import ModelError, shortened
+from ensemw2s.files import load_json, write_json
 
 EMBEDDED = "embedded:"
 PACKAGE = "pypi:"
 #: Beside an adapter: what of its base it was trained on.
 BASE_FILE = "base_model.json"
+_JSON_LIMIT = 64 * 2**20
+#: More layers than any model has: a configuration that asks for them would fill the memory.
+MAX_LAYERS = 10_000
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json")
 
 
@@ -54,6 +60,16 @@ class ModelSource:
             if (place / "ensemble.json").is_file() and any((place / name).is_file() for name in _TOKENIZER_FILES):
                 return place
         return None
+
+
+def is_built_in_attention(name: object) -> bool:
+    """Whether an attention implementation is code of ``transformers`` or of an installed package; None is its default.
+
+    Any other name stands for code that ``transformers`` fetches from the hub and runs.
+    """
+    if isinstance(name, str) and re.fullmatch(r"flash_attention_\d", name):
+        return any(importlib.util.find_spec(package) for package in ("flash_attn", "flash_attn_interface"))
+    return name in (None, "eager", "sdpa", "flex_attention")
 
 
 def find_source(path: str) -> ModelSource:
@@ -131,16 +147,45 @@ def adapter_base(source: ModelSource) -> ModelConfig:
     if source.folder is None:
         raise ValueError(f"{source.name} is not a local folder")
     file = source.folder / "adapter_config.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        base, revision = content["base_model_name_or_path"], content.get("revision")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} cannot be read: {error}.", hint="The adapter has to be saved again.") from error
-    if not base:
+    content = _json_object(file)
+    base, revision = content.get("base_model_name_or_path"), content.get("revision")
+    if not isinstance(base, str) or not base or "\0" in base:
         raise ModelError(f"{file} names no base model.", hint="Set base_model_name_or_path in it.")
-    if not base.startswith((EMBEDDED, PACKAGE)) and (source.folder / base).is_dir():
-        base = str((source.folder / base).resolve())  # one name for all adapters of a base
+    if not isinstance(revision, str | None):
+        raise ModelError(f"{file}: revision is {shortened(repr(revision))}; expected text or null.")
+    if content.get("megatron_config") is not None:  # peft imports a module that the file names
+        raise ModelError(f"{file}: megatron_config is not supported.", hint="Save the adapter without it.")
+    try:
+        if not base.startswith((EMBEDDED, PACKAGE)) and (source.folder / base).is_dir():
+            base = str((source.folder / base).resolve())  # one name for all adapters of a base
+    except (OSError, ValueError):
+        raise ModelError(f"{file}: {shortened(repr(base))} cannot be the name of a base model.") from None
     return ModelConfig(path=base, revision=revision, keep_layers=_kept_layers(source.folder / BASE_FILE))
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    try:
+        content = load_json(file, _JSON_LIMIT)
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{file} cannot be read: {reason}.", hint="The adapter has to be saved again.") from error
+    return content
+
+
+def check_adapter(source: ModelSource) -> None:
+    """Whether an adapter's weights can be read: those in ``adapter_model.safetensors``, never a pickle.
+
+    Raises:
+        ModelError: there are none, or ``adapter_config.json`` is damaged.
+    """
+    adapter_base(source)
+    if source.folder is not None and not (source.folder / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"The adapter {source.name} has no adapter_model.safetensors.",
+            hint="Weights are read from .safetensors files only; save it again with save_pretrained.",
+        )
 
 
 def base_of(cfg: ModelConfig, source: ModelSource) -> ModelConfig:
@@ -150,6 +195,8 @@ def base_of(cfg: ModelConfig, source: ModelSource) -> ModelConfig:
         ModelError: as in :func:`adapter_base`, or ``cfg.keep_layers`` is not what the adapter was trained on.
     """
     base = adapter_base(source)
+    if find_source(base.path).is_adapter:
+        raise ModelError(f"The base of the adapter {source.name}, {base.path}, is an adapter itself.")
     if cfg.keep_layers is not None and cfg.keep_layers != base.keep_layers:
         trained = "all layers" if base.keep_layers is None else f"the first {base.keep_layers} layers"
         raise ModelError(
@@ -161,9 +208,7 @@ def base_of(cfg: ModelConfig, source: ModelSource) -> ModelConfig:
 
 def write_base(folder: Path, keep_layers: int) -> None:
     """Say beside an adapter which part of its base it belongs to; :func:`adapter_base` reads it."""
-    temporary = folder / (BASE_FILE + ".tmp")
-    temporary.write_text(json.dumps({"keep_layers": keep_layers}) + "\n", encoding="utf-8")
-    temporary.replace(folder / BASE_FILE)
+    write_json(folder / BASE_FILE, {"keep_layers": keep_layers})
 
 
 def lasting_path(path: str) -> str:
@@ -176,11 +221,10 @@ def lasting_path(path: str) -> str:
 def _kept_layers(file: Path) -> int | None:
     if not file.is_file():
         return None
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8")).get("keep_layers")
-        return None if kept is None else int(kept)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{file} cannot be read: {error}.", hint="The adapter has to be saved again.") from error
+    kept = _json_object(file).get("keep_layers")
+    if kept is None or (type(kept) is int and 1 <= kept <= MAX_LAYERS):
+        return kept
+    raise ModelError(f"{file}: keep_layers is {shortened(repr(kept))}; expected a number of layers, or null.")
 
 
 def _looks_local(path: str) -> bool:

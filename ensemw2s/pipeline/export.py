@@ -11,6 +11,7 @@ from ensemw2s.errors import DataError, InputError
 from ensemw2s.evaluation.results import Results
 from ensemw2s.labelling.export import Origin, Provenance, export_labels
 from ensemw2s.labelling.labels import Labels
+from ensemw2s.outputs import check_output_folder
 from ensemw2s.runs import RunDirectory
 
 
@@ -32,6 +33,7 @@ def export_run_labels(
         InputError: there is no such run or teacher, or no labels yet.
     """
     run = RunDirectory.open(run_dir)
+    check_output_folder(folder, inputs=[run.path / "labels"], ours=_is_exported, what="a data set of labels")
     config = run.load_config()
     found = _teachers(run)
     if not found:
@@ -47,6 +49,13 @@ def export_run_labels(
     pool = read_splits(run.path / "data").hard_pool
     origin = _origin(run, config, results, title or f"{config.name} labels")
     return export_labels(labels, pool, provenance, origin, folder)
+
+
+def _is_exported(folder: Path) -> bool:
+    """Whether a folder holds what :func:`export_run_labels` writes and nothing else."""
+    places = [place for place in folder.iterdir() if place.name != "README.md"]
+    inside = [[entry.name for entry in place.iterdir()] if place.is_dir() else None for place in places]
+    return bool(places) and all(names == ["train.parquet"] for names in inside)
 
 
 def _teachers(run: RunDirectory) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError, InputError
+from ensemw2s.files import read_json, write_text
+from ensemw2s.outputs import beside, check_output_file, check_work_folder
 from ensemw2s.pipeline.date import dated
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
@@ -217,10 +220,8 @@ def _identity(*parts: Any) -> str:
 
 def _finished(file: Path, identity: str) -> tuple[Floats, Floats] | None:
     """Scores that an earlier start left, if they are of the same fold, rater and settings."""
-    if not file.is_file():
-        return None
-    content = json.loads(file.read_text(encoding="utf-8"))
-    if content["identity"] != identity:
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("identity") != identity:
         return None
     return np.asarray(content["p"], dtype=np.float64), np.asarray(content["correct"], dtype=np.float64)
 
@@ -234,6 +235,16 @@ def _finish(place: Path, identity: str, p: Floats, correct: Floats) -> None:
     shutil.rmtree(place / "model", ignore_errors=True)
 
 
+_WORK = re.compile(r"rater-\d+-fold-\d+|date\.txt|\..*\.tmp")
+
+
+def _holds_ratings(path: Path) -> bool:
+    """Whether a file is :meth:`Rating.annotations`."""
+    content = read_json(path)
+    rows = content.values() if isinstance(content, dict) else [None]
+    return all(isinstance(row, dict) and row.keys() == {"difficulty", "fold"} for row in rows)
+
+
 def rate_file(
     config: RunConfig, raters: Sequence[ModelConfig], output: Path, *, folds: int = 5, sink: EventSink | None = None
 ) -> Rating:
@@ -244,21 +255,20 @@ def rate_file(
     Raises:
         Ew2sError: as in :func:`rate_examples`, or the source cannot be read.
     """
-    from ensemw2s.data.sources import load_source
+    from ensemw2s.data.sources import load_source, source_files
 
     source = config.data.source.model_copy(update={"annotations": None})
+    check_output_file(output, inputs=source_files(source), ours=_holds_ratings)
+    work = beside(output, "work")
+    check_work_folder(work, _WORK)
     seed = config.data.seed if config.data.seed is not None else config.seed
     # The seeds of a run, so that its options come in the same order and its limit keeps the same examples.
     examples = load_source(source, sub_seed(sub_seed(seed, "data"), "data", "source"))
     if config.task == "generate":
         examples = [dataclasses.replace(example, choices=None) for example in examples]
-    work = output.with_name(f"{output.name}.work")
     template = dated(config.data.template, work)
     config = config.model_copy(update={"data": config.data.model_copy(update={"template": template})})
     rating = rate_examples(examples, raters, config, work, folds=folds, sink=sink)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(json.dumps(rating.annotations(), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(output)
+    write_text(output, json.dumps(rating.annotations(), indent=1) + "\n")
     shutil.rmtree(work, ignore_errors=True)
     return rating

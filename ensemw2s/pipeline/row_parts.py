@@ -21,11 +21,11 @@ from ensemw2s.files import (
     dump_json,
     open_regular,
     read_json,
-    refuse_links,
     replaced,
     to_json,
     write_json,
 )
+from ensemw2s.outputs import beside, check_work_folder
 from ensemw2s.runs.lock import RunLock
 
 _FORMAT = 1
@@ -50,7 +50,7 @@ class Parts:
 
     def __init__(self, output: Path, identity: Mapping[str, Any], settings: Mapping[str, int | str]) -> None:
         self.output = output
-        self.folder = parts_folder(output)
+        self.folder = beside(output, "parts")
         self.identity = to_json(identity)
         self.settings = dict(settings)
         self.total: int | None = None
@@ -60,7 +60,7 @@ class Parts:
         self._found: dict[int, Path] = {}
 
     def __enter__(self) -> Parts:
-        _check_folder(self.folder)
+        check_work_folder(self.folder, _OURS)
         self.folder.mkdir(exist_ok=True)
         try:
             self._lock.acquire()
@@ -95,10 +95,9 @@ class Parts:
                 content: Any = read_json(manifest)
                 known, settings, version = dict(content["identity"]), dict(content["settings"]), content["format"]
                 total, self._joined = int(content["rows"]), content.get("joined")
-                if not all(
-                    type(settings[name]) is type(value) and settings[name] for name, value in self.settings.items()
-                ):
-                    raise ValueError("settings")
+                for name, value in self.settings.items():
+                    if type(settings[name]) is not type(value) or (isinstance(value, int) and settings[name] < 1):
+                        raise ValueError(name)
             except (TypeError, KeyError, ValueError, OverflowError):
                 raise InputError(f"{manifest} is damaged.", hint=self._anew()) from None
             self._check_same(known, version)
@@ -230,30 +229,6 @@ class Parts:
 
 
 AGAIN = "The same command continues: what is kept stays, and the rest is made again."
-
-
-def parts_folder(output: Path) -> Path:
-    """``OUTPUT.parts``; where that is longer than a name can be, its beginning and a hash of it."""
-    name = f"{output.name}.parts"
-    if len(os.fsencode(name)) > 255:
-        digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()[:16]
-        name = f"{os.fsencode(output.name)[:200].decode(errors='ignore')}.{digest}.parts"
-    return output.with_name(name)
-
-
-def _check_folder(folder: Path) -> None:
-    """A folder of that name that somebody else made is left alone."""
-    refuse_links(folder.parent, folder.name)
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file, where the parts of the output would be kept.", hint="Move it away.")
-    strange = sorted(path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name))
-    if strange:
-        raise InputError(
-            f"{folder}, where the parts of the output would be kept, holds something else: {strange[0]}.",
-            hint="Choose another --output, or move that folder away.",
-        )
 
 
 def _change(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
 from ensemw2s.ensemble.folder import size_text
 from ensemw2s.ensemble.hub import hub_errors
-from ensemw2s.errors import ModelError
+from ensemw2s.errors import InputError, ModelError
 from ensemw2s.evaluation import Results, summarise
 
 CPU = ComputeConfig(device="cpu", threads=1)
@@ -165,9 +165,9 @@ def test_only_saved_ensembles_are_written_over(expert_folders: list[Path], tmp_p
     ensemble = ensemble_of(expert_folders)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
-    with pytest.raises(ModelError, match="not empty, and no saved ensemble"):
+    with pytest.raises(InputError, match="not empty, and not a saved ensemble"):
         ensemble.save_pretrained(tmp_path / "notes")
-    with pytest.raises(ModelError, match="is a file"):
+    with pytest.raises(InputError, match="is a file"):
         ensemble.save_pretrained(tmp_path / "notes" / "mine.txt")
     ensemble.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "experts" / "old").mkdir()

@@ -228,7 +228,7 @@ def test_what_cannot_be_combined_is_said_at_once(families: dict[str, Path], ew2s
     for words, said in (
         ([good, "./none", "-o", "x"], "There is no model folder ./none"),
         ([good, "-o", "x", "-a", 1, "-a", 2], "1 members, but 2 weights"),
-        ([good, good, "-o", "x", "-a", 1, "-a", -2], "not negative"),
+        ([good, good, "-o", "x", "-a", 1, "-a", -2], "between 0 and"),
         ([f"{good}@v1", "-o", "x"], "only a model on the hub has a revision"),
         ([good, "-o", "full"], "is not empty"),
         ([good, "-o", "file"], "is a file"),
