@@ -226,6 +226,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         if self._is_read_by_row(k, inputs["attention_mask"]):
             return parts.logits_by_row(self.members[k], inputs)
         given = self._given(k, inputs)
+        if not self._readings[k].cached and length_scaling(self.members[k]) is None:
+            given.pop("position_ids", None)  # without padding it counts best by itself
         if cache is not None:
             given["past_key_values"] = cache.parts[place]
         return self._kept(k, self.members[k](**given).logits, inputs["logits_to_keep"])
