@@ -135,7 +135,7 @@ def describe(kind: str, fields: dict[str, Any], plan: Plan) -> str | None:
             how = "kept from before" if fields["cached"] else f"done in {duration(fields['seconds'])}"
             return f"[{plan.position}] {fields['stage']}: {how}"
         case "stage_rerun":
-            return f"{fields['stage']} runs again, because its inputs changed: {fields['reason']}"
+            return f"{fields['stage']} runs again, for this is not as it was: {fields['reason']}"
         case "data_ready":
             from ensemw2s.data.split import left_out
 

@@ -7,6 +7,8 @@ key and what was expected, and a hint that says what to do. The command line pri
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -64,6 +66,24 @@ class ModelError(InputError):
     """A model or tokenizer cannot be loaded or does not fit its task."""
 
     title = "Bad model"
+
+
+class DamagedError(InputError):
+    """A file of a run is not what the run wrote.
+
+    Args:
+        path: the file.
+        why: what is wrong with it, after "is damaged:".
+    """
+
+    title = "Damaged file"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path} is damaged: {why}.",
+            hint="Repeat the command of its run: what is damaged is made again. All of it: ew2s runs verify RUN",
+        )
+        self.path, self.why = path, why
 
 
 class RunBusyError(InputError):

@@ -21,6 +21,10 @@ from ensemw2s.errors import InputError, RunFailedError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
+_UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EINVAL, errno.ENXIO),  # what open_in_place refuses
+)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _JSON_FILE_LIMIT = 256 * 2**20
 _JSON_DEPTH = 200
@@ -319,6 +323,24 @@ def is_disk_full(error: BaseException) -> bool:
         if any(sign in text for sign in _FULL_TEXTS) or (isinstance(one, OSError) and _SHORT_WRITE.fullmatch(text)):
             return True
     return False
+
+
+def unwritable_error(error: BaseException, where: Path, hint: str | None = None) -> InputError | None:
+    """The error that explains a file below ``where`` that cannot be written; None where ``error`` says something else.
+
+    Args:
+        error: what was raised.
+        where: the folder that is written into, or a file.
+        hint: what to do about it.
+    """
+    if not isinstance(error, OSError) or error.errno not in _UNWRITABLE or error.filename is None:
+        return None
+    file = Path(os.fsdecode(error.filename))
+    if not file.absolute().is_relative_to(where.absolute()):
+        return None
+    return InputError(
+        f"{file} cannot be written: {error.strerror}.", hint=hint or "Check its permissions.", title="Not written"
+    )
 
 
 def disk_full_error(where: Path, doing: str) -> RunFailedError:

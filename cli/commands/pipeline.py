@@ -88,7 +88,11 @@ def execute_request(request: Request) -> None:
 def _changed_inputs(request: Request, path: Path) -> list[str]:
     from ensemw2s.pipeline import changed_inputs
     from ensemw2s.pipeline.seeds import seed_directory
+    from ensemw2s.runs.verify import verify
 
+    damaged = verify(path).damaged
+    if damaged:
+        return [f"{problem.path.relative_to(path).as_posix()} ({problem.why})" for problem in damaged]
     config = request.composed.config
     folders = [seed_directory(path, seed) for seed in request.seeds] or [path]
     return sorted({name for folder in folders for name in changed_inputs(config, folder)})

@@ -1,4 +1,4 @@
-"""``runs list``: which runs there are and how they stand."""
+"""``runs list`` and ``runs verify``: which runs there are, how they stand, and whether their files are intact."""
 
 from __future__ import annotations
 
@@ -135,6 +135,38 @@ def _ago(when: float | None) -> str:
     return "now"
 
 
+def verify_(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run directory; the latest by default.", show_default=False)
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Check a run's files."""
+    from ensemw2s.cli.rundirs import latest_results
+    from ensemw2s.errors import EXIT_FAILED, InputError
+    from ensemw2s.runs.verify import verify
+
+    path = latest_results(run)
+    found = verify(path)
+    if not (found.stages or found.files or found.damaged or found.not_recorded):
+        raise InputError(f"There is no run in {path}.", hint="List the runs with: ew2s runs list")
+    if as_json:
+        terminal.json(found.to_json())
+    else:
+        for problem in found.damaged:
+            terminal.out(f"damaged: {problem.path}: {problem.why}")
+        for name in found.not_recorded:
+            terminal.out(f"not recorded: {path / name}")
+        size = f"{found.size / 2**20:.1f} MiB"
+        state = f"{len(found.damaged)} damaged" if found.damaged else "nothing is damaged"
+        terminal.out(f"{found.stages} stages, {found.files} files, {size}: {state}.")
+    if found.damaged:
+        if (path / "config.yaml").exists() and all(problem.path.name != "config.yaml" for problem in found.damaged):
+            where = shell_path(path)
+            terminal.next(f"ew2s run --config {where}/config.yaml --out {where}")
+        raise typer.Exit(EXIT_FAILED)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
@@ -162,4 +194,14 @@ def register(app: typer.Typer) -> None:
             "The same command continues failed, dead and incomplete runs and sweeps.",
         ),
     )(list_)
+    group.command(
+        "verify",
+        help=help_text(
+            "Check that the files of a run are what the run wrote.",
+            ["ew2s runs verify runs/…", "ew2s runs verify sweeps/levels --json"],
+            "Every file of every stage, and results, weights, log and report beside them, are compared with the sizes "
+            "and hashes that were recorded when they were written. Each damaged file is named, and the exit code is "
+            "1. The run's command makes again what is damaged. Runs over several seeds and sweeps are checked whole.",
+        ),
+    )(verify_)
     app.add_typer(group, name="runs")

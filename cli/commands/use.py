@@ -325,9 +325,11 @@ def _show_run(run: Path, as_json: bool) -> None:
 
 
 def split_file(run: Path, split: str) -> str:
-    """The file of a run's split.
+    """The file of a run's split, as the run prepared it.
 
     Raises:
+        DamagedError: the prepared data is not what was written.
+        DataError: the same, in a run of an older version.
         InputError: there is no such split, or no such file.
     """
     names = ("train", "validation", "test", "hard_pool", "hard_test")
@@ -336,6 +338,9 @@ def split_file(run: Path, split: str) -> str:
     path = run / "data" / f"{split}.jsonl"
     if not path.exists():
         raise InputError(f"{run} holds no split {split} ({path} is missing).", hint="Give a run directory or a file.")
+    from ensemw2s.data import read_splits
+
+    read_splits(path.parent)
     return str(path)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+
+from ensemw2s.files import open_in_place
 
 #: Seconds that a run gets to end tidily after it was asked to stop.
 GRACE = 20.0
@@ -24,7 +27,7 @@ class RunBeside:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.command = list(command)
         self.log = log
-        self._file: IO[bytes] = log.open("ab")
+        self._file: IO[bytes] = os.fdopen(open_in_place(log, os.O_WRONLY | os.O_APPEND), "ab")
         self._process = subprocess.Popen(
             self.command, stdin=subprocess.DEVNULL, stdout=self._file, stderr=subprocess.STDOUT, start_new_session=True
         )

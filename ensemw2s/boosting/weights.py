@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ensemw2s import _native
 from ensemw2s.boosting.alpha import WeightedError
+from ensemw2s.files import replaced
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -132,7 +133,5 @@ def update_left_out(
 def save_weights(path: Path, weights: Floats) -> None:
     """Write ``D_t`` as ``.npy``, to a temporary name first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as stream:
+    with replaced(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, weights)
-    temporary.replace(path)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SPLITS, Example, Splits
 from ensemw2s.errors import DataError, shortened
 from ensemw2s.files import open_regular, parse_json, replaced, write_text
@@ -62,9 +63,11 @@ def read_splits(folder: Path) -> Splits:
     """The splits that :func:`write_splits` wrote.
 
     Raises:
+        DamagedError: a file is not what was written.
         DataError: a file is missing or broken, or the content is not what the fingerprint says.
     """
     hint = "Delete the folder and run again to prepare the data anew."
+    check_stage_files(folder)
     try:
         index = parse_json(_text(folder / _INDEX))
         parts = {name: _read(folder / f"{name}.jsonl") for name in SPLITS}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ensemw2s.checksums import check_recorded
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
 from ensemw2s.config.training import ModelConfig
@@ -73,6 +74,7 @@ def read_ensemble_file(
         Its content, and the experts: a path each, or a name.
 
     Raises:
+        DamagedError: the file is not what a run wrote into its directory.
         ModelError: the file or an expert's folder is missing, or the file is not valid; names file and key.
     """
     file = path if path.name == FILE_NAME else path / FILE_NAME
@@ -81,6 +83,7 @@ def read_ensemble_file(
             f"{path} holds no {FILE_NAME}.",
             hint="Give a run directory whose experts are trained (ew2s train-experts), or a saved ensemble.",
         )
+    check_recorded(file)
     try:
         raw = load_json(file, _LIMIT)
     except OSError as error:

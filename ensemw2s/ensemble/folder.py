@@ -14,12 +14,13 @@ Besides: the tokenizer, ``generation_config.json``, ``README.md`` and, from a fi
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ensemw2s.files import write_json
 
 FILE_NAME = "ensemble.json"
 EXPERTS = "experts"
@@ -116,10 +117,3 @@ def write_ensemble_file(folder: Path, settings: dict[str, Any], alphas: Sequence
     """Write ``ensemble.json`` for experts that lie in :func:`expert_folder`."""
     experts = [{"path": expert_folder(k), "alpha": float(alpha)} for k, alpha in enumerate(alphas)]
     write_json(folder / FILE_NAME, {**settings, "experts": experts})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON to a temporary name first."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -21,10 +21,10 @@ from ensemw2s.ensemble.folder import (
     expert_folder,
     measured,
     write_ensemble_file,
-    write_json,
 )
 from ensemw2s.errors import DataError, ModelError
 from ensemw2s.evaluation.results import Results
+from ensemw2s.files import write_json
 from ensemw2s.outputs import check_output_folder
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def save_ensemble(
         address: the name by which others will load it; by default the folder's.
     """
     target = folder.expanduser()
+    target = target.resolve() if target.is_symlink() else target
     own = [ensemble.folder] if ensemble.folder is not None and (ensemble.folder / "config.json").is_file() else []
     inputs = [*own, *(expert for expert in ensemble.experts if isinstance(expert, Path))]
     check_output_folder(target, inputs=inputs, ours=_is_saved, what="a saved ensemble and nothing else")

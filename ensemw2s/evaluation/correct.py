@@ -6,16 +6,17 @@ compared from it later without a model.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from ensemw2s.checksums import check_recorded
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.build import Correct
 from ensemw2s.evaluation.comparisons import correctness
+from ensemw2s.files import replaced
 
 
 def write_correct(path: Path, correct: Correct, ids: Mapping[str, Sequence[str]]) -> None:
@@ -44,20 +45,18 @@ def write_correct(path: Path, correct: Correct, ids: Mapping[str, Sequence[str]]
             columns["correct"] += right.tolist()
     names = pa.dictionary(pa.int16(), pa.string())
     schema = pa.schema([("arm", names), ("split", names), ("id", pa.string()), ("correct", pa.bool_())])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(path) as temporary:
         pq.write_table(pa.table(columns, schema=schema), temporary)
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_correct(path: Path) -> tuple[dict[str, dict[str, npt.NDArray[np.bool_]]], dict[str, list[str]]]:
     """Read the table back: arm → split → bool ``[n]``, and split → ids.
 
     Raises:
+        DamagedError: the file is not what was written.
         DataError: the file is missing or unreadable, lacks a column, or two arms hold other examples of a split.
     """
+    check_recorded(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ensemw2s.checksums import check_recorded
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.arms import WEAK
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory
@@ -18,6 +18,7 @@ from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.reliability import Reliability
+from ensemw2s.files import parse_json, write_text
 
 SCHEMA_VERSION = 1
 T = TypeVar("T", bound=Record)
@@ -202,28 +203,26 @@ class Results(Record):
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object through a temporary name in the same folder, so that no reader sees half of it."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def read_record(kind: type[T], path: Path) -> T:
     """Read a result type from a JSON file.
 
     Raises:
+        DamagedError: the file is not what was written.
         DataError: the file is missing or unreadable, of another schema version, or lacks a key.
     """
+    if path.exists():
+        check_recorded(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(
             f"There is no {path.name} in {path.parent}.",
             hint="A run writes it at its end; repeat its command to finish it.",
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", hint="Repeat the run's command to write it again."
         ) from error

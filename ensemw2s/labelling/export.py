@@ -12,6 +12,7 @@ import numpy as np
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.results import LabelResult
+from ensemw2s.files import replaced, write_text
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.text import markdown, scalar
 
@@ -102,9 +103,7 @@ def export_labels(
             )
         _write_parquet(found, [by_id[name] for name in found.ids], folder / teacher / "train.parquet")
     text = _card(labels, provenance, origin)
-    temporary = folder / "README.md.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / "README.md")
+    write_text(folder / "README.md", text)
     return {teacher: len(found) for teacher, found in labels.items()}
 
 
@@ -126,9 +125,8 @@ def _write_parquet(labels: Labels, examples: Sequence[Example], path: Path) -> N
         }
     ).select([name for name, _ in _FIELDS])
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".parquet.tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _card(labels: Mapping[str, Labels], provenance: Mapping[str, Provenance], origin: Origin) -> str:

@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.arrays import load_array
+from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.choices import EnsembleChoices
+from ensemw2s.errors import DataError
+from ensemw2s.files import replaced
+
+_HINT = "Remove the folder of that file; the command of its run makes it again."
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -92,49 +98,84 @@ class Labels:
 
         table = pa.table(
             {
-                "id": pa.array(self.ids, pa.string()),
-                "label": pa.array(self.texts, pa.string()),
-                "token_ids": pa.array([t.tolist() for t in self.token_ids], pa.list_(pa.int32())),
-                "option": pa.array(self.options, pa.int64()),
-                "confidence": pa.array(self.confidence, pa.float64()),
-                "margin": pa.array(self.margin, pa.float64()),
-                "agreement": pa.array(self.agreement, pa.float64()),
-                "ended": pa.array(self.ended, pa.bool_()),
+                "id": self.ids,
+                "label": self.texts,
+                "token_ids": [t.tolist() for t in self.token_ids],
+                "option": self.options,
+                "confidence": self.confidence,
+                "margin": self.margin,
+                "agreement": self.agreement,
+                "ended": self.ended,
             },
-            metadata={"teacher": self.teacher},
+            schema=_schema(self.teacher),
         )
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / "labels.parquet.tmp"
-        pq.write_table(table, temporary)
-        temporary.replace(folder / "labels.parquet")
+        with replaced(folder / "labels.parquet") as temporary:
+            pq.write_table(table, temporary)
         if self.soft is not None:
             for name in ("offsets", "ids", "logprob"):
                 np.save(folder / f"soft_{name}.npy", getattr(self.soft, name))
 
     @classmethod
     def load(cls, folder: Path) -> Labels:
-        """The inverse of :meth:`save`."""
+        """The inverse of :meth:`save`.
+
+        Raises:
+            DamagedError: a file is not what was written.
+            DataError: a file is missing, or holds something else than labels.
+        """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(folder / "labels.parquet")
-        soft = None
-        if (folder / "soft_offsets.npy").exists():
-            parts = {
-                name: np.load(folder / f"soft_{name}.npy", mmap_mode="r") for name in ("offsets", "ids", "logprob")
-            }
-            soft = SoftTargets(**parts)
+        check_stage_files(folder)
+        file = folder / "labels.parquet"
+        try:
+            table = pq.read_table(file, partitioning=None)
+            teacher = (table.schema.metadata or {}).get(b"teacher", b"").decode()
+            table = table.cast(_schema(teacher))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise DataError(f"{file} holds no labels that can be read: {error}.", hint=_HINT) from error
+        columns = {name: table[name] for name in table.column_names}
+        numbers = {name: columns[name].to_numpy() for name in ("confidence", "margin", "agreement")}
+        empty = [name for name, column in columns.items() if column.null_count]
+        empty += [name for name, values in numbers.items() if np.isnan(values).any()]
+        if empty:
+            raise DataError(f"{file}: the column {empty[0]} lacks values or holds NaN.", hint=_HINT)
         return cls(
-            teacher=(table.schema.metadata or {}).get(b"teacher", b"").decode(),
-            ids=table["id"].to_pylist(),
-            texts=table["label"].to_pylist(),
-            token_ids=[np.asarray(tokens, dtype=np.int32) for tokens in table["token_ids"].to_pylist()],
-            options=table["option"].to_numpy(),
-            confidence=table["confidence"].to_numpy(),
-            margin=table["margin"].to_numpy(),
-            agreement=table["agreement"].to_numpy(),
-            ended=np.array(table["ended"].to_pylist(), dtype=np.bool_),
-            soft=soft,
+            teacher=teacher,
+            ids=columns["id"].to_pylist(),
+            texts=columns["label"].to_pylist(),
+            token_ids=[np.asarray(tokens, dtype=np.int32) for tokens in columns["token_ids"].to_pylist()],
+            options=columns["option"].to_numpy(),
+            **numbers,
+            ended=np.array(columns["ended"].to_pylist(), dtype=np.bool_),
+            soft=_load_soft(folder, len(table)) if (folder / "soft_offsets.npy").exists() else None,
         )
+
+
+def _schema(teacher: str = "") -> Any:
+    """The columns of ``labels.parquet``."""
+    import pyarrow as pa
+
+    kinds = {
+        "id": pa.string(),
+        "label": pa.string(),
+        "token_ids": pa.list_(pa.int32()),
+        "option": pa.int64(),
+        "confidence": pa.float64(),
+        "margin": pa.float64(),
+        "agreement": pa.float64(),
+        "ended": pa.bool_(),
+    }
+    return pa.schema(kinds, metadata={"teacher": teacher})
+
+
+def _load_soft(folder: Path, labels: int) -> SoftTargets:
+    offsets = load_array(folder / "soft_offsets.npy", np.int64, (labels + 1,))
+    if offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        raise DataError(f"{folder / 'soft_offsets.npy'} does not rise from 0.", hint=_HINT)
+    ids = load_array(folder / "soft_ids.npy", np.int32, (int(offsets[-1]), None))
+    return SoftTargets(offsets, ids, load_array(folder / "soft_logprob.npy", np.float32, ids.shape))
 
 
 def labels_from_choices(teacher: str, examples: list[Example], enc: EncodedSplit, found: EnsembleChoices) -> Labels:

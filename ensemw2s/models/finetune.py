@@ -273,7 +273,7 @@ def _trainer(
     from ensemw2s.models.trainer import DrawOrder, Reporter, WeightedTrainer, last_checkpoint
 
     folder = out / TRAINER_FOLDER
-    checkpoint = last_checkpoint(folder, identity)
+    checkpoint = last_checkpoint(folder, identity, sink)
     if checkpoint is None:
         shutil.rmtree(folder, ignore_errors=True)
     reporter = Reporter(sink, tag, tokens, identity)

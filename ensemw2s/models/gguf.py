@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ensemw2s.checksums import check_stage_files
 from ensemw2s.errors import ModelError
 from ensemw2s.models.fingerprint import file_hash
 from ensemw2s.models.quiet import quiet_transformers
@@ -34,10 +35,15 @@ def cache_folder() -> Path:
 def opened_source(path: str) -> ModelSource:
     """:func:`find_source`, with a GGUF file replaced by the folder that it unpacks to.
 
+    A folder in a finished stage of a run is checked: whoever opens a model reads what was written.
+
     Raises:
+        DamagedError: a file of the model is not what was written.
         ModelError: as in :func:`find_source` and :func:`as_folder`.
     """
     source = find_source(path)
+    if source.folder is not None:
+        check_stage_files(source.folder)
     return source if source.gguf is None else ModelSource(source.name, as_folder(source), None)
 
 

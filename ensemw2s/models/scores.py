@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s.errors import RunFailedError
+from ensemw2s.arrays import load_array
+from ensemw2s.checksums import check_stage_files
+from ensemw2s.files import replaced
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +31,24 @@ class ScoreTable:
         """Write one ``.npy`` file per field into ``folder``, each under a temporary name first."""
         folder.mkdir(parents=True, exist_ok=True)
         for name in self.__slots__:
-            written = folder / f"{name}.tmp"
-            with written.open("wb") as stream:
+            with replaced(folder / f"{name}.npy") as temporary, temporary.open("wb") as stream:
                 np.save(stream, getattr(self, name), allow_pickle=False)
-            os.replace(written, folder / f"{name}.npy")  # noqa: PTH105
 
     @classmethod
-    def load(cls, folder: Path) -> ScoreTable:
+    def load(cls, folder: Path, *, rows: int | None = None, answers: int | None = None) -> ScoreTable:
         """Open a saved table; its arrays are memory maps, read-only.
 
+        Args:
+            folder: where it was saved.
+            rows: how many rows it must have; any number by default.
+            answers: how many of them must have candidates (``A``); any number by default.
+
         Raises:
-            RunFailedError: a file is missing or damaged.
+            DamagedError: a file is not what was written.
+            DataError: a file is missing, or holds something else than scores of so many rows.
         """
-        arrays = {}
-        for name in cls.__slots__:
-            file = folder / f"{name}.npy"
-            try:
-                arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise RunFailedError(
-                    f"The scores in {file} cannot be read: {error}.", hint="Remove that folder; the run makes it again."
-                ) from error
-        return cls(**arrays)
+        check_stage_files(folder)
+        target = load_array(folder / "target_logprob.npy", np.float32, (rows,))
+        argmax = load_array(folder / "argmax.npy", np.int32, (len(target),))
+        ids = load_array(folder / "topk_ids.npy", np.int32, (answers, None))
+        return cls(target, argmax, ids, load_array(folder / "topk_logprob.npy", np.float32, ids.shape))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ensemw2s.errors import RunFailedError
+from ensemw2s.checksums import checksums_below, problems, read_sealed, sealed
+from ensemw2s.errors import DamagedError, RunFailedError
+from ensemw2s.files import write_json
 from ensemw2s.models.forward import accepts, logits_at, positions_of
 from ensemw2s.models.losses import LossConfig, training_loss
 from ensemw2s.models.scaling import length_scaling
@@ -224,19 +224,29 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Mark the checkpoint as complete; one without the mark was cut off while it was written."""
+        args.distributed_state.wait_for_everyone()  # every process writes files of its own
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        written = folder / (MARKER + ".tmp")
-        written.write_text(json.dumps({"identity": self.identity, "step": state.global_step}), encoding="utf-8")
-        os.replace(written, folder / MARKER)  # noqa: PTH105
+        files = checksums_below(folder, without=(MARKER,))
+        write_json(folder / MARKER, sealed({"identity": self.identity, "step": state.global_step, "files": files}))
 
 
-def last_checkpoint(folder: Path, identity: str) -> Path | None:
-    """The newest complete checkpoint of the same fine-tuning in a trainer's folder, or None."""
+def last_checkpoint(folder: Path, identity: str, sink: EventSink) -> Path | None:
+    """The newest complete and undamaged checkpoint of the same fine-tuning in a trainer's folder, or None.
+
+    Damaged ones are named to the sink.
+    """
     found: list[tuple[int, Path]] = []
     for marker in folder.glob(f"checkpoint-*/{MARKER}"):
-        content = json.loads(marker.read_text(encoding="utf-8"))
-        if content["identity"] == identity:
+        try:
+            content = read_sealed(marker) or {}
+            if content.get("identity") != identity or "files" not in content:
+                continue
+            for problem in problems(marker.parent, content["files"], without=(MARKER,)):
+                raise problem
             found.append((int(content["step"]), marker.parent))
+        except DamagedError as error:
+            text = f"The checkpoint {marker.parent.name} is not used: {error.path.name} is damaged ({error.why})."
+            sink.event("message", level="warning", text=text)
     return max(found)[1] if found else None

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import normalise
+from ensemw2s.errors import DataError
+from ensemw2s.files import parse_json, write_text
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.members import Member
 from ensemw2s.pipeline.plan import answers_stage
@@ -60,7 +63,7 @@ def written_answers(
             return
         rows = _decode(ctx, name, side, members, shares, split)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (partial / FILE_NAME).write_text(text, encoding="utf-8")
+        write_text(partial / FILE_NAME, text)
 
     folder = ctx.ensure(name, inputs, work)
     ctx.decoded.setdefault(mark, name)
@@ -69,9 +72,25 @@ def written_answers(
 
 
 def read_answers(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a finished stage."""
-    with (folder / FILE_NAME).open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
+    """The rows of a finished stage.
+
+    Raises:
+        DamagedError: the file is not what was written.
+        DataError: a line is no answer.
+    """
+    check_stage_files(folder)
+    rows = []
+    with (folder / FILE_NAME).open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = parse_json(line)
+                rows.append({"id": str(row["id"]), "text": str(row["text"]), "confidence": float(row["confidence"])})
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(
+                    f"{folder / FILE_NAME}:{number}: this line is no answer ({error}).",
+                    hint="Remove that folder; the command of its run makes it again.",
+                ) from error
+    return rows
 
 
 def rule_of(ctx: Context, members: Sequence[Member]) -> str:

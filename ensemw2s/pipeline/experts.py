@@ -20,6 +20,7 @@ from ensemw2s.boosting import (
     loss_constant,
 )
 from ensemw2s.boosting.weights import Floats, save_weights
+from ensemw2s.checksums import recording
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import own_choices
 from ensemw2s.pipeline.context import Context
@@ -189,7 +190,9 @@ def boost(school: ExpertSchool) -> tuple[BoostingResult, BoostingLearner]:
 def _keep_weights(school: ExpertSchool, learner: BoostingLearner, round_: int, weights: Floats, wrong: Floats) -> None:
     """Save ``D_t`` and report the heaviest examples."""
     ctx, layout = school.ctx, school.layout
-    save_weights(ctx.run.path / "token_weights" / f"round-{round_:02d}.npy", weights)
+    name = f"token_weights/round-{round_:02d}.npy"
+    with recording(ctx.run.path, name):
+        save_weights(ctx.run.path / name, weights)
     mass = example_weights(layout, weights)
     predicted = school.predicted_tokens(learner.members[round_])
     actual = school.answers.row_tokens[school.rows]

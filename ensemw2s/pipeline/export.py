@@ -45,8 +45,8 @@ def export_run_labels(
     results = _results(run)
     labels = {teacher: Labels.load(run.path / "labels" / teacher) for teacher in chosen}
     provenance = {teacher: _provenance(run, config, teacher, results) for teacher in chosen}
-    folder.mkdir(parents=True, exist_ok=True)
     pool = read_splits(run.path / "data").hard_pool
+    folder.mkdir(parents=True, exist_ok=True)
     origin = _origin(run, config, results, title or f"{config.name} labels")
     return export_labels(labels, pool, provenance, origin, folder)
 

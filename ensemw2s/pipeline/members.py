@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensemw2s.checksums import checksums_below, problems, read_sealed, sealed
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import SplitName
+from ensemw2s.errors import DamagedError
+from ensemw2s.files import read_json, write_json
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.scoring import score_splits
 from ensemw2s.pipeline.work import spend_training
@@ -84,7 +87,7 @@ def trained_member(ctx: Context, name: str, side: Side, recipe: Recipe, splits: 
 
     folder = ctx.ensure(name, inputs, work, seed=recipe.seed, resume=True)
     model = ctx.base(side).config.model_copy(update={"path": str(folder / "model"), "revision": None})
-    member = Member(name, folder, model, fingerprint(inputs))
+    member = Member(name, folder, model, _fingerprint(ctx, name, inputs))
     score_splits(ctx, name, side, model, member.fingerprint, splits)
     return member
 
@@ -105,8 +108,17 @@ def training_inputs(ctx: Context, side: Side, recipe: Recipe) -> dict[str, Any]:
 def clipped_share(folder: Path) -> float | None:
     """Share of the steps of a finished fine-tuning whose gradient was clipped; None for other stages."""
     done = folder / _TRAINED
-    share = json.loads(done.read_text(encoding="utf-8")).get("clipped") if done.exists() else None
+    share = (read_json(done) or {}).get("clipped")
     return None if share is None else float(share)
+
+
+def _fingerprint(ctx: Context, name: str, inputs: dict[str, Any]) -> str:
+    """Of what a model was made from, and of its weights: two trainings may differ where a device adds in any order."""
+    record = ctx.run.stage_record(name)
+    if record is None or record.files is None:  # of an older version
+        return fingerprint(inputs)
+    weights = {file: found for file, found in record.files.items() if file.endswith(".safetensors")}
+    return fingerprint({**inputs, "weights": weights})
 
 
 def member_seed(ctx: Context, *names: str | int) -> int:
@@ -119,7 +131,7 @@ def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Pat
     from ensemw2s.models.finetune import finetune
 
     done = partial / _TRAINED
-    if done.exists():
+    if _is_trained(ctx, done):
         return
     result = finetune(
         ctx.base(side).config,
@@ -133,6 +145,22 @@ def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Pat
         sink=ctx.sink,
         tag=name,
     )
-    temporary = done.with_name(_TRAINED + ".tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(result), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(done)
+    write_json(done, sealed({**dataclasses.asdict(result), "files": checksums_below(partial / "model")}))
+
+
+def _is_trained(ctx: Context, done: Path) -> bool:
+    """Whether an interrupted start finished the model; one that is damaged is removed."""
+    try:
+        record = read_sealed(done)
+        files = None if record is None else record.get("files")
+        if files is None:
+            return False
+        for problem in problems(done.parent / "model", files):
+            raise problem
+    except DamagedError as error:
+        text = f"{error.path.relative_to(ctx.run.path).as_posix()} of an interrupted start is damaged ({error.why})"
+        ctx.sink.event("message", level="warning", text=f"{text}; the model is trained again.")
+        done.unlink()
+        shutil.rmtree(done.parent / "model", ignore_errors=True)
+        return False
+    return True

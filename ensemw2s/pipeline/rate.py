@@ -229,9 +229,7 @@ def _finished(file: Path, identity: str) -> tuple[Floats, Floats] | None:
 def _finish(place: Path, identity: str, p: Floats, correct: Floats) -> None:
     """Keep the scores and let go of the model."""
     content = {"identity": identity, "p": p.tolist(), "correct": correct.tolist()}
-    temporary = place / "scores.json.tmp"
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(place / "scores.json")
+    write_text(place / "scores.json", json.dumps(content))
     shutil.rmtree(place / "model", ignore_errors=True)
 
 

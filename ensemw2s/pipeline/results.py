@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ensemw2s.checksums import recording
 from ensemw2s.config import config_fingerprint
 from ensemw2s.data.example import SPLITS
 from ensemw2s.evaluation import WEAK, ModelInfo, Results, build_comparisons, write_correct
@@ -57,8 +58,10 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
         notes=_notes(ctx, state),
     )
     ids: dict[str, list[str]] = {split: [example.id for example in ctx.splits[split]] for split in TESTS}
-    write_correct(ctx.run.path / "correct.parquet", state.board.correct, ids)
-    results.write(ctx.run.results_path)
+    table = ctx.run.path / "correct.parquet"
+    with recording(ctx.run.path, table.name, ctx.run.results_path.name):
+        write_correct(table, state.board.correct, ids)
+        results.write(ctx.run.results_path)
     return results.to_json()
 
 

@@ -10,9 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ensemw2s.boosting import BoostingResult
+from ensemw2s.checksums import recording
 from ensemw2s.config import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
+from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.evaluation import LabelResult, RoundResult
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.arms import Arm, Scoreboard, evaluate_arms
@@ -93,8 +95,10 @@ def execute(
     with run.writing() as log:
         resolve_device(config.compute)  # sets the number of threads before anything is computed
         resumed = run.config_path.exists()
+        template = dated(config.data.template, run.path, date)
+        damaged = run.forget_damaged()
         run.save_config(config, provenance, preset)
-        ctx = Context(config, run, TeeSink(log, sink), dated(config.data.template, run.path, date))
+        ctx = Context(config, run, TeeSink(log, sink), template)
         ctx.sink.event(
             "run_started",
             name=config.name,
@@ -106,6 +110,9 @@ def execute(
             versions=versions(),
             host=_host(),
         )
+        for problem in damaged:
+            text = f"{problem.path.relative_to(run.path).as_posix()} is damaged or was edited: {problem.why}"
+            ctx.sink.event("message", level="warning", text=f"{text}; the run makes it again.")
         ctx.sink.event("plan", stages=planned_stages(config, until))
         return _phases(ctx, until, preset, report)
 
@@ -139,6 +146,10 @@ def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool)
             from ensemw2s.report import build_report
 
             build_report(ctx.run.path)
+    old = ctx.run.stages.unrecorded
+    if old:
+        text = f"{len(old)} stages carry no checksums, for an older version made them; damage in them would not be seen"
+        ctx.sink.event("message", level="info", text=f"{text}: {', '.join(old[:3])}{', …' if len(old) > 3 else ''}.")
     ctx.sink.event("run_finished", seconds=round(time.monotonic() - started, 3))
     return summary
 
@@ -195,7 +206,7 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
     evaluate_arms(ctx, arms, state.board)
     state.teachers["ensemble"] = Teacher("ensemble", kept[:t], alphas[:t])
     config = ctx.config
-    Ensemble(
+    ensemble = Ensemble(
         experts=[member.folder / "model" for member in kept[:t]],
         alphas=alphas[:t],
         task=config.task,
@@ -204,7 +215,9 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
         decoding=config.labelling.decoding,
         evaluation=config.evaluation,
         loading=config.models.weak.model_dump(exclude={"path", "revision"}),
-    ).save(ctx.run.path)
+    )
+    with recording(ctx.run.path, FILE_NAME):
+        ensemble.save(ctx.run.path)
 
 
 def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Member]) -> None:

@@ -35,6 +35,7 @@ def score_splits(
     """
     from ensemw2s.models.device import resolve_device
     from ensemw2s.models.load import load_model
+    from ensemw2s.models.scores import ScoreTable
     from ensemw2s.models.scoring import score_split
 
     @cache
@@ -55,7 +56,11 @@ def score_splits(
         table.save(partial)
 
     parts = {str(split): _inputs(ctx, side, mark, split) for split in splits}
-    return ensure_parts(ctx, f"{name}/scores", parts, work)
+    folder = ensure_parts(ctx, f"{name}/scores", parts, work)
+    for split in splits:  # of older versions, which recorded no checksums
+        enc = ctx.encoded(side, split, ctx.scoring_view(split))
+        ScoreTable.load(folder / split, rows=len(enc.row_tokens), answers=len(enc.answer_rows(include_eos=True)[0]))
+    return folder
 
 
 def _inputs(ctx: Context, side: Side, mark: str, split: SplitName) -> dict[str, Any]:

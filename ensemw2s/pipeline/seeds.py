@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ensemw2s.checksums import recording
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import ConfigError
 from ensemw2s.evaluation import Answers, Results, aggregate, read_correct
+from ensemw2s.files import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import EventSink
@@ -43,12 +45,14 @@ def execute_seeds(
 
     Raises:
         ConfigError: fewer than two seeds, a seed twice or negative.
+        InputError: there is a symbolic link below ``root``.
     """
     if len(seeds) < 2 or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise ConfigError(
             f"--seeds needs at least two different seeds that are not negative, not {','.join(map(str, seeds))}.",
             hint="For example: --seeds 0,1,2",
         )
+    refuse_links(root)
     origin = {**(provenance or {}), "seed": "--seeds"}
     date = dated(config.data.template, root).date
     for seed in seeds:
@@ -58,7 +62,8 @@ def execute_seeds(
     results = [Results.read(directory / "results.json") for directory in directories.values()]
     answers = {seed: Answers(*read_correct(directory / "correct.parquet")) for seed, directory in directories.items()}
     found = aggregate(results, config.name, answers)
-    found.write(root / "aggregate.json")
+    with recording(root, "aggregate.json"):
+        found.write(root / "aggregate.json")
     from ensemw2s.report import build_report
 
     build_report(root)

@@ -12,9 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ensemw2s.checksums import recording
 from ensemw2s.config import Composed, config_fingerprint
 from ensemw2s.config.marked import parse_value
-from ensemw2s.errors import ConfigError, DataError, InputError
+from ensemw2s.errors import ConfigError, DamagedError, DataError, InputError
 from ensemw2s.evaluation import WEAK, Answers, Results, aggregate, read_correct
 from ensemw2s.evaluation.over_cells import (
     COMPARED,
@@ -232,7 +233,7 @@ def finished_results(root: Path, job: Job) -> Results | None:
     try:
         results = Results.read(root / job.directory / "results.json")
         kept_answers(root, job)
-    except DataError:
+    except (DataError, DamagedError):
         return None
     present = results.config_fingerprint == job.fingerprint and results.weak == WEAK
     return results if present else None
@@ -279,8 +280,12 @@ def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None
         answers[cell.name] = {seed: kept_answers(root, Job(cell, seed)) for seed in results}
         cells.append(cell_result(cell.name, cell.settings, jobs, results, answers[cell.name]))
         if len(results) > 1:  # a cell can be reported by itself
-            together = aggregate(list(results.values()), cell.name, answers[cell.name])
-            together.write(root / "cells" / cell.folder / "aggregate.json")
+            place, together = (
+                root / "cells" / cell.folder,
+                aggregate(list(results.values()), cell.name, answers[cell.name]),
+            )
+            with recording(place, "aggregate.json"):
+                together.write(place / "aggregate.json")
     level = next(cell.composed.config.evaluation.level for cell in plan.cells if cell.composed is not None)
     task = next(cell.composed.config.task for cell in plan.cells if cell.composed is not None)
     sweep = SweepResults(
@@ -295,9 +300,10 @@ def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None
         comparisons=compare_cells(cells, plan.baseline, plan.compared, level, answers),
         caution=sweep_caution(len(plan.seeds), level),
     )
-    sweep.write(root / "sweep.json")
-    write_text(root / "sweep.csv", _runs_csv(plan, found))
-    write_text(root / "comparisons.csv", _comparisons_csv(sweep))
+    with recording(root, "sweep.json", "sweep.csv", "comparisons.csv"):
+        sweep.write(root / "sweep.json")
+        write_text(root / "sweep.csv", _runs_csv(plan, found))
+        write_text(root / "comparisons.csv", _comparisons_csv(sweep))
     return sweep
 
 

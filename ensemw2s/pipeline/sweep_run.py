@@ -15,12 +15,13 @@ from typing import Protocol
 
 from ensemw2s.errors import Ew2sError
 from ensemw2s.evaluation.over_cells import SweepResults
-from ensemw2s.files import write_json
+from ensemw2s.files import open_in_place, refuse_links, unwritable_error, write_json
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.job import ERROR_MARK
 from ensemw2s.pipeline.resources import available_memory, device_memory, process_memory, visible_devices
 from ensemw2s.pipeline.sweep import Job, SweepPlan, collect, finished_results
 from ensemw2s.runs import RunLock
+from ensemw2s.runs.verify import verify
 
 #: What runs a job; the file that describes it is the last argument.
 COMMAND = (sys.executable, "-P", "-m", "ensemw2s.pipeline.job")
@@ -117,12 +118,17 @@ def run_sweep(
 
     Raises:
         RunBusyError: another process runs a sweep in ``root``.
+        InputError: there is a symbolic link below ``root``, or it cannot be written.
         KeyboardInterrupt: passed on once the processes have stopped; the same call continues.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    refuse_links(root, in_place=["run.lock", *(job.log.as_posix() for job in plan.jobs)])
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable_error(error, root) or error from error
     with RunLock(root):
         everything = plan.jobs
-        pending = deque(job for job in everything if finished_results(root, job) is None)
+        pending = deque(job for job in everything if not _is_finished(root, job))
         state = _State(pending, len(everything), len(everything) - len(pending))
         if jobs > 1 and len(pending) > 1:
             state.guess = first_guess(plan)
@@ -134,6 +140,10 @@ def run_sweep(
             runner.stop()
             results = collect(root, plan, state.errors)
     return results
+
+
+def _is_finished(root: Path, job: Job) -> bool:
+    return finished_results(root, job) is not None and not verify(root / job.directory).damaged
 
 
 class _Runner:
@@ -212,7 +222,7 @@ class _Runner:
         said = {"config": config, "provenance": origin, "preset": made.preset, "directory": str(place)}
         write_json(order, {**said, "date": dated(config.data.template, self.root).date})
         environ = self.environ if device is None else {**self.environ, "CUDA_VISIBLE_DEVICES": device}
-        with (self.root / job.log).open("ab") as log:
+        with os.fdopen(open_in_place(self.root / job.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             process = subprocess.Popen(
                 [*COMMAND, str(order)],
                 stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.data.example import Example
-from ensemw2s.errors import ConfigError
+from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation import summarise, text_correct
 from ensemw2s.evaluation.calibration import expected_calibration_error
 from ensemw2s.evaluation.results import LabelResult
@@ -86,7 +86,14 @@ def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> L
             confidences=[round(float(c), 4) for c in labels.confidence[:_CONFIDENCES]],
         )
 
-    return Labels.load(ctx.ensure(f"labels/{teacher.name}", inputs, work, seed=ctx.seed))
+    folder = ctx.ensure(f"labels/{teacher.name}", inputs, work, seed=ctx.seed)
+    labels = Labels.load(folder)
+    if labels.ids != [example.id for example in ctx.splits.hard_pool]:
+        raise DataError(
+            f"{folder / 'labels.parquet'} does not hold one label for every question of the hard pool.",
+            hint="Remove that folder; the command of its run makes it again.",
+        )
+    return labels
 
 
 def _hidden_pool(ctx: Context) -> list[Example]:

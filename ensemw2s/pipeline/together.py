@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.arrays import load_array
+from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import ensemble_argmax, normalise
 from ensemw2s.pipeline.context import Context
@@ -79,7 +81,9 @@ def prepare_together(
         _score(ctx, name, members, wanted, asked)
     for split in splits:
         for number, shares in enumerate(wanted):
-            found = _load(ctx.run.path / name / split, number) if split in asked else None
+            found = None
+            if split in asked:
+                found = _load(ctx.run.path / name / split, asked[split], len(wanted), number)
             ctx.together[_key(members, shares, split)] = found
 
 
@@ -185,6 +189,10 @@ def _inputs(
     }
 
 
-def _load(folder: Path, number: int) -> Together:
-    rows, targets, argmax = (np.load(folder / f"{what}.npy", mmap_mode="r", allow_pickle=False) for what in _FIELDS)
-    return Together(rows, targets[number], argmax[number])
+def _load(folder: Path, rows: Ints, weightings: int, number: int) -> Together:
+    check_stage_files(folder)
+    kinds = ((np.int64, (rows.size,)), (np.float32, (weightings, rows.size)), (np.int32, (weightings, rows.size)))
+    found, targets, argmax = (
+        load_array(folder / f"{what}.npy", *kind) for what, kind in zip(_FIELDS, kinds, strict=True)
+    )
+    return Together(found, targets[number], argmax[number])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensemw2s.checksums import check_recorded, recording
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
-from ensemw2s.files import open_regular
+from ensemw2s.files import open_regular, refuse_links, unwritable_error, write_bytes
 from ensemw2s.report import wording as w
 from ensemw2s.report.findings import findings
 from ensemw2s.report.html import Appendix, Block, Page, inline_plot, render
@@ -70,10 +71,17 @@ def build_report(run_dir: Path, out: Path | None = None) -> Path:
         The path of ``report.html``. Beside it are ``report.md``, ``tables.md``, ``tables.tex`` and the plots.
 
     Raises:
+        DamagedError: a file of the run is not what was written.
         DataError: there are no results, or they cannot be read.
+        InputError: the folder cannot be written, or there is a symbolic link in the run's.
     """
     folder = run_dir / "report" if out is None else out
+    if out is None:
+        refuse_links(run_dir, "report")
     results = load_results(run_dir)
+    for name in ("config.yaml", "events.jsonl"):
+        if (run_dir / name).exists():
+            check_recorded(run_dir / name)
     if isinstance(results, SweepResults):
         tables, plots = sweep_tables(results), sweep_plots(results)
         wide, narrow = sweep_plots(results, "page"), sweep_plots(results, "phone")
@@ -88,13 +96,19 @@ def build_report(run_dir: Path, out: Path | None = None) -> Path:
         page, words = _run_page(results, run_dir), verdict(results)
     page.blocks = _blocks(tables, wide, narrow)
     page.appendix = _appendix(results, run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, png in plots.items():
-        _write(folder / f"{stem}.png", png)
-    _write(folder / "report.md", _markdown(page, words, tables, plots).encode())
-    _write(folder / "tables.md", "\n".join(to_markdown(table) for table in tables).encode())
-    _write(folder / "tables.tex", latex_document(tables).encode())
-    _write(folder / "report.html", render(page).encode())
+    files = {f"{stem}.png": png for stem, png in plots.items()}
+    files["report.md"] = _markdown(page, words, tables, plots).encode()
+    files["tables.md"] = "\n".join(to_markdown(table) for table in tables).encode()
+    files["tables.tex"] = latex_document(tables).encode()
+    files["report.html"] = render(page).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with recording(folder, *files) if out is None else nullcontext():
+            for name, content in files.items():
+                write_bytes(folder / name, content)
+    except OSError as error:
+        hint = "Write the report elsewhere: ew2s report RUN --output DIR"
+        raise unwritable_error(error, folder, hint) or error from error
     return folder / "report.html"
 
 
@@ -270,13 +284,3 @@ def _markdown(page: Page, words: str, tables: Iterable[Table], plots: Mapping[st
                 shown.add(stem)
     parts += [f"![{_CAPTIONS[stem]}]({stem}.png)" for stem in plots if stem not in shown]
     return "\n\n".join(parts) + "\n"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file through a temporary name in the same folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic by contract
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemw2s.errors import Ew2sError, InputError
-from ensemw2s.files import disk_full_error, is_disk_full, read_json, write_json, write_text
+from ensemw2s.checksums import FILES_RECORD, GROWING, check_recorded, forget, recorded_damage, recording
+from ensemw2s.errors import DamagedError, Ew2sError, InputError
+from ensemw2s.files import (
+    disk_full_error,
+    is_disk_full,
+    read_json,
+    refuse_links,
+    unwritable_error,
+    write_json,
+    write_text,
+)
 from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink
@@ -20,7 +30,8 @@ if TYPE_CHECKING:
 
 #: A folder with one of these is a run directory.
 MARKERS = ("config.yaml", "events.jsonl", "results.json")
-_OWN_FILES = frozenset({"run.lock", "heartbeat"})
+_OWN_FILES = frozenset({"run.lock", "heartbeat", FILES_RECORD})
+_IN_PLACE = ("run.lock", *GROWING)
 
 
 class RunDirectory:
@@ -93,26 +104,39 @@ class RunDirectory:
         """Write ``config.yaml``, each value with a comment that says where it came from; needs the lock."""
         from ensemw2s.config import dump_yaml
 
-        write_text(self.config_path, dump_yaml(config, provenance, preset=preset))
+        with recording(self.path, self.config_path.name):
+            write_text(self.config_path, dump_yaml(config, provenance, preset=preset))
 
     def load_config(self) -> RunConfig:
         """The configuration in ``config.yaml``.
 
         Raises:
-            ConfigError: it is missing or was edited into something invalid.
+            ConfigError: it is missing.
+            DamagedError: it is not what the run wrote.
         """
         from ensemw2s.config import load_config
 
+        check_recorded(self.config_path)
         return load_config(self.config_path)
 
     def save_results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json`` (strict JSON, atomically)."""
-        write_json(self.results_path, results)
+        with recording(self.path, self.results_path.name):
+            write_json(self.results_path, results)
 
     def load_results(self) -> dict[str, Any] | None:
         """The content of ``results.json``; None if there is none yet."""
         value = read_json(self.results_path)
         return value if isinstance(value, dict) else None
+
+    def forget_damaged(self) -> list[DamagedError]:
+        """What is damaged of the files outside the stages; it is no longer recorded until it is written again.
+
+        Needs the lock.
+        """
+        found = recorded_damage(self.path)
+        forget(self.path, [problem.path.relative_to(self.path).as_posix() for problem in found])
+        return found + recorded_damage(self.report_path.parent)
 
     @contextmanager
     def writing(self, *, heartbeat_every: float = HEARTBEAT_EVERY, system_metrics: bool = True) -> Iterator[LogSink]:
@@ -123,8 +147,10 @@ class RunDirectory:
 
         Raises:
             RunBusyError: another process writes into this directory.
+            InputError: there is a symbolic link in it, or it cannot be written.
             RunFailedError: the disk is full.
         """
+        refuse_links(self.path, in_place=_IN_PLACE)
         with self.lock:
             log = LogSink(self.path)
             sample = _system_sampler(log) if system_metrics else None
@@ -145,7 +171,7 @@ class RunDirectory:
                 raise
             except Exception as error:
                 state = "failed"
-                explained = disk_full_error(self.path, "the run") if is_disk_full(error) else error
+                explained = self._explained(error)
                 if log.last_event != "run_failed":
                     text = str(explained) or type(explained).__name__
                     log.event("run_failed", error=text, stage=self.stages.current)
@@ -155,6 +181,13 @@ class RunDirectory:
             finally:
                 heart.stop(state)
                 log.close()
+                with contextlib.suppress(OSError), recording(self.path, *GROWING):
+                    pass
+
+    def _explained(self, error: Exception) -> Exception:
+        if is_disk_full(error):
+            return disk_full_error(self.path, "the run")
+        return unwritable_error(error, self.path) or error
 
     def is_done(self, name: str, inputs: Mapping[str, Any]) -> bool:
         """See :meth:`Stages.is_done`."""

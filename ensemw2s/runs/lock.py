@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.errors import RunBusyError
-from ensemw2s.files import dump_json, parse_json, read_json
+from ensemw2s.files import dump_json, open_in_place, parse_json, read_json, unwritable_error
 from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -47,10 +47,11 @@ class RunLock:
 
         Raises:
             RunBusyError: another process holds it; names its process id and host.
+            InputError: the folder cannot be written.
         """
         if self.held:
             return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = self._open()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -65,7 +66,14 @@ class RunLock:
         beat = read_heartbeat(self.folder)
         if beat is not None and beat.state == "running" and beat.age < HEARTBEAT_LOST and beat.pid != os.getpid():
             raise self._busy({"pid": beat.pid, "host": beat.host})
-        self._sign(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        self._sign(self._open())
+
+    def _open(self) -> int:
+        try:
+            return open_in_place(self.path, os.O_RDWR)
+        except OSError as error:
+            hint = "What is finished can be read; to go on, make the folder writable or copy it."
+            raise unwritable_error(error, self.folder, hint) or error from error
 
     def _sign(self, descriptor: int) -> None:
         previous = _decode(os.pread(descriptor, 4096, 0))

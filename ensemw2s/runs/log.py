@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.files import dump_json
+from ensemw2s.files import dump_json, open_in_place
 from ensemw2s.runs.schema import LONGEST_LINE, SCHEMA_VERSION
 from ensemw2s.text import printable
 
@@ -33,7 +33,7 @@ class LineWriter:
 
     def _open(self) -> int:
         if self._descriptor is None:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = open_in_place(self.path, os.O_RDWR | os.O_APPEND)
             size = os.fstat(self._descriptor).st_size
             self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
         return self._descriptor

@@ -1,8 +1,8 @@
 """Stages: pieces of a run that are done or not, never half.
 
-A stage works in ``<name>.partial``. When its work is finished, ``stage.json`` (what went in, and when) is written and
-the folder is renamed to ``<name>``; only then is the stage done. The next run keeps a stage whose inputs have the same
-fingerprint, and replaces one whose inputs changed.
+A stage works in ``<name>.partial``. When its work is finished, ``stage.json`` (what went in, when, and size and hash of
+every file) is written and the folder is renamed to ``<name>``; only then is the stage done. The next run keeps a stage
+whose inputs have the same fingerprint and whose files are what was written, and replaces any other.
 """
 
 from __future__ import annotations
@@ -14,16 +14,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ensemw2s.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
+from ensemw2s.checksums import STAGE_RECORD, Checksum, checksums_below, problems, read_sealed, sealed
+from ensemw2s.errors import DamagedError
+from ensemw2s.files import (
+    disk_full_error,
+    dump_json,
+    is_disk_full,
+    read_json,
+    refuse_links,
+    sync_tree,
+    to_json,
+    write_json,
+)
 from ensemw2s.runs.cost import Meter, Work, cost_record
 from ensemw2s.sink import EventSink, NullSink
 
-_RECORD = "stage.json"
 _STARTED = "stage.partial.json"
 _PACKAGES = ("torch", "transformers", "numpy")
 _MOST_DIFFERENCES = 5
@@ -31,7 +41,7 @@ _MOST_DIFFERENCES = 5
 
 def fingerprint(inputs: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of ``inputs`` as canonical strict JSON: independent of the order of keys."""
-    return hashlib.sha256(_canonical(to_json(inputs)).encode()).hexdigest()
+    return hashlib.sha256(_canonical(to_json(inputs)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(value: Any) -> str:
@@ -69,6 +79,8 @@ class StageRecord:
         finished: unix seconds.
         cost: ``work`` (kind, what, tokens, flops of each piece), ``starts``, ``peak_memory`` and
             ``peak_device_memory`` in bytes; see :mod:`ensemw2s.runs.cost`. Empty in records of older versions.
+        files: size and hash of every file, by path relative to the stage's folder; see :mod:`ensemw2s.checksums`. None
+            in records of older versions.
     """
 
     name: str
@@ -79,6 +91,7 @@ class StageRecord:
     seconds: float
     finished: float
     cost: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Checksum] | None = None
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -110,9 +123,20 @@ def _short(value: Any) -> str:
     return text[:37] + "…"
 
 
+def _first(found: list[str]) -> str:
+    more = len(found) - _MOST_DIFFERENCES
+    return "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _holds_only_stages(folder: Path) -> bool:
+    """Whether everything in a folder belongs to stages below it, of which there is at least one."""
+    entries = list(folder.iterdir())
+    return bool(entries) and all(entry.is_dir() and any(entry.rglob(STAGE_RECORD)) for entry in entries)
+
+
 def _unfinished_record(partial: Path) -> dict[str, Any]:
     """What a start left that was killed between writing ``stage.json`` and renaming the folder."""
-    record = read_json(partial / _RECORD)
+    record = read_json(partial / STAGE_RECORD)
     if not isinstance(record, dict):
         return {}
     return {**(record.get("cost") or {}), "fingerprint": record.get("fingerprint"), "seconds": record.get("seconds")}
@@ -131,6 +155,8 @@ class Stages:
         self.sink: EventSink = sink or NullSink()
         self.current: str | None = None
         """The stage that is at work, or that was when an exception left it."""
+        self.unrecorded: list[str] = []
+        """Stages that were kept although an older version recorded no checksums for them."""
         self._work: list[Work] | None = None
         self._at_work: tuple[Path, dict[str, Any], Meter] | None = None
         self._noting = threading.Lock()
@@ -143,26 +169,42 @@ class Stages:
         return self.root.joinpath(*parts)
 
     def record(self, name: str) -> StageRecord | None:
-        """What is known about a finished stage; None if it is not done."""
-        value = read_json(self.path(name) / _RECORD)
+        """What is known about a finished stage; None if it is not done, or if its record is damaged."""
         try:
-            return StageRecord(**value) if isinstance(value, dict) else None
-        except TypeError:
+            value = read_sealed(self.path(name) / STAGE_RECORD)
+            return None if value is None else StageRecord(**value)
+        except (DamagedError, TypeError):
             return None
+
+    def damage(self, name: str) -> list[DamagedError]:
+        """What is wrong with the files of a stage, their content included; empty for one that was never finished."""
+        folder = self.path(name)
+        try:
+            value = read_sealed(folder / STAGE_RECORD)
+        except DamagedError as error:
+            return [error]
+        if value is None:
+            gone = folder.is_dir() and not _holds_only_stages(folder)
+            return [DamagedError(folder / STAGE_RECORD, "it is missing")] if gone else []
+        files = value.get("files")
+        return [] if files is None else list(problems(folder, files))
 
     def is_done(self, name: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether the stage is finished, with these inputs."""
+        """Whether the stage is finished, with these inputs, and its files are what was written."""
         record = self.record(name)
-        return record is not None and record.fingerprint == fingerprint(inputs)
+        return record is not None and record.fingerprint == fingerprint(inputs) and not self.damage(name)
 
     def rerun_reason(self, name: str, inputs: Mapping[str, Any]) -> str | None:
-        """Why a finished stage has to run again: the inputs that changed. None if it is current or never finished."""
+        """Why a finished stage has to run again: the inputs that changed, or damaged files (``damaged: …``).
+
+        None if it is current or never finished.
+        """
         record = self.record(name)
-        if record is None or record.fingerprint == fingerprint(inputs):
-            return None
-        found = differences(record.inputs, to_json(inputs))
-        more = len(found) - _MOST_DIFFERENCES
-        return "; ".join(found[:_MOST_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
+        if record is not None and record.fingerprint != fingerprint(inputs):
+            return _first(differences(record.inputs, to_json(inputs)))
+        folder = self.path(name)
+        damaged = [f"{one.path.relative_to(folder).as_posix()}: {one.why}" for one in self.damage(name)]
+        return f"damaged: {_first(damaged)}" if damaged else None
 
     def _clear(self, name: str) -> None:
         """Remove a former result and its leftovers; the name disappears in one step, before its files do."""
@@ -171,7 +213,7 @@ class Stages:
         if stale.exists():
             shutil.rmtree(stale)
         if final.exists():
-            if not (final / _RECORD).exists() and any(final.rglob(_RECORD)):
+            if not (final / STAGE_RECORD).exists() and _holds_only_stages(final):
                 raise ValueError(f"stage {name!r} would replace the folder of other stages: {final}")
             final.rename(stale)
             shutil.rmtree(stale)
@@ -235,8 +277,8 @@ class Stages:
     ) -> Iterator[Path]:
         """Do the work of one stage: yields the ``*.partial`` folder and renames it at the end.
 
-        A result with other inputs is removed first and the reason reported (``stage_rerun``). An exception leaves the
-        partial folder for the next start.
+        A result with other inputs, or a damaged one, is removed first and the reason reported (``stage_rerun``). An
+        exception leaves the partial folder for the next start.
 
         Args:
             name: the stage, also its folder below the run directory.
@@ -247,9 +289,11 @@ class Stages:
 
         Raises:
             RunFailedError: the disk is full.
+            InputError: there is a symbolic link where the stage would be written.
         """
         sink = sink or self.sink
         mark = fingerprint(inputs)
+        refuse_links(self.root, *(name + suffix for suffix in ("", ".partial", ".stale")))
         reason = self.rerun_reason(name, inputs)
         self.current = name
         if reason is not None:
@@ -277,7 +321,8 @@ class Stages:
 
     def _finish(self, partial: Path, record: StageRecord) -> None:
         (partial / _STARTED).unlink()
-        write_json(partial / _RECORD, record)
+        files = checksums_below(partial, without=(STAGE_RECORD,))
+        write_json(partial / STAGE_RECORD, sealed(asdict(replace(record, files=files))))
         sync_tree(partial)
         partial.rename(self.path(record.name))
 
@@ -299,6 +344,8 @@ class Stages:
         sink = sink or self.sink
         if self.is_done(name, inputs):
             record = self.record(name)
+            if record is not None and record.files is None:
+                self.unrecorded.append(name)
             sink.event("stage_finished", stage=name, seconds=0.0 if record is None else record.seconds, cached=True)
             return self.path(name)
         with self.stage(name, inputs, seed=seed, resume=resume, sink=sink) as partial:

@@ -16,6 +16,8 @@ from ensemw2s.cli.commands import doctor as doctor_module
 from ensemw2s.cli.commands import use
 from ensemw2s.config import load_config
 from ensemw2s.config.method import DecodingConfig
+from ensemw2s.data.example import Example, Splits
+from ensemw2s.data.store import write_splits
 from ensemw2s.errors import DataError
 
 Command = Callable[..., Any]
@@ -229,10 +231,15 @@ def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pyt
     assert done.out.startswith("1 labels in l.jsonl")
     assert seen[1][1].columns.choices is None
     assert seen[1][1].columns.distractors == ["b", "c"]
-    Path("runs/x/data").mkdir(parents=True)
-    _write("runs/x/data/test.jsonl", QUESTION)
+    question = Example(id="a", prompt="1 or 2?", answer="2", choices=("1", "2"))
+    write_splits(Splits([], [], [question], [], []), Path("runs/x/data"))
     assert json.loads(ew2s("evaluate", "runs/x", "--split", "test", "--json").out)["n"] == 4
     assert seen[2][1].path == ["runs/x/data/test.jsonl"]
+    _write("runs/x/data/test.jsonl", {**QUESTION, "answer": "1"})  # a run of an older version, without checksums
+    done = ew2s("evaluate", "runs/x", "--split", "test")
+    assert done.code == 2
+    assert "changed after it was written" in done.err
+    assert len(seen) == 3
 
 
 def test_data_check_reports_and_exits_with_2_on_problems(ew2s: Command) -> None:

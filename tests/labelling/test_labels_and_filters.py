@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemw2s.config.method import StudentConfig
-from ensemw2s.errors import RunFailedError
+from ensemw2s.errors import DataError, RunFailedError
 from ensemw2s.labelling import Labels, SoftTargets
 from ensemw2s.student import select_labels, student_loss, student_training_set
 
@@ -47,6 +52,44 @@ def test_labels_come_back_from_disk(tmp_path):
     ids, logprob = again.soft.of(np.array([1]))[0]
     np.testing.assert_array_equal(ids, soft.ids[2:5])
     np.testing.assert_array_equal(logprob, soft.logprob[2:5])
+
+
+def _broken_table(file: Path, **columns: object) -> None:
+    table = pq.read_table(file)
+    for name, values in columns.items():
+        at = table.schema.get_field_index(name)
+        table = table.remove_column(at) if values is None else table.set_column(at, name, pa.array(values))
+    pq.write_table(table, file)
+
+
+BROKEN = {
+    "truncated": lambda folder: os.truncate(folder / "labels.parquet", 500),
+    "empty": lambda folder: os.truncate(folder / "labels.parquet", 0),
+    "missing": lambda folder: (folder / "labels.parquet").unlink(),
+    "a folder": lambda folder: ((folder / "labels.parquet").unlink(), (folder / "labels.parquet").mkdir()),
+    "text": lambda folder: (folder / "labels.parquet").write_text("id,label\n"),
+    "no column": lambda folder: _broken_table(folder / "labels.parquet", margin=None),
+    "NaN": lambda folder: _broken_table(folder / "labels.parquet", confidence=[0.5, float("nan")]),
+    "null": lambda folder: _broken_table(folder / "labels.parquet", label=["a", None]),
+    "other type": lambda folder: _broken_table(folder / "labels.parquet", option=["one", "two"]),
+    "offsets of another length": lambda folder: np.save(folder / "soft_offsets.npy", np.array([0, 5])),
+    "offsets that fall": lambda folder: np.save(folder / "soft_offsets.npy", np.array([0, 6, 5])),
+    "one complex number": lambda folder: np.save(folder / "soft_logprob.npy", np.array([1j])),
+    "NaN in an array": lambda folder: np.save(folder / "soft_logprob.npy", np.full((5, 2), np.nan, np.float32)),
+    "short array": lambda folder: np.save(folder / "soft_ids.npy", np.zeros((4, 2), np.int32)),
+    "objects": lambda folder: np.save(folder / "soft_ids.npy", np.array([{}], dtype=object), allow_pickle=True),
+    "half an array": lambda folder: os.truncate(folder / "soft_ids.npy", 140),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_labels_that_cannot_be_right_are_one_error_that_names_the_file(tmp_path, kind):
+    soft = SoftTargets(np.array([0, 2, 5]), np.zeros((5, 2), np.int32), np.zeros((5, 2), np.float32))
+    make_labels([0.5, 0.25], soft=soft).save(tmp_path / "l")
+    BROKEN[kind](tmp_path / "l")
+    with pytest.raises(DataError, match=r"l/(labels\.parquet|soft_\w+\.npy)") as caught:
+        Labels.load(tmp_path / "l")
+    assert caught.value.hint is not None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.floats(0.01, 1.0))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,65 @@ def test_resuming_is_bit_identical(base: ModelConfig, tmp_path: Path, recorder, 
     assert (resumed.final_loss, resumed.tokens, resumed.steps) == (whole.final_loss, whole.tokens, whole.steps)
     assert resumed.clipped == whole.clipped > 0
     assert not (out / "trainer").exists()
+
+
+#: Long enough for checkpoints at steps 3 and 6.
+RESUMED = training(steps=9, log_steps=2, checkpoint_steps=3)
+
+
+@pytest.mark.parametrize(("damaged", "first"), [([6], 3), ([3], 6), ([3, 6], 0)])
+@pytest.mark.parametrize("kind", ["bit", "shorter", "missing", "marker"])
+def test_a_damaged_checkpoint_is_named_and_not_continued(
+    interrupted: Path,
+    whole: Path,
+    base: ModelConfig,
+    tmp_path: Path,
+    recorder,
+    damaged: list[int],
+    first: int,
+    kind: str,
+) -> None:
+    out = Path(shutil.copytree(interrupted, tmp_path / "out"))
+    files = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    for step in damaged:
+        folder = out / "trainer" / f"checkpoint-{step}"
+        assert {*files, "complete.json"} <= {p.name for p in folder.iterdir()}
+        file = folder / ("complete.json" if kind == "marker" else files[(step + len(kind)) % len(files)])
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 16
+        file.write_bytes(data[: len(data) // 2] if kind == "shorter" else data)
+        if kind == "missing":
+            file.unlink()
+    finetune(base, make_data(), RESUMED, out, seed=2, compute=CPU, sink=recorder)
+    assert recorder.metrics[0]["step"] == first + 2 - first % 2
+    told = [event["text"] for event in recorder.events if event["kind"] == "message"]
+    assert sorted(text.split()[2] for text in told) == [f"checkpoint-{step}" for step in damaged]
+    assert_equal(weights_of(whole), weights_of(out))
+
+
+@pytest.fixture(scope="module")
+def interrupted(model_folders: list[Path], tmp_path_factory) -> Path:
+    """A fine-tuning with checkpoints at steps 3 and 6, killed at 8."""
+    out = tmp_path_factory.mktemp("interrupted") / "model"
+    with pytest.raises(StopError):
+        finetune(
+            ModelConfig(path=str(model_folders[0])),
+            make_data(),
+            RESUMED,
+            out,
+            seed=2,
+            compute=CPU,
+            sink=StoppingSink(8),
+        )
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(model_folders: list[Path], tmp_path_factory) -> Path:
+    """The same, undisturbed."""
+    out = tmp_path_factory.mktemp("whole") / "model"
+    finetune(ModelConfig(path=str(model_folders[0])), make_data(), RESUMED, out, seed=2, compute=CPU)
+    return out
 
 
 def test_a_checkpoint_of_another_fine_tuning_is_not_continued(base: ModelConfig, tmp_path: Path, recorder) -> None:

@@ -247,6 +247,41 @@ def test_table_is_saved_and_memory_mapped(loaded: LoadedModel, tmp_path: Path) -
         assert isinstance(getattr(again, name), np.memmap)
         np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
     assert {p.suffix for p in (tmp_path / "scores").iterdir()} == {".npy"}
-    (tmp_path / "scores" / "argmax.npy").write_bytes(b"")
-    with pytest.raises(RunFailedError, match=r"argmax\.npy cannot be read"):
-        ScoreTable.load(tmp_path / "scores")
+
+
+WRONG = {
+    "nothing": b"",
+    "text": b"not an array",
+    "half": None,
+    "one complex number": np.array([1j]),
+    "another length": np.zeros(3, np.float32),
+    "another type": np.zeros(4, np.float64),
+    "other bytes": np.zeros(4, ">f4"),
+    "two dimensions": np.zeros((4, 1), np.float32),
+    "a number": np.float32(1.0),
+    "NaN": np.array([0, np.nan, 0, 0], np.float32),
+    "objects": np.array([None] * 4),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_arrays_that_are_no_scores_are_one_error_that_names_the_file(tmp_path: Path, kind: str) -> None:
+    table = ScoreTable(
+        np.zeros(4, np.float32), np.zeros(4, np.int32), np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32)
+    )
+    table.save(tmp_path)
+    ScoreTable.load(tmp_path, rows=4, answers=2)
+    for wanted in ({"rows": 5}, {"answers": 1}):
+        with pytest.raises(DataError, match=r"of shape"):
+            ScoreTable.load(tmp_path, **wanted)
+    file, wrong = tmp_path / "target_logprob.npy", WRONG[kind]
+    if isinstance(wrong, np.ndarray | np.floating):
+        np.save(file, wrong)
+    else:
+        file.write_bytes(file.read_bytes()[:-5] if wrong is None else wrong)
+    with pytest.raises(DataError, match=r"target_logprob\.npy"):
+        ScoreTable.load(tmp_path, rows=4)
+    np.save(file, np.zeros(4, np.float32))
+    np.save(tmp_path / "topk_logprob.npy", np.zeros((2, 2), np.float32))
+    with pytest.raises(DataError, match=r"topk_logprob\.npy"):
+        ScoreTable.load(tmp_path)

@@ -62,6 +62,7 @@ def test_report_of_a_run(report, results):
         "accuracy-against-cost.png",
         "accuracy-by-round.png",
         "error-and-weight.png",
+        "files.json",
         "reliability.png",
         "report.html",
         "report.md",

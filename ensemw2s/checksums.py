@@ -1,0 +1,258 @@
+"""Whether files are still what was written: sizes and hashes, recorded when a run writes and checked when it is read.
+
+A finished stage records its files in ``stage.json``. Files that a run writes outside its stages are recorded in a
+``files.json`` beside them. Both carry a checksum of themselves. The hash is XXH3 with 128 bits, which finds damage at
+the speed of memory; it is no protection against somebody who wants to deceive.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ensemw2s.errors import DamagedError
+from ensemw2s.files import dump_json, open_regular, read_json, write_json
+
+STAGE_RECORD = "stage.json"
+FILES_RECORD = "files.json"
+
+#: Files that only grow: what was recorded of them is their beginning.
+GROWING = ("events.jsonl", "metrics.jsonl")
+
+#: Size in bytes and XXH3-128 in hex.
+Checksum = tuple[int, str]
+
+_CHUNK = 1 << 20
+#: A file that changed so little ago, in nanoseconds, may change again without a new time stamp.
+_SETTLED = 100_000_000
+_UNFINISHED = (".partial", ".stale")
+_known: dict[tuple[int, ...], str] = {}
+
+
+def checksum(path: Path, size: int | None = None) -> Checksum:
+    """Size and hash of a file; read again only after it has changed.
+
+    Args:
+        path: a regular file; a symbolic link to one will do.
+        size: only so many bytes from its beginning.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as stream:
+        status = os.fstat(stream.fileno())
+        length = status.st_size if size is None else min(size, status.st_size)
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, length)
+        if key in _known:
+            return length, _known[key]
+        found = _hash(stream, length)
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED:
+        _known[key] = found
+    return length, found
+
+
+def _hash(stream: Any, length: int) -> str:
+    from xxhash import xxh3_128
+
+    digest, left = xxh3_128(), length
+    buffer = memoryview(bytearray(min(_CHUNK, max(1, length))))
+    while left > 0:
+        count = stream.readinto(buffer[: min(left, len(buffer))])
+        if not count:
+            break
+        digest.update(buffer[:count])
+        left -= count
+    return str(digest.hexdigest())
+
+
+def checksums_below(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, Checksum]:
+    """Size and hash of every file below a folder, by relative path with forward slashes, sorted.
+
+    Args:
+        folder: the folder.
+        without: names of files directly in it that do not count.
+    """
+    names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return {name: checksum(folder / name) for name in names if name not in without}
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` as JSON with a checksum of its own, under ``checksum``."""
+    # exactly what a reader gets back: the file is UTF-8, and other text is replaced in it
+    content: dict[str, Any] = json.loads(dump_json(record).encode("utf-8", "replace"))
+    return {**content, "checksum": _seal(content)}
+
+
+def _seal(content: dict[str, Any]) -> str:
+    from xxhash import xxh3_128
+
+    return str(xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest())
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """The content of a record, without its checksum; None where there is none.
+
+    Records of older versions have no checksum; nothing that such a record says of files counts.
+
+    Raises:
+        DamagedError: the file is there, but no JSON object or not what was written.
+    """
+    value = read_json(path)
+    if value is None and not os.path.lexists(path):
+        return None
+    if not isinstance(value, dict):
+        raise DamagedError(path, "it is not a JSON object")
+    if "checksum" not in value:
+        if "files" in value and (path.name != STAGE_RECORD or "fingerprint" in value):
+            raise DamagedError(path, "its own checksum is missing")
+        return {key: kept for key, kept in value.items() if key != "files"}  # older, or somebody else's stage.json
+    found = value.pop("checksum")
+    try:
+        right = found == _seal(value)
+    except RecursionError:
+        right = False
+    if not right:
+        raise DamagedError(path, "its content is not what was written")
+    return value
+
+
+def problems(
+    folder: Path, files: Mapping[str, Any], *, below: str = "", without: tuple[str, ...] = ()
+) -> Iterator[DamagedError]:
+    """What differs from the recorded files of a folder: missing, changed and extra files.
+
+    A file is extra if it lies in the folder itself or in a subfolder with recorded files; names that begin with a dot,
+    which no reader of ours opens, do not count.
+
+    Args:
+        folder: the folder.
+        files: relative path → size and hash.
+        below: only in this subfolder.
+        without: files that are not looked at.
+    """
+    prefix = f"{below}/" if below else ""
+    wanted = {name: value for name, value in files.items() if name.startswith(prefix)}
+    for name, (size, hexadecimal) in wanted.items():
+        problem = _problem(folder / name, size, hexadecimal)
+        if problem is not None:
+            yield problem
+    for name in _present(folder, below, {Path(name).parts[0] for name in files}):
+        if name not in wanted and name not in without:
+            yield DamagedError(folder / name, "it does not belong there")
+
+
+def _present(folder: Path, below: str, known: set[str]) -> Iterator[str]:
+    waiting = [folder / below]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            inside = Path(entry.path).relative_to(folder)
+            if entry.name.startswith(".") or entry.name == STAGE_RECORD or inside.parts[0].endswith(_UNFINISHED):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                yield inside.as_posix()
+            elif inside.parts[0] in known:
+                waiting.append(Path(entry.path))
+
+
+def _problem(path: Path, size: int, hexadecimal: str) -> DamagedError | None:
+    growing = path.name in GROWING
+    try:
+        found = path.stat().st_size
+        if found < size or (found > size and not growing):
+            return DamagedError(path, f"it has {found} bytes, {size} were written")
+        if checksum(path, size)[1] != hexadecimal:
+            return DamagedError(path, "its content is not what was written")
+    except FileNotFoundError:
+        return DamagedError(path, "it is missing")
+    except OSError as error:
+        return DamagedError(path, f"it cannot be read ({error.strerror or error})")
+    return None
+
+
+def check_stage_files(folder: Path) -> None:
+    """Check the files of a finished stage, or of a subfolder of one, before they are read for results.
+
+    A folder that belongs to no stage, or to one of an older version without checksums, passes.
+
+    Raises:
+        DamagedError: a file is missing, changed or does not belong there.
+    """
+    for stage in (folder, folder.parent):
+        record = read_sealed(stage / STAGE_RECORD)
+        if record is not None:
+            below = "" if stage == folder else folder.name
+            for problem in problems(stage, record["files"], below=below) if record.get("files") is not None else ():
+                raise problem
+            return
+
+
+def recorded_files(folder: Path) -> dict[str, Checksum]:
+    """What ``files.json`` of a folder says; empty where there is none.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    record = read_sealed(folder / FILES_RECORD) or {}
+    return {name: (int(size), str(found)) for name, (size, found) in record.get("files", {}).items()}
+
+
+def recorded_damage(folder: Path) -> list[DamagedError]:
+    """What is wrong with the files that are recorded in the ``files.json`` of a folder, or with that itself."""
+    try:
+        files = recorded_files(folder)
+    except DamagedError as error:
+        return [error]
+    found = (_problem(folder / name, size, hexadecimal) for name, (size, hexadecimal) in files.items())
+    return [problem for problem in found if problem is not None]
+
+
+def check_recorded(path: Path) -> None:
+    """Check a file that is recorded in the ``files.json`` beside it; one that is not recorded passes.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    entry = recorded_files(path.parent).get(path.name)
+    problem = None if entry is None else _problem(path, *entry)
+    if problem is not None:
+        raise problem
+
+
+@contextmanager
+def recording(folder: Path, *names: str) -> Iterator[None]:
+    """Record files of a folder in its ``files.json`` once they are written.
+
+    While they are written they are not recorded, so that a process that is killed leaves no wrong record behind.
+
+    Args:
+        folder: the folder.
+        names: files, relative to the folder.
+    """
+    forget(folder, names)
+    yield
+    _note(folder, names, {name: checksum(folder / name) for name in names if (folder / name).is_file()})
+
+
+def forget(folder: Path, names: Collection[str]) -> None:
+    """Take files out of the ``files.json`` of a folder."""
+    _note(folder, names, {})
+
+
+def _note(folder: Path, names: Collection[str], new: dict[str, Checksum]) -> None:
+    try:
+        old = recorded_files(folder)
+    except DamagedError:  # everything in it is written and recorded anew in time
+        old = {}
+    kept = {name: value for name, value in old.items() if name not in names}
+    if kept | new != old:
+        write_json(folder / FILES_RECORD, sealed({"files": dict(sorted((kept | new).items()))}))
