@@ -261,6 +261,20 @@ def open_regular(path: Path) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def read_input(path: Path, limit: int = -1) -> bytes:
+    """The content of a file that the user names: a regular file, or a pipe as of ``<(command)``, read to its end.
+
+    Args:
+        path: the file.
+        limit: bytes that are read at most; -1 is all.
+
+    Raises:
+        OSError: it cannot be opened, or is neither.
+    """
+    with path.open("rb") if stat.S_ISFIFO(path.stat().st_mode) else open_regular(path) as file:
+        return file.read(limit)
+
+
 def load_json(path: Path, limit: int = _JSON_FILE_LIMIT) -> Any:
     """The JSON in ``path``.
 

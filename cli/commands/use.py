@@ -34,15 +34,14 @@ Output = Annotated[
 
 def _open_text(path: str) -> str:
     from ensemw2s.encoding import TextError, decode_text
-    from ensemw2s.files import open_regular
+    from ensemw2s.files import read_input
 
     try:
         if path == "-":
             if sys.stdin.isatty():
                 terminal.say("Reading from the terminal; end with Ctrl-D.")
             return decode_text(sys.stdin.buffer.read())
-        with open_regular(Path(path)) as stream:
-            return decode_text(stream.read())
+        return decode_text(read_input(Path(path)))
     except TextError as error:
         raise DataError(f"{_called(path)}:{error.line}: {error}.", hint=error.hint) from error
     except OSError as error:

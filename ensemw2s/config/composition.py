@@ -122,6 +122,7 @@ def compose(
     environ: Mapping[str, str] | None = None,
     *,
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    pipes: bool = True,
 ) -> Composed:
     """Put a configuration together; what comes later wins, key by key (lists are replaced whole).
 
@@ -131,6 +132,7 @@ def compose(
         sets: ``key=value`` with a dotted key and a YAML value, in order.
         environ: environment variables; see :data:`ENVIRONMENT`. None reads none.
         flags: flag → (dotted key, value), for example ``{"--seed": ("seed", 3)}``.
+        pipes: whether files may be pipes, as of ``<(command)``: where the user names them, not in a run directory.
 
     Raises:
         ConfigError: an unknown preset or key, an unreadable file, a bad value or an impossible combination.
@@ -140,7 +142,7 @@ def compose(
         marked = parse_yaml(preset_text(preset), f"preset {preset}")
         merged.add(marked.data, f"preset {preset}", marked.lines)
     for path in files:
-        marked = read_yaml(path)
+        marked = read_yaml(path, pipes)
         merged.add(marked.data, f"file {path}", marked.lines)
     for variable, dotted, value in _environment(environ or {}):
         merged.add(_nested(dotted, value, variable), f"env {variable}")
@@ -178,4 +180,4 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: as in :func:`compose`.
     """
-    return compose(files=[path]).config
+    return compose(files=[path], pipes=False).config

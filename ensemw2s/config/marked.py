@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError, shortened
-from ensemw2s.files import open_regular
+from ensemw2s.files import open_regular, read_input
 
 #: No configuration is larger: beyond these bounds a file is a mistake, or made to use up time and memory.
 _BYTES, _DEPTH, _VALUES = 4 * 2**20, 50, 100_000
@@ -53,15 +54,18 @@ def parse_yaml(text: str, name: str) -> Marked:
     return Marked(data, lines)
 
 
-def read_yaml(path: Path) -> Marked:
+def read_yaml(path: Path, pipes: bool = True) -> Marked:
     """Read a YAML file; see :func:`parse_yaml`.
+
+    Args:
+        path: the file.
+        pipes: whether it may be a pipe, as of ``<(command)``.
 
     Raises:
         ConfigError: the file cannot be read, or as in :func:`parse_yaml`.
     """
     try:
-        with open_regular(path) as file:
-            content = file.read(_BYTES + 1)
+        content = _content(path, pipes)
         if len(content) > _BYTES:
             raise ConfigError(f"{path} has more than {_BYTES // 2**20} MiB: it is no configuration file.")
         text = decode_text(content)
@@ -70,6 +74,21 @@ def read_yaml(path: Path) -> Marked:
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error.strerror}.") from error
     return parse_yaml(text, str(path))
+
+
+def _content(path: Path, pipes: bool) -> bytes:
+    status = path.stat()
+    pipe = (status.st_dev, status.st_ino)
+    if not pipes or not stat.S_ISFIFO(status.st_mode):
+        with open_regular(path) as file:
+            return file.read(_BYTES + 1)
+    if pipe not in _piped:
+        _piped[pipe] = read_input(path, _BYTES + 1)
+    return _piped[pipe]
+
+
+#: A pipe can be read only once, and a sweep reads its configuration for every cell.
+_piped: dict[tuple[int, int], bytes] = {}
 
 
 def parse_value(text: str, name: str) -> Any:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +21,14 @@ from ensemw2s.files import JsonError, json_error, open_regular, parse_json
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _KNOWN = "JSONL (.jsonl, .ndjson), JSON (.json), CSV (.csv), TSV (.tsv) or Parquet (.parquet)"
+_UNPACK, _AS_CSV = "Unpack it first.", "Save the sheet as CSV (UTF-8)."
+_CONVERT = {
+    "": "Name the file by its format. What a command writes (a pipe) has to be saved: data is read more than once.",
+    ".txt": "Name it .csv, .tsv or .jsonl if it is that.",
+    **dict.fromkeys((".gz", ".zip", ".bz2", ".xz", ".zst"), _UNPACK),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), _AS_CSV),
+    ".arrow": "Write it as Parquet: Dataset.to_parquet(…).",
+}
 
 # Python's own limit of 131072 characters a field guards against nothing here: the text is in memory already.
 csv.field_size_limit(2**31 - 1)
@@ -106,7 +116,7 @@ def read_rows(file: Path, report: Report, header: Sequence[str] | None = None) -
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         what = f"unknown file suffix {suffix!r}, expected {_KNOWN}" if suffix else f"no file suffix, expected {_KNOWN}"
-        report(Problem("suffix", what, str(file)))
+        report(Problem("suffix", what, str(file), hint=_CONVERT.get(suffix)))
         return
     content = read_bytes(file, report)
     if content is None:
@@ -257,12 +267,30 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _csv_rows(
-    text: str, file: str, delimiter: str, report: Report, names: Sequence[str] | None = None
-) -> Iterator[Row]:
+#: What spreadsheets put between fields, in a file of either suffix: Excel writes semicolons where commas are decimal.
+_DELIMITERS = ",;\t"
+_STATED_DELIMITER = re.compile(r"\A\"?sep=([^\r\n])\"?[^\S\t\r\n]*(?:\r\n?|\n)", re.IGNORECASE)
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """What parts the header into most columns; the suffix decides between equals."""
+    start = text[:65536]
+
+    def columns(mark: str) -> int:
+        return len(next(filter(any, csv.reader(io.StringIO(start, newline=""), delimiter=mark)), []))
+
+    return max(usual + _DELIMITERS, key=columns)
+
+
+def _csv_rows(text: str, file: str, usual: str, report: Report, names: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows of text with delimiters; ``names`` are its columns where it has no header."""
+    stated = _STATED_DELIMITER.match(text)  # Excel's first line, which is no row
+    delimiter = stated[1] if stated else usual if names else _delimiter(text, usual)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    if stated:
+        next(reader)
     header = [name.strip() for name in names] if names else None
-    number = last = 0
+    number, last = 0, reader.line_num
     while True:
         try:
             fields = next(reader, None)
@@ -273,23 +301,31 @@ def _csv_rows(
         if fields is None:
             break
         line, last = last + 1, reader.line_num
-        if not fields:
+        if not any(map(str.strip, fields)):
             continue
         if header is None:
             header = [name.strip() for name in fields]
-            if len(set(header)) < len(header) or "" in header:
-                message = f"column names must be given and differ, got {shortened(str(header), 200)}"
-                report(Problem("header", message, file, line))
+            twice = [shortened(name) for name, count in Counter(filter(None, header)).items() if count > 1]
+            if twice:
+                message = f"column names must differ, but {', '.join(map(repr, twice[:5]))} is there more than once"
+                report(Problem("header", message, file, line, hint="Rename or remove the column."))
                 return
             continue
         number += 1
-        if len(fields) != len(header):
+        if len(fields) < len(header) or any(map(str.strip, fields[len(header) :])):
             message = f"{len(fields)} fields, but the header has {len(header)} columns"
-            report(Problem("fields", message, file, line, hint="Put texts with commas in double quotes."))
+            report(Problem("fields", message, file, line, hint=_quoting(delimiter)))
             continue
-        yield Row(dict(zip(header, fields, strict=True)), file, line, number, typed=False)
+        # A column without a name (pandas' index, a spreadsheet's empty columns) cannot be meant.
+        data = {name: value for name, value in zip(header, fields, strict=False) if name}
+        yield Row(data, file, line, number, typed=False)
     if number == 0:
         report(Problem("empty", "the file has a header and no rows", file))
+
+
+def _quoting(delimiter: str) -> str:
+    mark = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, f"{delimiter!r}")
+    return f"Put texts with {mark} in double quotes."
 
 
 def _parquet_rows(content: bytes, file: Path, report: Report) -> Iterator[Row]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -141,6 +143,19 @@ def test_files_without_questions(content: bytes) -> None:
         use.read_prompts("q.jsonl")
     with pytest.raises(DataError, match="cannot be read"):
         use.read_questions("none.jsonl")
+
+
+@pytest.mark.timeout(20)
+def test_questions_and_prompts_from_a_pipe() -> None:
+    """What the shell makes of ``<(command)``."""
+    for read, found in ((use.read_questions, ["1 or 2?"]), (use.read_prompts, ["1 or 2?"])):
+        os.mkfifo(read.__name__)
+        writer = threading.Thread(target=Path(read.__name__).write_text, args=(json.dumps(QUESTION) + "\n",))
+        writer.start()
+        assert [getattr(one, "prompt", one) for one in read(read.__name__)] == found
+        writer.join()
+    with pytest.raises(DataError, match="not a regular file"):
+        use.read_questions("/dev/zero")
 
 
 def test_generate_takes_prompts_from_words_files_and_stdin(

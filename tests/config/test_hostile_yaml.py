@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ensemw2s.config import compose
+from ensemw2s.config import compose, load_config
 from ensemw2s.errors import ConfigError
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -116,8 +117,21 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
 
 def test_only_regular_files_of_a_sensible_size(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.yaml")
-    assert "not a regular file" in str(_fails(files=[tmp_path / "c.yaml"]))
+    with pytest.raises(ConfigError, match="not a regular file"):
+        load_config(tmp_path / "c.yaml")
+    assert "not a regular file" in str(_fails(files=[Path("/dev/zero")]))
     assert "not a regular file" in str(_fails(files=[tmp_path]))
     assert "too long" in str(_fails(files=[tmp_path / ("x" * 300)]))
     (tmp_path / "large.yaml").write_bytes(b"#" * (4 * 2**20 + 1))
     assert "more than 4 MiB" in str(_fails(files=[tmp_path / "large.yaml"]))
+
+
+@pytest.mark.timeout(20)
+def test_pipes_that_the_user_names(tmp_path: Path) -> None:
+    """``<(command)`` is a pipe: read to its end, and once for all that compose from it (a sweep's cells)."""
+    pipe = tmp_path / "c.yaml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("seed: 3\n",))
+    writer.start()
+    assert [compose(files=[pipe]).config.seed for _ in range(3)] == [3, 3, 3]
+    writer.join()

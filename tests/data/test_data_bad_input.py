@@ -154,8 +154,8 @@ def test_broken_json(tmp_path: Path, text: str, line: int, message: str) -> None
     [
         ('prompt,answer\np,x\np2,"x\n', ":3", "broken CSV"),
         ("prompt,answer\np,x,y\n", ":2", "3 fields, but the header has 2 columns"),
-        ("prompt,prompt\np,x\n", ":1", "column names must be given and differ"),
-        ("prompt,,b\np,x,y\n", ":1", "column names must be given and differ"),
+        ("prompt,prompt\np,x\n", ":1", "column names must differ, but 'prompt' is there more than once"),
+        ("prompt,,b\np,x,y\n", ":2", "no column 'answer' (columns: 'prompt', 'b')"),
         ('prompt,answer\n"two\nlines",x\nshort\n', ":4", "1 fields, but the header has 2 columns"),
     ],
 )
