@@ -300,8 +300,8 @@ def linked(name: str, hard: bool = False) -> Callable[[Bench], str]:
 LINKS = (
     "run/run.lock", "run/heartbeat", "run/events.jsonl", "run/metrics.jsonl", "run/config.yaml", "run/results.json",
     "run/correct.parquet", "run/ensemble.json", "run/report", "run/report/report.html", "run/student",
-    "run/student/ensemble", "run/experts", "run/experts/round-02", "run/labels", "run/labels/ensemble", "run/token_weights",
-    "run/token_weights/round-02.npy", "run/data", "run/baselines", "run/ceiling", "run/joint",
+    "run/student/ensemble", "run/experts", "run/experts/round-02", "run/labels", "run/labels/ensemble",
+    "run/token_weights", "run/token_weights/round-02.npy", "run/data", "run/baselines", "run/ceiling", "run/joint",
     "run/student/ensemble.partial", "run/labels/ensemble.stale",
 )  # fmt: skip
 
