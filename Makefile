@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find ensemw2s cli kernels csrc -type f -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
 PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
 
-.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers test-quantized lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
+.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers test-quantized chaos fuzz audit lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
 
 help:
 	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 2 minutes after the installation)"
@@ -16,6 +16,9 @@ help:
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-lm-eval, make test-trackers, make test-quantized  tests against lm-eval, TensorBoard and W&B, bitsandbytes, which they install"
+	@echo "make chaos      kill, fill, damage and link runs on purpose: every fault must end in the same numbers or in a clear error (half an hour)"
+	@echo "make fuzz       feed every parser with made-up files, a minute each"
+	@echo "make audit      look the installed packages up in an index of advisories"
 	@echo "make check      lint, types, import layers and clang-tidy"
 	@echo "make sanitize   native tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make bench      measure the CPU kernels: a quarter of an hour, 8 GB of memory (ew2s bench is the short one)"
@@ -72,6 +75,18 @@ test-trackers: $(STAMP)
 test-quantized: $(STAMP)
 	@$(PIP) install -q --no-deps -c constraints.txt bitsandbytes
 	$(PYTEST) tests/models/test_quantized.py
+
+# For example: make chaos CHAOS_FLAGS="--short" or "--only damage --seed 3".
+chaos: $(STAMP)
+	$(BIN)/python -P tests/chaos/chaos.py $(CHAOS_FLAGS)
+
+fuzz: $(STAMP)
+	@$(PIP) install -q -c constraints.txt atheris
+	$(BIN)/python -P tests/fuzz/fuzz.py $(FUZZ_FLAGS)
+
+audit: $(STAMP)
+	@$(PIP) install -q pip-audit
+	$(BIN)/python -m pip_audit --local --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
