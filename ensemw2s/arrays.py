@@ -26,7 +26,7 @@ def load_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> N
     """
     try:
         found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError, TypeError) as error:
+    except Exception as error:  # a damaged header is parsed as Python, and raises whatever that can
         raise DataError(f"{path} is no array that can be read: {error}.", hint=_HINT) from error
     wanted = np.dtype(dtype)
     lengths = len(found.shape) == len(shape) and all(
