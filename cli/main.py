@@ -33,7 +33,7 @@ from ensemw2s.cli.commands import (
 from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.help import EXIT_CODES, help_text
 from ensemw2s.cli.terminal import terminal
-from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError, InputError, Interrupted
+from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError, InputError
 
 _HELP = help_text(
     "Boost weak language models, and teach a strong one with their ensemble.",
@@ -133,10 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     terminal.debug = "--debug" in words
     try:
         code = app(words, prog_name="ew2s", standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        told = error if isinstance(error, Interrupted) else error.__cause__
-        terminal.warn(str(told) if isinstance(told, Interrupted) else _interrupted(words))
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
     except Ew2sError as error:
         terminal.error(error)
         _trace()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemw2s.cli.dashboard.names import stage_round
 from ensemw2s.cli.terminal import LINES, Terminal
+from ensemw2s.errors import EXIT_INTERRUPTED, Ew2sError, Interrupted
 from ensemw2s.text import printable
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class StoppedError(Ew2sError):
+    """An interruption with words of its own: the argument parser would forget those of a ``KeyboardInterrupt``."""
+
+    exit_code = EXIT_INTERRUPTED
+    title = "Interrupted"
 
 
 class Plan:
@@ -81,8 +89,10 @@ class ProgressSink:
     def __enter__(self) -> ProgressSink:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if isinstance(error, Interrupted):
+            raise StoppedError(str(error)) from error
 
     def close(self) -> None:
         """Stop drawing."""

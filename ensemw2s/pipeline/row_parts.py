@@ -94,12 +94,14 @@ class Parts:
             try:
                 content: Any = read_json(manifest)
                 known, settings, version = dict(content["identity"]), dict(content["settings"]), content["format"]
-                total, self._joined = int(content["rows"]), content.get("joined")
+                total, self._joined = content["rows"], content.get("joined")
+                if type(total) is not int or total < 1:
+                    raise ValueError("rows")
                 for name, value in self.settings.items():
                     if type(settings[name]) is not type(value) or (isinstance(value, int) and settings[name] < 1):
                         raise ValueError(name)
             except (TypeError, KeyError, ValueError, OverflowError):
-                raise InputError(f"{manifest} is damaged.", hint=self._anew()) from None
+                raise InputError(f"{manifest} is damaged.", hint=self.anew()) from None
             self._check_same(known, version)
             self.total, self.settings = total, settings
         for path in self.folder.iterdir():
@@ -115,10 +117,11 @@ class Parts:
             what = ", ".join(_change(name, known, self.identity) for name in changed) or "the format of the parts"
             raise InputError(
                 f"{self.folder} holds rows of unfinished work that was begun with something else: {what}.",
-                hint=f"The same command as then continues it. {self._anew()}",
+                hint=f"The same command as then continues it. {self.anew()}",
             )
 
-    def _anew(self) -> str:
+    def anew(self) -> str:
+        """How to give up what is kept."""
         return f"To begin anew, remove that folder (rm -r {self.folder}) or choose another --output."
 
     def begin(self, total: int) -> None:

@@ -274,6 +274,9 @@ def _answer_missing(ensemble: Ensemble, questions: Questions, task: Task, parts:
                 working = True
             parts.write(start, key, task.answer(part, start))
             sink.progress(task.name, parts.kept, total)
+        if next(read, None):
+            text = f"{questions.name} has more than the {total} questions that were counted."
+            raise RunFailedError(text, hint=parts.anew())
 
 
 def _hash(part: Sequence[Example]) -> str:
@@ -283,6 +286,5 @@ def _hash(part: Sequence[Example]) -> str:
 
 def _kept(parts: Parts) -> str:
     if parts.total is None:
-        return "interrupted before the first row; the same command begins."
-    kept = f"{parts.kept} of {parts.total} rows are kept in {parts.folder}"
-    return f"interrupted; {kept}, and the same command continues."
+        return "Before the first row; the same command begins."
+    return f"{parts.kept} of {parts.total} rows are kept in {parts.folder}; the same command continues."

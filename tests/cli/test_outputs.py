@@ -174,3 +174,25 @@ def test_an_output_on_a_name_in_another_case(tmp_path: Path) -> None:
             check_output_file(other, inputs=[given], ours=lambda _: True)
     else:
         check_output_file(other, inputs=[given], ours=lambda _: True)
+
+
+def test_what_an_interruption_kept_is_said(ew2s: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ensemw2s.pipeline
+    from ensemw2s.errors import Interrupted
+
+    said: list[BaseException] = [Interrupted("5 of 9 rows are kept in l.parts; the same command continues.")]
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise said[0]
+
+    monkeypatch.setitem(vars(ensemw2s.pipeline), "label_file", interrupted)
+    monkeypatch.setitem(vars(ensemw2s.pipeline), "load_ensemble", interrupted)
+    Path("q.jsonl").write_text(json.dumps(QUESTION) + "\n")
+    label = ["label", "-e", "e", "-i", "q.jsonl", "--output", "l.jsonl"]
+    done = ew2s(*label)
+    assert (done.code, done.err) == (130, f"Interrupted: {said[0]}\n")
+    said[0] = KeyboardInterrupt()
+    done = ew2s(*label)
+    assert (done.code, "interrupted; the same command continues." in done.err) == (130, True)
+    done = ew2s("score", "e", "q.jsonl")  # to stdout: nothing is kept
+    assert (done.code, "interrupted; the same command begins anew." in done.err) == (130, True)

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from ensemw2s.errors import InputError, RunBusyError
+from ensemw2s.pipeline.row_parts import Parts
+
 Order = Callable[..., dict[str, Any]]
 
 
@@ -165,6 +168,8 @@ def test_something_else_does_not_continue_kept_rows(order: Order, tmp_path: Path
     manifest = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(manifest[:50])
     refused("manifest.json is damaged")
+    (folder / "manifest.json").write_text(manifest.replace('"rows": 8', '"rows": 6'))
+    assert "more than the 6 questions" in order("label", **SAMPLED)["error"]
     (folder / "manifest.json").write_text(manifest)
     assert order("label", **SAMPLED)["status"] == 0
 
@@ -226,3 +231,45 @@ def test_names_as_long_as_a_file_system_takes(order: Order, tmp_path: Path, leng
     found = order("label", output="é" * 150 + ".jsonl")
     assert found["kind"] == "InputError"
     assert "too long for a name" in found["error"]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with Parts(tmp_path / "l.jsonl", {"seed": 0}, {"part_rows": 2}) as parts:
+        parts.begin(3)
+        with (
+            pytest.raises(RunBusyError, match="--output"),
+            Parts(tmp_path / "l.jsonl", {"seed": 0}, {"part_rows": 2}),
+        ):
+            pass
+        parts.write(0, "0" * 16, [{"a": 1}, {"a": "\ud800é"}])
+        parts.write(2, "1" * 16, [{"a": float("nan")}])
+        parts.join()
+    lines = (tmp_path / "l.jsonl").read_bytes().splitlines()
+    assert lines == [b'{"a":1}', b'{"a":"\\ud800\xc3\xa9"}', b'{"a":null}']
+    assert [path.name for path in tmp_path.iterdir()] == ["l.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rows", "many"), ("rows", float("inf")), ("rows", None), ("rows", 0), ("rows", -3),
+        ("rows", 2.5), ("settings", 5), ("settings", {}), ("identity", None),
+        ("settings", {"part_rows": 0}), ("settings", {"part_rows": -2}), ("settings", {"part_rows": True}),
+        ("settings", {"part_rows": 1.5}),
+    ],
+)  # fmt: skip
+def test_a_damaged_manifest_is_named(tmp_path: Path, key: str, value: Any) -> None:
+    def begun() -> Parts:
+        return Parts(tmp_path / "l.jsonl", {"seed": 0}, {"part_rows": 2})
+
+    with begun() as parts:
+        parts.begin(3)
+        parts.write(0, "0" * 16, [{"a": 1}, {"a": 2}])
+    file = parts.folder / "manifest.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {key: value}))
+    with pytest.raises(InputError, match=r"manifest\.json is damaged"), begun():
+        pass
+    file.write_text(json.dumps(content))
+    with begun() as parts:
+        assert (parts.kept, parts.has(0, "0" * 16), parts.has(0, "2" * 16), parts.kept) == (2, True, False, 0)
