@@ -81,7 +81,7 @@ class TrainingConfig(Section):
     max_grad_norm: float = Field(default=10.0, gt=0.0)
     """Largest norm of a step's gradient; a larger one is scaled down to it. The default is about twice the median (4.4
     for experts and 3 to 4 for students of ``tiny``, 6 for ``smollm2``) and cuts the exceptional step: on ``tiny`` 3 to
-    5 % of the steps, the first, with norms up to 90. Uncut they would fill AdamW's second moment and slow all others
+    7 % of the steps, the first, with norms up to 90. Uncut they would fill AdamW's second moment and slow all others
     down; at 1 every step would be cut, and the size of a loss would mean nothing."""
     lora: LoraConfig | None = None
     """Adapters instead of full fine-tuning; null trains all weights."""

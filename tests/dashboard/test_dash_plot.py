@@ -196,7 +196,7 @@ def test_small_pictures_of_numbers() -> None:
     assert bar(2.0, 2) == "██"
     assert sparkline([0.0, float("nan"), 1.0]) == "▁·█"
     assert visible(" a\n") == "␣a⏎"
-    assert visible("\x1b[31m") == "·[31m"
+    assert visible("\x1b[31m") == "␛[31m"
 
 
 def test_csv_has_all_columns_and_empty_unknowns() -> None:

@@ -223,7 +223,8 @@ def test_round_one_is_the_plain_fine_tune_and_bagging_differs_in_its_resampling_
 def test_models_that_are_equal_are_trained_once(changes, made, arms, mini_config, tmp_path):
     from ensemw2s.pipeline import planned_stages
 
-    config = mini_config(**{"arms.zero_shot": False, "arms.ceiling": False, **changes})
+    short = {"training.expert.steps": 2, "training.student.steps": 2, "arms.zero_shot": False, "arms.ceiling": False}
+    config = mini_config(**short, **changes)
     results = execute(config, tmp_path / "run", sink=NullSink(), report=False)
     trained = {p.parent.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("trained.json")}
     assert trained == {"experts/round-01", "experts/round-02"} | made
