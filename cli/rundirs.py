@@ -116,4 +116,11 @@ def latest_results(given: Path | None) -> Path:
     files = [file for name in ("results.json", "aggregate.json") for file in root.glob(f"*/{name}")]
     if not files:
         raise InputError(f"There are no finished runs in {root}.", hint="Begin with: ew2s run --preset tiny")
-    return max(files, key=lambda file: file.stat().st_mtime).parent
+    return max(files, key=_modified).parent
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # gone since, or a link in a circle
+        return 0.0

@@ -18,9 +18,10 @@ from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.reliability import Reliability
-from ensemw2s.files import parse_json, write_text
+from ensemw2s.files import load_json, write_text
 
 SCHEMA_VERSION = 1
+_LARGEST = 1 << 26
 T = TypeVar("T", bound=Record)
 
 
@@ -216,15 +217,16 @@ def read_record(kind: type[T], path: Path) -> T:
     if path.exists():
         check_recorded(path)
     try:
-        content = parse_json(path.read_bytes())
+        content = load_json(path, _LARGEST)
     except FileNotFoundError as error:
         raise DataError(
             f"There is no {path.name} in {path.parent}.",
             hint="A run writes it at its end; repeat its command to finish it.",
         ) from error
     except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"{path} cannot be read: {error}.", hint="Repeat the run's command to write it again."
+            f"{path} cannot be read: {reason}.", hint="Repeat the run's command to write it again."
         ) from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:

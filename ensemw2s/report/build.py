@@ -263,8 +263,11 @@ def _appendix(results: Results | AggregateResults | SweepResults, run_dir: Path)
     items = []
     config = run_dir / "config.yaml"
     if config.exists():
-        with open_regular(config) as file:
-            items.append(Appendix("Configuration", file.read(_MOST_CONFIG).decode("utf-8", "replace")))
+        try:
+            with open_regular(config) as file:
+                items.append(Appendix("Configuration", file.read(_MOST_CONFIG).decode("utf-8", "replace")))
+        except OSError as error:
+            raise DataError(f"{config} cannot be read: {error.strerror}.") from error
     if isinstance(results, Results):
         lines = [f"{name} {version}" for name, version in results.versions.items()]
         items.append(Appendix("Versions", "\n".join([*lines, f"configuration {results.config_fingerprint}"])))

@@ -108,3 +108,19 @@ def test_json_has_the_text_itself(hostile: Path, capsys: pytest.CaptureFixture[s
         out = capsys.readouterr().out
         harmless(out)
         assert "\x1b[31m" in json.dumps(json.loads(out), ensure_ascii=False).replace("\\u001b", "\x1b")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{}"], ["--{}"], ["run", "--preset", "{}"], ["run", "--preset", "tiny", "--set", "a{}=1"], ["evaluate", "{}"],
+        ["--debug", "evaluate", "{}"], ["score", "{}", "f"], ["runs", "list", "{}"], ["dashboard", "{}", "--once"],
+        ["config", "validate", "{}.yaml"], ["data", "check", "{}.csv"], ["sweep", "{}.yaml"], ["report", "{}"],
+    ],
+)  # fmt: skip
+def test_arguments_that_an_error_repeats(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    bad = "x\x1b]52;c;eA==\x07\u202e\x9b2J"
+    cli.main([word.replace("{}", bad) for word in words])
+    said = capsys.readouterr()
+    harmless(said.out + said.err)
+    assert "52;c;eA" in said.out + said.err

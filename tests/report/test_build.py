@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -176,6 +177,22 @@ def test_user_text_is_escaped(report):
     _, text = parsed(report)
     assert "<script>alert('{prompt}')</script> & more" in text
     assert "3 near-duplicates <dropped>" in text
+
+
+@pytest.mark.usefixtures("same_plots")
+@pytest.mark.parametrize("name", ["results.json", "config.yaml"])
+@pytest.mark.parametrize("kind", ["pipe", "zeros", "folder"])
+def test_what_is_no_file_is_one_error(run_dir, name, kind):
+    (run_dir / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(run_dir / name)
+    elif kind == "zeros":
+        (run_dir / name).symlink_to("/dev/zero")
+    else:
+        (run_dir / name).mkdir()
+    with pytest.raises(DataError, match=f"{name} cannot be read: (not a regular file|Is a directory)"):
+        build_report(run_dir)
+    assert not (run_dir / "report").exists()
 
 
 @pytest.mark.usefixtures("same_plots")
