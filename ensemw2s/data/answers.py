@@ -66,7 +66,7 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
     letter, numbered = letter_or_number(text) if isinstance(value, str) else (None, None)
     number = whole_number(value)
     number = numbered if number is None else number
-    spellings = [text, str(number)] if number is not None and "." in text else [text]
+    spellings = [text, text.capitalize()] if isinstance(value, bool) else [text]  # Python and pandas write True
     found: dict[AnswerReading, int] = {}
 
     def put(reading: AnswerReading, at: int | None) -> None:
@@ -77,7 +77,7 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
     if labels is not None:
         put("label", _name_of(spellings, labels) if options.in_columns else _first(spellings, labels))
     put("text", _first(spellings, options.texts))
-    if labels is None or options.in_columns:
+    if labels is None or options.in_columns or all(letter_or_number(label)[0] is None for label in labels):
         put("letter", letter)
     if number is not None and (labels is None or options.in_columns or all(whole_number(x) is None for x in labels)):
         put("index", number)
@@ -86,7 +86,19 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
 
 
 def _first(spellings: Sequence[str], among: Sequence[str]) -> int | None:
-    return next((among.index(text) for text in spellings if text and text in among), None)
+    """Which text is spelled so, or else the only one that is but for white space, Unicode's forms or ``.0``."""
+    exact = next((among.index(text) for text in spellings if text and text in among), None)
+    text = spellings[0]
+    if exact is not None or not text or (text.isascii() and text.isalpha()):
+        return exact
+    wanted = _plain(text)
+    same = {other for other in among if _plain(other) == wanted}
+    return among.index(same.pop()) if len(same) == 1 else None
+
+
+def _plain(text: str) -> str:
+    number = whole_number(text)
+    return " ".join(unicodedata.normalize("NFC", text).split()) if number is None else str(number)
 
 
 def _name_of(spellings: Sequence[str], names: Sequence[str]) -> int | None:

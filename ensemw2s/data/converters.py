@@ -25,6 +25,7 @@ from ensemw2s.data.fields import (
     shape,
     shuffled,
     text_of,
+    texts_in,
     warn_of_missing_words,
     with_options,
 )
@@ -212,7 +213,7 @@ def _mapped_prompt(row: Mapping[str, Any], columns: ColumnMap, context: RowConte
 def _with_distractors(example: Example, row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> Example:
     """The answer and the distractors that are not empty, in shuffled order."""
     answer = required_text(row, columns.answer, "answer")
-    wrong = [text_of(lookup(row, name), name) for name in columns.distractors]
+    wrong = [text for name in columns.distractors for text in texts_in(lookup(row, name), name, answer)]
     context.counts["answer_repeated"] += answer in wrong
     texts = shuffled([answer, *(text for text in wrong if text)], example.prompt, context.seed)
     return with_options(example, texts, texts.index(answer), columns.distractors[0], context.warn)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -176,35 +179,31 @@ class Unread:
 Convert = Callable[[Mapping[str, Any], RowContext], Example | Unread]
 
 
-def parse_options(value: Any, column: str) -> Options:
-    """Options from a list of texts, a list of ``{"text", "label"}``, or ``{"text": […], "label": […]}``.
+#: What data sets call the text and the label of an option that is an object.
+_TEXT_KEYS, _LABEL_KEYS = ("text", "value"), ("label", "key", "letter", "id")
 
-    Text that holds one of these as JSON is read too (a CSV file has nothing else).
+
+def parse_options(value: Any, column: str) -> Options:
+    """Options: a list of texts or of ``{"text", "label"}``, ``{"text": […], "label": […]}`` or ``{label: text}``.
+
+    Text that holds one of these as JSON is read too (a CSV file has nothing else), or a list as Python writes it. In
+    ``{label: text}`` a missing text is no option: Parquet has the labels of all rows in each.
 
     Raises:
         RowError: another shape, an empty option, or lists of different length.
     """
-    expected = "a list of texts, or an object with lists 'text' and 'label'"
+    expected = "a list of texts, a list of {text, label}, an object with lists 'text' and 'label', or {label: text}"
     hint = "Options in columns of their own: name all these columns, choices: [a, b, c, d]."
     if isinstance(value, str):
         try:
-            value = parse_json(value)
+            value = _written(value)
         except JsonError:
             message = f"the options must be {expected} (as JSON), got {shortened(value, 40)!r}"
+            hint = f'Write each list as JSON, ["red", "blue"]. {hint}'
             raise RowError("choices", message, column=column, hint=hint) from None
-    labels: list[Any] | None = None
-    if isinstance(value, Mapping):
-        texts = value.get("text")
-        given = value.get("label")
-        labels = list(given) if given is not None and _is_list(given) else None
-    else:
-        texts = value
-    if texts is None or not _is_list(texts):
+    items, labels = _items_and_labels(value)
+    if items is None:
         raise RowError("choices", f"the options must be {expected}, got {shape(value)}", column=column, hint=hint)
-    items = list(texts)
-    if items and all(isinstance(item, Mapping) and "text" in item for item in items):
-        labels = [item["label"] for item in items] if all("label" in item for item in items) else None
-        items = [item["text"] for item in items]
     if labels is not None and len(labels) != len(items):
         message = f"{len(items)} options, but {len(labels)} labels"
         raise RowError("choices", message, column=column)
@@ -213,6 +212,57 @@ def parse_options(value: Any, column: str) -> Options:
         raise RowError("empty_choice", f"option {found.index('') + 1} is empty", column=column)
     numeric = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
     return Options(found, None if labels is None else [text_of(label, column) for label in labels], numeric=numeric)
+
+
+def _items_and_labels(value: Any) -> tuple[list[Any] | None, list[Any] | None]:
+    """The options, None where the shape is not known, and their labels, None where there are none."""
+    if isinstance(value, Mapping) and "text" in value:
+        texts, given = value["text"], value.get("label")
+        return (list(texts) if _is_list(texts) else None), (list(given) if _is_list(given) else None)
+    if isinstance(value, Mapping):
+        named = {label: text for label, text in value.items() if not is_missing(text)}
+        flat = not any(isinstance(text, Mapping) or _is_list(text) for text in named.values())
+        return (list(named.values()), list(named)) if flat else (None, None)
+    items = list(value) if _is_list(value) else None
+    if items and all(isinstance(item, Mapping) for item in items):
+        text, label = (_shared_key(items, keys) for keys in (_TEXT_KEYS, _LABEL_KEYS))
+        labels = None if label is None else [item[label] for item in items]
+        return (None if text is None else [item[text] for item in items]), labels
+    return items, None
+
+
+def _shared_key(items: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str | None:
+    return next((key for key in keys if all(key in item for item in items)), None)
+
+
+def _written(text: str) -> Any:
+    """The value of JSON text, or of a list of texts as Python (and so pandas) writes it.
+
+    Raises:
+        JsonError: it is neither; so are numpy's lists, which have no commas.
+    """
+    try:
+        return parse_json(text)
+    except JsonError:
+        if text.startswith(("['", '["')):
+            with warnings.catch_warnings(), suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                warnings.simplefilter("ignore")
+                found = ast.literal_eval(text)
+                if isinstance(found, list) and repr(found) == text:
+                    return found
+        raise
+
+
+def texts_in(value: Any, column: str, answer: str) -> list[str]:
+    """The texts in a column of wrong options: one, or a list (also in writing, where the answer is none in writing).
+
+    Raises:
+        RowError: as in :func:`text_of`.
+    """
+    if isinstance(value, str) and value.startswith("[") and not answer.startswith("["):
+        with suppress(JsonError):
+            value = _written(value)
+    return [text_of(item, column) for item in value] if _is_list(value) else [text_of(value, column)]
 
 
 def options_in_columns(row: Mapping[str, Any], columns: Sequence[str]) -> Options:

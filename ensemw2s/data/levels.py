@@ -19,6 +19,7 @@ SCALES: tuple[tuple[str, ...], ...] = (
     ("remembering", "understanding", "applying", "analyzing", "evaluating", "creating"),
 )
 _NUMBER = {name: float(place) for scale in SCALES for place, name in enumerate(scale)}
+_DECIMAL_COMMA, _GROUPED = re.compile(r"[-+]?\d+,\d+"), re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 _GRADE = re.compile(r"grade\s*(\d+)")
 
 
@@ -43,8 +44,11 @@ def parse_difficulty(value: Any, column: str) -> tuple[float | None, str]:
         raise RowError("difficulty", f"difficulty must be a number or a level name, got {shape(value)}", column=column)
     if isinstance(value, str):
         text = value.strip()
+        if _GROUPED.fullmatch(text):
+            hint = "Write 1.234 for a fraction and 1234 for a thousand."
+            raise RowError("difficulty", f"difficulty {text} can be a thousand or a fraction", column=column, hint=hint)
         try:
-            number = float(text)
+            number = float(text.replace(",", ".") if _DECIMAL_COMMA.fullmatch(text) else text)
         except ValueError:
             return level_number(text), text
     else:
