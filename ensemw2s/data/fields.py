@@ -218,7 +218,9 @@ def _items_and_labels(value: Any) -> tuple[list[Any] | None, list[Any] | None]:
     """The options, None where the shape is not known, and their labels, None where there are none."""
     if isinstance(value, Mapping) and "text" in value:
         texts, given = value["text"], value.get("label")
-        return (list(texts) if _is_list(texts) else None), (list(given) if _is_list(given) else None)
+        return (list(texts) if _is_list(texts) else None), (
+            list(given) if given is not None and _is_list(given) else None
+        )
     if isinstance(value, Mapping):
         named = {label: text for label, text in value.items() if not is_missing(text)}
         flat = not any(isinstance(text, Mapping) or _is_list(text) for text in named.values())
