@@ -45,8 +45,9 @@ def prompt_texts(
     try:
         return list(_rendered(written, variables, json.dumps(before), tuple(texts), template.date or _undated()))
     except ModelError as error:
-        if before and error.hint is None:
-            error.hint = "Leave data.template.system out: not every chat template knows system messages."
+        without = "data.template.system out: not every chat template knows system messages."
+        other = "Set data.template.chat: false, or take a model whose chat template knows plain text."
+        error.hint = error.hint or (f"Leave {without}" if before else other)
         raise
 
 

@@ -44,6 +44,10 @@ class Order:
     date: str
 
 
+class _UnfitError(Exception):
+    """A template does what none may."""
+
+
 def render_chats(
     template: str, variables: dict[str, Any], chats: Sequence[list[dict[str, str]]], date: str
 ) -> list[str]:
@@ -207,8 +211,21 @@ def _text(template: str, variables: dict[str, Any], chat: list[dict[str, str]]) 
     text.encode()  # half a surrogate pair is no text
     most = _LONGEST + _TIMES * sum(len(turn["content"]) for turn in chat)
     if len(text) > most:
-        raise ValueError(f"it writes {len(text)} characters for one prompt")
+        raise _UnfitError(f"it writes {len(text)} characters for one prompt")
     return text
+
+
+def _says_everything(order: Order) -> None:
+    """Find out that no turn is left out, as templates for pictures do with plain text, and some with system messages.
+
+    Raises:
+        _UnfitError: one is.
+    """
+    chat = [{**turn, "content": f"Said{turn['role']}7"} for turn in order.chats[0]]
+    text = _text(order.template, order.variables, chat)
+    for turn in chat:
+        if turn["content"] not in text:
+            raise _UnfitError(f"it leaves out what the {turn['role']} says")
 
 
 def _answer(line: bytes) -> str:
@@ -217,10 +234,12 @@ def _answer(line: bytes) -> str:
         _limit_time(fields.pop("seconds"))
         order = Order(**fields)
         _stop_the_clock(order.template, order.date)
+        _says_everything(order)
         return json.dumps({"texts": [_text(order.template, order.variables, chat) for chat in order.chats]})
     except Exception as error:
         full = isinstance(error, MemoryError)
-        why = "it needs too much memory" if full else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, _UnfitError) else f"{type(error).__name__}: {error}"
+        why = "it needs too much memory" if full else why
         return json.dumps({"error": why[:500], "full": full})
 
 

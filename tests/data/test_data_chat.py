@@ -91,6 +91,24 @@ FEATURES = """{%- macro turn(m) -%}
 {% endif %}"""
 
 
+@pytest.mark.parametrize(
+    ("template", "system", "who"),
+    [
+        ("hello", None, "user"),
+        ("{% for m in messages %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endfor %}", None, "user"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "Be short.", "system"),
+        ("{{ messages[0].content }}", "Be short.", "user"),
+    ],
+)
+def test_a_template_that_leaves_out_a_turn_is_refused(bpe: Any, template: str, system: str | None, who: str) -> None:
+    """All questions would be the same text."""
+    with pytest.raises(ModelError, match=f"it leaves out what the {who} says") as caught:
+        encode_prompts([QUESTION], chatty(bpe, template), TemplateConfig(chat=True, system=system), None)
+    assert ("system out" if system else "chat: false") in str(caught.value.hint)
+    for kept in ("{{ messages[-1].content | trim }}", "{{ messages | tojson }}", "<{{ messages[-1]['content'] }}>"):
+        encode_prompts([QUESTION], chatty(bpe, kept), TemplateConfig(chat=True), None)
+
+
 def test_transformers_itself_renders(bpe_bos: Any) -> None:
     tokenizer = chatty(bpe_bos, FEATURES)
     question = Example("q", " Ωhat — is\n\nred? {{ 1 + 1 }} <b> ", "x", ("x", "y"))
