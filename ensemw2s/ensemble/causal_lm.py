@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder, scratch_folder
 from ensemw2s.ensemble.options import normalise
 from ensemw2s.kernels import combine
 from ensemw2s.models.forward import context_length, positions_of, vocabulary_size
-from ensemw2s.models.reading import reading_of
+from ensemw2s.models.reading import Reading, reading_of
 from ensemw2s.models.scaling import length_scaling
 
 __all__ = ["EnsembleCache", "EnsembleConfig", "EnsembleForCausalLM", "register"]
@@ -98,11 +99,19 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         self.experts = nn.ModuleList(parts.modules_of(members))
         self._active = [k for k, alpha in enumerate(alphas) if alpha != 0.0]
         self._accepted = [parts.accepted(member) for member in members]
-        self._readings = {k: reading_of(members[k]) for k in self._active}
-        self.stateful = not all(reading.cached for reading in self._readings.values())
         self._scalings = [scaling for k in self._active if (scaling := length_scaling(members[k])) is not None]
         self._as_one_batch = parts.batchable([members[k] for k in self._active])
         self.post_init()
+
+    @functools.cached_property
+    def _readings(self) -> dict[int, Reading]:
+        """How each active expert can be read; found out when first needed, with its weights where they belong."""
+        return {k: reading_of(self.members[k]) for k in self._active}
+
+    @property
+    def stateful(self) -> bool:
+        """Whether an expert has no cache that can be shared by prompts of different lengths."""
+        return not all(reading.cached for reading in self._readings.values())
 
     def init_weights(self) -> None:
         """Nothing: the experts come with their weights."""
@@ -223,7 +232,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
     def _logits(self, place: int, inputs: dict[str, Any], cache: EnsembleCache | None) -> Tensor:
         """Logits ``[B, L, V]`` of one active expert, at the positions that are wanted."""
         k = self._active[place]
-        if self._is_read_by_row(k, inputs["attention_mask"]):
+        if parts.is_read_by_row(self._readings[k], inputs["attention_mask"]):
             return parts.logits_by_row(self.members[k], inputs)
         given = self._given(k, inputs)
         if not self._readings[k].cached and length_scaling(self.members[k]) is None:
@@ -231,12 +240,6 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         if cache is not None:
             given["past_key_values"] = cache.parts[place]
         return self._kept(k, self.members[k](**given).logits, inputs["logits_to_keep"])
-
-    def _is_read_by_row(self, k: int, mask: Tensor | None) -> bool:
-        """Whether padding, or the other rows, would change what an expert says of a row."""
-        if self._readings[k].cached or (mask is not None and mask.ndim != 2):
-            return False
-        return not self._readings[k].together or (mask is not None and bool((mask == 0).any()))
 
     def _stacked_logits(self, inputs: dict[str, Any], cache: StackedCache) -> list[Tensor]:
         """The same of all active experts, which are adapters, in one pass over the base: its weights are read once."""
@@ -292,13 +295,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             if any(scaling.differs(lengths - new, lengths).any() for scaling in self._scalings):
                 past_key_values, next_sequence_length = self.new_cache(), None
                 kwargs["position_ids"] = positions_of(mask)
-        given: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids,
-            next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            **kwargs,
-        )
+        kwargs |= {"past_key_values": past_key_values, "attention_mask": attention_mask}
+        given: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, next_sequence_length, **kwargs)
         return given
 
     def get_input_embeddings(self) -> nn.Module:

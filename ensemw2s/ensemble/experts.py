@@ -19,6 +19,7 @@ from ensemw2s.ensemble.folder import BASE, EXPERTS, expert_folder
 from ensemw2s.models.adapters import AdapterView
 from ensemw2s.models.load import declared_ends
 from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.reading import Reading
 
 if TYPE_CHECKING:
     from ensemw2s.ensemble.causal_lm import EnsembleConfig
@@ -42,6 +43,13 @@ def accepted(member: Any) -> frozenset[str]:
     """Names that the model's ``forward`` takes."""
     base = member.get_base_model() if hasattr(member, "get_base_model") else member
     return frozenset(inspect.signature(base.forward).parameters)
+
+
+def is_read_by_row(reading: Reading, mask: Tensor | None) -> bool:
+    """Whether padding, or the other rows, would change what an expert says of a row."""
+    if reading.cached or (mask is not None and mask.ndim != 2):
+        return False
+    return not reading.together or (mask is not None and bool((mask == 0).any()))
 
 
 def logits_by_row(member: Any, inputs: dict[str, Any]) -> Tensor:

@@ -198,6 +198,7 @@ def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], ad
     from ensemw2s.ensemble.causal_lm import EnsembleConfig, EnsembleForCausalLM
     from ensemw2s.ensemble.experts import adapter_dict, config_dict
     from ensemw2s.models.load import declared_ends
+    from ensemw2s.models.scaling import context_of
 
     count = len(ensemble.experts)
     trust = bool(ensemble.loading.get("trust_remote_code", False))
@@ -214,7 +215,7 @@ def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], ad
         from peft import PeftConfig
 
         each = [adapter_dict(PeftConfig.from_pretrained(str(folder / expert_folder(k)))) for k in range(count)]
-    limits = [n for text in texts if (n := getattr(text, "max_position_embeddings", None)) is not None]
+    limits = [limit for config in configs if (limit := context_of(config)) is not None]
     EnsembleConfig(
         experts=each,
         base=config_dict(configs[0]) if adapters else None,

@@ -133,6 +133,8 @@ class _Trial:
 
     def passes(self, way: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> bool:
         """Whether a way of reading gives what the sequences give by themselves."""
+        modes = [(module, module.training) for module in base_of_adapters(self.model).modules()]
+        self.model.eval()
         try:
             with torch.inference_mode():
                 good = [bool(_rms(found - right) <= self.tolerance * _spread(right)) for found, right in way()]
@@ -140,6 +142,9 @@ class _Trial:
             if is_out_of_memory(error):
                 raise
             return False
+        finally:
+            for module, mode in modes:
+                module.training = mode
         # In half precision rounding may send a token to another of several feed-forward networks.
         return all(good) if self.exact else sum(good) > len(good) / 2
 
