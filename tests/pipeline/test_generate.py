@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ensemw2s.cli.options import source_options
+from ensemw2s.ensemble import Ensemble
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline import evaluate_file, execute, label_file
 from ensemw2s.sink import NullSink
@@ -87,15 +88,15 @@ def test_hidden_answers_reach_no_label_and_no_student(written, generate_config, 
 
 @pytest.mark.parametrize("run", ["finished", "written"])
 @pytest.mark.parametrize("split", ["test", "hard_test"])
-def test_evaluating_a_split_gives_the_numbers_of_the_run(request, copy_of, run, split):
+def test_evaluating_a_split_gives_the_numbers_of_the_run(request, tmp_path, run, split):
     folder, results = request.getfixturevalue(run)
+    ensemble = folder
     if run == "written":  # the run measures greedy answers, however it labels
-        folder = copy_of(folder)
-        content = json.loads((folder / "ensemble.json").read_text())
-        assert content["evaluation"]["match"] == "number"
-        content["decoding"]["method"] = "sample"
-        (folder / "ensemble.json").write_text(json.dumps(content))
-    found = evaluate_file(folder, split_source(folder, split))
+        own = Ensemble.load(folder)
+        assert own.evaluation.match == "number"
+        own.decoding = own.decoding.model_copy(update={"method": "sample"})
+        ensemble = own.save(tmp_path)
+    found = evaluate_file(ensemble, split_source(folder, split))
     told = results["arms"]["ensemble"][split]
     for key in ("n", "correct", "accuracy", "low", "high"):
         assert found[key] == told[key], key
