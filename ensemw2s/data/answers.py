@@ -98,7 +98,10 @@ def _first(spellings: Sequence[str], among: Sequence[str]) -> int | None:
 
 def _plain(text: str) -> str:
     number = whole_number(text)
-    return " ".join(unicodedata.normalize("NFC", text).split()) if number is None else str(number)
+    if number is not None:
+        return str(number)
+    shown = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(shown.split())
 
 
 def _name_of(spellings: Sequence[str], names: Sequence[str]) -> int | None:
@@ -203,7 +206,7 @@ def _decide(cells: Sequence[_Cell], column: str) -> AnswerReading | Problem | No
             )
             return _problem("ambiguous_answer", message, cell, column)
     texts = [cell for cell in cells if not cell.is_number]
-    for cell in numbers if texts else ():
+    for cell in numbers if texts and common[0] not in ("index", "index1") else ():
         for reading in ("index", "index1"):
             if reading in cell.fits and cell.text(reading) != cell.text(common[0]):
                 message = (

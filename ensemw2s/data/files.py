@@ -148,7 +148,8 @@ def unreadable(file: Path, error: OSError | ValueError) -> Problem:
     if isinstance(error, ValueError):
         return Problem("missing_file", "this cannot be a path", repr(name), hint="Check the path.")
     reason = error.strerror or str(error)
-    return Problem("unreadable", f"the file cannot be read: {reason}", name, hint="Check its name and permissions.")
+    hint = "Check its name and permissions. What comes from a pipe has to be saved: data is read more than once."
+    return Problem("unreadable", f"the file cannot be read: {reason}", name, hint=hint)
 
 
 def read_bytes(file: Path, report: Report) -> bytes | None:
@@ -199,7 +200,11 @@ def _json_rows(text: str, file: str, report: Report) -> Iterator[Row]:
     lines = _LineCounter(text)
     at = _skip(text, 0)
     if text[at] != "[":
-        hint = "If the file has one JSON object on each line, name it .jsonl." if text[at] == "{" else None
+        hint = (
+            "If it has one JSON object on each line, name it .jsonl; else write the list of rows alone."
+            if text[at] == "{"
+            else None
+        )
         message = "expected a JSON list of objects, but the file does not begin with '['"
         report(Problem("not_list", message, file, lines.of(at), hint=hint))
         return

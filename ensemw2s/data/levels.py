@@ -19,7 +19,7 @@ SCALES: tuple[tuple[str, ...], ...] = (
     ("remembering", "understanding", "applying", "analyzing", "evaluating", "creating"),
 )
 _NUMBER = {name: float(place) for scale in SCALES for place, name in enumerate(scale)}
-_DECIMAL_COMMA, _GROUPED = re.compile(r"[-+]?\d+,\d+"), re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+_DECIMAL_COMMA, _GROUPED = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?"), re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
 _GRADE = re.compile(r"grade\s*(\d+)")
 
 

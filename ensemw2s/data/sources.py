@@ -130,7 +130,7 @@ class Walk:
         except RowError as error:
             hint = error.hint
             if error.kind == "missing_column" and adapter.name == "file":
-                hint = "Map the columns with data.source.columns."
+                hint = "Map the columns: data.source.columns, or --column prompt=NAME (answer=, choices=)."
             problem = Problem(error.kind, error.message, row.file, row.line, error.column, "error", hint, unit=row.unit)
             self.report(problem)
             return None

@@ -115,6 +115,7 @@ def test_lists_that_are_answers_stay_texts(tmp_path: Path) -> None:
         (["a  b", "a c", "a  b"], "a b", "a  b"),
         (["\uff11\uff10", "20"], "10", "\uff11\uff10"),
         (["10.0", "20.0"], "10", "10.0"),
+        (["red", "blue"], "\u200bred", "red"),
         (["True", "False"], True, "True"),
         (["true", "false"], False, "false"),
         (["10", "10.0"], "10.0", "10.0"),
@@ -125,6 +126,14 @@ def test_answers_that_differ_in_their_spelling_alone(
 ) -> None:
     source = _source(tmp_path / "t.jsonl", _rows(options, [answer]))
     assert [e.answer for e in load_source(source, 0)] == [right]
+
+
+def test_indices_as_numbers_and_in_writing(tmp_path: Path) -> None:
+    source = _source(tmp_path / "t.jsonl", _rows(["red", "blue", "grey"], [0, "1", 2, "2.0"]))
+    assert [e.answer for e in load_source(source, 0)] == ["red", "blue", "grey", "grey"]
+    source = _source(tmp_path / "t.jsonl", _rows(["2", "0", "1"], [0, "1", 2]))
+    with pytest.raises(DataError, match="fit in more than one way"):
+        load_source(source, 0)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
