@@ -13,6 +13,7 @@ from ensemw2s.evaluation import Answers, Results, aggregate, read_correct
 from ensemw2s.files import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
+from ensemw2s.runs.lock import remove_abandoned
 from ensemw2s.sink import EventSink
 
 
@@ -53,6 +54,7 @@ def execute_seeds(
             hint="For example: --seeds 0,1,2",
         )
     refuse_links(root)
+    remove_abandoned(root)
     origin = {**(provenance or {}), "seed": "--seeds"}
     date = dated(config.data.template, root).date
     for seed in seeds:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import time
 import weakref
 from pathlib import Path
@@ -16,6 +17,7 @@ from ensemw2s.files import dump_json, open_in_place, parse_json, read_json, unwr
 from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
+_TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp", re.DOTALL)
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
@@ -122,10 +124,22 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         self.acquire()
+        remove_abandoned(self.folder)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files below ``folder`` of processes that were killed, or could not remove them on a broken disk.
+
+    See :func:`ensemw2s.files.replaced`; those of a process that lives are left alone.
+    """
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and not pid_alive(int(found[1])) and not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def _decode(data: bytes) -> dict[str, Any] | None:

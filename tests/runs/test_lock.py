@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,3 +165,16 @@ def test_states_of_a_writing_process(tmp_path: Path, spawn: Spawn) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert describe_run(run).state == "dead"
+
+
+def test_what_a_killed_process_left_under_a_temporary_name_goes_with_the_next_lock(tmp_path):
+    (tmp_path / "experts").mkdir()
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    abandoned = tmp_path / "experts" / f".trained.json.{int(killed.stdout)}.tmp"
+    alive, own = tmp_path / f".results.json.{os.getpid()}.tmp", tmp_path / ".notes.tmp"
+    for path in (abandoned, alive, own):
+        path.write_text("half")
+    with RunLock(tmp_path):
+        assert not abandoned.exists()
+        assert alive.exists()
+        assert own.exists()
