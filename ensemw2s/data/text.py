@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -10,17 +11,18 @@ from ensemw2s.errors import shortened
 
 #: Characters of a name that are compared; comparing takes time that grows with the square of them.
 _COMPARED = 200
+_RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿⁱ]+")
 
 
 def normalise_text(text: str) -> str:
     """``text`` without what does not change its content: case, white space, Unicode compatibility forms (NFKC).
 
-    Characters without a shape (zero-width spaces, soft hyphens: category Cf) are left out. Folding the case can undo
+    Raised digits are powers: ``10²`` is ``10^2``, not ``102``. Characters without a shape (zero-width spaces, soft hyphens: category Cf) are left out. Folding the case can undo
     NFKC, so both are applied twice, as Unicode's compatibility caseless matching (D146) does.
     """
     if text.isascii():
         return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFKC", text)
+    folded = unicodedata.normalize("NFKC", _RAISED.sub(r"^\g<0>", text))
     folded = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     folded = unicodedata.normalize("NFKC", folded.casefold()).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())

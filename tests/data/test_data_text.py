@@ -24,6 +24,8 @@ from ensemw2s.data.text import did_you_mean, nearest, normalise_text
         ("a\u00a0b", "a b"),
         ("Straße", "STRASSE"),
         ("cafe\u0301", "CAFÉ"),
+        ("10²³ m⁻¹", "10^23 M^-1"),
+        ("H₂O", "H2O"),
         ("soft\u00adhyphen zero\u200bwidth", "softhyphen zerowidth"),
     ],
 )
@@ -32,7 +34,7 @@ def test_texts_that_are_the_same(one: str, other: str) -> None:
 
 
 def test_texts_that_differ() -> None:
-    assert len({normalise_text(t) for t in ("ab", "a b", "a-b", "a.b", "")}) == 5
+    assert len({normalise_text(t) for t in ("ab", "a b", "a-b", "a.b", "", "10²", "102", "x²", "x2", "2x")}) == 10
 
 
 @given(st.text())
