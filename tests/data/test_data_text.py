@@ -24,7 +24,7 @@ from ensemw2s.data.text import did_you_mean, nearest, normalise_text
         ("a\u00a0b", "a b"),
         ("Straße", "STRASSE"),
         ("cafe\u0301", "CAFÉ"),
-        ("10²³ m⁻¹", "10^23 M^-1"),
+        ("10²³ mⁿ", "10^23 M^N"),
         ("H₂O", "H2O"),
         ("soft\u00adhyphen zero\u200bwidth", "softhyphen zerowidth"),
     ],
