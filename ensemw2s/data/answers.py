@@ -75,7 +75,7 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
 
     labels = options.labels
     if labels is not None:
-        put("label", _name_of(spellings, labels) if options.in_columns else _first(spellings, labels))
+        put("label", (_name_of if options.in_columns else _label_of)(spellings, labels))
     put("text", _first(spellings, options.texts))
     if labels is None or options.in_columns or all(letter_or_number(label)[0] is None for label in labels):
         put("letter", letter)
@@ -102,6 +102,18 @@ def _plain(text: str) -> str:
         return str(number)
     shown = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
     return " ".join(shown.split())
+
+
+def _label_of(spellings: Sequence[str], labels: Sequence[str]) -> int | None:
+    """Which label a value is, else which it is but for case and what stands around a letter or number (``B)``)."""
+    exact = _first(spellings, labels)
+    same = [at for at, label in enumerate(labels) if _bare(label) == _bare(spellings[0])] if exact is None else [exact]
+    return same[0] if len(same) == 1 else None
+
+
+def _bare(label: str) -> str | tuple[int | None, int | None]:
+    named = letter_or_number(label)
+    return label.casefold() if named == (None, None) else named
 
 
 def _name_of(spellings: Sequence[str], names: Sequence[str]) -> int | None:

@@ -207,6 +207,14 @@ def parse_options(value: Any, column: str) -> Options:
     if labels is not None and len(labels) != len(items):
         message = f"{len(items)} options, but {len(labels)} labels"
         raise RowError("choices", message, column=column)
+    if labels is not None and len({text_of(label, column) for label in labels}) < len(labels):
+        if not all(label in (0, 1) for label in labels):  # else they say which option is right
+            raise RowError(
+                "choices",
+                f"the labels of the options are not all different: {shortened(str(labels), 60)}",
+                column=column,
+            )
+        labels = None
     found = [text_of(item, column) for item in items]
     if "" in found:
         raise RowError("empty_choice", f"option {found.index('') + 1} is empty", column=column)

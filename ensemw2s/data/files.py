@@ -274,17 +274,14 @@ def _kind(value: Any) -> str:
 
 #: What spreadsheets put between fields, in a file of either suffix: Excel writes semicolons where commas are decimal.
 _DELIMITERS = ",;\t"
+_QUOTED = re.compile(r'"[^"]*"')
 _STATED_DELIMITER = re.compile(r"\A\"?sep=([^\r\n])\"?[^\S\t\r\n]*(?:\r\n?|\n)", re.IGNORECASE)
 
 
 def _delimiter(text: str, usual: str) -> str:
-    """What parts the header into most columns; the suffix decides between equals."""
-    start = text[:65536]
-
-    def columns(mark: str) -> int:
-        return len(next(filter(any, csv.reader(io.StringIO(start, newline=""), delimiter=mark)), []))
-
-    return max(usual + _DELIMITERS, key=columns)
+    """What stands between the most columns of the header, quoted names aside; the suffix decides between equals."""
+    header = re.split(r"[\r\n]", _QUOTED.sub("", text[:65536]).lstrip("\r\n"), maxsplit=1)[0]
+    return max(usual + _DELIMITERS, key=header.count)
 
 
 def _csv_rows(text: str, file: str, usual: str, report: Report, names: Sequence[str] | None = None) -> Iterator[Row]:
@@ -300,8 +297,9 @@ def _csv_rows(text: str, file: str, usual: str, report: Report, names: Sequence[
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            report(Problem("csv", f"broken CSV: {error}", file, last + 1))
-            last = reader.line_num
+            hint = "A double quote inside of double quotes is written twice."
+            report(Problem("csv", f"broken CSV: {error}", file, last + 1, hint=hint))
+            last, number = reader.line_num, number + 1
             continue
         if fields is None:
             break

@@ -18,8 +18,8 @@ def normalise_text(text: str) -> str:
     """``text`` without what does not change its content: case, white space, Unicode compatibility forms (NFKC).
 
     Raised digits are powers: ``10²`` is ``10^2``, not ``102``. Characters without a shape (category Cf: zero-width
-    spaces, soft hyphens) are left out. Folding the case can undo NFKC, so both are applied twice, as Unicode's compatibility
-    caseless matching (D146) does.
+    spaces, soft hyphens) are left out. Folding the case can undo NFKC, so both are applied twice, as Unicode's
+    compatibility caseless matching (D146) does.
     """
     if text.isascii():
         return " ".join(text.lower().split())

@@ -61,6 +61,25 @@ def test_options_by_label(tmp_path: Path, suffix: str) -> None:
         assert [len(e.choices or ()) for e in examples] == [2, 3, 2]
 
 
+@pytest.mark.parametrize("labels", ["ab", "AB", ["A)", "B)"], ["option_a", "option_b"], ["(1)", "(2)"]])
+def test_labels_are_known_in_other_spellings(tmp_path: Path, labels: Any) -> None:
+    options = dict(zip(labels, ["x", "y"], strict=True))
+    answers = ["1", "2", "(2)"] if "1" in labels[0] else ["a", "B", "b)"]
+    source = _source(tmp_path / "t.jsonl", _rows(options, answers))
+    assert [e.answer for e in load_source(source, 0)] == ["x", "y", "y"]
+
+
+def test_labels_that_repeat(tmp_path: Path) -> None:
+    """They name nothing: flags of what is right are passed over, others are an error."""
+    flags = [{"text": text, "label": text == "z"} for text in "xyz"]
+    for options in (flags, [{**option, "label": int(option["label"])} for option in flags]):
+        source = _source(tmp_path / "t.jsonl", _rows(options, [1, 0]))
+        assert [e.answer for e in load_source(source, 0)] == ["y", "x"]
+    source = _source(tmp_path / "t.jsonl", _rows({"text": ["x", "y"], "label": ["A", "A"]}, ["A"]))
+    with pytest.raises(DataError, match="labels of the options are not all different"):
+        load_source(source, 0)
+
+
 def test_numbered_objects_with_letters_as_answers(tmp_path: Path) -> None:
     options = [{"id": 17, "text": "x"}, {"id": 18, "text": "y"}]
     source = _source(tmp_path / "t.jsonl", _rows(options, ["B", "A"]))

@@ -55,3 +55,10 @@ def test_lines_behind_a_stated_delimiter_keep_their_numbers(tmp_path: Path) -> N
 def test_other_kinds_of_files_are_told_what_to_become(tmp_path: Path, name: str, hint: str) -> None:
     with pytest.raises(DataError, match=rf"(?s)suffix.*{hint}"):
         load_source(_source(tmp_path / name, "x"), 0)
+
+
+def test_a_broken_row_is_one_problem(tmp_path: Path) -> None:
+    source = _source(tmp_path / "t.csv", 'prompt,answer\n"He said \\"hi\\", then",x\n')
+    (problem,) = check_source(source, task="generate").errors
+    assert (problem.kind, problem.line) == ("csv", 2)
+    assert "written twice" in str(problem.hint)
