@@ -134,6 +134,11 @@ def _holds_only_stages(folder: Path) -> bool:
     return bool(entries) and all(entry.is_dir() and any(entry.rglob(STAGE_RECORD)) for entry in entries)
 
 
+def _has_own_files(folder: Path) -> bool:
+    """Whether no file below a folder has a second name (hard link): libraries write into files that are there."""
+    return all(file.stat().st_nlink <= 1 for file in folder.rglob("*") if file.is_file())
+
+
 def _unfinished_record(partial: Path) -> dict[str, Any]:
     """What a start left that was killed between writing ``stage.json`` and renaming the folder."""
     record = read_json(partial / STAGE_RECORD)
@@ -249,7 +254,8 @@ class Stages:
         partial = final.with_name(final.name + ".partial")
         started = read_json(partial / _STARTED)
         before = started if isinstance(started, dict) else _unfinished_record(partial)
-        if not (resume and isinstance(started, dict) and started.get("fingerprint") == mark) and partial.exists():
+        going_on = resume and isinstance(started, dict) and started.get("fingerprint") == mark
+        if partial.exists() and not (going_on and _has_own_files(partial)):
             shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
         head = {"name": name, "fingerprint": mark}

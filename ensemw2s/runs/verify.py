@@ -107,6 +107,8 @@ def _verify_run(run: Path, names: set[str], found: Verification) -> None:
         recorded = set(recorded_files(run))
     except DamagedError:  # told already
         recorded = set(names)
+    if FILES_RECORD not in names and _has_checksums(run / "data"):
+        found.damaged.append(DamagedError(run / FILES_RECORD, "it is missing"))
     beside = [name for name in _BESIDE if name in names and name not in recorded]
     found.not_recorded += [(run / name).relative_to(found.path).as_posix() for name in beside]
     for name in STAGE_FOLDERS:
@@ -115,6 +117,13 @@ def _verify_run(run: Path, names: set[str], found: Verification) -> None:
             if files and not _in_stage(place, run) and not any(place.is_relative_to(folder) for folder in lost):
                 lost.append(place)
                 found.damaged.append(DamagedError(place / STAGE_RECORD, "it is missing"))
+
+
+def _has_checksums(stage: Path) -> bool:
+    try:
+        return "files" in (read_sealed(stage / STAGE_RECORD) or {})
+    except DamagedError:
+        return False
 
 
 def _in_stage(place: Path, run: Path) -> bool:

@@ -138,15 +138,16 @@ def test_verify_says_what_is_damaged(finished, copy_of, ew2s):
     assert "nothing is damaged" in out
     flip(folder / "labels" / "ensemble" / "labels.parquet")
     (folder / "student" / "ensemble" / "trained.json").unlink()
+    (folder / "files.json").unlink()
     code, out, _ = ew2s("runs", "verify", folder)
     assert code == EXIT_FAILED
-    assert out.count("damaged: ") == 2
+    assert out.count("damaged: ") == 3
     assert str(folder / "labels" / "ensemble" / "labels.parquet") in out.replace("\n", "")
     code, out, _ = ew2s("runs", "verify", folder, "--json")
     found = json.loads(out)
     assert code == EXIT_FAILED
     assert not found["intact"]
-    assert {Path(one["file"]).name for one in found["damaged"]} == {"labels.parquet", "trained.json"}
+    assert {Path(one["file"]).name for one in found["damaged"]} == {"labels.parquet", "trained.json", "files.json"}
     assert ew2s("runs", "verify", folder / "nowhere")[0] == EXIT_USAGE
     Path("empty").mkdir()
     assert ew2s("runs", "verify", "empty")[0] == EXIT_USAGE
@@ -159,7 +160,7 @@ def test_runs_of_older_versions_are_read_and_said_to_be_without_checksums(
     (folder / "files.json").unlink()
     for file in folder.rglob("stage.json"):
         record = json.loads(file.read_text())
-        if file.parent.name != "test":  # else the scores of trained models would be for other weights
+        if file.parent.name not in ("data", "test"):  # else the scores of trained models would be for other weights
             continue
         for later in ("files", "checksum"):
             del record[later]
@@ -214,11 +215,13 @@ def read_only(finished, tmp_path, as_ordinary_user) -> Iterator[Path]:
         "evaluate RUN --split test",
         "score RUN questions.jsonl",
         "report RUN --output out",
+        "run --config RUN/config.yaml",
         "export labels RUN out",
         "export ensemble RUN out",
     ],
 )
-def test_a_read_only_run_can_be_used(read_only, ew2s, command):
+def test_a_read_only_run_can_be_used(read_only, ew2s, command, monkeypatch, tmp_path):
+    monkeypatch.setenv("EW2S_RUNS_DIR", str(tmp_path))
     code, out, err = ew2s(*command.replace("RUN", str(read_only)).split())
     assert (code, "Traceback" in err) == (EXIT_OK, False), err
     assert out

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from ensemw2s.config import compose
-from ensemw2s.errors import ConfigError, InputError, RunBusyError
+from ensemw2s.errors import ConfigError, DamagedError, InputError, RunBusyError
 from ensemw2s.evaluation import Results, summarise, write_correct
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.pipeline import sweep_run
 from ensemw2s.pipeline.sweep import Job, plan_sweep
 from ensemw2s.pipeline.sweep_run import run_sweep
-from ensemw2s.runs import RunLock
+from ensemw2s.runs import RunLock, Stages
+from ensemw2s.runs.verify import verify
 
 #: The real one; tests that run anything have another.
 FIRST_GUESS_OF = sweep_run.first_guess
@@ -205,6 +206,25 @@ def test_repeating_keeps_what_is_finished_and_a_changed_cell_runs_again(tmp_path
     heard = Heard()
     run_sweep(other, tmp_path, heard)
     assert heard.of("started") == ["rounds=1, seed 0"]
+
+
+def test_a_finished_run_with_damage_runs_again(tmp_path):
+    plan = planned()
+    run_sweep(plan, tmp_path, Heard())
+    stage = Stages(tmp_path / plan.jobs[1].directory)
+    stage.ensure("experts/round-01", {}, lambda partial: (partial / "weights").write_text("weights"))
+    heard = Heard()
+    run_sweep(plan, tmp_path, heard)
+    assert heard.said == []
+    (stage.root / "experts" / "round-01" / "weights").write_text("weightz")
+    for name in ("sweep.json", "cells/rounds=1/aggregate.json"):
+        (tmp_path / name).write_text((tmp_path / name).read_text().replace("0.6", "0.7", 1))
+    with pytest.raises(DamagedError, match=r"sweep\.json is damaged"):
+        SweepResults.read(tmp_path / "sweep.json")
+    assert [one.path.name for one in verify(tmp_path).damaged] == ["sweep.json", "aggregate.json", "weights"]
+    run_sweep(plan, tmp_path, heard)
+    assert heard.of("started") == [plan.jobs[1].name]
+    assert [one.path.name for one in verify(tmp_path).damaged] == ["weights"]  # the stand-in makes no stages
 
 
 def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(tmp_path):

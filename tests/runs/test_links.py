@@ -123,6 +123,23 @@ def test_a_link_that_appears_during_a_run_is_refused_by_the_next_stage(run: Path
     assert [p.name for p in victim.iterdir()] == ["authorized_keys"]
 
 
+def test_an_unfinished_stage_with_second_names_of_files_is_not_continued(run: Path, victim: Path) -> None:
+    stages = Stages(run)
+
+    def interrupted(partial: Path) -> None:
+        (partial / "config.json").hardlink_to(victim / "authorized_keys")
+        raise KeyboardInterrupt
+
+    def work(partial: Path) -> None:
+        assert not (partial / "config.json").exists()
+        (partial / "config.json").write_text("{}")
+
+    with pytest.raises(KeyboardInterrupt):
+        stages.ensure("student/ensemble", {}, interrupted, resume=True)
+    stages.ensure("student/ensemble", {}, work, resume=True)
+    assert (victim / "authorized_keys").read_text() == "key\n"
+
+
 @pytest.mark.parametrize("kind", ["link", "hard"])
 def test_a_log_that_turns_into_a_link_is_not_written_and_the_run_goes_on(
     run: Path, victim: Path, kind: str, capsys: pytest.CaptureFixture[str]
