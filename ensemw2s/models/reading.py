@@ -78,7 +78,7 @@ def tell_readings(models: Iterable[LoadedModel], sink: EventSink) -> None:
 
 def _found(model: Any, base: Any, pad_id: int) -> Reading:
     layers, scaling = _layers(base), length_scaling(model)
-    has_cache = accepts(model, "past_key_values") and accepts(model, "use_cache")
+    has_cache = accepts(model, "past_key_values")
     stateful = bool(getattr(base, "_is_stateful", False)) or not has_cache or any(map(_is_state, layers))
     if scaling is not None:
         if not (scaling.by_row and accepts(model, "position_ids")):
