@@ -37,6 +37,11 @@ _SENTIMENT = ("negative", "positive")
 _MMLU_PART = re.compile(r"_(dev|val|test)$")
 
 
+def _without_answer(column: str) -> RowError:
+    hint = "Leave the row out; `ew2s label` and `ew2s score` take questions without answers (as in many test splits)."
+    return RowError("empty_answer", "the answer is empty", column=column, hint=hint)
+
+
 def arc(row: Mapping[str, Any], context: RowContext) -> Example:
     """AI2 ARC, raw ``{"question": {"stem", "choices": [{"text", "label"}]}, "answerKey"}`` or the hub's columns.
 
@@ -59,6 +64,8 @@ def arc(row: Mapping[str, Any], context: RowContext) -> Example:
     key = text_of(row.get("answerKey") if not context.answers else lookup(row, "answerKey"), "answerKey")
     if not key and not context.answers:
         return with_options(example, options.texts, None, where, context.warn)
+    if not key:
+        raise _without_answer("answerKey")
     if key not in options.labels:
         message = f"the answer {key!r} is not among the options' labels {', '.join(options.labels)}"
         raise RowError("answer_not_in_choices", message, column="answerKey")
@@ -159,7 +166,7 @@ def gsm8k(row: Mapping[str, Any], context: RowContext) -> Example:
     answer = text_of(row.get("answer") if not context.answers else lookup(row, "answer"), "answer")
     if not answer:
         if context.answers:
-            raise RowError("empty_answer", "the answer is empty", column="answer")
+            raise _without_answer("answer")
         return Example(id=context.id, prompt=prompt, answer=None)
     solution, mark, final = answer.rpartition("####")
     if not mark or not final.strip():
@@ -190,7 +197,7 @@ def mapped(row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> E
         texts = [text for text in options.texts if text]
         example = with_options(example, texts, None, columns.choices[0], context.warn)
     if not answer and context.answers:
-        raise RowError("empty_answer", "the answer is empty", column=columns.answer)
+        raise _without_answer(columns.answer)
     if options is not None:
         return Unread(example, options, value if answer else None)
     return replace(example, answer=answer or None)

@@ -87,6 +87,16 @@ def test_raw_and_hub_rows_are_the_same_examples(kind: str, tmp_path: Path) -> No
     assert example.prompt == f"{passage}How long?"
 
 
+def test_splits_whose_answers_are_withheld(tmp_path: Path) -> None:
+    row = {"id": "q1", "answerKey": "", "question": {"stem": "How long?", "choices": PAIR}}
+    path = jsonl(tmp_path, "test_rand_split_no_answers.jsonl", row)
+    with pytest.raises(DataError, match=r"jsonl:1: the answer is empty\..*") as caught:
+        load("commonsenseqa", path / "test_rand_split_no_answers.jsonl")
+    assert "ew2s label" in str(caught.value.hint)
+    source = SourceConfig(kind="commonsenseqa", path=str(path / "test_rand_split_no_answers.jsonl"))
+    assert [e.answer for e in load_source(source, 0, answers=False)] == [None]
+
+
 def test_passages_are_put_before_the_question_where_they_are_wanted(tmp_path: Path) -> None:
     path = jsonl(tmp_path, "test.jsonl", {**QUARTZ, "question": {"stem": "How long?", "choices": PAIR}})
     assert load("quartz", path, support=False)[0].prompt == "How long?"
