@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find ensemw2s cli kernels csrc -type f -not -path '*/__pycache__/*') CMakeLists.txt pyproject.toml
 PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
 
-.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers test-quantized chaos fuzz audit lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
+.PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers test-quantized chaos fuzz fuzz-native audit lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
 
 help:
 	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 2 minutes after the installation)"
@@ -21,6 +21,7 @@ help:
 	@echo "make audit      look the installed packages up in an index of advisories"
 	@echo "make check      lint, types, import layers and clang-tidy"
 	@echo "make sanitize   native tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make fuzz-native  libFuzzer on the native functions, a minute each; needs clang with libFuzzer"
 	@echo "make bench      measure the CPU kernels: a quarter of an hour, 8 GB of memory (ew2s bench is the short one)"
 	@echo "make bench-gpu  measure the GPU kernels: minutes; needs a CUDA device"
 	@echo "make install    set up .venv only; then: .venv/bin/ew2s --help"
@@ -112,6 +113,23 @@ sanitize: $(STAMP)
 	$(call sanitized,thread,thread)
 	TSAN_OPTIONS="report_signal_unsafe=0 history_size=5" LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" \
 	  PYTHONPATH=build/sanitize-thread/links $(PYTEST) -n 0 -m "not slow" -k thread tests/native
+
+# libFuzzer on the native functions, FUZZ_SECONDS each. What it finds is left in build/fuzz/ as crash-*.
+FUZZ_CXX ?= clang++
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -std=c++20 -O1 -g -ffp-contract=off -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread -Icsrc
+FUZZED := $(filter-out csrc/bind_% csrc/module.cpp,$(wildcard csrc/*.cpp))
+fuzz-native:
+	@mkdir -p build/fuzz
+	@echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' > build/fuzz/probe.cpp
+	@if ! $(FUZZ_CXX) -fsanitize=fuzzer build/fuzz/probe.cpp -o build/fuzz/probe 2>/dev/null; then \
+	  echo "fuzz-native is skipped: $(FUZZ_CXX) has no libFuzzer. Install it (Debian: apt install clang libclang-rt-14-dev), or name another compiler: make fuzz-native FUZZ_CXX=clang++-17"; exit 0; fi; \
+	for source in tests/fuzz/native_*.cpp; do \
+	  name=$$(basename $$source .cpp); mkdir -p build/fuzz/$$name; \
+	  $(FUZZ_CXX) $(FUZZ_FLAGS) $$source $(FUZZED) -o build/fuzz/$$name.run || exit 1; \
+	  echo "$$name: $(FUZZ_SECONDS) seconds"; \
+	  ./build/fuzz/$$name.run -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=20 -verbosity=0 -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/$$name || exit 1; \
+	done
 
 # For example: make bench BENCH_FLAGS="--quick" or "--only samplers --patience 60".
 bench: $(STAMP)

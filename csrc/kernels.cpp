@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #ifdef __x86_64__
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -88,6 +89,17 @@ constexpr Kernels kAvx2 = avx2::kernels_named("avx2");
 constexpr Kernels kAvx512 = avx512::kernels_named("avx512");
 #endif
 
+#ifdef __x86_64__
+// __builtin_cpu_supports knows this feature's name in newer compilers only.
+bool has_f16c() {
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & static_cast<unsigned>(bit_F16C)) != 0;
+}
+#endif
+
 const Kernels& choose() {
     const std::vector<const Kernels*> available = available_kernels();
     const char* wanted = std::getenv("ENSEMW2S_SIMD");  // NOLINT(concurrency-mt-unsafe): once, while loading
@@ -110,7 +122,7 @@ std::vector<const Kernels*> available_kernels() {
     std::vector<const Kernels*> out{&kBaseline};
 #ifdef __x86_64__
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         out.push_back(&kAvx2);
     }
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

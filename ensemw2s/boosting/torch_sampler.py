@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from ensemw2s import _native
+from ensemw2s.kernels.arguments import plain_tensor, whole_number
 
 _BLOCK = 1 << 16  # draws made at a time, of all ranks together
+_MOST_DRAWS = 1 << 60  # of a stream
+_MOST_EPOCHS = (1 << 64) - 1
 
 Weights = NDArray[np.float64] | NDArray[np.float32]
 
@@ -33,7 +36,8 @@ class WeightedTokenSampler(Sampler[int]):
 
     Args:
         weights: float64 or float32 ``[n]``, not negative, need not sum to 1: an array, a memory map, a CPU tensor or
-            the path of a ``.npy`` file, which is memory-mapped. Read in place; must not change meanwhile.
+            the path of a ``.npy`` file, which is memory-mapped. Read in place; must not change meanwhile. How small a
+            weight beside others can still be drawn is said by ``ensemw2s._native.WeightedSampler.sample``.
         num_samples: draws in an epoch, of all ranks together.
         replacement: whether an index can be drawn again. Without replacement all draws of an epoch are made at once
             (8 bytes a draw).
@@ -46,6 +50,7 @@ class WeightedTokenSampler(Sampler[int]):
     Raises:
         ValueError: weights that are negative, NaN, infinite, all 0 or whose sum overflows; more draws without
             replacement than positive weights; a number outside its range.
+        TypeError: an integer or a flag is none, or weights of another type.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class WeightedTokenSampler(Sampler[int]):
         sorted: bool = False,
     ) -> None:
         self.weights = _array(weights)
-        self.num_samples = num_samples
+        self.num_samples = _whole("num_samples", num_samples, 1, _MOST_DRAWS)
         self.replacement = replacement
         self.seed = seed
         self.sorted = sorted
@@ -70,13 +75,12 @@ class WeightedTokenSampler(Sampler[int]):
         self._latest: tuple[int, int] | None = None  # a pass's epoch and the draws of all ranks that it left out
         self._given = 0  # draws of this rank in that pass
         self._source: _native.WeightedSampler | None = None
-        if num_samples < 1:
-            raise ValueError(f"num_samples is {num_samples}; expected at least 1")
         if not replacement and num_samples > self._draws.positive:
             raise ValueError(
                 f"cannot draw {num_samples} without replacement: only {self._draws.positive} weights are positive"
             )
-        self._draws.sample(0, seed)  # a seed out of range is an error now, not in the first pass
+        # a bad seed or flag is an error now, not in the first pass
+        self._draws.sample(0, seed, replacement=replacement, sorted=sorted)
 
     @property
     def _draws(self) -> _native.WeightedSampler:
@@ -89,8 +93,7 @@ class WeightedTokenSampler(Sampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass the one of ``epoch``: from its beginning, or from where a loaded state of it goes on."""
-        if epoch < 0:
-            raise ValueError(f"epoch is {epoch}; expected at least 0")
+        epoch = _whole("epoch", epoch, 0, _MOST_EPOCHS)
         if epoch != self.epoch:
             self._skipped = 0
         self.epoch = epoch
@@ -144,14 +147,17 @@ class WeightedTokenSampler(Sampler[int]):
         All ranks load one rank's state; their number may differ from what it was.
 
         Raises:
-            ValueError: the state belongs to other weights or another way of drawing.
+            ValueError: the state belongs to other weights or another way of drawing, or a number is out of range.
+            TypeError: a number is missing or none.
         """
         for key, mine in self._identity().items():
             if state.get(key) != mine:
                 raise ValueError(f"the state has {key} {state.get(key)}, this sampler {mine}")
-        self.seed = state["seed"]
-        self.epoch = state["epoch"]
-        self._skipped = state["used"]
+        seed, epoch, used = (
+            _whole(f"the state's {name}", state.get(name), 0, most)
+            for name, most in (("seed", 2**64 - 1), ("epoch", _MOST_EPOCHS), ("used", self.num_samples - 1))
+        )
+        self.seed, self.epoch, self._skipped = seed, epoch, used
         self._latest = None
 
     def _identity(self) -> dict[str, Any]:
@@ -166,7 +172,10 @@ class WeightedTokenSampler(Sampler[int]):
 
 def _array(weights: Weights | torch.Tensor | str | os.PathLike[str]) -> Weights:
     if isinstance(weights, torch.Tensor):
-        array: Weights = weights.detach().contiguous().numpy()
+        plain = plain_tensor(weights, "weights", (torch.float64, torch.float32), "float64 or float32")
+        if plain.device.type != "cpu":
+            raise ValueError(f"weights are on {plain.device}; expected a CPU tensor, as .cpu() gives")
+        array: Weights = plain.contiguous().numpy()
         return array
     if isinstance(weights, str | os.PathLike):
         mapped: Weights = np.load(weights, mmap_mode="r", allow_pickle=False)
@@ -183,6 +192,14 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
         if not distributed:
             return 0, 1
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank is {rank} of {world_size}; expected a number from 0 to below world_size")
-    return rank, world_size
+    world_size = _whole("world_size", world_size, 1, _MOST_DRAWS)
+    return _whole("rank", rank, 0, world_size - 1), world_size
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> int:
+    """The integer, if it is one in this range."""
+    expected = f"an integer from {least} to {most}"
+    number = whole_number(value, name, expected)
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {number}; expected {expected}")
+    return number

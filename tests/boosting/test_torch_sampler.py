@@ -223,12 +223,11 @@ def test_rank_comes_from_torch_distributed(tmp_path) -> None:
         ({"weights": np.array([1.0, -1.0])}, r"weights\[1\] is -1"),
         ({"weights": np.zeros(3)}, "all weights are 0"),
         ({"weights": np.ones(4, np.int64)}, "int64"),
-        ({"weights": torch.ones(4, dtype=torch.float16)}, "float16"),
         ({"num_samples": 0}, "num_samples is 0"),
         ({"weights": np.array([1.0, 0.0, 2.0]), "replacement": False, "num_samples": 3}, "only 2 weights are positive"),
         ({"seed": -1}, "seed is -1"),
         ({"rank": 0}, "come together"),
-        ({"rank": 2, "world_size": 2}, "rank is 2 of 2"),
+        ({"rank": 2, "world_size": 2}, "rank is 2; expected an integer from 0 to 1"),
     ],
 )
 def test_bad_arguments(arguments, words) -> None:
@@ -241,3 +240,61 @@ def test_bad_arguments(arguments, words) -> None:
 
 def test_is_public() -> None:
     assert "WeightedTokenSampler" in ensemw2s.__all__
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0, "7", None, True, np.bool_(True), [3]])
+@pytest.mark.parametrize("name", ["num_samples", "seed", "rank", "world_size"])
+def test_integers_are_integers(name, value) -> None:
+    given = {"num_samples": 5, "seed": 1, "rank": 0, "world_size": 2, name: value}
+    if value is None and name in ("rank", "world_size"):
+        return  # None asks torch.distributed
+    with pytest.raises(TypeError, match=rf"{name} is .*expected an integer"):
+        WeightedTokenSampler(np.ones(4), **given)
+    with pytest.raises(TypeError, match=r"epoch is .*expected an integer"):
+        WeightedTokenSampler(np.ones(4), 5).set_epoch(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"num_samples": 0}, ValueError, "num_samples is 0; expected an integer from 1"),
+        ({"num_samples": 2**60 + 1}, ValueError, "num_samples is"),
+        ({"seed": 2**64}, ValueError, "seed is"),
+        ({"world_size": 0, "rank": 0}, ValueError, "world_size is 0"),
+        ({"replacement": "no"}, TypeError, "replacement is 'no'"),
+        ({"sorted": 1}, TypeError, "sorted is 1"),
+        ({"weights": torch.ones(3, dtype=torch.bfloat16)}, TypeError, "bfloat16; expected float64 or float32"),
+        ({"weights": torch.ones(3, device="meta")}, ValueError, "device meta"),
+        ({"weights": torch.ones(3).to_sparse()}, TypeError, "sparse"),
+        ({"weights": [1.0, 2.0]}, TypeError, "weights is .*expected a numpy array"),
+    ],
+)
+def test_other_arguments_are_one_clear_error(changes, error, words) -> None:
+    given = {"weights": np.ones(4), "num_samples": 5} | changes
+    with pytest.raises(error, match=words):
+        WeightedTokenSampler(given.pop("weights"), given.pop("num_samples"), **given)
+
+
+def test_odd_tensors_are_read_by_their_values() -> None:
+    weights = torch.tensor([1.0, 0.0, 3.0])
+    expected = list(WeightedTokenSampler(weights, 50, seed=2))
+    negated = torch.complex(torch.zeros(3), -weights).conj().imag
+    for odd in (negated, weights.clone().requires_grad_(), torch.stack([weights, weights], 1)[:, 0]):
+        assert list(WeightedTokenSampler(odd, 50, seed=2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"used": -1}, ValueError), ({"used": 5}, ValueError), ({"epoch": 1.5}, TypeError), ({"seed": None}, TypeError)],
+)
+def test_a_damaged_state_changes_nothing(changes, error) -> None:
+    sampler = WeightedTokenSampler(np.ones(4), 5, seed=3)
+    before = sampler.state_dict()
+    with pytest.raises(error, match="the state's"):
+        sampler.load_state_dict(before | changes)
+    assert sampler.state_dict() == before
+
+
+@pytest.mark.parametrize("options", [{"replacement": False}, {"replacement": False, "sorted": True}])
+def test_small_weights_stay_possible_beside_huge_ones(options) -> None:
+    assert sorted(WeightedTokenSampler(np.array([1e-300, 0.0, 1e300, 5e-324]), 3, **options)) == [0, 2, 3]

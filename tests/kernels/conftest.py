@@ -83,6 +83,8 @@ def _make(seed: int, shape: tuple[int, int, int], dtype: torch.dtype, kind: str,
         x = np.full(shape, 1.25)
     elif kind == "tied":
         x = np.round(x)
+    elif kind == "largest":  # at and near both ends of the type's range, often equal
+        x = np.clip(np.round(x, 1), -1, 1) * min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
     elif kind == "one-hot":
         x = np.full(shape, -np.inf)
         x[..., rng.integers(0, shape[2])] = 2.0

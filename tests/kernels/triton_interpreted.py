@@ -40,7 +40,7 @@ cases = st.fixed_dictionaries(
         "vocabulary": st.one_of(st.just(1), st.integers(1, 150)),
         "dtype": st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
         "rule": st.sampled_from(RULES),
-        "kind": st.sampled_from(["normal", "peaked", "huge", "tied", "equal", "one-hot"]),
+        "kind": st.sampled_from(["normal", "peaked", "huge", "largest", "tied", "equal", "one-hot"]),
         "specials": st.lists(st.sampled_from(["nan", "+inf", "-inf", "-inf row"]), max_size=2),
         "temperature": st.sampled_from([1.0, 1.0, 0.7, 1e-300, 1e-6, 30.0, 1e300]),
         "alphas": st.lists(st.sampled_from([0.0, 1.0, 1.0, 0.3, 2.5, 1e-9, 1e200]), min_size=5, max_size=5),
@@ -268,6 +268,36 @@ def test_combine_ignored_expert_may_hold_anything() -> None:
         assert torch.equal(same.expert_argmax[1:4], clean.expert_argmax)
         assert bool(same.logsumexp[0].isnan().all())
         assert bool((same.logsumexp[4] == math.inf).all())
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("scale", [100.0, 1e8, 3e37, 3.4e38])
+def test_combine_is_right_at_every_scale(rule, scale) -> None:
+    logits = (torch.randn(3, 2, 150, generator=torch.Generator().manual_seed(7)).clamp(-1, 1) * scale).float()
+    for temperature in (1.0, 0.02):
+        options = {"rule": rule, "temperature": temperature, "return_probs": True, "targets": torch.tensor([3, 149])}
+        found = kernels.combine(logits, [0.2, 0.3, 0.5], backend="triton", **options)
+        right = kernels.combine(logits.double(), [0.2, 0.3, 0.5], backend="reference", **options)
+        allowed = 5e-6 * (1.0 if rule != "mixture" else 1 / temperature)
+        for name in ("log_probs", "logprob", "target_logprob"):
+            ours = getattr(found, name)
+            assert not bool((ours > 0).any())
+            torch.testing.assert_close(ours, getattr(right, name).float(), rtol=1e-6, atol=allowed)
+
+
+def test_combine_of_odd_tensors() -> None:
+    logits = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(8))
+    negated = torch.complex(torch.zeros_like(logits), -logits).conj().imag
+    memory = torch.zeros(logits.numel() * 4 + 1, dtype=torch.uint8)
+    memory[1:] = logits.view(torch.uint8).reshape(-1)
+    misaligned = torch.frombuffer(memory.numpy().data, dtype=torch.float32, offset=1).reshape(logits.shape)
+    expected = kernels.combine(logits, [1, 2], backend="triton")
+    for odd in (negated, misaligned, logits.clone().requires_grad_()):
+        found = kernels.combine(odd, [1, 2], backend="triton")
+        assert torch.equal(found.logprob, expected.logprob)
+        assert torch.equal(found.argmax, expected.argmax)
+    with pytest.raises(ValueError, match="meta, which holds no numbers"):
+        kernels.combine(logits.to("meta"), [1, 2], backend="triton")
 
 
 def test_combine_in_pieces_changes_nothing(monkeypatch) -> None:
