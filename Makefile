@@ -117,7 +117,7 @@ sanitize: $(STAMP)
 # libFuzzer on the native functions, FUZZ_SECONDS each. What it finds is left in build/fuzz/ as crash-*.
 FUZZ_CXX ?= clang++
 FUZZ_SECONDS ?= 60
-FUZZ_FLAGS := -std=c++20 -O1 -g -ffp-contract=off -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread -Icsrc
+FUZZ_CXXFLAGS := -std=c++20 -O1 -g -ffp-contract=off -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread -Icsrc
 FUZZED := $(filter-out csrc/bind_% csrc/module.cpp,$(wildcard csrc/*.cpp))
 fuzz-native:
 	@mkdir -p build/fuzz
@@ -125,10 +125,10 @@ fuzz-native:
 	@if ! $(FUZZ_CXX) -fsanitize=fuzzer build/fuzz/probe.cpp -o build/fuzz/probe 2>/dev/null; then \
 	  echo "fuzz-native is skipped: $(FUZZ_CXX) has no libFuzzer. Install it (Debian: apt install clang libclang-rt-14-dev), or name another compiler: make fuzz-native FUZZ_CXX=clang++-17"; exit 0; fi; \
 	for source in $(FUZZED); do \
-	  $(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -c $$source -o build/fuzz/$$(basename $$source .cpp).o || exit 1; done; \
+	  $(FUZZ_CXX) $(FUZZ_CXXFLAGS) -fsanitize=fuzzer-no-link,address,undefined -c $$source -o build/fuzz/$$(basename $$source .cpp).o || exit 1; done; \
 	for source in tests/fuzz/native_*.cpp; do \
 	  name=$$(basename $$source .cpp); mkdir -p build/fuzz/$$name; \
-	  $(FUZZ_CXX) $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined $$source build/fuzz/*.o -o build/fuzz/$$name.run || exit 1; \
+	  $(FUZZ_CXX) $(FUZZ_CXXFLAGS) -fsanitize=fuzzer,address,undefined $$source build/fuzz/*.o -o build/fuzz/$$name.run || exit 1; \
 	  echo "$$name: $(FUZZ_SECONDS) seconds"; \
 	  ./build/fuzz/$$name.run -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=20 -verbosity=0 -print_funcs=0 -print_final_stats=1 -artifact_prefix=build/fuzz/$$name- build/fuzz/$$name || exit 1; \
 	done

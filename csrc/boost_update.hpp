@@ -44,7 +44,7 @@ class BoostUpdate {
 public:
     BoostUpdate(std::span<Weight> weights, const Wrong* wrong, const UpdateOptions& options,
                 const GrowthKernels<Weight, Wrong>& fast)
-        : weights_(weights), wrong_(wrong), options_(options), kernels_(fast) {}
+        : weights_(weights), wrong_(wrong), options_(options), kernels_(fast), wide_(options.alpha) {}
 
     // Where the total is not known, nothing is written unless everything is valid.
     UpdateResult run() {
@@ -62,7 +62,7 @@ public:
         if (std::abs(options_.alpha) > kSafeAlpha || !is_safe(grown.sum.value())) {
             use_logarithms();
             grown = sum_all();
-            unit = wide_->unit();
+            unit = wide_.unit();
         }
         const double total = grown.sum.value();
         scale_by(1.0 / total);
@@ -184,36 +184,36 @@ private:
     }
 
     CompensatedSum grown_sum(std::size_t first, std::size_t size, GrowthTally& tally) const {
-        if (wide_.has_value()) {
-            return wide_->sum(weights_.data() + first, wrong_ + first, size, tally);
+        if (uses_logarithms_) {
+            return wide_.sum(weights_.data() + first, wrong_ + first, size, tally);
         }
         return kernels_.sum(weights_.data() + first, wrong_ + first, size, growth_, tally);
     }
 
     void use_logarithms() {
-        wide_.emplace(options_.alpha);
+        uses_logarithms_ = true;
         Exponent largest;
         for (const Exponent& part : per_block<Exponent>(0, weights_.size(), [&](std::size_t first, std::size_t size) {
-                 return wide_->largest(weights_.data() + first, wrong_ + first, size);
+                 return wide_.largest(weights_.data() + first, wrong_ + first, size);
              })) {
-            largest = wide_->larger(largest, part);
+            largest = wide_.larger(largest, part);
         }
         if (!largest.possible()) {
             throw std::invalid_argument("all weights are 0");
         }
-        wide_->pivot(largest);
+        wide_.pivot(largest);
     }
 
     void scale_by(double scale) {
         set_scale(scale);
-        if (wide_.has_value()) {
-            wide_->scale(scale);
+        if (uses_logarithms_) {
+            wide_.scale(scale);
         }
     }
 
     // Makes the weights stand at the limit or share the rest in proportion, which then sum to 1.
     void fill_up(double limit) {
-        if (!wide_.has_value()) {
+        if (!uses_logarithms_) {
             if (raise_scale(limit)) {
                 return;
             }
@@ -221,7 +221,7 @@ private:
         }
         std::vector<Exponent> exponents;  // of the positive weights
         for (std::size_t i = 0; i < weights_.size(); ++i) {
-            const Exponent own = wide_->exponent(weights_[i], wrong_[i]);
+            const Exponent own = wide_.exponent(weights_[i], wrong_[i]);
             if (own.possible()) {
                 exponents.push_back(own);
             }
@@ -229,9 +229,9 @@ private:
         const double rest = 1.0 - static_cast<double>(exponents.size()) * limit;
         check_feasible(exponents.size(), rest, limit);
         if (rest >= 0.0) {
-            wide_->fill_all();
+            wide_.fill_all();
         } else {
-            wide_->fill_up(exponents, limit);
+            wide_.fill_up(exponents, limit);
         }
     }
 
@@ -304,8 +304,8 @@ private:
     }
 
     CompensatedSum store(std::size_t first, std::size_t size, double limit, GrowthTally& tally) const {
-        if (wide_.has_value()) {
-            return wide_->store(weights_.data() + first, wrong_ + first, size, limit, tally);
+        if (uses_logarithms_) {
+            return wide_.store(weights_.data() + first, wrong_ + first, size, limit, tally);
         }
         return kernels_.store(weights_.data() + first, wrong_ + first, size, growth_, limit, tally);
     }
@@ -342,7 +342,8 @@ private:
     UpdateOptions options_;
     GrowthKernels<Weight, Wrong> kernels_;
     Growth growth_;
-    std::optional<LogGrowth<Weight, Wrong>> wide_;  // instead of the kernels, where these are not safe
+    LogGrowth<Weight, Wrong> wide_;  // instead of the kernels, where these are not safe
+    bool uses_logarithms_ = false;
 };
 
 }  // namespace ensemw2s

@@ -58,7 +58,7 @@ public:
     // What v_j has to be multiplied by to be w_j exp(alpha s_j), at scale 1.
     [[nodiscard]] double unit() const { return std::exp(alpha_ * pivot_.wrong + pivot_.log_weight); }
 
-    [[nodiscard]] const Exponent& larger(const Exponent& one, const Exponent& other) const {
+    [[nodiscard]] Exponent larger(const Exponent& one, const Exponent& other) const {
         return !other.possible() || (one.possible() && other.below(one, alpha_)) ? one : other;
     }
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -89,6 +90,17 @@ private:
     return std::clamp<std::size_t>(tasks / (kTurns * static_cast<std::size_t>(workers)), 1, kMost);
 }
 
+// Whether one more thread could be started.
+template <class Work>
+[[nodiscard]] bool started(std::vector<std::thread>& threads, const Work& work) {
+    try {
+        threads.emplace_back(work);
+        return true;
+    } catch (const std::system_error&) {
+        return false;
+    }
+}
+
 // Calls run(task) for every task in [0, tasks) in threads that end with it; `run` throws nothing.
 template <class Run>
 void in_own_threads(std::size_t tasks, int workers, std::size_t together, const Run& run) {
@@ -102,11 +114,10 @@ void in_own_threads(std::size_t tasks, int workers, std::size_t together, const 
     };
     std::vector<std::thread> others;
     others.reserve(static_cast<std::size_t>(workers - 1));
-    try {
-        for (int i = 1; i < workers; ++i) {
-            others.emplace_back(work);
+    for (int i = 1; i < workers; ++i) {
+        if (!started(others, work)) {
+            break;  // fewer will do
         }
-    } catch (const std::exception&) {  // fewer will do
     }
     work();
     for (std::thread& other : others) {
@@ -128,19 +139,16 @@ void parallel_for(std::size_t tasks, int threads, const Body& body) {
     ExceptionSlot slot;
     const std::size_t together = tasks_at_a_time(tasks, workers);
 #ifdef _OPENMP
-    const bool shared_pool = !in_forked_child;
-    if (shared_pool) {
+    if (!in_forked_child) {
 #pragma omp parallel for schedule(dynamic, together) num_threads(workers)
         for (std::size_t task = 0; task < tasks; ++task) {
             slot.run(body, task);
         }
+        slot.rethrow();
+        return;
     }
-#else
-    constexpr bool shared_pool = false;
 #endif
-    if (!shared_pool) {
-        in_own_threads(tasks, workers, together, [&](std::size_t task) { slot.run(body, task); });
-    }
+    in_own_threads(tasks, workers, together, [&](std::size_t task) { slot.run(body, task); });
     slot.rethrow();
 }
 
