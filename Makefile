@@ -109,10 +109,10 @@ tidy: $(STAMP)
 sanitize: $(STAMP)
 	$(call sanitized,address-undefined,address$(comma)undefined)
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
-	  PYTHONPATH=build/sanitize-address-undefined/links $(PYTEST) -n 0 -m "not slow" tests/native tests/kernels/test_native.py
+	  PYTHONPATH=build/sanitize-address-undefined/links $(PYTEST) -n 0 -m "not slow" tests/csrc tests/kernels/test_native.py
 	$(call sanitized,thread,thread)
 	TSAN_OPTIONS="report_signal_unsafe=0 history_size=5" LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" \
-	  PYTHONPATH=build/sanitize-thread/links $(PYTEST) -n 0 -m "not slow" -k thread tests/native
+	  PYTHONPATH=build/sanitize-thread/links $(PYTEST) -n 0 -m "not slow" -k thread tests/csrc
 
 # libFuzzer on the native functions, FUZZ_SECONDS each. What it finds is left in build/fuzz/ as crash-*.
 FUZZ_CXX ?= clang++

@@ -9,7 +9,7 @@ from setups import CACHED, Case, Goal, Run
 from torch import Tensor
 
 from ensemw2s import kernels
-from ensemw2s.kernels.bench import eager, read_once
+from ensemw2s.kernels.bench.cases import eager, read_once
 
 _FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 

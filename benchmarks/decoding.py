@@ -27,9 +27,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
-from ensemw2s.models.decode import generate
-from ensemw2s.models.device import cpu_threads
-from ensemw2s.models.load import LoadedModel, load_tokenizer, resolve_device
+from ensemw2s.models.inference.decode import generate
+from ensemw2s.models.loading.device import cpu_threads
+from ensemw2s.models.loading.load import LoadedModel, load_tokenizer, resolve_device
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES: dict[str, dict[str, int]] = {

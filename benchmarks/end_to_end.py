@@ -37,12 +37,12 @@ from ensemw2s.data.encode import EncodedSplit, encode_split
 from ensemw2s.data.sources import load_source
 from ensemw2s.data.store import read_splits
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.ensemble.choices import final_choices
+from ensemw2s.ensemble.combine.choices import final_choices
 from ensemw2s.kernels.request import CombineRequest, SampleRequest
 from ensemw2s.kernels.result import CombineResult
-from ensemw2s.models.device import cpu_threads
-from ensemw2s.models.load import LoadedModel, load_model
-from ensemw2s.models.scoring import score_split
+from ensemw2s.models.inference.scoring import score_split
+from ensemw2s.models.loading.device import cpu_threads
+from ensemw2s.models.loading.load import LoadedModel, load_model
 
 RESULTS = Path(__file__).parent / "results"
 LOOP, OURS = "one sequence at a time", "ours"

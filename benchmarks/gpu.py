@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py            everything (a few minutes); writes benchmarks/results/gpu-<device>.{json,md}
     python benchmarks/gpu.py --quick    few shapes, bfloat16 only
-    python benchmarks/gpu.py --tune     time the candidates of kernels/triton_configs.py instead
+    python benchmarks/gpu.py --tune     time the candidates of kernels/gpu/configs.py instead
     python benchmarks/gpu.py --dry      tiny shapes on the CPU: shows that everything runs; its times mean nothing
 
 Times are medians (20th and 80th percentile in the JSON file) of CUDA events around one call, after a warm-up; before
@@ -118,8 +118,9 @@ class Bench:
 
 def tuned(bench: Bench) -> Iterator[Row]:
     """Time every candidate of the configuration tables."""
-    from ensemw2s.kernels import triton_launch, triton_lm_head
-    from ensemw2s.kernels.triton_configs import CANDIDATES, HEAD_CANDIDATES
+    from ensemw2s.kernels import triton_lm_head
+    from ensemw2s.kernels.gpu import launch as triton_launch
+    from ensemw2s.kernels.gpu.configs import CANDIDATES, HEAD_CANDIDATES
 
     for name, dtype in DTYPES.items():
         for shape in SHAPES:

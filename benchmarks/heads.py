@@ -9,7 +9,7 @@ from setups import Case, Run
 from torch import Tensor
 
 from ensemw2s import kernels
-from ensemw2s.kernels.bench import eager
+from ensemw2s.kernels.bench.cases import eager
 
 
 def head_cases(*, quick: bool) -> Iterator[Callable[[], Case]]:

@@ -24,7 +24,7 @@ from quiet import Usage, wait_until_quiet
 from setups import Case, cases, extra_memory, reused_memory
 from tables import markdown
 
-from ensemw2s.kernels.bench import Timing, timed
+from ensemw2s.kernels.bench.cases import Timing, timed
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -26,7 +26,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_head_rows, triton_launch, triton_lm_head
+from ensemw2s.kernels import triton_head_rows, triton_lm_head
+from ensemw2s.kernels.gpu import launch as triton_launch
 from ensemw2s.kernels.lm_head import Head
 from ensemw2s.kernels.request import combine_request, sample_request
 

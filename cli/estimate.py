@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ensemw2s.cli.terminal import terminal
 
 if TYPE_CHECKING:
-    from ensemw2s.pipeline.estimate import Estimate, StageEstimate
-    from ensemw2s.pipeline.sizes import ModelSize
+    from ensemw2s.estimate.estimate import Estimate, StageEstimate
+    from ensemw2s.estimate.sizes import ModelSize
 
 
 def print_estimate(estimate: Estimate) -> None:

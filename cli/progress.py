@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ensemw2s.cli.dashboard.names import stage_round
+from ensemw2s.cli.dashboard.model.names import stage_round
 from ensemw2s.cli.terminal import LINES, Terminal
 from ensemw2s.errors import EXIT_INTERRUPTED, Ew2sError, Interrupted
 from ensemw2s.text import printable

@@ -20,7 +20,7 @@ _LAZY = {
     "WeightedTokenSampler": "ensemw2s.boosting.torch_sampler",
     "compose": "ensemw2s.config",
     "execute": "ensemw2s.pipeline",
-    "execute_seeds": "ensemw2s.pipeline",
+    "execute_seeds": "ensemw2s.sweeps.seeds",
 }
 
 __all__ = [
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from ensemw2s.config import RunConfig, compose
     from ensemw2s.data.example import Example
     from ensemw2s.ensemble import Ensemble
-    from ensemw2s.pipeline import execute, execute_seeds
+    from ensemw2s.pipeline import execute
+    from ensemw2s.sweeps.seeds import execute_seeds
 
 
 def _is_built(folder: str) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ensemw2s.kernels import reference, sampling
+from ensemw2s.kernels.gpu.backend import TritonBackend
 from ensemw2s.kernels.native import Native
 from ensemw2s.kernels.request import (
     Alphas,
@@ -19,7 +20,6 @@ from ensemw2s.kernels.request import (
     sample_request,
 )
 from ensemw2s.kernels.result import CombineResult
-from ensemw2s.kernels.triton_backend import TritonBackend
 
 
 class Backend(Protocol):

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 """Triton: from the tiles of a row of logits that were never stored to its results.
 
-What :mod:`~ensemw2s.kernels.triton_rows` does, for the many narrow tiles of a fused head: a program looks at ``chunk``
+What :mod:`~ensemw2s.kernels.gpu.rows` does, for the many narrow tiles of a fused head: a program looks at ``chunk``
 of them at a time, and never at logits.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ensemw2s.kernels.gpu.rows import mixture_bound, product_tops, scalar_of, slack_of, write_experts
+from ensemw2s.kernels.gpu.tiles import NEG_INF, at_most_zero, finite_or_zero, order_norm, weighted_sum
 from ensemw2s.kernels.triton_head_tiles import add_term
-from ensemw2s.kernels.triton_rows import mixture_bound, product_tops, scalar_of, slack_of, write_experts
-from ensemw2s.kernels.triton_tiles import NEG_INF, at_most_zero, finite_or_zero, order_norm, weighted_sum
 
 
 @triton.jit

@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ensemw2s.kernels.triton_rows import slack_of
-from ensemw2s.kernels.triton_tiles import NEG_INF, finite_or_zero, weights_of
+from ensemw2s.kernels.gpu.rows import slack_of
+from ensemw2s.kernels.gpu.tiles import NEG_INF, finite_or_zero, weights_of
 
 
 @triton.jit
@@ -96,7 +96,7 @@ def head_stats(
 ):  # fmt: skip
     """First pass: one program for each tile, over all experts.
 
-    Writes what :func:`~ensemw2s.kernels.triton_tiles.tile_stats_product` does, and ``tile_first`` int32
+    Writes what :func:`~ensemw2s.kernels.gpu.tiles.tile_stats_product` does, and ``tile_first`` int32
     ``[K, N, tiles]``, the first token at the maximum, and ``target_logit`` ``[K, N]``.
     """
     tile, row, token = place_of(row_blocks, block_rows, block)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ensemw2s.kernels import triton_head_rows, triton_head_tiles, triton_launch
+from ensemw2s.kernels import triton_head_rows, triton_head_tiles
+from ensemw2s.kernels.gpu import launch as triton_launch
+from ensemw2s.kernels.gpu.configs import LATER_ROWS, HeadConfig, choose_head
+from ensemw2s.kernels.gpu.problem import Rows, Weighted, power_of_two, weighting_of
+from ensemw2s.kernels.gpu.rows import SLACK
 from ensemw2s.kernels.request import Inputs
-from ensemw2s.kernels.triton_configs import LATER_ROWS, HeadConfig, choose_head
-from ensemw2s.kernels.triton_problem import Rows, Weighted, power_of_two, weighting_of
-from ensemw2s.kernels.triton_rows import SLACK
 
 if TYPE_CHECKING:
     from ensemw2s.kernels.lm_head import Head

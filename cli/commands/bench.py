@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from ensemw2s.kernels.bench import Case, Result
+    from ensemw2s.kernels.bench.cases import Case, Result
 
 #: Groups of cases, in the order in which they run.
 GROUPS = ("combine", "sample", "samplers", "updates", "scoring")
@@ -78,14 +78,14 @@ def _groups(only: list[str] | None) -> list[str]:
 def _place(device: str | None, threads: int | None) -> torch.device:
     import torch
 
-    from ensemw2s.models.device import resolve_device
+    from ensemw2s.models.loading.device import resolve_device
 
     place = resolve_device(o.compute_options(device, threads, None))
     return torch.device("cuda", torch.cuda.current_device()) if place == torch.device("cuda") else place
 
 
 def _cases(place: torch.device, quick: bool) -> list[list[Case]]:
-    from ensemw2s.kernels.bench import suite
+    from ensemw2s.kernels.bench.cases import suite
     from ensemw2s.models.bench import scoring_case
 
     return [*suite(place, quick=quick), [scoring_case(place, quick=quick)]]
@@ -109,7 +109,7 @@ def available_memory(case: Case, place: torch.device) -> int:
 
 
 def _measured(cases: Sequence[Sequence[Case]], place: torch.device) -> list[Result]:
-    from ensemw2s.kernels.bench import benchmark
+    from ensemw2s.kernels.bench.cases import benchmark
 
     results: list[Result] = []
     with _talk(cases) as talk:

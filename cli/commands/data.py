@@ -87,14 +87,14 @@ def _sources(
 
 def _tokenizer(path: str) -> Any:
     from ensemw2s.config.training import ModelConfig
-    from ensemw2s.models.load import load_tokenizer
+    from ensemw2s.models.loading.load import load_tokenizer
 
     return load_tokenizer(ModelConfig(path=path))
 
 
 def _tokenizers(made: RunConfig) -> list[Any]:
     """Those of a configuration's bases; one that cannot be had is no reason not to look at the data."""
-    from ensemw2s.models.load import load_tokenizer
+    from ensemw2s.models.loading.load import load_tokenizer
 
     found = []
     for side, model in (("weak", made.models.weak), ("strong", made.models.strong)):

@@ -82,7 +82,7 @@ def labels(
     as_json: o.Json = False,
 ) -> None:
     """A run's pseudo-labels as a data set."""
-    from ensemw2s.pipeline.export import export_run_labels
+    from ensemw2s.tasks.export_labels import export_run_labels
 
     _check_push(push)
     counts = export_run_labels(run, folder, teacher or (), title=title)
@@ -116,7 +116,7 @@ def task(
     from ensemw2s.cli.commands.use import split_file
     from ensemw2s.data.sources import load_source
     from ensemw2s.ensemble import Ensemble
-    from ensemw2s.ensemble.harness import write_task
+    from ensemw2s.ensemble.lm_eval_task import write_task
 
     if bool(files) == (split is not None):
         raise InputError("Give files with questions, or --split.")

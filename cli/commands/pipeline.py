@@ -86,9 +86,9 @@ def execute_request(request: Request) -> None:
 
 
 def _changed_inputs(request: Request, path: Path) -> list[str]:
-    from ensemw2s.pipeline import changed_inputs
-    from ensemw2s.pipeline.seeds import seed_directory
+    from ensemw2s.pipeline.unchanged import changed_inputs
     from ensemw2s.runs.verify import verify
+    from ensemw2s.sweeps.seeds import seed_directory
 
     damaged = verify(path).damaged
     if damaged:
@@ -100,7 +100,8 @@ def _changed_inputs(request: Request, path: Path) -> list[str]:
 
 def _execute(request: Request, path: Path) -> dict[str, Any]:
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.pipeline import execute, execute_seeds
+    from ensemw2s.pipeline import execute
+    from ensemw2s.sweeps.seeds import execute_seeds
 
     made = request.composed
     with progress_sink(terminal) as sink:
@@ -118,8 +119,8 @@ def print_plan(request: Request, choice: Choice) -> None:
     from ensemw2s.cli.estimate import print_estimate
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.config.dump import given_lines
+    from ensemw2s.estimate.estimate import estimate
     from ensemw2s.pipeline import planned_stages
-    from ensemw2s.pipeline.estimate import estimate
 
     made = request.composed
     stages = planned_stages(made.config, request.until)
@@ -242,7 +243,7 @@ def watch_request(request: Request, words: list[str]) -> None:
         typer.Exit: with the run's exit code.
     """
     from ensemw2s.cli import rundirs
-    from ensemw2s.cli.dashboard.beside import run_and_watch
+    from ensemw2s.cli.dashboard.app.background_run import run_and_watch
     from ensemw2s.cli.dashboard.command import interactive
 
     if request.seeds or request.dry_run or request.json:
@@ -350,7 +351,7 @@ def label(
 
 def _label_file(ensemble: Path, source: Any, output: Path, how: dict[str, Any], as_json: bool) -> None:
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.pipeline import label_file
+    from ensemw2s.tasks.use_ensemble import label_file
 
     with progress_sink(terminal) as sink:
         done = label_file(ensemble, source, output, sink=sink, **how)

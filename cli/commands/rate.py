@@ -55,7 +55,7 @@ def _rate(config: object, models: list[str], output: Path, folds: int, as_json: 
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.config import RunConfig
     from ensemw2s.config.training import ModelConfig
-    from ensemw2s.pipeline.rate import rate_file
+    from ensemw2s.tasks.rate_difficulty import rate_file
 
     if not isinstance(config, RunConfig):
         raise TypeError("expected a run configuration")

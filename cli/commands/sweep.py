@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from ensemw2s.config import Composed
     from ensemw2s.evaluation.over_cells import SweepResults
-    from ensemw2s.pipeline.sweep import Job, SweepPlan
-    from ensemw2s.pipeline.sweep_file import SweepFile
-    from ensemw2s.pipeline.sweep_run import SweepStatus
+    from ensemw2s.sweeps.file import SweepFile
+    from ensemw2s.sweeps.plan import Job, SweepPlan
+    from ensemw2s.sweeps.run import SweepStatus
 
 #: Seconds between two plain lines about the runs at work.
 _PLAIN_EVERY = 30.0
@@ -64,7 +64,7 @@ def sweep(
     as_json: o.Json = False,
 ) -> None:
     """Sweep over configurations and seeds."""
-    from ensemw2s.pipeline.sweep_file import SweepFile, read_sweep_file
+    from ensemw2s.sweeps.file import SweepFile, read_sweep_file
 
     said = SweepFile() if file is None else read_sweep_file(file)
     flags = {"--name": name or said.name, "--device": device, "--threads": threads, "--backend": backend}
@@ -98,8 +98,8 @@ def _plan(
     from ensemw2s.cli.commands.pipeline import parse_seeds
     from ensemw2s.config import compose
     from ensemw2s.evaluation.over_cells import COMPARED
-    from ensemw2s.pipeline.sweep import plan_sweep
-    from ensemw2s.pipeline.sweep_file import parse_over
+    from ensemw2s.sweeps.file import parse_over
+    from ensemw2s.sweeps.plan import plan_sweep
 
     preset, files = preset or said.preset, list(config or map(Path, said.config))
     if preset is None and not files:
@@ -149,7 +149,7 @@ def _warn(plan: SweepPlan, jobs: int) -> None:
 
 
 def _print_plan(plan: SweepPlan, root: Path, as_json: bool) -> None:
-    from ensemw2s.pipeline.sweep import Job, finished_results
+    from ensemw2s.sweeps.plan import Job, finished_results
 
     done = {
         cell.name: [s for s in plan.seeds if finished_results(root, Job(cell, s)) is not None]
@@ -177,7 +177,7 @@ def _print_plan(plan: SweepPlan, root: Path, as_json: bool) -> None:
 
 
 def _execute(plan: SweepPlan, root: Path, jobs: int) -> SweepResults:
-    from ensemw2s.pipeline.sweep_run import run_sweep
+    from ensemw2s.sweeps.run import run_sweep
 
     total = len(plan.jobs)
     terminal.say(f"Sweep in {root}: {total} runs, {len(plan.cells)} cells, {jobs} at once.")

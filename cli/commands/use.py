@@ -134,7 +134,8 @@ def score(
 ) -> None:
     """Questions through a trained ensemble."""
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.pipeline import files, load_ensemble
+    from ensemw2s.tasks import use_ensemble as files
+    from ensemw2s.tasks.use_ensemble import load_ensemble
 
     _check_output(output, file, files.SCORE_COLUMNS)
     ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
@@ -166,7 +167,7 @@ def _print_scores(ensemble: Ensemble, questions: list[Example], sink: EventSink)
 
 def _check_output(output: Path | None, source: str, columns: frozenset[str]) -> None:
     """Find out before the work whether ``--output`` can be written."""
-    from ensemw2s.pipeline.rows import check_rows_output
+    from ensemw2s.tasks.rows import check_rows_output
 
     if output is None:
         return
@@ -213,7 +214,8 @@ def generate(
     """Answers in words."""
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.data import Example
-    from ensemw2s.pipeline import files, load_ensemble
+    from ensemw2s.tasks import use_ensemble as files
+    from ensemw2s.tasks.use_ensemble import load_ensemble
 
     for prompt in prompts or ():
         if Path(prompt).suffix in (".jsonl", ".txt") and not any(map(str.isspace, prompt)):
@@ -302,7 +304,7 @@ def evaluate(
     if match not in (None, "exact", "number"):
         raise InputError(f"--match is {match!r}; expected exact or number.")
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.pipeline import evaluate_file
+    from ensemw2s.tasks.use_ensemble import evaluate_file
 
     source = o.source_options(files, kind, column) if files else o.split_source(split_file(run, str(split)))
     compute = o.compute_options(device, threads, backend)

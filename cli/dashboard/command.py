@@ -13,10 +13,10 @@ import typer
 from ensemw2s.cli.help import help_text
 
 if TYPE_CHECKING:
-    from ensemw2s.cli.dashboard.follow import Follower
-    from ensemw2s.cli.dashboard.model import RunModel
-    from ensemw2s.cli.dashboard.remote_target import RemoteTarget
-    from ensemw2s.cli.dashboard.target import Target
+    from ensemw2s.cli.dashboard.model.model import RunModel
+    from ensemw2s.cli.dashboard.reading.follow import Follower
+    from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
+    from ensemw2s.cli.dashboard.reading.target import Target
 
 HELP = help_text(
     "Watch a run live in the terminal.",
@@ -58,7 +58,7 @@ def dashboard(
 ) -> None:
     """Watch a run (the help text is given by ``register``)."""
     if web:
-        from ensemw2s.cli.dashboard.web import serve
+        from ensemw2s.cli.dashboard.app.web import serve
 
         serve(run, host=host, port=port, replay=replay, speed=speed, light=light, allow_save=allow_save)
         return
@@ -66,13 +66,13 @@ def dashboard(
     if once or json or not interactive():
         _print_status(target, follower, json)
         return
-    from ensemw2s.cli.dashboard.escape import quicken
+    from ensemw2s.cli.dashboard.app.escape_key import quicken
 
     os.environ.setdefault("TEXTUAL_FPS", "240")  # a key waits 4 ms at most for the next painting
     quicken()
-    from ensemw2s.cli.dashboard.app import Dashboard
-    from ensemw2s.cli.dashboard.watch import Watcher
-    from ensemw2s.cli.dashboard.web import end_with_server, in_browser
+    from ensemw2s.cli.dashboard.app.app import Dashboard
+    from ensemw2s.cli.dashboard.app.web import end_with_server, in_browser
+    from ensemw2s.cli.dashboard.reading.watch import Watcher
 
     sys.setswitchinterval(0.001)  # the reading thread gives way to the screen sooner
     gc.set_threshold(5_000, 4, 10_000)  # 3 ms at once; the rest is looked at when nobody types (``fresh.Garbage``)
@@ -87,7 +87,7 @@ def interactive() -> bool:
 
     A browser is one, too.
     """
-    from ensemw2s.cli.dashboard.web import in_browser
+    from ensemw2s.cli.dashboard.app.web import in_browser
 
     if in_browser():
         return True
@@ -100,14 +100,14 @@ def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | Remo
     Raises:
         InputError: a replay of what is no run; a remote machine that cannot be read.
     """
-    from ensemw2s.cli.dashboard.source import LocalSource
-    from ensemw2s.cli.dashboard.target import Target, parse_remote
+    from ensemw2s.cli.dashboard.reading.source import LocalSource
+    from ensemw2s.cli.dashboard.reading.target import Target, parse_remote
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.errors import InputError
 
     remote = parse_remote(run) if run is not None else None
     if remote is not None:
-        from ensemw2s.cli.dashboard.remote_target import RemoteTarget
+        from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
 
         if replay:
             raise InputError("A run on another machine cannot be replayed.", hint="Copy its run directory here first.")
@@ -121,7 +121,7 @@ def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | Remo
     target = Target(Path(run) if run is not None else runs_root())
     if not replay:
         return target, None
-    from ensemw2s.cli.dashboard.replay import ReplayFollower
+    from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
 
     folder = target.current()
     if folder is None:
@@ -141,9 +141,9 @@ def _print_status(target: Target | RemoteTarget | None, follower: Follower | Non
     Raises:
         InputError: there is no run.
     """
-    from ensemw2s.cli.dashboard.follow import RunFollower
-    from ensemw2s.cli.dashboard.status import status_text
-    from ensemw2s.cli.dashboard.summary import to_json
+    from ensemw2s.cli.dashboard.model.status_text import status_text
+    from ensemw2s.cli.dashboard.model.summary import to_json
+    from ensemw2s.cli.dashboard.reading.follow import RunFollower
     from ensemw2s.cli.terminal import terminal
 
     if target is not None:
@@ -165,7 +165,7 @@ def _print_status(target: Target | RemoteTarget | None, follower: Follower | Non
 
 def _read(follower: Follower | None) -> RunModel:
     """Everything but history."""
-    from ensemw2s.cli.dashboard.follow import RunFollower
+    from ensemw2s.cli.dashboard.reading.follow import RunFollower
     from ensemw2s.errors import InputError
 
     if follower is None:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ensemw2s.config.data import ColumnMap, SourceConfig
-from ensemw2s.data.adapters import Adapter, adapter_for
 from ensemw2s.data.answers import read_answers
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import RowContext, Unread
 from ensemw2s.data.files import Row, as_path, decode, find_files, read_bytes, read_rows, unreadable
 from ensemw2s.data.hub import hub_identity, hub_rows, hub_set, is_hub
+from ensemw2s.data.known import Adapter, adapter_for
 from ensemw2s.data.levels import parse_difficulty
 from ensemw2s.data.problems import Problem, Report, RowError, raise_first
 from ensemw2s.data.shortcuts import find_shortcut

@@ -5,12 +5,12 @@ Importing this registers saved ensembles with the Auto classes of ``transformers
 
 from __future__ import annotations
 
-from ensemw2s.ensemble.causal_lm import EnsembleConfig, EnsembleForCausalLM
-from ensemw2s.ensemble.choices import EnsembleChoices, final_choices, own_choices
-from ensemw2s.ensemble.compatibility import Compatibility, check_compatibility
+from ensemw2s.ensemble.combine.argmax import ensemble_argmax
+from ensemw2s.ensemble.combine.choices import EnsembleChoices, final_choices, own_choices
+from ensemw2s.ensemble.combine.option_scores import mixture, normalise, sequence_scores
 from ensemw2s.ensemble.ensemble import Ensemble
-from ensemw2s.ensemble.options import mixture, normalise, sequence_scores
-from ensemw2s.ensemble.tokens import ensemble_argmax
+from ensemw2s.ensemble.hf.causal_lm import EnsembleConfig, EnsembleForCausalLM
+from ensemw2s.ensemble.mixed.compatibility import Compatibility, check_compatibility
 
 __all__ = [
     "Compatibility",

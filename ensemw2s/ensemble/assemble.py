@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from ensemw2s.config import Composed
 from ensemw2s.config.base import Section
+from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.ensemble.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
-from ensemw2s.ensemble.options import normalise
 from ensemw2s.errors import InputError, ModelError
 
 _Settings = TypeVar("_Settings", bound=Section)
@@ -31,7 +31,7 @@ class _Members:
         if (place / FILE_NAME).is_file() or (place.name == FILE_NAME and place.is_file()):
             self._add_ensemble(name, Ensemble.load(place), alpha)
             return
-        from ensemw2s.models.source import find_source
+        from ensemw2s.models.loading.source import find_source
 
         path, at, revision = (name, "", "") if place.exists() else name.partition("@")
         source = find_source(path)

@@ -13,23 +13,23 @@ from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.compatibility import (
+from ensemw2s.ensemble.combine.option_scores import normalise
+from ensemw2s.ensemble.folder import FILE_NAME, SavedEnsemble
+from ensemw2s.ensemble.mixed.compatibility import (
     Compatibility,
     check_compatibility,
     cut_vocabulary,
     require_common_tokens,
 )
-from ensemw2s.ensemble.file import EnsembleFile, ExpertEntry, read_ensemble_file, write_ensemble_json
-from ensemw2s.ensemble.folder import FILE_NAME, SavedEnsemble
-from ensemw2s.ensemble.options import normalise
+from ensemw2s.ensemble.saving.ensemble_json import EnsembleFile, ExpertEntry, read_ensemble_file, write_ensemble_json
 from ensemw2s.errors import shortened
 from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
-    from ensemw2s.ensemble.causal_lm import EnsembleForCausalLM
+    from ensemw2s.ensemble.hf.causal_lm import EnsembleForCausalLM
     from ensemw2s.evaluation.results import Results
-    from ensemw2s.models.load import LoadedModel
+    from ensemw2s.models.loading.load import LoadedModel
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Ensemble:
         Raises:
             ModelError: as :meth:`load`, or the hub cannot be reached or has no such ensemble.
         """
-        from ensemw2s.ensemble.saved import find_folder
+        from ensemw2s.ensemble.saving.save import find_folder
 
         folder = find_folder(name, **options)
         fetched = folder != Path(name).expanduser()
@@ -160,7 +160,7 @@ class Ensemble:
     ) -> SavedEnsemble:
         """Write one self-contained folder: experts, tokenizer, configuration, model card.
 
-        ``transformers`` loads it as one model (see :mod:`ensemw2s.ensemble.causal_lm`). Weights are copied as they are;
+        ``transformers`` loads it as one model (:mod:`ensemw2s.ensemble.hf.causal_lm`). Weights are copied as they are;
         experts that are LoRA adapters become adapters over one copy of their base.
 
         Args:
@@ -174,7 +174,7 @@ class Ensemble:
         Raises:
             ModelError: the folder holds something else, or the experts do not make one model.
         """
-        from ensemw2s.ensemble.saved import save_ensemble
+        from ensemw2s.ensemble.saving.save import save_ensemble
 
         require_common_tokens(self.compatibility(), "do not make one model folder")
         return save_ensemble(self, Path(folder), results, title)
@@ -194,7 +194,7 @@ class Ensemble:
             The commit's address.
         """
         from ensemw2s.ensemble.hub import push_folder, scratch_folder
-        from ensemw2s.ensemble.saved import save_ensemble
+        from ensemw2s.ensemble.saving.save import save_ensemble
 
         require_common_tokens(self.compatibility(), "do not make one model on the hub")
         with scratch_folder() as scratch:
@@ -208,7 +208,7 @@ class Ensemble:
         Raises:
             ModelError: the experts have different tokenizers.
         """
-        from ensemw2s.ensemble.causal_lm import EnsembleForCausalLM
+        from ensemw2s.ensemble.hf.causal_lm import EnsembleForCausalLM
 
         found = self.compatibility()
         require_common_tokens(found, "do not make one causal language model")
@@ -285,8 +285,8 @@ class Ensemble:
 
     def load_experts(self) -> list[LoadedModel]:
         """All experts in memory at once, adapters over one base: what decoding and ``rule: product`` need."""
-        from ensemw2s.models.adapters import load_models
-        from ensemw2s.models.device import resolve_device
+        from ensemw2s.models.loading.adapters import load_models
+        from ensemw2s.models.loading.device import resolve_device
 
         if self._kept is not None:
             return self._kept
@@ -295,8 +295,8 @@ class Ensemble:
 
     def expert(self, index: int) -> LoadedModel:
         """One expert in memory; see :meth:`kept_in_memory`."""
-        from ensemw2s.models.device import resolve_device
-        from ensemw2s.models.load import load_model
+        from ensemw2s.models.loading.device import resolve_device
+        from ensemw2s.models.loading.load import load_model
 
         if self._kept is not None:
             return self._kept[index]
@@ -311,8 +311,8 @@ class Ensemble:
         """
         import gc
 
-        from ensemw2s.models.device import free_memory, resolve_device
-        from ensemw2s.models.info import weight_bytes
+        from ensemw2s.models.loading.device import free_memory, resolve_device
+        from ensemw2s.models.loading.info import weight_bytes
 
         configs = [self.model_config(k) for k in range(len(self.experts))]
         together = self.task == "generate" or self.config.rule == "product"
@@ -333,8 +333,8 @@ class Ensemble:
         Raises:
             ModelError: an expert's files are missing.
         """
-        from ensemw2s.ensemble.compatibility import tokenizer_identity
-        from ensemw2s.models.fingerprint import model_fingerprint
+        from ensemw2s.ensemble.mixed.compatibility import tokenizer_identity
+        from ensemw2s.models.loading.fingerprint import model_fingerprint
 
         configs = [self.model_config(k) for k in range(len(self.experts))]
         return {
@@ -357,8 +357,8 @@ class Ensemble:
     def encode_for(self, index: int, examples: Sequence[Example]) -> EncodedSplit:
         """Tokenise examples for expert ``index``."""
         from ensemw2s.data.encode import encode_split
-        from ensemw2s.models.info import configured_context_length
-        from ensemw2s.models.load import load_tokenizer
+        from ensemw2s.models.loading.info import configured_context_length
+        from ensemw2s.models.loading.load import load_tokenizer
 
         tokenizer = load_tokenizer(self.model_config(index)) if self._kept is None else self._kept[index].tokenizer
         limit = configured_context_length(self.model_config(index))
@@ -379,7 +379,7 @@ class Ensemble:
         Raises:
             DataError: an example has fewer than two choices.
         """
-        from ensemw2s.ensemble.choosing import check_choices, choose_options
+        from ensemw2s.ensemble.score import check_choices, choose_options
 
         sink = sink or NullSink()
         check_choices(self, examples)
@@ -465,7 +465,7 @@ class Ensemble:
             One dict a question: ``prompt``, ``text``, ``token_ids`` (the first expert's, where tokenizers differ),
             ``confidence``, ``margin``, ``ended`` (whether it ended by itself) and, on request, ``agreement``.
         """
-        from ensemw2s.ensemble.writing import write_answers
+        from ensemw2s.ensemble.answer import write_answers
 
         self.tell("generate", sink or NullSink())
         return write_answers(

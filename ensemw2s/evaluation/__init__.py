@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, planned_pairs, students
+from ensemw2s.arms import CEILING, TEST_SPLITS, WEAK, planned_pairs, students
 from ensemw2s.evaluation.build import Comparisons, build_comparisons, compare
 from ensemw2s.evaluation.calibration import Calibration, CalibrationBin, expected_calibration_error
 from ensemw2s.evaluation.comparisons import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy.typing as npt
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, planned_pairs, students
+from ensemw2s.arms import CEILING, TEST_SPLITS, WEAK, planned_pairs, students
 from ensemw2s.evaluation.comparisons import mcnemar_exact, paired_difference
 from ensemw2s.evaluation.pgr import PGR, pgr_fieller
 from ensemw2s.evaluation.results import PairResult

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS
 from ensemw2s.evaluation.comparisons import holm, paired_t
 from ensemw2s.evaluation.over_seeds import SeedSummary, aggregate, caution
 from ensemw2s.evaluation.pgr import PGR

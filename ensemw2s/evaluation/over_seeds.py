@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ensemw2s.arms import CEILING, TEST_SPLITS, WEAK, claims, planned_pairs, students
 from ensemw2s.errors import InputError
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, WEAK, claims, planned_pairs, students
 from ensemw2s.evaluation.comparisons import holm, paired_t, t_critical
 from ensemw2s.evaluation.pgr import PGR, ratio_of_means
 from ensemw2s.evaluation.record import Record

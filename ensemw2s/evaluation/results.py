@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ensemw2s.arms import WEAK
 from ensemw2s.checksums import check_recorded
 from ensemw2s.errors import DataError
-from ensemw2s.evaluation.arms import WEAK
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors
 from ensemw2s.evaluation.metrics import ArmResult

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.answers import clean_text, confidence_of, margin_of, normalised
-from ensemw2s.ensemble.options import agreement
+from ensemw2s.ensemble.combine.answers import clean_text, confidence_of, margin_of, normalised
+from ensemw2s.ensemble.combine.option_scores import agreement
 from ensemw2s.labelling.labels import Labels, SoftTargets
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink
 
 if TYPE_CHECKING:
-    from ensemw2s.models.decode import Generation
-    from ensemw2s.models.load import LoadedModel
+    from ensemw2s.models.inference.decode import Generation
+    from ensemw2s.models.loading.load import LoadedModel
 
 
 def label_by_generating(
@@ -53,7 +53,7 @@ def label_by_generating(
         compute: device and batch size.
         sink: gets progress.
     """
-    from ensemw2s.models.decode import generate
+    from ensemw2s.models.inference.decode import generate
 
     answers = generate(
         models,

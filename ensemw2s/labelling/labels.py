@@ -13,7 +13,7 @@ from ensemw2s.arrays import load_array
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.choices import EnsembleChoices
+from ensemw2s.ensemble.combine.choices import EnsembleChoices
 from ensemw2s.errors import DataError
 from ensemw2s.files import replaced
 

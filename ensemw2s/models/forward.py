@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ensemw2s.models.scaling import base_of_adapters, context_of
+from ensemw2s.models.loading.scaling import base_of_adapters, context_of
 
 Tokens = NDArray[np.integer[Any]]
 

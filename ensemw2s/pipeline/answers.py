@@ -16,10 +16,10 @@ from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import normalise
 from ensemw2s.errors import DataError
 from ensemw2s.files import parse_json, write_text
+from ensemw2s.pipeline.accounting import spent_decoding
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.members import Member
 from ensemw2s.pipeline.plan import answers_stage
-from ensemw2s.pipeline.work import spent_decoding
+from ensemw2s.pipeline.scored_model import Member
 from ensemw2s.runs import fingerprint
 
 FILE_NAME = "answers.jsonl"
@@ -115,9 +115,9 @@ def prompt_tokens(ctx: Context, side: Side, split: SplitName) -> list[NDArray[np
 def _decode(
     ctx: Context, name: str, side: Side, members: Sequence[Member], shares: Sequence[float], split: SplitName
 ) -> list[dict[str, Any]]:
-    from ensemw2s.ensemble.answers import clean_text, confidence_of
-    from ensemw2s.models.decode import generate
-    from ensemw2s.models.load import opened_models
+    from ensemw2s.ensemble.combine.answers import clean_text, confidence_of
+    from ensemw2s.models.inference.decode import generate
+    from ensemw2s.models.loading.load import opened_models
 
     with (
         opened_models([member.model for member in members], ctx.config.compute) as models,

@@ -7,7 +7,7 @@ from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation.matching import compile_pattern, extract_answer
 from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.teachers import require_shared_tokenizer
+from ensemw2s.pipeline.labels import require_shared_tokenizer
 
 
 def check_inputs(ctx: Context) -> None:

@@ -18,7 +18,7 @@ from ensemw2s.sink import EventSink, NullSink
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.ensemble import EnsembleChoices
-    from ensemw2s.pipeline.together import Together
+    from ensemw2s.pipeline.joint import Together
 
 Side = Literal["weak", "strong"]
 
@@ -61,7 +61,7 @@ class Context:
         self.kept_choices: dict[object, EnsembleChoices] = {}
         """What members chose together."""
         self.together: dict[object, Together | None] = {}
-        """What members say together where their separate scores leave it open: :mod:`ensemw2s.pipeline.together`."""
+        """What members say together where their separate scores leave it open: :mod:`ensemw2s.pipeline.joint`."""
         self.decoded: dict[str, str] = {}
         """Fingerprint of decoded answers → the stage that decoded them."""
         self.answered: dict[str, str] = {}
@@ -120,7 +120,7 @@ class Context:
 
     def parameters(self, side: Side) -> int:
         """Parameters of the weak or the strong base; kept."""
-        from ensemw2s.models.info import parameter_count
+        from ensemw2s.models.loading.info import parameter_count
 
         if side not in self._parameters:
             self._parameters[side] = parameter_count(self.base(side).config)
@@ -156,7 +156,7 @@ class Context:
     @cached_property
     def numerics(self) -> dict[str, Any]:
         """What changes floating-point results: part of every model stage's inputs."""
-        from ensemw2s.models.device import cpu_threads, resolve_device
+        from ensemw2s.models.loading.device import cpu_threads, resolve_device
 
         compute = self.config.compute
         device = resolve_device(compute).type
@@ -164,9 +164,9 @@ class Context:
 
 
 def _base(config: ModelConfig) -> Base:
-    from ensemw2s.models.fingerprint import model_fingerprint, pinned
-    from ensemw2s.models.info import configured_context_length
-    from ensemw2s.models.load import load_tokenizer
+    from ensemw2s.models.loading.fingerprint import model_fingerprint, pinned
+    from ensemw2s.models.loading.info import configured_context_length
+    from ensemw2s.models.loading.load import load_tokenizer
 
     config = pinned(config)  # a branch that moves during the run does not change it
     return Base(

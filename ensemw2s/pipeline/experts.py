@@ -24,13 +24,13 @@ from ensemw2s.checksums import recording
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import own_choices
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.members import Member, Recipe, base_member, member_seed, trained_member, training_inputs
 from ensemw2s.pipeline.prefixes import PrefixScores
+from ensemw2s.pipeline.scored_model import Member, Recipe, base_member, member_seed, trained_member, training_inputs
 from ensemw2s.runs import fingerprint
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
-    from ensemw2s.models.training_set import TrainingSet
+    from ensemw2s.models.training.training_set import TrainingSet
 
 _HEAVIEST = 20
 
@@ -76,7 +76,7 @@ class ExpertSchool:
 
     def training_set(self, draw: Draw) -> TrainingSet:
         """A draw as a training set."""
-        from ensemw2s.models.training_set import TrainingSet
+        from ensemw2s.models.training.training_set import TrainingSet
 
         is_eos = self.answers.is_eos[self.rows]
         eos_weights = draw.token_weights[is_eos] if self.include_eos else draw.eos_weights
@@ -89,7 +89,7 @@ class ExpertSchool:
 
         A model that was trained before on the same data with the same seed is that model, whatever it is called.
         """
-        from ensemw2s.models.losses import LossConfig
+        from ensemw2s.models.training.losses import LossConfig
 
         config = self.ctx.config.training.expert
         recipe = Recipe(

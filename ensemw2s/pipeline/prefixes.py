@@ -9,8 +9,8 @@ from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import EnsembleChoices, ensemble_argmax, final_choices, own_choices
 from ensemw2s.evaluation.results import RoundScore
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.members import Member
-from ensemw2s.pipeline.together import prepare_together, together_of
+from ensemw2s.pipeline.joint import prepare_together, together_of
+from ensemw2s.pipeline.scored_model import Member
 
 Bools = NDArray[np.bool_]
 

@@ -9,10 +9,10 @@ from ensemw2s.config import config_fingerprint
 from ensemw2s.data.example import SPLITS
 from ensemw2s.evaluation import WEAK, ModelInfo, Results, build_comparisons, write_correct
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, stage_cost
-from ensemw2s.pipeline.beyond import look_beyond
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.members import clipped_share
+from ensemw2s.pipeline.error_analysis import look_beyond
 from ensemw2s.pipeline.plan import TESTS, answers_stage
+from ensemw2s.pipeline.scored_model import clipped_share
 from ensemw2s.runs import StageRecord
 from ensemw2s.runs.stage import versions
 

@@ -17,11 +17,11 @@ from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.evaluation import LabelResult, RoundResult
 from ensemw2s.labelling import Labels
-from ensemw2s.pipeline.arms import Arm, Scoreboard, evaluate_arms
 from ensemw2s.pipeline.checks import check_inputs
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
 from ensemw2s.pipeline.date import dated
+from ensemw2s.pipeline.evaluate import Arm, Scoreboard, evaluate_arms
 from ensemw2s.pipeline.experts import (
     BoostingLearner,
     ExpertSchool,
@@ -32,12 +32,12 @@ from ensemw2s.pipeline.experts import (
     train_seeds,
     weak_base,
 )
-from ensemw2s.pipeline.members import Member, base_member
+from ensemw2s.pipeline.labels import Teacher, label_pool, label_result, own_answers, report_labels
 from ensemw2s.pipeline.plan import planned_stages
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
+from ensemw2s.pipeline.scored_model import Member, base_member
 from ensemw2s.pipeline.students import train_ceiling, train_student
-from ensemw2s.pipeline.teachers import Teacher, label_pool, label_result, own_answers, report_labels
 from ensemw2s.runs import RunDirectory
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
@@ -89,7 +89,7 @@ def execute(
         RunBusyError: another process writes into the directory.
         Ew2sError: bad input, or a stage failed; finished stages are kept.
     """
-    from ensemw2s.models.device import resolve_device
+    from ensemw2s.models.loading.device import resolve_device
 
     run = RunDirectory.create(run_dir)
     with run.writing() as log:

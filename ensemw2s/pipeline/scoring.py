@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import SplitName
+from ensemw2s.pipeline.accounting import spend_split
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.parts import ensure_parts
-from ensemw2s.pipeline.work import spend_split
 
 if TYPE_CHECKING:
-    from ensemw2s.models.load import LoadedModel
+    from ensemw2s.models.loading.load import LoadedModel
 
 
 def score_splits(
@@ -31,12 +31,12 @@ def score_splits(
         splits: what it is scored on.
 
     Returns:
-        The folder with one :class:`~ensemw2s.models.scores.ScoreTable` a split.
+        The folder with one :class:`~ensemw2s.models.inference.score_table.ScoreTable` a split.
     """
-    from ensemw2s.models.device import resolve_device
-    from ensemw2s.models.load import load_model
-    from ensemw2s.models.scores import ScoreTable
-    from ensemw2s.models.scoring import score_split
+    from ensemw2s.models.inference.score_table import ScoreTable
+    from ensemw2s.models.inference.scoring import score_split
+    from ensemw2s.models.loading.device import resolve_device
+    from ensemw2s.models.loading.load import load_model
 
     @cache
     def loaded() -> LoadedModel:

@@ -9,7 +9,7 @@ from ensemw2s.data.encode import encode_prompts
 from ensemw2s.data.example import Example, SplitName
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.members import Member, Recipe, member_seed, trained_member
+from ensemw2s.pipeline.scored_model import Member, Recipe, member_seed, trained_member
 from ensemw2s.student import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
@@ -52,7 +52,7 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Memb
 
 def train_ceiling(ctx: Context) -> Member:
     """The strong base fine-tuned on the true answers of all prompts of the hard pool."""
-    from ensemw2s.models.losses import LossConfig
+    from ensemw2s.models.training.losses import LossConfig
 
     pool = ctx.splits.hard_pool
     prompts, targets = _tokens(ctx, pool, [example.answer or "" for example in pool])

@@ -23,7 +23,7 @@ def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
         DataError: a data file is gone.
         ModelError: a base model is gone.
     """
-    from ensemw2s.models.fingerprint import model_fingerprint
+    from ensemw2s.models.loading.fingerprint import model_fingerprint
 
     run = RunDirectory.open(run_dir)
     data, weak = run.stage_record("data"), run.stage_record("baselines/zero-shot-weak/scores/test")

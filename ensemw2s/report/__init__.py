@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ensemw2s.report.build import build_report, console_report, load_results
+from ensemw2s.report.over_seeds_tables import seed_tables
 from ensemw2s.report.plots import run_plots, seed_plots
-from ensemw2s.report.seed_tables import seed_tables
 from ensemw2s.report.table import Column, Row, Table, to_markdown, to_rich
 from ensemw2s.report.tables import run_tables
 from ensemw2s.report.verdict import seed_verdict, verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS
+from ensemw2s.arms import CEILING, TEST_SPLITS
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w

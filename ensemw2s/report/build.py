@@ -17,8 +17,8 @@ from ensemw2s.report import wording as w
 from ensemw2s.report.findings import findings
 from ensemw2s.report.html import Appendix, Block, Page, inline_plot, render
 from ensemw2s.report.latex import latex_document
+from ensemw2s.report.over_seeds_tables import seed_tables
 from ensemw2s.report.plots import run_plots, seed_plots, sweep_plots
-from ensemw2s.report.seed_tables import seed_tables
 from ensemw2s.report.sweep_tables import shown, sweep_sentences, sweep_tables
 from ensemw2s.report.table import Table, to_markdown, to_rich
 from ensemw2s.report.tables import run_tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
 from ensemw2s.report.table import Column, Table

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
+from ensemw2s.report.analysis_plots import draw_cost, draw_reliability
 from ensemw2s.report.arm_plots import draw_paired, draw_seeds, draw_students
-from ensemw2s.report.beyond_plots import draw_cost, draw_reliability
 from ensemw2s.report.round_plots import draw_accuracy_by_round, draw_error_and_weight
 from ensemw2s.report.sweep_plots import draw_cells
 from ensemw2s.report.theme import CSS_VARIABLES, THEMES, Mode, Theme, drawing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS
 from ensemw2s.evaluation.intervals import wilson
 from ensemw2s.evaluation.results import Results, RoundResult
 from ensemw2s.report import wording as w

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.report import wording as w
 from ensemw2s.report.theme import PANEL_TITLES, Theme, panels, series_style

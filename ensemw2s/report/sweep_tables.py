@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemw2s.evaluation.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS
 from ensemw2s.evaluation.over_cells import CellComparison, CellResult, SweepResults
 from ensemw2s.report import wording as w
-from ensemw2s.report.seed_tables import SE_NOTE, mean_sd
+from ensemw2s.report.over_seeds_tables import SE_NOTE, mean_sd
 from ensemw2s.report.table import Column, Table
 from ensemw2s.report.tables import WIDE, pgr_cell
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, students
+from ensemw2s.arms import CEILING, TEST_SPLITS, students
 from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
-from ensemw2s.report.beyond_tables import calibration_table, disagreement_table, shared_error_table
+from ensemw2s.report.analysis_tables import calibration_table, disagreement_table, shared_error_table
 from ensemw2s.report.cost_tables import arm_cost_table, cost_table
 from ensemw2s.report.table import Column, Table
 

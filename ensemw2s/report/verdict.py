@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.evaluation.arms import CEILING, TEST_SPLITS, claims, students
+from ensemw2s.arms import CEILING, TEST_SPLITS, claims, students
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w

@@ -16,8 +16,8 @@ from ensemw2s.data.example import Example
 Tokens = NDArray[np.int32]
 
 if TYPE_CHECKING:
-    from ensemw2s.models.losses import LossConfig
-    from ensemw2s.models.training_set import Soft, TrainingSet
+    from ensemw2s.models.training.losses import LossConfig
+    from ensemw2s.models.training.training_set import Soft, TrainingSet
 
 
 def labelled_examples(examples: Sequence[Example], texts: Sequence[str]) -> list[Example]:
@@ -45,7 +45,7 @@ def student_training_set(
     Returns:
         (training set, mean number of trained tokens of a sequence).
     """
-    from ensemw2s.models.training_set import TrainingSet
+    from ensemw2s.models.training.training_set import TrainingSet
 
     ends = np.ones(len(targets), dtype=np.bool_) if ended is None else ended
     data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, soft=soft)
@@ -60,7 +60,7 @@ def student_loss(config: StudentConfig, steps: int, binary_tokens: tuple[int, in
         steps: optimiser steps, for the warm-up of ``logconf``.
         binary_tokens: the two possible answer tokens of a two-class task, or None.
     """
-    from ensemw2s.models.losses import LossConfig
+    from ensemw2s.models.training.losses import LossConfig
 
     if config.loss != "logconf":
         return LossConfig(kind=config.loss)

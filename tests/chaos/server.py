@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import ensemw2s.cli.progress
-import ensemw2s.models.decode
-import ensemw2s.models.finetune
-import ensemw2s.models.scoring
-import ensemw2s.models.trainer
+import ensemw2s.models.inference.decode
+import ensemw2s.models.inference.scoring
+import ensemw2s.models.training.finetune
+import ensemw2s.models.training.trainer
 import ensemw2s.pipeline
 import ensemw2s.pipeline.run
 import ensemw2s.report

@@ -116,7 +116,7 @@ class FakePipeline:
 
     def execute_seeds(self, config: RunConfig, root: Path, seeds: list[int], *, sink: Any, **rest: Any) -> Any:
         from ensemw2s.evaluation import aggregate
-        from ensemw2s.pipeline import seed_directory
+        from ensemw2s.sweeps.seeds import seed_directory
 
         for seed in seeds:
             self.execute(config.model_copy(update={"seed": seed}), root / f"seed-{seed}", sink=sink, **rest)

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from ensemw2s.cli.commands import bench as module
 from ensemw2s.cli.terminal import terminal
-from ensemw2s.kernels import bench as kernels
-from ensemw2s.kernels.bench import Case
+from ensemw2s.kernels.bench import cases as kernels
+from ensemw2s.kernels.bench.cases import Case
 from ensemw2s.models.bench import scoring_case
 
 Command = Callable[..., Any]
@@ -153,8 +153,8 @@ def test_option_scoring_agrees_with_one_at_a_time() -> None:
     from ensemw2s.data.encode import encode_split
     from ensemw2s.data.synthetic import make_synthetic
     from ensemw2s.models.bench import one_at_a_time
-    from ensemw2s.models.load import load_model
-    from ensemw2s.models.scoring import score_split
+    from ensemw2s.models.inference.scoring import score_split
+    from ensemw2s.models.loading.load import load_model
 
     loaded = load_model(ModelConfig(path="embedded:weak"))
     template = TemplateConfig(prompt="{prompt} ", answer="{answer}")

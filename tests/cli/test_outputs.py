@@ -30,14 +30,14 @@ ROW = {
 @pytest.fixture(autouse=True)
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever loads an ensemble or a rater has come too far."""
-    import ensemw2s.pipeline.files
-    import ensemw2s.pipeline.rate
+    import ensemw2s.tasks.rate_difficulty
+    import ensemw2s.tasks.use_ensemble
 
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(ensemw2s.pipeline.files, "load_ensemble", forbidden)
-    monkeypatch.setattr(ensemw2s.pipeline.rate, "rate_examples", forbidden)
+    monkeypatch.setattr(ensemw2s.tasks.use_ensemble, "load_ensemble", forbidden)
+    monkeypatch.setattr(ensemw2s.tasks.rate_difficulty, "rate_examples", forbidden)
 
 
 def _link(name: str) -> None:
@@ -96,8 +96,8 @@ def test_outputs_that_are_refused(
 
 
 def test_older_results_and_empty_files_may_be_replaced(tmp_path: Path) -> None:
-    from ensemw2s.pipeline.files import GENERATE_COLUMNS, LABEL_COLUMNS, SCORE_COLUMNS
-    from ensemw2s.pipeline.rows import check_rows_output
+    from ensemw2s.tasks.rows import check_rows_output
+    from ensemw2s.tasks.use_ensemble import GENERATE_COLUMNS, LABEL_COLUMNS, SCORE_COLUMNS
 
     file = tmp_path / "l.jsonl"
     for content in ("", json.dumps(ROW) + "\n"):

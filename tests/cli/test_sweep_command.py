@@ -11,9 +11,9 @@ import pytest
 from ensemw2s.cli.commands import sweep as sweep_command
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.evaluation.over_cells import JobResult, cell_result
-from ensemw2s.pipeline import sweep_run
-from ensemw2s.pipeline.sweep import collect
-from ensemw2s.pipeline.sweep_run import SweepStatus
+from ensemw2s.sweeps import run as sweep_run
+from ensemw2s.sweeps.plan import collect
+from ensemw2s.sweeps.run import SweepStatus
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def expert_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three experts of one shape, as a run leaves them."""
-    from ensemw2s.models.quiet import quiet_transformers
+    from ensemw2s.models.loading.quiet import quiet_transformers
 
     folders = []
     for seed in range(3):
@@ -112,7 +112,7 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> AdapterFolders:
     import peft
     import torch
 
-    from ensemw2s.models.quiet import quiet_transformers
+    from ensemw2s.models.loading.quiet import quiet_transformers
 
     root = tmp_path_factory.mktemp("adapters")
     out = AdapterFolders(root / "base")
@@ -230,7 +230,7 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     ``padded`` is another model of ``bytes`` with more logits, ``other_end`` one with another end-of-sequence token.
     """
-    from ensemw2s.models.quiet import quiet_transformers
+    from ensemw2s.models.loading.quiet import quiet_transformers
 
     root = tmp_path_factory.mktemp("families")
     made = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ensemw2s.ensemble.answers import confidence_of, margin_of, normalised
-from ensemw2s.models.decode import Generation
+from ensemw2s.ensemble.combine.answers import confidence_of, margin_of, normalised
+from ensemw2s.models.inference.decode import Generation
 
 
 def generation(logprobs, rivals=None, ended=True):

@@ -14,9 +14,9 @@ from scipy.special import logsumexp
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
-from ensemw2s.ensemble.caches import EnsembleCache, StackedCache
-from ensemw2s.ensemble.experts import batchable
-from ensemw2s.models.adapters import load_models
+from ensemw2s.ensemble.hf.caches import EnsembleCache, StackedCache
+from ensemw2s.ensemble.hf.members import batchable
+from ensemw2s.models.loading.adapters import load_models
 
 CPU = ComputeConfig(device="cpu", threads=1)
 Make = Callable[..., Any]

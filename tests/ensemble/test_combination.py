@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from ensemw2s.config.method import EnsembleConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.ensemble import ensemble_argmax, final_choices, mixture, normalise, sequence_scores
-from ensemw2s.ensemble.options import choose
+from ensemw2s.ensemble.combine.option_scores import choose
 
 
 def Layout(counts, lengths):

@@ -20,10 +20,10 @@ from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.encode import encode_split
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
-from ensemw2s.ensemble.token_texts import token_texts
-from ensemw2s.ensemble.union_read import Reader
+from ensemw2s.ensemble.mixed.reader import Reader
+from ensemw2s.ensemble.mixed.token_texts import token_texts
 from ensemw2s.models.forward import padded
-from ensemw2s.models.load import LoadedModel, load_model
+from ensemw2s.models.loading.load import LoadedModel, load_model
 
 CPU = ComputeConfig(device="cpu", threads=1)
 PROMPTS = ["abc", "0123456789", "x", "a+b=c?", "hij"]

@@ -19,7 +19,7 @@ from ensemw2s.config.method import EnsembleConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.ensemble.harness import write_task
+from ensemw2s.ensemble.lm_eval_task import write_task
 from ensemw2s.errors import DataError, InputError
 
 CPU = ComputeConfig(device="cpu", threads=1)
@@ -95,7 +95,7 @@ def test_lm_eval_gives_the_accuracy_of_evaluate(
     expert_folders: list[Path], tmp_path: Path, norm: str, rule: str
 ) -> None:
     pytest.importorskip("lm_eval")
-    from ensemw2s.pipeline import evaluate_file
+    from ensemw2s.tasks.use_ensemble import evaluate_file
 
     saved = ensemble_of(expert_folders, norm, rule=rule).save_pretrained(tmp_path / "saved").path
     examples = questions(120)

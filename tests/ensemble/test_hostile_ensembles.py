@@ -19,7 +19,7 @@ from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
 from ensemw2s.errors import InputError, ModelError
-from ensemw2s.models.load import load_model, load_tokenizer
+from ensemw2s.models.loading.load import load_model, load_tokenizer
 
 COMPUTE = ComputeConfig(threads=1, device="cpu")
 QUESTION = Example(id="q", prompt="1+1=", answer=None, choices=("2", "3"))

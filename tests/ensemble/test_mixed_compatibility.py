@@ -17,7 +17,7 @@ from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.assemble import assemble
-from ensemw2s.ensemble.compatibility import Compatibility, check_compatibility
+from ensemw2s.ensemble.mixed.compatibility import Compatibility, check_compatibility
 from ensemw2s.errors import InputError, ModelError
 
 CPU = ComputeConfig(device="cpu")
@@ -30,9 +30,9 @@ def check(*folders: Path) -> Compatibility:
 
 
 def test_equal_files_need_no_tokenizer(families: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    import ensemw2s.models.load
+    import ensemw2s.models.loading.load
 
-    monkeypatch.setattr(ensemw2s.models.load, "load_tokenizer", None)
+    monkeypatch.setattr(ensemw2s.models.loading.load, "load_tokenizer", None)
     found = check(families["bytes"], families["padded"], families["bytes"])
     size = found.sizes[0]
     assert found.sizes == (size, size + 10, size)
@@ -72,7 +72,7 @@ def test_another_end_matters_for_writing_only(families: dict[str, Path]) -> None
 def test_special_tokens_that_only_some_know_do_not_matter(families: dict[str, Path], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from ensemw2s.models.quiet import quiet_transformers
+    from ensemw2s.models.loading.quiet import quiet_transformers
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(families["bytes"])

@@ -14,11 +14,11 @@ import torch
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.ensemble.answers import confidence_of, margin_of
-from ensemw2s.ensemble.token_texts import TokenTexts, token_texts
-from ensemw2s.ensemble.union import END, Union, combine_texts, most_probable
-from ensemw2s.ensemble.union_decode import UnionDecoder
-from ensemw2s.ensemble.union_read import Reader
+from ensemw2s.ensemble.combine.answers import confidence_of, margin_of
+from ensemw2s.ensemble.mixed.decoder import UnionDecoder
+from ensemw2s.ensemble.mixed.reader import Reader
+from ensemw2s.ensemble.mixed.token_texts import TokenTexts, token_texts
+from ensemw2s.ensemble.mixed.union import END, Union, combine_texts, most_probable
 from ensemw2s.errors import ModelError, RunFailedError
 
 CPU = ComputeConfig(device="cpu")
@@ -173,7 +173,7 @@ def character_experts() -> list[Any]:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from ensemw2s.models.load import LoadedModel
+    from ensemw2s.models.loading.load import LoadedModel
 
     vocabulary = {token: i for i, token in enumerate(["a", "b", "<eos>", *"cdefghij 0123456789"])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
@@ -198,7 +198,7 @@ def character_experts() -> list[Any]:
     ("method", "rule"), [("greedy", "mixture"), ("greedy", "product"), ("greedy", "vote"), ("sample", "mixture")]
 )
 def test_with_one_tokenizer_the_union_writes_what_tokens_do(method: str, rule: str) -> None:
-    from ensemw2s.models.decode import generate
+    from ensemw2s.models.inference.decode import generate
 
     experts = character_experts()
     tokenizer = experts[0].tokenizer

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from ensemw2s.ensemble.token_texts import token_texts
-from ensemw2s.ensemble.union import settled, split_text
-from ensemw2s.ensemble.union_read import Reader
+from ensemw2s.ensemble.mixed.reader import Reader
+from ensemw2s.ensemble.mixed.token_texts import token_texts
+from ensemw2s.ensemble.mixed.union import settled, split_text
 from ensemw2s.errors import ModelError
 
 
 def opened(folder: Path) -> Any:
     from ensemw2s.config.training import ModelConfig
-    from ensemw2s.models.load import load_model
+    from ensemw2s.models.loading.load import load_model
 
     return load_model(ModelConfig(path=str(folder)))
 
@@ -139,7 +139,7 @@ def test_a_reader_reads_only_what_changed(families: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom", "mamba", "gemma2"])
 def test_rows_are_read_together(kind: str, make_expert: Any, tokenizer: Any) -> None:
-    from ensemw2s.models.load import LoadedModel
+    from ensemw2s.models.loading.load import LoadedModel
 
     model = make_expert(0, kind)
     reader = Reader(LoadedModel(model, tokenizer, kind, None, 0, "float32", "sdpa"), token_texts(tokenizer))

@@ -13,7 +13,7 @@ from ensemw2s.config.method import EnsembleConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.ensemble.harness import write_task
+from ensemw2s.ensemble.lm_eval_task import write_task
 from ensemw2s.errors import DataError
 from ensemw2s.sink import NullSink
 
@@ -65,7 +65,7 @@ def test_the_label_depends_on_neither_order_nor_batch(expert_folders: list[Path]
 
 
 def test_evaluation_leaves_them_out(expert_folders: list[Path], tmp_path: Path) -> None:
-    from ensemw2s.pipeline import evaluate_file
+    from ensemw2s.tasks.use_ensemble import evaluate_file
 
     compute = ComputeConfig(device="cpu", threads=1)
     folder = Ensemble(expert_folders[:2], [0.7, 0.3], compute=compute).save(tmp_path / "ensemble").parent

@@ -105,7 +105,7 @@ def _setting(folder: Path) -> object:
 
 
 def _sweep(folder: Path) -> object:
-    from ensemw2s.pipeline.sweep_file import read_sweep_file
+    from ensemw2s.sweeps.file import read_sweep_file
 
     return read_sweep_file(folder / "sweep.yaml")
 
@@ -117,9 +117,9 @@ def _presets() -> list[bytes]:
 
 
 def _log(folder: Path) -> object:
-    from ensemw2s.cli.dashboard.fold import fold_events
-    from ensemw2s.cli.dashboard.fold_metrics import fold_metrics
-    from ensemw2s.cli.dashboard.model import RunModel
+    from ensemw2s.cli.dashboard.model.fold_events import fold_events
+    from ensemw2s.cli.dashboard.model.fold_metrics import fold_metrics
+    from ensemw2s.cli.dashboard.model.model import RunModel
     from ensemw2s.runs import describe_run
     from ensemw2s.runs.reader import read_events
 
@@ -203,7 +203,7 @@ def _results(folder: Path) -> object:
 
 
 def _array(folder: Path) -> object:
-    from ensemw2s.models.scores import ScoreTable
+    from ensemw2s.models.inference.score_table import ScoreTable
 
     for name, value in _tables().items():
         if name != "argmax":

@@ -13,8 +13,8 @@ LOAD = """
 import json, sys
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.errors import Ew2sError
-from ensemw2s.models.fingerprint import model_fingerprint, pinned
-from ensemw2s.models.load import load_model
+from ensemw2s.models.loading.fingerprint import model_fingerprint, pinned
+from ensemw2s.models.loading.load import load_model
 found = []
 for asked in json.loads(sys.argv[1]):
     cfg = ModelConfig.model_validate({"path": "someone/weak", **asked})

@@ -110,7 +110,7 @@ def patched_once_a_launch():
     """Triton's interpreter patches the language again at every call of a helper, which takes most of the time."""
     from triton.runtime import interpreter
 
-    from ensemw2s.kernels import triton_launch
+    from ensemw2s.kernels.gpu import launch as triton_launch
 
     seen = set()
     start = triton_launch.start

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from ensemw2s import _native, kernels
-from ensemw2s.kernels import timing, usual
-from ensemw2s.kernels.bench import READ, Case, Result, Run, Timing, benchmark, combine_cases, sampler_cases, suite
-from ensemw2s.kernels.timing import timed
+from ensemw2s.kernels.bench import baselines as usual
+from ensemw2s.kernels.bench import timing
+from ensemw2s.kernels.bench.cases import READ, Case, Result, Run, Timing, benchmark, combine_cases, sampler_cases, suite
+from ensemw2s.kernels.bench.timing import timed
 
 MIB = 2**20
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from ensemw2s import kernels
-from ensemw2s.kernels.triton_backend import TritonBackend
-from ensemw2s.kernels.triton_configs import CANDIDATES, MOST_TILES, WIDEST, choose
+from ensemw2s.kernels.gpu.backend import TritonBackend
+from ensemw2s.kernels.gpu.configs import CANDIDATES, MOST_TILES, WIDEST, choose
 
 CASES = Path(__file__).with_name("triton_interpreted.py")
 SAMPLE_CASES = Path(__file__).with_name("triton_sample_interpreted.py")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_vote
+from ensemw2s.kernels.gpu import vote as triton_vote
 from ensemw2s.kernels.philox import row_uniforms
 
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_backend, triton_head_tiles, triton_lm_head
-from ensemw2s.kernels.triton_configs import HeadConfig
+from ensemw2s.kernels import triton_head_tiles, triton_lm_head
+from ensemw2s.kernels.gpu import backend as triton_backend
+from ensemw2s.kernels.gpu.configs import HeadConfig
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     raise RuntimeError("these tests need TRITON_INTERPRET=1")

@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_backend, triton_launch, triton_problem
+from ensemw2s.kernels.gpu import backend as triton_backend
+from ensemw2s.kernels.gpu import launch as triton_launch
+from ensemw2s.kernels.gpu import problem as triton_problem
+from ensemw2s.kernels.gpu.configs import Config
 from ensemw2s.kernels.request import combine_request
-from ensemw2s.kernels.triton_configs import Config
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     raise RuntimeError("these tests need TRITON_INTERPRET=1")

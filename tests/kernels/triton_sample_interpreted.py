@@ -12,10 +12,10 @@ import torch
 from scipy import stats
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_launch
+from ensemw2s.kernels.gpu import launch as triton_launch
+from ensemw2s.kernels.gpu.configs import Config
 from ensemw2s.kernels.philox import row_uniforms
 from ensemw2s.kernels.request import combine_request
-from ensemw2s.kernels.triton_configs import Config
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     raise RuntimeError("these tests need TRITON_INTERPRET=1")

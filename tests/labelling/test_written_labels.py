@@ -13,7 +13,7 @@ from ensemw2s.data.encode import EncodedSplit, encode_prompts
 from ensemw2s.data.example import Example
 from ensemw2s.kernels import combine
 from ensemw2s.labelling import label_by_generating
-from ensemw2s.models.load import load_model
+from ensemw2s.models.loading.load import load_model
 from ensemw2s.sink import NullSink
 from ensemw2s.student import binary_answer_tokens
 

@@ -139,7 +139,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three random models of the same shape."""
-    from ensemw2s.models.quiet import quiet_transformers
+    from ensemw2s.models.loading.quiet import quiet_transformers
 
     folders = []
     for seed in range(3):

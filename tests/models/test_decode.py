@@ -10,11 +10,11 @@ from ensemw2s import kernels
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import DataError, RunFailedError
-from ensemw2s.models import decode
-from ensemw2s.models.decode import generate
-from ensemw2s.models.load import LoadedModel, load_model
-from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.reading import Reading
+from ensemw2s.models.inference import decode
+from ensemw2s.models.inference.decode import generate
+from ensemw2s.models.inference.reading import Reading
+from ensemw2s.models.loading.load import LoadedModel, load_model
+from ensemw2s.models.loading.quiet import quiet_transformers
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
 from ensemw2s.errors import ConfigError, RunFailedError
-from ensemw2s.models.finetune import draw_order, finetune
-from ensemw2s.models.load import load_model
-from ensemw2s.models.losses import LossConfig
-from ensemw2s.models.training_set import TrainingSet
+from ensemw2s.models.loading.load import load_model
+from ensemw2s.models.training.finetune import draw_order, finetune
+from ensemw2s.models.training.losses import LossConfig
+from ensemw2s.models.training.training_set import TrainingSet
 
 CPU = ComputeConfig(device="cpu")
 
@@ -386,8 +386,8 @@ def test_two_processes_give_the_same_weights(base: ModelConfig, tmp_path: Path) 
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
         "from ensemw2s.config.training import ComputeConfig, ModelConfig, TrainingConfig\n"
-        "from ensemw2s.models.finetune import finetune\n"
-        "from ensemw2s.models.training_set import TrainingSet\n"
+        "from ensemw2s.models.training.finetune import finetune\n"
+        "from ensemw2s.models.training.training_set import TrainingSet\n"
         "rng = np.random.default_rng(0)\n"
         "tokens = [rng.integers(2, 30, size=rng.integers(1, 9)) for _ in range(40)]\n"
         "data = TrainingSet.from_sequences(tokens[:20], tokens[20:], eos_id=1)\n"

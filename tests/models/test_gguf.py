@@ -11,11 +11,11 @@ import torch
 
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
 from ensemw2s.errors import ModelError
-from ensemw2s.models.fingerprint import model_fingerprint
-from ensemw2s.models.gguf import cache_folder
-from ensemw2s.models.info import configured_context_length, parameter_count
-from ensemw2s.models.load import load_model, load_tokenizer
-from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.loading.fingerprint import model_fingerprint
+from ensemw2s.models.loading.gguf import cache_folder
+from ensemw2s.models.loading.info import configured_context_length, parameter_count
+from ensemw2s.models.loading.load import load_model, load_tokenizer
+from ensemw2s.models.loading.quiet import quiet_transformers
 
 needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="the package gguf is not installed")
 ONE = ComputeConfig(device="cpu", threads=1)
@@ -149,8 +149,8 @@ def test_it_is_unpacked_once_and_again_after_a_change(pair: tuple[Path, Path], t
 def test_fine_tuned_from_gguf_is_fine_tuned_from_the_folder(
     pair: tuple[Path, Path], tmp_path: Path, lora: LoraConfig | None
 ) -> None:
-    from ensemw2s.models.finetune import finetune
-    from ensemw2s.models.training_set import TrainingSet
+    from ensemw2s.models.training.finetune import finetune
+    from ensemw2s.models.training.training_set import TrainingSet
 
     rows = [np.array([5, 6, 7], dtype=np.int32), np.array([8, 9], dtype=np.int32)]
     data = TrainingSet.from_sequences(rows, rows, eos_id=1)

@@ -9,9 +9,9 @@ import torch
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.errors import ModelError
-from ensemw2s.models.joint import score_joint, score_joint_each, sequence_rows
-from ensemw2s.models.load import LoadedModel, load_model
-from ensemw2s.models.scoring import score_split
+from ensemw2s.models.inference.joint_scoring import score_joint, score_joint_each, sequence_rows
+from ensemw2s.models.inference.scoring import score_split
+from ensemw2s.models.loading.load import LoadedModel, load_model
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30

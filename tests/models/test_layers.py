@@ -13,13 +13,13 @@ import transformers
 from ensemw2s.config import RunConfig
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
 from ensemw2s.errors import ConfigError, ModelError
-from ensemw2s.models.finetune import finetune
-from ensemw2s.models.fingerprint import model_fingerprint, pinned
-from ensemw2s.models.info import configuration, parameter_count
-from ensemw2s.models.layers import first_layers
-from ensemw2s.models.load import load_model
-from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.training_set import TrainingSet
+from ensemw2s.models.loading.fingerprint import model_fingerprint, pinned
+from ensemw2s.models.loading.info import configuration, parameter_count
+from ensemw2s.models.loading.layers import first_layers
+from ensemw2s.models.loading.load import load_model
+from ensemw2s.models.loading.quiet import quiet_transformers
+from ensemw2s.models.training.finetune import finetune
+from ensemw2s.models.training.training_set import TrainingSet
 
 ONE = ComputeConfig(device="cpu", threads=1)
 IDS = torch.arange(2, 12)[None]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import ConfigError, ModelError
-from ensemw2s.models.load import (
+from ensemw2s.models.loading.load import (
     load_model,
     load_tokenizer,
     model_fingerprint,
@@ -18,7 +18,7 @@ from ensemw2s.models.load import (
     padding_id,
     resolve_device,
 )
-from ensemw2s.models.quiet import quiet_transformers
+from ensemw2s.models.loading.quiet import quiet_transformers
 
 
 @pytest.fixture

@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemw2s.models.losses import IGNORED, LossConfig, hardened, logconf_nll, soft_nll, token_nll, training_loss
+from ensemw2s.models.training.losses import (
+    IGNORED,
+    LossConfig,
+    hardened,
+    logconf_nll,
+    soft_nll,
+    token_nll,
+    training_loss,
+)
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:

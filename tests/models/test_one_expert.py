@@ -12,11 +12,11 @@ from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import ConfigError, RunFailedError
-from ensemw2s.models import one_expert
-from ensemw2s.models.decode import generate
-from ensemw2s.models.load import LoadedModel, load_model
-from ensemw2s.models.one_expert import draw_experts
-from ensemw2s.models.reading import Reading
+from ensemw2s.models.inference import expert_sampling as one_expert
+from ensemw2s.models.inference.decode import generate
+from ensemw2s.models.inference.expert_sampling import draw_experts
+from ensemw2s.models.inference.reading import Reading
+from ensemw2s.models.loading.load import LoadedModel, load_model
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30

@@ -12,10 +12,10 @@ pytest.importorskip("bitsandbytes")
 import torch
 
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
-from ensemw2s.models.finetune import finetune
-from ensemw2s.models.load import LoadedModel, load_model
-from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.training_set import TrainingSet
+from ensemw2s.models.loading.load import LoadedModel, load_model
+from ensemw2s.models.loading.quiet import quiet_transformers
+from ensemw2s.models.training.finetune import finetune
+from ensemw2s.models.training.training_set import TrainingSet
 
 CPU = torch.device("cpu")
 ROWS = [[2, 3, 4, 5], [6, 7, 8], [9, 10, 11, 12, 13]]

@@ -9,12 +9,13 @@ import torch
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.errors import DataError, RunFailedError
-from ensemw2s.models import batches, rows
-from ensemw2s.models.batches import Sizes, plan_batches, run_batches
-from ensemw2s.models.load import LoadedModel, load_model
-from ensemw2s.models.rows import RowForward
-from ensemw2s.models.scores import ScoreTable
-from ensemw2s.models.scoring import score_split
+from ensemw2s.models.inference import batches
+from ensemw2s.models.inference import row_forward as rows
+from ensemw2s.models.inference.batches import Sizes, plan_batches, run_batches
+from ensemw2s.models.inference.row_forward import RowForward
+from ensemw2s.models.inference.score_table import ScoreTable
+from ensemw2s.models.inference.scoring import score_split
+from ensemw2s.models.loading.load import LoadedModel, load_model
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30

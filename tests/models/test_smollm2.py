@@ -11,7 +11,7 @@ import torch
 
 from ensemw2s.config import compose
 from ensemw2s.config.training import ModelConfig
-from ensemw2s.models.load import load_model
+from ensemw2s.models.loading.load import load_model
 
 
 def _installed() -> bool:

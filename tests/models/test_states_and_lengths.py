@@ -17,14 +17,14 @@ import transformers as t
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.encode import EncodedSplit
-from ensemw2s.models.decode import generate
-from ensemw2s.models.joint import score_joint, sequence_rows
-from ensemw2s.models.load import LoadedModel
-from ensemw2s.models.quiet import quiet_transformers
-from ensemw2s.models.reading import reading_of
-from ensemw2s.models.scaling import LengthScaling, length_scaling
-from ensemw2s.models.scoring import score_split
-from ensemw2s.models.trainer import WeightedTrainer
+from ensemw2s.models.inference.decode import generate
+from ensemw2s.models.inference.joint_scoring import score_joint, sequence_rows
+from ensemw2s.models.inference.reading import reading_of
+from ensemw2s.models.inference.scoring import score_split
+from ensemw2s.models.loading.load import LoadedModel
+from ensemw2s.models.loading.quiet import quiet_transformers
+from ensemw2s.models.loading.scaling import LengthScaling, length_scaling
+from ensemw2s.models.training.trainer import WeightedTrainer
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig, TrainingConfig
-from ensemw2s.models.finetune import finetune
-from ensemw2s.models.training_set import TrainingSet
+from ensemw2s.models.training.finetune import finetune
+from ensemw2s.models.training.training_set import TrainingSet
 
 CPU = ComputeConfig(device="cpu", threads=1)
 Train = Callable[[str, str, Path], Path]

@@ -7,7 +7,7 @@ from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.encode import encode_split
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError
-from ensemw2s.models.training_set import TrainingSet, collate
+from ensemw2s.models.training.training_set import TrainingSet, collate
 
 PROMPTS = [np.array([5, 6, 7]), np.array([8]), np.array([9, 10])]
 TARGETS = [np.array([11]), np.array([12, 13, 14]), np.array([15, 16])]

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.encode import EncodedSplit
-from ensemw2s.models import rows, trees
-from ensemw2s.models.batches import Sizes, plan_batches
-from ensemw2s.models.layout import Grid, Layout, ranges
-from ensemw2s.models.load import LoadedModel
-from ensemw2s.models.rows import RowForward
-from ensemw2s.models.scoring import score_split
-from ensemw2s.models.trees import longest_tree, tree_mask
+from ensemw2s.models.inference import row_forward as rows
+from ensemw2s.models.inference import tree_attention as trees
+from ensemw2s.models.inference.batches import Sizes, plan_batches
+from ensemw2s.models.inference.row_forward import RowForward
+from ensemw2s.models.inference.scoring import score_split
+from ensemw2s.models.inference.token_grid import Grid, Layout, ranges
+from ensemw2s.models.inference.tree_attention import longest_tree, tree_mask
+from ensemw2s.models.loading.load import LoadedModel
 
 CPU = ComputeConfig(device="cpu")
 VOCABULARY = 30

@@ -109,7 +109,7 @@ def no_models(monkeypatch):
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    for module in ("load", "adapters", "finetune", "scoring"):
+    for module in ("loading.load", "loading.adapters", "training.finetune", "inference.scoring"):
         for name in ("load_model", "load_models"):
             monkeypatch.setattr(f"ensemw2s.models.{module}.{name}", forbidden, raising=False)
 

@@ -16,9 +16,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import ensemw2s.models.finetune
-import ensemw2s.models.scoring
-import ensemw2s.models.trainer
+import ensemw2s.models.inference.scoring
+import ensemw2s.models.training.finetune
+import ensemw2s.models.training.trainer
 import ensemw2s.pipeline.run
 from ensemw2s.config import RunConfig
 from ensemw2s.sink import NullSink

@@ -23,8 +23,9 @@ from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.sources import iter_source
 from ensemw2s.errors import Ew2sError, Interrupted
-from ensemw2s.pipeline import files, rows
 from ensemw2s.sink import NullSink
+from ensemw2s.tasks import rows
+from ensemw2s.tasks import use_ensemble as files
 
 _OPERATIONS = frozenset({"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"})
 

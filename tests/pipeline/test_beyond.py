@@ -95,7 +95,7 @@ def test_tokens_and_operations(run, results):
 
 def test_a_prompt_is_read_once_for_all_its_options(run, results, mini_config):
     from ensemw2s.data.template import render_answer, render_prompt
-    from ensemw2s.models.load import load_tokenizer
+    from ensemw2s.models.loading.load import load_tokenizer
 
     config = mini_config()
     tokenizer = load_tokenizer(config.models.weak)

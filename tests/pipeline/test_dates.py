@@ -118,7 +118,7 @@ def test_a_file_without_a_date(tmp_path: Path) -> None:
 
 
 def test_seeds_hand_their_date_to_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_model: Path) -> None:
-    from ensemw2s.pipeline import seeds
+    from ensemw2s.sweeps import seeds
 
     told: list[str | None] = []
 

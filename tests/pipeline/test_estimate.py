@@ -9,10 +9,10 @@ import pytest
 from ensemw2s.config import RunConfig, compose, list_presets
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.embedded import base_path
-from ensemw2s.pipeline import sizes as module
-from ensemw2s.pipeline.estimate import Speed, estimate, measure_speed
+from ensemw2s.estimate import sizes as module
+from ensemw2s.estimate.estimate import Speed, estimate, measure_speed
+from ensemw2s.estimate.sizes import data_size, model_size
 from ensemw2s.pipeline.plan import planned_stages
-from ensemw2s.pipeline.sizes import data_size, model_size
 
 SPEED = Speed("cpu", 1e11, 2e10)
 PAPER = [preset.name for preset in list_presets() if preset.name.startswith("paper-")]

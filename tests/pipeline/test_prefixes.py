@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensemw2s.models.load import load_model
+from ensemw2s.models.loading.load import load_model
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
 from ensemw2s.pipeline.experts import ExpertSchool, boost

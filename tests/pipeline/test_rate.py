@@ -16,9 +16,9 @@ from ensemw2s.data.example import Example
 from ensemw2s.data.split import make_splits
 from ensemw2s.data.synthetic import make_synthetic
 from ensemw2s.errors import DataError, InputError
-from ensemw2s.models.load import load_model, load_tokenizer
-from ensemw2s.models.scoring import score_split
-from ensemw2s.pipeline.rate import assign_folds, probability_of_answers, rate_examples, rate_file
+from ensemw2s.models.inference.scoring import score_split
+from ensemw2s.models.loading.load import load_model, load_tokenizer
+from ensemw2s.tasks.rate_difficulty import assign_folds, probability_of_answers, rate_examples, rate_file
 
 WEAK = ModelConfig(path="embedded:weak")
 
@@ -54,7 +54,7 @@ def test_twins_share_a_fold_and_folds_are_even() -> None:
 def test_nobody_rates_what_it_was_trained_on(
     examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ensemw2s.models import finetune as module
+    from ensemw2s.models.training import finetune as module
 
     twin = replace(examples[0], id="twin", prompt=f" {examples[0].prompt}")
     rated = [*examples, twin]
@@ -104,7 +104,7 @@ def test_generated_answers_are_rated_by_their_mean_probability(examples: list[Ex
 
 
 def test_finished_folds_are_kept(examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ensemw2s.models import finetune as module
+    from ensemw2s.models.training import finetune as module
 
     trained: list[str] = []
     true = module.finetune

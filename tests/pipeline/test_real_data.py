@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ensemw2s.config import RunConfig
-from ensemw2s.pipeline import changed_inputs, execute
+from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.unchanged import changed_inputs
 from ensemw2s.sink import NullSink
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ensemw2s.errors import InputError, RunBusyError
-from ensemw2s.pipeline.row_parts import Parts
+from ensemw2s.tasks.row_parts import Parts
 
 Order = Callable[..., dict[str, Any]]
 

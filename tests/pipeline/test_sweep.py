@@ -12,11 +12,11 @@ from ensemw2s.config import compose
 from ensemw2s.errors import ConfigError, DamagedError, InputError, RunBusyError
 from ensemw2s.evaluation import Results, summarise, write_correct
 from ensemw2s.evaluation.over_cells import SweepResults
-from ensemw2s.pipeline import sweep_run
-from ensemw2s.pipeline.sweep import Job, plan_sweep
-from ensemw2s.pipeline.sweep_run import run_sweep
 from ensemw2s.runs import RunLock, Stages
 from ensemw2s.runs.verify import verify
+from ensemw2s.sweeps import run as sweep_run
+from ensemw2s.sweeps.plan import Job, plan_sweep
+from ensemw2s.sweeps.run import run_sweep
 
 #: The real one; tests that run anything have another.
 FIRST_GUESS_OF = sweep_run.first_guess
@@ -311,7 +311,7 @@ def test_devices_are_shared_out(tmp_path, monkeypatch):
 
 
 def test_the_first_guess_follows_the_models():
-    from ensemw2s.models.info import parameter_count
+    from ensemw2s.models.loading.info import parameter_count
 
     plan = planned(over={"training.student.lora": [None, {"r": 4}]})
     config = plan.cells[0].composed.config
@@ -324,7 +324,7 @@ def test_the_first_guess_follows_the_models():
 @pytest.mark.slow
 def test_a_real_sweep(tmp_path, monkeypatch, mini_config):
     """Through real processes and the real pipeline; the same numbers as a run of its own."""
-    monkeypatch.setattr(sweep_run, "COMMAND", (sys.executable, "-P", "-m", "ensemw2s.pipeline.job"))
+    monkeypatch.setattr(sweep_run, "COMMAND", (sys.executable, "-P", "-m", "ensemw2s.sweeps.job"))
     from ensemw2s.pipeline import execute
     from ensemw2s.sink import NullSink
 

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
+from ensemw2s import resources
 from ensemw2s.errors import ConfigError, InputError
-from ensemw2s.pipeline import job as job_module
-from ensemw2s.pipeline import resources
-from ensemw2s.pipeline.sweep_file import flat, parse_over, read_sweep_file
+from ensemw2s.sweeps import job as job_module
+from ensemw2s.sweeps.file import flat, parse_over, read_sweep_file
 
 
 def test_values_are_yaml():
@@ -103,7 +103,7 @@ def test_a_run_ends_with_the_sweep_that_started_it(tmp_path):
     )
     inner = (
         "import os, signal, threading, time\n"
-        "from ensemw2s.pipeline.job import _stop, _watch_parent\n"
+        "from ensemw2s.sweeps.job import _stop, _watch_parent\n"
         "signal.signal(signal.SIGTERM, _stop)\n"
         "threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()\n"
         "time.sleep(60)\n"

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from ensemw2s.evaluation import PGR, Results, aggregate
-from ensemw2s.report import Column, Table, console_report, run_tables, seed_tables, to_markdown, to_rich
-from ensemw2s.report.beyond_tables import calibration_table, disagreement_table, shared_error_table
+from ensemw2s.report import Column, Table, console_report, run_tables, to_markdown, to_rich
+from ensemw2s.report import over_seeds_tables as seed_tables
+from ensemw2s.report.analysis_tables import calibration_table, disagreement_table, shared_error_table
 from ensemw2s.report.cost_tables import arm_cost_table, cost_table
 from ensemw2s.report.tables import (
     accuracy_table,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemw2s.evaluation.arms import planned_pairs
+from ensemw2s.arms import planned_pairs
 from ensemw2s.report import wording as w
 
 ARMS = [

@@ -11,11 +11,11 @@ import pytest
 
 from ensemw2s.config import compose
 from ensemw2s.errors import EXIT_USAGE, InputError
-from ensemw2s.pipeline.seeds import execute_seeds
-from ensemw2s.pipeline.sweep import plan_sweep
-from ensemw2s.pipeline.sweep_run import run_sweep
 from ensemw2s.runs import LogSink, RunDirectory, Stages
 from ensemw2s.sink import NullSink
+from ensemw2s.sweeps.plan import plan_sweep
+from ensemw2s.sweeps.run import run_sweep
+from ensemw2s.sweeps.seeds import execute_seeds
 
 PLACES = [
     *("run.lock", "heartbeat", "events.jsonl", "metrics.jsonl", "files.json"),

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from textual.dom import DOMNode
 from textual.widget import Widget
 
-from ensemw2s.cli.dashboard.chart import Chart
-from ensemw2s.cli.dashboard.context import Context
-from ensemw2s.cli.dashboard.panel import Backdrop, BoxPanel, panels_in
+from ensemw2s.cli.dashboard.panels.chart import Chart
+from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.panel import Backdrop, BoxPanel, panels_in
 
 
 class View(Backdrop):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from ensemw2s.cli.dashboard import plots, run_lines
-from ensemw2s.cli.dashboard.chart import Chart
-from ensemw2s.cli.dashboard.context import Context
-from ensemw2s.cli.dashboard.lines import TextPanel
-from ensemw2s.cli.dashboard.plot import Plot
-from ensemw2s.cli.dashboard.series import Floats
+from ensemw2s.cli.dashboard.drawing import plots
+from ensemw2s.cli.dashboard.drawing.plot import Plot
+from ensemw2s.cli.dashboard.model.series import Floats
+from ensemw2s.cli.dashboard.panels import runs as run_lines
+from ensemw2s.cli.dashboard.panels.chart import Chart
+from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.text_panel import TextPanel
 from ensemw2s.cli.dashboard.views.base import View
 
 _CHART_HELP = (

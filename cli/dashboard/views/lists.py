@@ -10,13 +10,16 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from ensemw2s.cli.dashboard import label_lines, plots, run_lines, token_lines
-from ensemw2s.cli.dashboard.chart import Chart
-from ensemw2s.cli.dashboard.context import TOKEN_SORTS, Context
-from ensemw2s.cli.dashboard.lines import LinesPanel, TextPanel
-from ensemw2s.cli.dashboard.panel import Backdrop, Rows
-from ensemw2s.cli.dashboard.plot import Plot
-from ensemw2s.cli.dashboard.text import Line
+from ensemw2s.cli.dashboard.drawing import plots
+from ensemw2s.cli.dashboard.drawing.plot import Plot
+from ensemw2s.cli.dashboard.drawing.text import Line
+from ensemw2s.cli.dashboard.panels import labels as label_lines
+from ensemw2s.cli.dashboard.panels import runs as run_lines
+from ensemw2s.cli.dashboard.panels import tokens as token_lines
+from ensemw2s.cli.dashboard.panels.chart import Chart
+from ensemw2s.cli.dashboard.panels.context import TOKEN_SORTS, Context
+from ensemw2s.cli.dashboard.panels.panel import Backdrop, Rows
+from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel, TextPanel
 from ensemw2s.cli.dashboard.views.base import View
 from ensemw2s.runs import RunInfo
 

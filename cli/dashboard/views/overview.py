@@ -5,13 +5,13 @@ from __future__ import annotations
 from rich.segment import Segment
 from textual.app import ComposeResult
 
-from ensemw2s.cli.dashboard import overview_lines as lines
-from ensemw2s.cli.dashboard import plots
-from ensemw2s.cli.dashboard.chart import Chart
-from ensemw2s.cli.dashboard.lines import HighPanel, TextPanel
-from ensemw2s.cli.dashboard.panel import Backdrop
-from ensemw2s.cli.dashboard.status import MARKS
-from ensemw2s.cli.dashboard.text import plain
+from ensemw2s.cli.dashboard.drawing import plots
+from ensemw2s.cli.dashboard.drawing.text import plain
+from ensemw2s.cli.dashboard.model.status_text import MARKS
+from ensemw2s.cli.dashboard.panels import overview as lines
+from ensemw2s.cli.dashboard.panels.chart import Chart
+from ensemw2s.cli.dashboard.panels.panel import Backdrop
+from ensemw2s.cli.dashboard.panels.text_panel import HighPanel, TextPanel
 from ensemw2s.cli.dashboard.views.base import View
 
 

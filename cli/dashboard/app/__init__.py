@@ -1,0 +1,1 @@
+"""The application: screens, keys, refreshing, web and background runs."""

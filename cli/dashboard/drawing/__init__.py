@@ -1,0 +1,1 @@
+"""Plots, boxes, colours and text of the dashboard."""

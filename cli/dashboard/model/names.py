@@ -1,0 +1,167 @@
+"""Short names of arms, splits, stages and times, for narrow columns."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable
+
+from ensemw2s.cli.dashboard.model.fields import known
+
+SPLITS = {"test": "ID", "hard_test": "OOD", "validation": "validation"}
+TESTS = ("test", "hard_test")
+
+_ARMS = {
+    "weak_zero_shot": "weak base",
+    "plain": "plain fine-tune",
+    "single": "single expert",
+    "plain_long": "plain, T× steps",
+    "bagging": "bagging",
+    "bagging_equal_rounds": "bagging, same T",
+    "seeds": "plain ensemble",
+    "seeds_equal_rounds": "plain ens., same T",
+    "ensemble_all": "boosted, all rounds",
+    "ensemble_equal": "boosted, equal α",
+    "ensemble": "boosted ensemble",
+    "strong_zero_shot": "strong base",
+    "student_plain": "student ← plain",
+    "student_single": "student ← single",
+    "student_bagging": "student ← bagging",
+    "student_seeds": "student ← seeds",
+    "student_ensemble": "student ← ensemble",
+    "ceiling": "ceiling",
+}
+_ORDER = {name: place for place, name in enumerate(_ARMS)}
+
+_ROUND = re.compile(r"(?:answers/)?(?:experts/(?:helpers/)?round-|joint/boosting/round-|expert_)(\d+)(?!\d)")
+
+_GROUPS = {
+    "data": "data",
+    "experts": "experts",
+    "baselines": "baselines",
+    "baselines/zero-shot": "zero-shot bases",
+    "baselines/plain": "plain fine-tune",
+    "baselines/plain-long": "plain, T× steps",
+    "baselines/bagging": "bagging",
+    "baselines/seeds": "plain ensemble",
+    "joint": "joint scores",
+    "answers": "answers",
+    "labels": "labels",
+    "student": "students",
+    "ceiling": "ceiling",
+}
+
+
+def arm_name(arm: str) -> str:
+    """Name of an arm, at most 19 characters for the known ones."""
+    if arm.startswith("expert_"):
+        return f"expert {arm.removeprefix('expert_')}"
+    return _ARMS.get(arm, arm.replace("_", " "))
+
+
+def teacher_name(teacher: str) -> str:
+    """Name of a teacher."""
+    return arm_name(teacher)
+
+
+def sort_arms(arms: Iterable[str]) -> list[str]:
+    """Weak arms first, then strong ones, each from the base to the best informed; experts follow the first one."""
+
+    def key(arm: str) -> tuple[float, float, str]:
+        number = arm.removeprefix("expert_")
+        if number != arm:
+            return _ORDER["single"] + 0.5, float(number) if number.isdigit() else math.inf, arm
+        return _ORDER.get(arm, len(_ORDER)), 0.0, arm
+
+    return sorted(arms, key=key)
+
+
+def is_strong(arm: str) -> bool:
+    """Whether an arm is built on the strong base."""
+    return arm.startswith("student_") or arm in ("strong_zero_shot", "ceiling")
+
+
+def stage_group(stage: str) -> str:
+    """The row of the timeline to which a stage belongs: ``experts/round-03`` → ``experts``."""
+    if stage.startswith("baselines/zero-shot"):
+        return "baselines/zero-shot"
+    parts = stage.split("/")
+    if parts[0] == "baselines":
+        return "/".join(parts[:2])
+    return parts[0]
+
+
+def stage_round(stage: str) -> int | None:
+    """The boosting round to which a stage belongs: 3 for ``experts/round-03/scores``; None for other stages."""
+    found = _ROUND.match(stage)
+    return None if found is None else int(found[1])
+
+
+def group_name(group: str) -> str:
+    """Name of a row of the timeline."""
+    return _GROUPS.get(group, group)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as per cent, without the sign; ``–`` where it is unknown."""
+    return f"{100.0 * share:.{digits}f}" if known(share) else "–"
+
+
+def clock(seconds: float) -> str:
+    """A time span as ``0:07``, ``12:05``, ``3:07:12``; ``–`` where it is unknown."""
+    if not known(seconds):
+        return "–"
+    whole = max(0, int(seconds))
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours >= 100:
+        return f"{hours // 24}d {hours % 24}h"
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def moment(unix: float) -> str:
+    """Local time of day, with the date where it was not today; empty where it is unknown."""
+    if not known(unix):
+        return ""
+    try:
+        then = time.localtime(unix)
+    except (OverflowError, OSError, ValueError):
+        return ""
+    today = time.localtime()
+    same = (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday)
+    return time.strftime("%H:%M:%S" if same else "%m-%d %H:%M", then)
+
+
+def ago(seconds: float) -> str:
+    """A time span in one unit: ``12 s``, ``3 min``, ``5 h``, ``2 d``."""
+    if not known(seconds):
+        return "–"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def size(count: float) -> str:
+    """Bytes as ``1.2 GB``; ``–`` where unknown."""
+    if not known(count):
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def short(value: float) -> str:
+    """A number in few characters: ``0.2873``, ``12.4``, ``1.2e-05``, ``15k``; ``–`` where unknown."""
+    if not known(value):
+        return "–"
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    if magnitude >= 1e6 or magnitude < 1e-4:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    if magnitude >= 1e4:
+        return f"{value / 1000:.0f}k"
+    return f"{value:.4g}"

@@ -1,0 +1,283 @@
+"""What the model says, ready to be shown: rows of the timeline, the comparison table, time left, JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ensemw2s.cli.dashboard.model.fields import NAN, known, mapping, number
+from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
+from ensemw2s.cli.dashboard.model.names import TESTS, is_strong, sort_arms, stage_group
+
+_OVER = ("done", "kept", "skipped")
+NO_SCORE = Score()
+
+
+@dataclass
+class Group:
+    """Stages that share a row of the timeline."""
+
+    key: str
+    stages: list[Stage] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Stages that are over; skipped ones do not count."""
+        return sum(stage.state in ("done", "kept") for stage in self.stages)
+
+    @property
+    def total(self) -> int:
+        """Stages that count."""
+        return sum(stage.state != "skipped" for stage in self.stages)
+
+    @property
+    def state(self) -> str:
+        """``running``, ``stopped``, ``done``, ``kept``, ``skipped`` or ``waiting``."""
+        states = {stage.state for stage in self.stages}
+        for state in ("stopped", "running"):
+            if state in states:
+                return state
+        if states <= {"skipped"}:
+            return "skipped"
+        if states <= {"kept", "skipped"}:
+            return "kept"
+        return "done" if states <= set(_OVER) else "waiting"
+
+    @property
+    def running(self) -> Stage | None:
+        """The stage at work."""
+        return next((stage for stage in self.stages if stage.state == "running"), None)
+
+
+def groups(model: RunModel) -> list[Group]:
+    """Rows of the timeline, in the order of the plan."""
+    found: dict[str, Group] = {}
+    for stage in model.stages.values():
+        key = stage_group(stage.name)
+        found.setdefault(key, Group(key)).stages.append(stage)
+    return list(found.values())
+
+
+def stage_seconds(stage: Stage, now: float) -> float:
+    """Seconds that a stage took, or has taken so far; a clock that went back counts as 0."""
+    if stage.state in ("done", "kept"):
+        return stage.seconds
+    if stage.state == "running":
+        return max(0.0, now - stage.started)
+    return max(0.0, stage.ended - stage.started)
+
+
+def share(stage: Stage) -> float:
+    """Progress of a stage's current task, 0 to 1; NaN where it is unknown."""
+    return min(1.0, max(0.0, stage.done / stage.total)) if stage.total > 0 else NAN
+
+
+@dataclass
+class Forecast:
+    """Expected seconds of every stage that is not over, and of all of them together."""
+
+    stages: dict[str, float]
+    left: float
+
+
+#: Rows whose stages take about as long, where a row has no finished stage of its own.
+_KIN = {
+    "ceiling": "student",
+    "student": "ceiling",
+    "experts": "baselines/plain",
+    "baselines/plain": "experts",
+    "baselines/bagging": "experts",
+    "baselines/seeds": "experts",
+}
+
+
+def forecast(model: RunModel) -> Forecast:
+    """Time left: a stage takes what the finished ones of its row took on average.
+
+    Where its row has none: what the stage at work there will take by its training's progress, else what a related row
+    took, else what all stages took.
+    """
+    times: dict[str, list[float]] = {}
+    for stage in model.stages.values():
+        if stage.state in ("done", "kept") and known(stage.seconds) and stage.name != "data":
+            times.setdefault(stage_group(stage.name), []).append(stage.seconds)
+    every = [second for group in times.values() for second in group]
+    means = {group: sum(seconds) / len(seconds) for group, seconds in times.items()}
+    overall = sum(every) / len(every) if every else NAN
+    for stage in model.stages.values():
+        part = share(stage)
+        if stage.state == "running" and stage.task == stage.name and known(part) and part > 0.05:
+            means.setdefault(stage_group(stage.name), stage_seconds(stage, model.now) / part)
+    wanted: dict[str, float] = {}
+    for stage in model.stages.values():
+        if stage.state not in ("waiting", "running"):
+            continue
+        group = stage_group(stage.name)
+        seconds = means.get(group, means.get(_KIN.get(group, ""), overall))
+        if stage.state == "running" and known(seconds):
+            seconds = max(seconds - stage_seconds(stage, model.now), 0.0)
+        wanted[stage.name] = seconds
+    return Forecast(wanted, sum(wanted.values()) if wanted else 0.0)
+
+
+@dataclass
+class ArmRow:
+    """A row of the comparison table. PGR is (value, low, high) by split; low and high are NaN before the run's end."""
+
+    arm: str
+    scores: dict[str, Score]
+    pgr: dict[str, tuple[float, float, float]]
+
+    def score(self, split: str) -> Score:
+        """The score on a split."""
+        return self.scores.get(split, NO_SCORE)
+
+
+def arm_rows(model: RunModel, *, so_far: bool = False) -> list[ArmRow]:
+    """The comparison table: weak arms, then strong ones.
+
+    Args:
+        model: the run.
+        so_far: with what rounds have told of arms that are not evaluated yet: an accuracy without an interval.
+    """
+    arms = {**_so_far(model), **model.arms} if so_far else model.arms
+    rows = [ArmRow(arm, arms[arm], _pgr(model, arm)) for arm in sort_arms(arms)]
+    return [row for row in rows if not is_strong(row.arm)] + [row for row in rows if is_strong(row.arm)]
+
+
+def weak_arm(model: RunModel) -> str:
+    """W of PGR: the plain fine-tune; the first expert in results of earlier versions."""
+    if model.results is not None:
+        return str(model.results.get("weak", "single"))
+    return "plain" if "plain" in model.arms else "single"
+
+
+def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
+    """The experts, and the ensembles of the newest round, on the test splits."""
+    found: dict[str, dict[str, Score]] = {}
+    for (arm, split), scores in model.scores.items():
+        if split not in TESTS or not scores:
+            continue
+        whole = "ensemble" if arm == "boosting" else arm
+        found.setdefault(whole, {})[split] = Score(scores[max(scores)].ensemble)
+        if arm == "boosting":
+            for place, score in scores.items():
+                # round 1 is the plain fine-tune, unless that is planned as a model of its own
+                first = "single" if "single" in model.arms or "baselines/plain" in model.stages else "plain"
+                name = first if place == 1 else f"expert_{place}"
+                found.setdefault(name, {})[split] = Score(score.expert)
+    return found
+
+
+def _pgr(model: RunModel, arm: str) -> dict[str, tuple[float, float, float]]:
+    if not arm.startswith("student_"):
+        return {}
+    final = mapping(mapping(model.results or {}, "pgr"), arm)
+    found: dict[str, tuple[float, float, float]] = {}
+    for split in TESTS:
+        entry = mapping(final, split)
+        if entry:
+            if known(number(entry, "value")):
+                found[split] = (number(entry, "value"), number(entry, "low"), number(entry, "high"))
+            continue
+        weak, own, top = (model.arms.get(name, {}).get(split, NO_SCORE) for name in (weak_arm(model), arm, "ceiling"))
+        # before the run's end there is no paired interval: only a gap that the two intervals leave is worth a ratio
+        if known(own.accuracy) and top.low > weak.high:
+            found[split] = ((own.accuracy - weak.accuracy) / (top.accuracy - weak.accuracy), NAN, NAN)
+    return found
+
+
+def _json_number(value: float) -> float | None:
+    return value if known(value) else None
+
+
+def to_json(model: RunModel) -> dict[str, Any]:
+    """The state of the run as data; numbers that are unknown are null."""
+    left = forecast(model).left
+    running = model.running_stage
+    latest = max(model.rounds) if model.rounds else 0
+    return {
+        "path": model.path,
+        "name": model.name,
+        "state": model.life,
+        "note": model.life_note or None,
+        "seed": model.seed,
+        "task": model.task or None,
+        "preset": model.preset or None,
+        "host": model.host or None,
+        "started": _json_number(model.started),
+        "updated": _json_number(model.updated),
+        "elapsed": _json_number(model.elapsed),
+        "seconds_left": _json_number(left) if model.life == "running" else None,
+        "error": model.error or None,
+        "stage": None
+        if running is None
+        else {"name": running.name, "task": running.task or None, "done": running.done, "total": running.total},
+        "stages": [
+            {"name": s.name, "state": s.state, "seconds": _json_number(stage_seconds(s, model.now))}
+            for s in model.stages.values()
+        ],
+        "data": model.counts,
+        "answer_tokens": model.tokens or None,
+        "rounds": [_round_json(model, place) for place in sorted(model.rounds)],
+        "rounds_planned": model.rounds_planned or latest,
+        "stop_reason": model.stop_reason or None,
+        "selected_rounds": model.selected_rounds or None,
+        "arms": {row.arm: _arm_json(row) for row in arm_rows(model)},
+        "labels": {name: _teacher_json(model, name) for name in model.teachers},
+        "training": {
+            tag: {"step": c.step, "steps": c.steps, "loss": _json_number((c.loss.last() or (0.0, NAN))[1])}
+            for tag, c in model.curves.items()
+        },
+        "messages": [{"time": _json_number(m.time), "level": m.level, "text": m.text} for m in model.messages],
+        "unreadable_lines": model.unreadable,
+    }
+
+
+def _round_json(model: RunModel, place: int) -> dict[str, Any]:
+    found = model.rounds[place]
+    return {
+        "round": place,
+        "finished": found.finished,
+        "kept": found.kept,
+        **{
+            name: _json_number(getattr(found, name))
+            for name in ("epsilon", "epsilon_raw", "prior", "alpha", "n_eff", "top1_share", "validation")
+        },
+        "accuracy": {
+            split: {"expert": _json_number(score.expert), "ensemble": _json_number(score.ensemble)}
+            for (arm, split), scores in model.scores.items()
+            if arm == "boosting" and (score := scores.get(place)) is not None
+        },
+    }
+
+
+def _arm_json(row: ArmRow) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        split: {
+            "accuracy": _json_number(score.accuracy),
+            "low": _json_number(score.low),
+            "high": _json_number(score.high),
+            "n": score.n,
+        }
+        for split, score in row.scores.items()
+    }
+    if row.pgr:
+        out["pgr"] = {
+            split: dict(zip(("value", "low", "high"), map(_json_number, values), strict=True))
+            for split, values in row.pgr.items()
+        }
+    return out
+
+
+def _teacher_json(model: RunModel, name: str) -> dict[str, Any]:
+    teacher = model.teachers[name]
+    return {
+        "done": teacher.done,
+        "total": teacher.total,
+        "kept": teacher.kept,
+        "finished": teacher.finished,
+        "mean_confidence": _json_number(teacher.mean_confidence),
+        "mean_agreement": _json_number(teacher.mean_agreement),
+        "accuracy": _json_number(teacher.accuracy),
+    }

@@ -1,0 +1,1 @@
+"""Panels: one piece of the screen each."""

@@ -1,0 +1,1 @@
+"""Where the dashboard reads from: local, remote and replayed runs."""

@@ -1,0 +1,1 @@
+"""Combination of kept scores."""

@@ -1,0 +1,1 @@
+"""Experts with different tokenizers."""

@@ -1,0 +1,379 @@
+"""Fine-tuning a causal language model on weighted target tokens."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
+from ensemw2s.errors import ConfigError, RunFailedError
+from ensemw2s.models.loading.device import resolve_device
+from ensemw2s.models.loading.fingerprint import model_fingerprint
+from ensemw2s.models.loading.load import LoadedModel, load_model
+from ensemw2s.models.loading.quiet import quiet_transformers
+from ensemw2s.models.loading.source import lasting_path, write_base
+from ensemw2s.models.training.losses import LossConfig
+from ensemw2s.models.training.training_set import TrainingSet
+from ensemw2s.seeds import sub_seed
+from ensemw2s.sink import EventSink, NullSink
+
+if TYPE_CHECKING:
+    from ensemw2s.models.training.trainer import WeightedTrainer
+
+#: Folder of the trainer's checkpoints inside an unfinished model folder.
+TRAINER_FOLDER = "trainer"
+_TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneResult:
+    """What a fine-tuning did."""
+
+    steps: int
+    """Optimiser steps, those before an interruption included."""
+    seconds: float
+    """Wall-clock time of this call."""
+    tokens: int
+    """Tokens read, padding excluded, those before an interruption included."""
+    final_loss: float
+    """Mean loss of the last logged steps."""
+    clipped: float
+    """Share of the steps whose gradient was larger than ``max_grad_norm``, those before an interruption included."""
+
+
+def finetune(
+    base: ModelConfig,
+    data: TrainingSet,
+    cfg: TrainingConfig,
+    out: Path,
+    *,
+    seed: int,
+    loss: LossConfig | None = None,
+    loss_constant: float = 1.0,
+    compute: ComputeConfig | None = None,
+    sink: EventSink | None = None,
+    tag: str = "train",
+) -> FinetuneResult:
+    """Fine-tune ``base`` and write a Hugging Face model folder (or a LoRA adapter folder) to ``out``.
+
+    A step's loss is ``Σ w·ℓ / (batch_size · loss_constant)`` over the target tokens of its ``batch_size`` sequences.
+    The sequences come in the order of :func:`draw_order`; a batch may reach from one epoch into the next, so every
+    step has ``batch_size`` of them. With ``dtype: bfloat16`` or ``float16`` the master weights are float32 (adapters:
+    the base stays in that type) and the result is saved in that type.
+
+    With ``checkpoint_steps`` an interrupted fine-tuning continues from ``out/trainer`` when it is called again with the
+    same arguments, and gives the same weights as an undisturbed one. That folder is removed at the end.
+
+    Args:
+        base: the model to start from; an adapter folder is merged into its base first.
+        data: what to learn.
+        cfg: how.
+        out: a folder of this fine-tuning alone, created if missing; give an unfinished name and rename it afterwards.
+        seed: fixes the order, the adapter's initial weights and dropout.
+        loss: the loss; default cross-entropy.
+        loss_constant: the constant in the divisor.
+        compute: device and threads.
+        sink: gets ``train`` metrics and progress under ``tag``.
+        tag: name of the fine-tuning in reports and errors.
+
+    Raises:
+        ConfigError: a combination that cannot run.
+        ModelError: the base cannot be loaded.
+        RunFailedError: the loss became NaN or infinite.
+    """
+    started = time.perf_counter()
+    loss, compute, sink = loss or LossConfig(), compute or ComputeConfig(), sink or NullSink()
+    if not (math.isfinite(loss_constant) and loss_constant > 0):
+        raise ValueError(f"loss_constant is {loss_constant}; expected a positive number")
+    if loss.kind == "soft" and data.soft_ids is None:
+        raise ValueError("loss: soft needs a training set with the ensemble's distributions")
+    device = resolve_device(compute)
+    _check(base, cfg, device)
+    out.mkdir(parents=True, exist_ok=True)
+    order = draw_order(data, cfg, seed)
+    tokens = np.concatenate([[0], np.cumsum(data.lengths[order].reshape(cfg.steps, -1).sum(axis=1))])
+    with quiet_transformers():
+        loaded = _prepared(base, cfg, seed, device, sink, tag)
+        cache = getattr(loaded.model.config, "use_cache", None)
+        trainer, reporter, checkpoint = _trainer(
+            loaded, data, cfg, out, seed=seed, loss=loss, loss_constant=loss_constant, device=device, dtype=base.dtype,
+            sink=sink, tag=tag, order=order, tokens=tokens,
+            identity=_identity(base, data, cfg, seed, loss, loss_constant),
+        )  # fmt: skip
+        _train(trainer, checkpoint, cfg.report_to)
+        if cache is not None:
+            loaded.model.config.use_cache = cache  # the trainer switches it off
+        _check_weights(trainer, tag)
+        _save(trainer, loaded, base, cfg, out)
+    return FinetuneResult(
+        cfg.steps, time.perf_counter() - started, int(tokens[-1]), reporter.loss, reporter.clipped / cfg.steps
+    )
+
+
+def draw_order(data: TrainingSet, cfg: TrainingConfig, seed: int) -> NDArray[np.int64]:
+    """The sequences of a fine-tuning, int64 ``[steps · batch_size]``: ``data.index`` in a new seeded order every epoch.
+
+    In every stretch of ``cfg.length_window`` batches the sequences are sorted by length, which leaves little to pad,
+    and the batches then come in a seeded order.
+    """
+    count = cfg.steps * cfg.batch_size
+    epochs = -(-count // len(data.index))
+    shuffled = [
+        np.random.default_rng(sub_seed(seed, "order", epoch)).permutation(data.index) for epoch in range(epochs)
+    ]
+    batches = np.concatenate(shuffled)[:count].reshape(cfg.steps, cfg.batch_size)
+    if cfg.length_window == 1:
+        return batches.ravel()
+    random = np.random.default_rng(sub_seed(seed, "batches"))
+    lengths = data.lengths
+    for first in range(0, cfg.steps, cfg.length_window):
+        window = batches[first : first + cfg.length_window]
+        drawn = window.ravel()
+        by_length = drawn[np.argsort(lengths[drawn], kind="stable")].reshape(window.shape)
+        batches[first : first + cfg.length_window] = by_length[random.permutation(len(window))]
+    return batches.ravel()
+
+
+def processes() -> int:
+    """Number of processes that train together; more than one under ``accelerate launch``."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _check(base: ModelConfig, cfg: TrainingConfig, device: torch.device) -> None:
+    parts = cfg.gradient_accumulation * processes()
+    if cfg.batch_size % parts:
+        raise ConfigError(
+            f"training.batch_size {cfg.batch_size} cannot be split into {cfg.gradient_accumulation} passes on each of "
+            f"{processes()} processes.",
+            hint=f"Use a multiple of {parts}.",
+        )
+    for name in cfg.report_to:
+        if name not in _TRACKERS or importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"training.report_to: {name} is not " + ("installed." if name in _TRACKERS else "a known tracker."),
+                hint=f"Install it, or leave it out. Known are {', '.join(_TRACKERS)}.",
+            )
+    if base.dtype == "float16" and device.type != "cuda":
+        raise ConfigError(
+            f"Fine-tuning with dtype: float16 needs a CUDA device; this one is {device}.",
+            hint="Use float32 or bfloat16.",
+        )
+    if base.quantization is not None and cfg.lora is None:
+        raise ConfigError(
+            f"quantization: {base.quantization} leaves no weights that can be trained.",
+            hint="Set training.….lora, which trains adapters over the quantized base, or leave quantization out.",
+        )
+
+
+def _identity(
+    base: ModelConfig, data: TrainingSet, cfg: TrainingConfig, seed: int, loss: LossConfig, loss_constant: float
+) -> str:
+    """What a checkpoint must agree with to be continued."""
+    training = cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps"})
+    parts = [model_fingerprint(base), data.fingerprint(), training, asdict(loss), loss_constant, seed]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _prepared(
+    base: ModelConfig, cfg: TrainingConfig, seed: int, device: torch.device, sink: EventSink, tag: str
+) -> LoadedModel:
+    """The model to train: float32 weights, or new adapters over the base in its own type."""
+    loaded = load_model(base if cfg.lora else base.model_copy(update={"dtype": "float32"}), device)
+    model: Any = loaded.model
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    if base.quantization is not None:
+        import peft
+
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if cfg.gradient_checkpointing:
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    if cfg.lora is not None:
+        left_out = forbidden_layers(model) if cfg.lora.target_modules == "all-linear" else []
+        if left_out:
+            text = f"{tag}: all-linear leaves out {', '.join(left_out)}, which PEFT forbids in {base.path}."
+            sink.event("message", level="info", text=text)
+        model = _with_adapter(model, cfg.lora, left_out, loaded.revision, seed)
+    else:
+        model.requires_grad_(True)
+    return replace(loaded, model=model)
+
+
+def forbidden_layers(model: Any) -> list[str]:
+    """Names of linear layers that PEFT gives no LoRA adapter: fast paths read their weights past it."""
+    import peft
+
+    settings = peft.LoraConfig(task_type="CAUSAL_LM")
+    names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+
+    def is_forbidden(name: str) -> bool:
+        try:
+            peft.LoraModel._check_target_module_compatiblity(None, settings, model, name)
+        except ValueError:
+            return True
+        return False
+
+    return sorted(filter(is_forbidden, names))
+
+
+def _with_adapter(model: Any, lora: LoraConfig, left_out: list[str], revision: str | None, seed: int) -> Any:
+    import peft
+
+    torch.manual_seed(sub_seed(seed, "adapter", bits=31))
+    settings = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        exclude_modules=left_out or None,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        wrapped = peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError(
+            f"training.lora: {error}",
+            hint="Set target_modules to all-linear, or to names of the model's linear layers.",
+        ) from error
+    wrapped.peft_config["default"].revision = revision
+    return wrapped
+
+
+def _trainer(
+    loaded: LoadedModel,
+    data: TrainingSet,
+    cfg: TrainingConfig,
+    out: Path,
+    *,
+    seed: int,
+    loss: LossConfig,
+    loss_constant: float,
+    device: torch.device,
+    dtype: str,
+    sink: EventSink,
+    tag: str,
+    order: NDArray[np.int64],
+    tokens: NDArray[np.int64],
+    identity: str,
+) -> tuple[WeightedTrainer, Any, Path | None]:
+    from ensemw2s.models.training.trainer import DrawOrder, Reporter, WeightedTrainer, last_checkpoint
+
+    folder = out / TRAINER_FOLDER
+    checkpoint = last_checkpoint(folder, identity, sink)
+    if checkpoint is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    reporter = Reporter(sink, tag, tokens, identity)
+    trainer = WeightedTrainer(
+        model=loaded.model,
+        args=_arguments(cfg, folder, device, dtype, seed, tag),
+        train_dataset=DrawOrder(order),
+        callbacks=[reporter],
+        data=data,
+        pad_id=loaded.pad_id,
+        loss=loss,
+        divisor=cfg.batch_size * loss_constant,
+        tag=tag,
+    )
+    reporter.check = trainer.check_finite
+    return trainer, reporter, checkpoint
+
+
+def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: str, seed: int, tag: str) -> Any:
+    from ensemw2s.models.training.trainer import Arguments
+
+    warmup = round(cfg.warmup * cfg.steps)
+    arguments = Arguments(
+        output_dir=str(folder),
+        max_steps=cfg.steps,
+        gradient_accumulation_steps=cfg.gradient_accumulation,
+        per_device_train_batch_size=cfg.batch_size // (cfg.gradient_accumulation * processes()),
+        learning_rate=cfg.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if cfg.schedule == "constant" else cfg.schedule,
+        warmup_steps=warmup,
+        weight_decay=cfg.weight_decay,
+        adam_beta2=cfg.adam_beta2,
+        max_grad_norm=cfg.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=dtype == "bfloat16",
+        fp16=dtype == "float16",
+        seed=sub_seed(seed, "trainer", bits=31),
+        data_seed=sub_seed(seed, "data", bits=31),
+        use_cpu=device.type == "cpu",
+        save_strategy="no" if cfg.checkpoint_steps is None else "steps",
+        save_steps=cfg.checkpoint_steps or cfg.steps,
+        save_total_limit=2,  # the newest may be incomplete when the process is killed
+        logging_steps=cfg.log_steps,
+        logging_nan_inf_filter=False,
+        report_to=cfg.report_to or "none",
+        run_name=tag,
+        log_level="error",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=device.type == "cuda",
+        ddp_find_unused_parameters=False,
+    )
+    arguments.chosen_device = device
+    return arguments
+
+
+def _train(trainer: WeightedTrainer, checkpoint: Path | None, trackers: list[str]) -> None:
+    gc.freeze()  # the trainer starts with a full collection, which takes longer than many steps of a small model
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        gc.unfreeze()
+        if "wandb" in trackers:
+            import wandb
+
+            wandb.finish()  # the trainer leaves its run open, and the next fine-tuning would go on in it
+
+
+def _check_weights(trainer: WeightedTrainer, tag: str) -> None:
+    """A last update can spoil the weights without any loss showing it."""
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise RunFailedError(
+                f"The weights of {tag} became NaN or infinite after step {trainer.state.global_step} ({name}).",
+                hint="Try a smaller learning_rate, more warmup, or dtype: float32.",
+            )
+
+
+def _save(trainer: WeightedTrainer, loaded: LoadedModel, base: ModelConfig, cfg: TrainingConfig, out: Path) -> None:
+    """Write the final model and remove the trainer's folder."""
+    model: Any = trainer.model
+    if cfg.lora is not None:  # before it is saved, so that the base is found from anywhere
+        model.peft_config["default"].base_model_name_or_path = lasting_path(base.path)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(out))  # gathers the shards
+        (out / "training_args.bin").unlink(missing_ok=True)
+    elif trainer.is_world_process_zero():
+        if cfg.lora is None:
+            model.to(getattr(torch, base.dtype))
+            model.config.dtype = base.dtype
+            model.save_pretrained(out)
+        else:
+            model.save_pretrained(out, save_embedding_layers=False)  # the base's own; peft would look for its files
+        (out / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    if trainer.is_world_process_zero():
+        if cfg.lora is not None and base.keep_layers is not None:
+            write_base(out, base.keep_layers)
+        loaded.tokenizer.save_pretrained(out)
+        if (out / TRAINER_FOLDER / "runs").is_dir():
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            (out / TRAINER_FOLDER / "runs").replace(out / "tensorboard")
+        shutil.rmtree(out / TRAINER_FOLDER, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()

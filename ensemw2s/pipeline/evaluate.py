@@ -1,0 +1,86 @@
+"""The final evaluation: who has which test example right, for every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.data.example import SplitName
+from ensemw2s.evaluation import ArmResult, TokenAccuracy, summarise, text_correct, token_accuracy
+from ensemw2s.pipeline.answers import written_answers
+from ensemw2s.pipeline.context import Context, Side
+from ensemw2s.pipeline.plan import TESTS
+from ensemw2s.pipeline.prefixes import choice_correct, token_correct
+from ensemw2s.pipeline.scored_model import Member
+from ensemw2s.seeds import sub_seed
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Something that answers questions: one model or an ensemble of them."""
+
+    name: str
+    side: Side
+    members: list[Member]
+    alphas: list[float]
+
+
+@dataclass
+class Scoreboard:
+    """Results of all arms as they come in.
+
+    Attributes:
+        results: arm → split → accuracy with intervals.
+        correct: arm → split → right or wrong for every example.
+        arms: the arms by name.
+    """
+
+    results: dict[str, dict[str, ArmResult]] = field(default_factory=dict)
+    correct: dict[str, dict[str, Bools]] = field(default_factory=dict)
+    arms: dict[str, Arm] = field(default_factory=dict)
+
+
+def evaluate_arms(ctx: Context, arms: Iterable[Arm], board: Scoreboard) -> None:
+    """Evaluate arms on the test splits and report each."""
+    for arm in arms:
+        board.arms[arm.name] = arm
+        for split in TESTS:
+            right = _correct(ctx, arm, split)
+            board.correct.setdefault(arm.name, {})[split] = right
+            result = summarise(right, level=ctx.config.evaluation.level, tokens=_tokens(ctx, arm, split))
+            board.results.setdefault(arm.name, {})[split] = result
+            ctx.sink.event(
+                "arm_result",
+                arm=arm.name,
+                split=split,
+                accuracy=result.accuracy,
+                low=result.low,
+                high=result.high,
+                n=result.n,
+                token_accuracy=None if result.token_accuracy is None else result.token_accuracy.value,
+            )
+
+
+def _tokens(ctx: Context, arm: Arm, split: SplitName) -> TokenAccuracy:
+    enc = ctx.encoded(arm.side, split, ctx.scoring_view(split))
+    _, offsets = enc.answer_rows(include_eos=False)
+    return token_accuracy(
+        token_correct(ctx, arm.members, arm.alphas, split, arm.side),
+        offsets,
+        level=ctx.config.evaluation.level,
+        resamples=ctx.config.evaluation.bootstrap,
+        seed=sub_seed(ctx.seed, "bootstrap", split),
+    )
+
+
+def _correct(ctx: Context, arm: Arm, split: SplitName) -> Bools:
+    if ctx.config.task == "choice":
+        return choice_correct(ctx, arm.members, arm.alphas, split, arm.side)
+    texts = [row["text"] for row in written_answers(ctx, arm.name, arm.side, arm.members, arm.alphas, split)]
+    true = [example.answer or "" for example in ctx.splits[split]]
+    return text_correct(texts, true, ctx.config.evaluation.match, ctx.config.data.template.answer_pattern)

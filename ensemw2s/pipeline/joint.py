@@ -1,0 +1,198 @@
+"""What models say together where their separate scores leave it open: run once, kept on disk.
+
+``rule: product`` needs the whole distributions to normalise by, and the kept candidates may leave an ensemble's
+arg-max open. These rows are scored with all members in memory; everything else comes from the members' own scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.arrays import load_array
+from ensemw2s.checksums import check_stage_files
+from ensemw2s.data.example import SplitName
+from ensemw2s.ensemble import ensemble_argmax, normalise
+from ensemw2s.pipeline.accounting import spend_scoring
+from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.parts import ensure_parts
+from ensemw2s.pipeline.scored_model import Member
+
+if TYPE_CHECKING:
+    from ensemw2s.models.inference.joint_scoring import JointScores
+    from ensemw2s.models.loading.load import LoadedModel
+
+Ints = NDArray[np.int64]
+Shares = tuple[float, ...]
+
+_FIELDS = ("rows", "target_logprob", "argmax")
+
+
+@dataclass(frozen=True)
+class Together:
+    """What members say together at some rows of a split; memory maps.
+
+    Attributes:
+        rows: int64 [R], row numbers, rising.
+        target_logprob: float32 [R], log-probability of each row's own token.
+        argmax: int32 [R], the most probable token.
+    """
+
+    rows: Ints
+    target_logprob: NDArray[np.float32]
+    argmax: NDArray[np.int32]
+
+    def argmax_at(self, rows: Ints) -> Ints:
+        """The most probable tokens at some of the rows."""
+        place = np.searchsorted(self.rows, rows)
+        if rows.size and not np.array_equal(self.rows[np.minimum(place, self.rows.size - 1)], rows):
+            raise RuntimeError("joint scores lack a position that is open")
+        return np.asarray(self.argmax[place], dtype=np.int64)
+
+
+def prepare_together(
+    ctx: Context,
+    name: str,
+    members: Sequence[Member],
+    weightings: Sequence[Sequence[float]],
+    splits: Sequence[SplitName],
+) -> None:
+    """Score several weightings of the same members together, at the rows that need it; one pass, one stage.
+
+    Args:
+        ctx: the run.
+        name: of the stage; there is none where nothing is open.
+        members: weak models.
+        weightings: the members' weights in each ensemble, not normalised; 0 leaves one out.
+        splits: what they are asked for.
+    """
+    wanted = list(dict.fromkeys(tuple(normalise(weights).tolist()) for weights in weightings))
+    rows = {split: _open_rows(ctx, members, wanted, split) for split in splits}
+    asked = {split: found for split, found in rows.items() if found.size}
+    if asked:
+        _score(ctx, name, members, wanted, asked)
+    for split in splits:
+        for number, shares in enumerate(wanted):
+            found = None
+            if split in asked:
+                found = _load(ctx.run.path / name / split, asked[split], len(wanted), number)
+            ctx.together[_key(members, shares, split)] = found
+
+
+def together_of(ctx: Context, members: Sequence[Member], alphas: Sequence[float], split: SplitName) -> Together | None:
+    """What :func:`prepare_together` found; None where the separate scores leave nothing open."""
+    shares = tuple(normalise(alphas).tolist())
+    if sum(share > 0.0 for share in shares) < 2:
+        return None
+    key = _key(members, shares, split)
+    if key not in ctx.together:
+        raise RuntimeError(f"no joint scores were prepared for {[m.name for m in members]} on {split}")
+    return ctx.together[key]
+
+
+def run_together(
+    ctx: Context, members: Sequence[Member], alphas: Sequence[float], split: SplitName, sequences: Ints, top_k: int
+) -> JointScores:
+    """The members' own candidates at all rows of some sequences, kept nowhere: part of another stage's work."""
+    from ensemw2s.models.inference.joint_scoring import score_joint, sequence_rows
+    from ensemw2s.models.loading.load import opened_models
+
+    enc = ctx.encoded("weak", split, ctx.scoring_view(split))
+    spend_scoring(ctx, "weak", "together", enc, sequences, len(members))
+    with opened_models([member.model for member in members], ctx.config.compute) as models:
+        return score_joint(
+            models,
+            alphas,
+            enc,
+            sequence_rows(enc, sequences),
+            rule=ctx.config.ensemble.rule,
+            compute=ctx.config.compute,
+            top_k=top_k,
+            sink=ctx.sink,
+            tag="together",
+        )
+
+
+def _key(members: Sequence[Member], shares: Shares, split: SplitName) -> object:
+    return split, tuple((m.name, share) for m, share in zip(members, shares, strict=True) if share > 0.0)
+
+
+def _open_rows(ctx: Context, members: Sequence[Member], weightings: Sequence[Shares], split: SplitName) -> Ints:
+    """Rows at which some weighting needs the models, int64, rising."""
+    enc = ctx.encoded("weak", split, ctx.scoring_view(split))
+    rule = ctx.config.ensemble.rule
+    mixed = [shares for shares in weightings if sum(share > 0.0 for share in shares) > 1]
+    if mixed and rule == "product" and ctx.config.task == "choice":
+        return np.flatnonzero(~enc.is_eos).astype(np.int64)
+    rows, _ = enc.answer_rows(include_eos=True)
+    needed = np.zeros(rows.size, dtype=np.bool_)
+    if rows.size:
+        tables = [member.table(split) for member in members]
+        for shares in mixed:
+            needed |= ~ensemble_argmax(tables, shares, rule, enc.vocab_size)[1]
+    return np.asarray(rows[needed & ~enc.is_eos[rows]], dtype=np.int64)
+
+
+def _score(
+    ctx: Context, name: str, members: Sequence[Member], weightings: list[Shares], rows: dict[SplitName, Ints]
+) -> None:
+    from ensemw2s.models.inference.joint_scoring import score_joint_each
+    from ensemw2s.models.loading.load import opened_models
+
+    with ExitStack() as stack:
+
+        @cache
+        def models() -> list[LoadedModel]:
+            return stack.enter_context(opened_models([member.model for member in members], ctx.config.compute))
+
+        def work(part: str, partial: Path) -> None:
+            split = cast("SplitName", part)
+            enc = ctx.encoded("weak", split, ctx.scoring_view(split))
+            asked = np.unique(np.searchsorted(enc.row_offsets, rows[split], side="right") - 1)
+            spend_scoring(ctx, "weak", "together", enc, asked, len(members))
+            found = score_joint_each(
+                models(),
+                weightings,
+                enc,
+                rows[split],
+                rule=ctx.config.ensemble.rule,
+                compute=ctx.config.compute,
+                sink=ctx.sink,
+                tag=f"{name}/{split}",
+            )
+            arrays = (rows[split], *(np.stack([getattr(one, what) for one in found]) for what in _FIELDS[1:]))
+            for what, array in zip(_FIELDS, arrays, strict=True):
+                np.save(partial / f"{what}.npy", array, allow_pickle=False)
+
+        ensure_parts(ctx, name, {split: _inputs(ctx, members, weightings, split, rows[split]) for split in rows}, work)
+
+
+def _inputs(
+    ctx: Context, members: Sequence[Member], weightings: list[Shares], split: SplitName, rows: Ints
+) -> dict[str, Any]:
+    view = ctx.scoring_view(split)
+    return {
+        "members": [member.fingerprint for member in members],
+        "weightings": weightings,
+        "rule": ctx.config.ensemble.rule,
+        "split": [view, ctx.encoded("weak", split, view).fingerprint()],
+        "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
+        "numerics": ctx.numerics,
+    }
+
+
+def _load(folder: Path, rows: Ints, weightings: int, number: int) -> Together:
+    check_stage_files(folder)
+    kinds = ((np.int64, (rows.size,)), (np.float32, (weightings, rows.size)), (np.int32, (weightings, rows.size)))
+    found, targets, argmax = (
+        load_array(folder / f"{what}.npy", *kind) for what, kind in zip(_FIELDS, kinds, strict=True)
+    )
+    return Together(found, targets[number], argmax[number])

@@ -1,0 +1,202 @@
+"""Phase 2 in a run: teachers label the hard pool."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensemw2s.data.example import Example
+from ensemw2s.errors import ConfigError, DataError
+from ensemw2s.evaluation import summarise, text_correct
+from ensemw2s.evaluation.calibration import expected_calibration_error
+from ensemw2s.evaluation.results import LabelResult
+from ensemw2s.labelling import Labels, SoftTargets, label_by_generating, labels_from_choices
+from ensemw2s.pipeline.accounting import spent_decoding
+from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
+from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.joint import prepare_together, run_together
+from ensemw2s.pipeline.prefixes import choices_of
+from ensemw2s.pipeline.scored_model import Member
+
+_SAMPLES = 50
+_CONFIDENCES = 2000
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who labels: models with their weights."""
+
+    name: str
+    members: list[Member]
+    alphas: list[float]
+
+
+def own_answers(ctx: Context, teacher: Teacher) -> list[list[str]] | None:
+    """Each member's own greedy answers to the hard pool, for the agreement.
+
+    None where options are scored, and for a model that labels alone and greedily: they are the labels themselves.
+    """
+    alone = len(teacher.members) == 1 and ctx.config.labelling.decoding.method == "greedy"
+    if alone or ctx.config.task == "choice":
+        return None
+    found = (written_answers(ctx, member.name, "weak", [member], [1.0], "hard_pool") for member in teacher.members)
+    return [[row["text"] for row in rows] for rows in found]
+
+
+def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> Labels:
+    """Pseudo-labels of the hard pool; the true answers are hidden from everything in here.
+
+    Args:
+        ctx: the run.
+        teacher: who labels.
+        own: :func:`own_answers`.
+    """
+    choice = ctx.config.task == "choice"
+    soft = ctx.config.labelling.soft_top_k if ctx.config.student.loss == "soft" else None
+    if soft is not None:
+        require_shared_tokenizer(ctx)
+    if choice:
+        prepare_together(ctx, f"joint/labels/{teacher.name}", teacher.members, [teacher.alphas], ["hard_pool"])
+    inputs = {
+        "experts": [member.fingerprint for member in teacher.members],
+        "alphas": teacher.alphas,
+        "pool": ctx.encoded("weak", "hard_pool", "hidden").fingerprint(),
+        "ensemble": ctx.config.ensemble.model_dump(include={"rule", "length_norm"} if choice else {"rule"}),
+        "decoding": None if choice else ctx.config.labelling.decoding.model_dump(),
+        "soft_top_k": soft,
+        "seed": ctx.seed,
+        "numerics": ctx.numerics,
+    }
+
+    def work(partial: Path) -> None:
+        started = time.monotonic()
+        labels = _choose(ctx, teacher, soft) if choice else _generate(ctx, teacher, own, soft)
+        labels.save(partial)
+        ctx.sink.metric(
+            "label",
+            teacher=teacher.name,
+            done=len(labels),
+            total=len(labels),
+            per_second=round(len(labels) / max(time.monotonic() - started, 1e-9), 3),
+            confidences=[round(float(c), 4) for c in labels.confidence[:_CONFIDENCES]],
+        )
+
+    folder = ctx.ensure(f"labels/{teacher.name}", inputs, work, seed=ctx.seed)
+    labels = Labels.load(folder)
+    if labels.ids != [example.id for example in ctx.splits.hard_pool]:
+        raise DataError(
+            f"{folder / 'labels.parquet'} does not hold one label for every question of the hard pool.",
+            hint="Remove that folder; the command of its run makes it again.",
+        )
+    return labels
+
+
+def _hidden_pool(ctx: Context) -> list[Example]:
+    return [example.hide_answer() for example in ctx.splits.hard_pool]
+
+
+def _choose(ctx: Context, teacher: Teacher, soft: int | None) -> Labels:
+    found = choices_of(ctx, teacher.members, teacher.alphas, "hard_pool")
+    enc = ctx.encoded("weak", "hard_pool", "hidden")
+    labels = labels_from_choices(teacher.name, _hidden_pool(ctx), enc, found)
+    if soft is None:
+        return labels
+    joint = run_together(ctx, teacher.members, teacher.alphas, "hard_pool", found.choices.sequence, soft)
+    if joint.topk_ids is None or joint.topk_logprob is None:
+        raise RuntimeError("joint scoring left out the candidates that were asked for")
+    lengths = np.diff(enc.row_offsets)[found.choices.sequence]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return dataclasses.replace(labels, soft=SoftTargets(offsets, joint.topk_ids, joint.topk_logprob))
+
+
+def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft: int | None) -> Labels:
+    from ensemw2s.models.loading.load import opened_models
+
+    with (
+        opened_models([member.model for member in teacher.members], ctx.config.compute) as models,
+        spent_decoding(ctx, "weak", "hard_pool") as sink,
+    ):
+        return label_by_generating(
+            teacher.name,
+            models,
+            teacher.alphas,
+            _hidden_pool(ctx),
+            prompt_tokens(ctx, "weak", "hard_pool"),
+            own=own,
+            decoding=ctx.config.labelling.decoding,
+            rule=rule_of(ctx, teacher.members),
+            soft_top_k=soft,
+            seed=ctx.seed,
+            compute=ctx.config.compute,
+            sink=sink,
+        )
+
+
+def require_shared_tokenizer(ctx: Context) -> None:
+    """Soft labels are distributions over tokens, so teacher and student must have the same.
+
+    Raises:
+        ConfigError: the tokenizers differ.
+    """
+    weak, strong = ctx.weak.tokenizer, ctx.strong.tokenizer
+    if weak.get_vocab() != strong.get_vocab() or weak.eos_token_id != strong.eos_token_id:
+        raise ConfigError(
+            "student.loss: soft needs the weak and the strong base to have the same tokenizer, and theirs differ.",
+            hint="Use student.loss: xent or logconf; those labels travel as text.",
+        )
+
+
+def label_correct(ctx: Context, labels: Labels) -> NDArray[np.bool_]:
+    """Whether each label is right, bool [n]; the final evaluation's look at the hidden answers."""
+    true = [example.answer or "" for example in ctx.splits.hard_pool]
+    if ctx.config.task == "choice":
+        return np.array([label == answer for label, answer in zip(labels.texts, true, strict=True)], dtype=np.bool_)
+    match, pattern = ctx.config.evaluation.match, ctx.config.data.template.answer_pattern
+    return text_correct(labels.texts, true, match, pattern)
+
+
+def label_result(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> LabelResult:
+    """Quality of a teacher's labels."""
+    right = label_correct(ctx, labels)
+    summary = summarise(right, level=ctx.config.evaluation.level)
+    calibration = expected_calibration_error(np.clip(labels.confidence, 0.0, 1.0), right)
+    return LabelResult(
+        n=len(labels),
+        kept=int(kept.size),
+        mean_confidence=float(labels.confidence.mean()),
+        mean_agreement=float(labels.agreement.mean()),
+        accuracy=summary.accuracy,
+        low=summary.low,
+        high=summary.high,
+        kept_accuracy=float(right[kept].mean()) if kept.size else None,
+        ece=calibration.ece,
+    )
+
+
+def report_labels(ctx: Context, labels: Labels, result: LabelResult) -> None:
+    """Events: how the labels turned out, and a sample of them."""
+    right = label_correct(ctx, labels)
+    for i in np.linspace(0, len(labels) - 1, num=min(_SAMPLES, len(labels))).astype(int):
+        ctx.sink.event(
+            "label_sample",
+            teacher=labels.teacher,
+            prompt=ctx.splits.hard_pool[i].prompt,
+            label=labels.texts[i],
+            confidence=float(labels.confidence[i]),
+            agreement=float(labels.agreement[i]),
+            correct=bool(right[i]),
+        )
+    ctx.sink.event(
+        "labels_done",
+        teacher=labels.teacher,
+        n=result.n,
+        kept=result.kept,
+        mean_confidence=result.mean_confidence,
+        mean_agreement=result.mean_agreement,
+        accuracy=result.accuracy,
+    )

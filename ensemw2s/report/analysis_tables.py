@@ -1,0 +1,125 @@
+"""Tables of what a run shows beyond accuracy: corrected and copied errors, shared errors, calibration."""
+
+from __future__ import annotations
+
+from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.evaluation.disagreement import Share
+from ensemw2s.evaluation.reliability import Reliability
+from ensemw2s.evaluation.results import Results
+from ensemw2s.report import wording as w
+from ensemw2s.report.table import Column, Table
+
+
+def share_cell(share: Share | None) -> str:
+    """``45.2 [40.1, 50.4]`` in %."""
+    return "" if share is None else w.interval(w.percent(share.share), share.low, share.high)
+
+
+def disagreement_table(results: Results, *, wide: bool = True) -> Table:
+    """Every student beside its teacher: which of the teacher's errors it corrects, and which it repeats."""
+    columns = [
+        Column("student from", "left"),
+        Column("split", "left"),
+        Column("corrected"),
+        Column("copied"),
+        Column("spoiled"),
+    ]
+    columns += [Column("same error"), Column("by chance")] if wide else []
+    table = Table("Corrected and copied errors in %", columns)
+    for split in TEST_SPLITS:
+        first = True
+        for found in results.disagreements:
+            if found.split != split:
+                continue
+            shares = [share_cell(s) for s in (found.corrected_share, found.copied_share, found.spoiled_share)]
+            if wide:
+                shares += [share_cell(found.same_wrong), w.percent(found.same_wrong_by_chance)]
+            name = w.teacher_label(found.teacher)
+            table.add(name, w.split_label(split), *shares, rule=first, strong=found.teacher == "ensemble")
+            first = False
+    table.notes = [
+        "Corrected, copied: of the teacher's errors, those that the student has right, and those where it gives the "
+        "same wrong answer. Spoiled: of the teacher's right answers, those it has wrong."
+    ]
+    if wide:
+        note = "Same error: of the questions that both have wrong, those with the same wrong answer"
+        free = results.task == "generate"
+        table.notes.append(note + ("." if free else "; by chance: if both chose among the wrong options at random."))
+    return table
+
+
+def shared_error_table(results: Results) -> Table:
+    """How often the members of an ensemble are wrong together, over pairs of members."""
+    columns = [
+        Column("members", "left"),
+        Column("split", "left"),
+        Column("both wrong"),
+        Column("by chance"),
+        Column("same answer"),
+        Column("by chance"),
+        Column("all same"),
+    ]
+    table = Table("Errors that members share in %", columns)
+    for split in TEST_SPLITS:
+        first = True
+        for found in results.shared_errors:
+            if found.split != split:
+                continue
+            table.add(
+                f"{found.members} {w.group_label(found.group)}",
+                w.split_label(split),
+                w.percent(found.both_wrong),
+                w.percent(found.both_wrong_if_independent),
+                "" if found.same_wrong is None else w.interval(w.percent(found.same_wrong), found.low, found.high),
+                w.percent(found.same_wrong_by_chance),
+                w.percent(found.all_same_wrong.share),
+                rule=first,
+                strong=found.group == "boosting",
+            )
+            first = False
+    table.notes = [
+        "Over all pairs of members. Both wrong by chance: if their errors were independent. Same answer: of the pairs "
+        "that are both wrong; by chance: at random among the wrong options.",
+        "All same: questions on which every member gives the same wrong answer, which no vote can save.",
+    ]
+    return table
+
+
+def calibration_table(results: Results, *, wide: bool = True) -> Table:
+    """Calibration of the arms on ID and OOD, and of the labels on the hard pool."""
+    measures = [m for m in ("token", "option") if any(found.measure == m for found in results.reliability)]
+    measures = measures if wide else measures[-1:]
+    names = {"token": "confidence", "option": "share"}
+    columns = [Column("of", "left"), Column("split", "left"), Column("right")]
+    for measure in measures:
+        columns += [Column(names[measure]), Column("ECE")]
+    table = Table("Calibration in %", columns)
+    by_key: dict[tuple[str, str], dict[str, Reliability]] = {}
+    for found in results.reliability:
+        by_key.setdefault((found.name, found.split), {})[found.measure] = found
+    last = ""
+    for (name, split), by_measure in by_key.items():
+        shown = [by_measure.get(measure) for measure in measures]
+        label = w.calibrated_label(name)
+        cells = [w.percent(next(iter(by_measure.values())).accuracy)]
+        for one in shown:
+            cells += ["", ""] if one is None else [w.percent(one.mean_confidence), ece_cell(one)]
+        pool = split == "hard_pool"
+        rule = pool and not last.startswith("labels")
+        table.add("" if label == last else label, "pool" if pool else w.split_label(split), *cells, rule=rule)
+        last = label
+    table.notes = [
+        "ECE: expected calibration error over 10 bins; its interval begins at 0 where it is no larger than calibrated "
+        "confidences give by chance."
+    ]
+    meaning = {
+        "token": "Confidence: geometric mean probability of the answer's tokens, by which labels are filtered.",
+        "option": "Share: the answer's share of the options' exponentiated scores.",
+    }
+    table.notes += [meaning[measure] for measure in measures]
+    return table
+
+
+def ece_cell(found: Reliability) -> str:
+    """``25.7 [23.2, 28.1]``."""
+    return w.interval(w.percent(found.ece), found.low, found.high)

@@ -1,0 +1,309 @@
+"""A short comparison of the kernels with torch and numpy on this machine: what ``ew2s bench`` runs.
+
+The timing that all benchmarks share is in :mod:`ensemw2s.kernels.bench.timing`, the usual ways to do the work in
+:mod:`ensemw2s.kernels.bench.baselines`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ensemw2s import _native
+from ensemw2s.kernels.bench import baselines as usual
+from ensemw2s.kernels.bench.baselines import eager, read_once
+from ensemw2s.kernels.bench.timing import Run, Timing, timed
+from ensemw2s.kernels.dispatch import available_backends, combine, sample
+from ensemw2s.kernels.request import Rule
+
+__all__ = [
+    "READ",
+    "Case",
+    "Result",
+    "Run",
+    "Timing",
+    "benchmark",
+    "combine_cases",
+    "eager",
+    "measure",
+    "read_once",
+    "sampler_cases",
+    "suite",
+    "timed",
+]
+
+#: The way that only reads the bytes.
+READ = "read"
+#: torch refuses to draw from more categories.
+MULTINOMIAL_LIMIT = 2**24
+_SHARE = 0.6  # of the available memory that a case may take
+_EXPERTS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work with several ways to do it, the first of which is ours."""
+
+    group: str
+    name: str
+    size: str
+    make: Callable[[], Mapping[str, Run]]
+    """The ways by name; ``read``, where it is one of them, just reads the bytes that ours must read."""
+    memory: int
+    """Bytes that it needs at its peak, about: inputs, and the largest of the ways."""
+    bytes_moved: int = 0
+    """The least number of bytes that must move."""
+    seconds: float = 3.0
+    """How long it takes, about; longer only where three rounds do."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Ways that cannot do it, and why."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found for one case."""
+
+    case: Case
+    timings: tuple[Timing, ...]
+    """Ours first; empty where no size of the case fits into the memory."""
+    note: str | None = None
+    """Why the case is smaller than usual, or was not run."""
+
+    @property
+    def ours(self) -> Timing:
+        """Our way."""
+        return self.timings[0]
+
+    @property
+    def others(self) -> tuple[Timing, ...]:
+        """The usual ways."""
+        return tuple(timing for timing in self.timings[1:] if timing.name != READ)
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Bytes per second of our median time; None where the least number of bytes says little."""
+        return self.case.bytes_moved / self.ours.p50 if self.case.bytes_moved else None
+
+    @property
+    def read_share(self) -> float | None:
+        """That as a share of what a plain sum over the same bytes reaches; None where there is no such sum."""
+        read = next((timing for timing in self.timings if timing.name == READ), None)
+        return None if read is None else self.ours.times_faster(read)
+
+
+def benchmark(
+    cases: Sequence[Sequence[Case]],
+    *,
+    available: Callable[[Case], int],
+    device: torch.device | str = "cpu",
+    rounds: int = 7,
+    budget: float = 75.0,
+    before: Callable[[Case], None] | None = None,
+) -> Iterator[Result]:
+    """Measure cases; yields their results as they come.
+
+    Args:
+        cases: each in falling sizes; the first that fits into 60 % of the available memory is measured.
+        available: gives the bytes that are free for a case.
+        device: where they run.
+        rounds: of every case; its ways run in turn in each. A case is over after its ``seconds``, but not before 3.
+        budget: seconds after which one round is enough, on a slow or busy machine.
+        before: called with each case before it is measured.
+    """
+    begin = time.monotonic()
+    for sizes in cases:
+        free = available(sizes[0])
+        case = next((case for case in sizes if case.memory <= _SHARE * free), None)
+        if case is None:
+            yield Result(sizes[-1], (), f"needs {_mib(sizes[-1].memory)}, and {_mib(free)} are free")
+            continue
+        if before is not None:
+            before(case)
+        note = None
+        if case is not sizes[0]:
+            note = f"{sizes[0].size} would need {_mib(sizes[0].memory)}, and {_mib(free)} are free"
+        least = 3 if time.monotonic() - begin < budget else 1
+        yield measure(case, device=torch.device(device), rounds=max(rounds, least), least=least, note=note)
+
+
+def measure(case: Case, *, device: torch.device, rounds: int = 7, least: int = 3, note: str | None = None) -> Result:
+    """Measure one case."""
+    timings = timed(case.make(), rounds=rounds, seconds=case.seconds, least=least, device=device)
+    return Result(case, tuple(timings), note)
+
+
+def suite(device: torch.device | str = "cpu", *, quick: bool = False) -> list[list[Case]]:
+    """All cases of this module for a device, each in falling sizes.
+
+    The reference backend computes in float64 and is left out: it is a yardstick of correctness. The samplers and the
+    weight update run on the CPU whatever the device.
+
+    Args:
+        device: of the logits.
+        quick: smaller cases, and fewer.
+    """
+    place = torch.device(device)
+    backend = next((name for name in available_backends(place) if name != "reference"), None)
+    cases = [] if backend is None else combine_cases(place, backend, quick=quick)
+    return [*cases, *sampler_cases(quick=quick)]
+
+
+def combine_cases(device: torch.device, backend: str, *, quick: bool) -> list[list[Case]]:
+    """Cases of ``combine`` and ``sample``: peaked random logits of three experts."""
+    rows = (512, 64, 8) if device.type == "cuda" else (64, 16, 4)
+    large, small = 151_936, 50_257
+    wanted: list[tuple[str, Rule, torch.dtype, int]] = [
+        ("combine", "mixture", torch.float32, large),
+        ("combine", "mixture", torch.bfloat16, large),
+        ("sample", "mixture", torch.float32, large),
+    ]
+    if quick:
+        wanted = [(group, rule, dtype, small) for group, rule, dtype, _ in wanted]
+    else:
+        wanted[:0] = [
+            ("combine", "mixture", torch.float32, small),
+            ("combine", "mixture", torch.bfloat16, small),
+        ]
+        wanted[4:4] = [
+            ("combine", "product", torch.float32, large),
+            ("combine", "vote", torch.float32, large),
+        ]
+    return [[_logits_case(device, backend, n, *what) for n in rows] for what in wanted]
+
+
+def _logits_case(
+    device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
+) -> Case:
+    numbers, name = _EXPERTS * rows * vocabulary, str(dtype).removeprefix("torch.")
+    size = numbers * dtype.itemsize
+    return Case(
+        group,
+        f"{group}, {name}" if group == "sample" else f"{group}, {rule}, {name}",
+        f"K={_EXPERTS} N={rows} V={vocabulary}",
+        partial(_logits_ways, device, backend, rows, group, rule, dtype, vocabulary),
+        memory=size + numbers * (15 if dtype == torch.float32 else 20),  # eager torch's high-water mark, as measured
+        bytes_moved=size,
+    )
+
+
+def _logits_ways(
+    device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
+) -> dict[str, Run]:
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = [(torch.randn(rows, vocabulary, generator=generator) * 3).to(dtype).to(device) for _ in range(_EXPERTS)]
+    alphas = torch.arange(1.0, _EXPERTS + 1, device=device) / sum(range(1, _EXPERTS + 1))
+    targets = torch.randint(vocabulary, (rows,), generator=generator).to(device)
+    weights = alphas.tolist()
+    read = read_once(logits)
+    if group == "sample":
+        return {
+            backend: lambda: sample(logits, weights, seed=1, backend=backend),
+            "torch.multinomial": lambda: usual.multinomial(logits, alphas),
+            READ: read,
+        }
+    return {
+        backend: lambda: combine(logits, weights, rule=rule, targets=targets, backend=backend),
+        "torch, eager": lambda: usual.EAGER[rule](logits, alphas, targets),
+        READ: read,
+    }
+
+
+def sampler_cases(*, quick: bool) -> list[list[Case]]:
+    """Cases of the weighted samplers and of the weight update; weights as a few rounds of boosting leave them."""
+    sizes = (1_000_000,) if quick else (4_000_000, 1_000_000)
+    updates = (5_000_000,) if quick else (20_000_000, 5_000_000)
+    return [
+        [_draws_case(size) for size in sizes],
+        [_subset_case(size) for size in sizes],
+        [_update_case(size) for size in updates],
+    ]
+
+
+def _weights(size: int) -> NDArray[np.float64]:
+    return np.random.default_rng(0).lognormal(0.0, 1.0, size)
+
+
+def _draws_case(size: int) -> Case:
+    skipped = {"torch.multinomial": "refuses more than 2^24"} if size > MULTINOMIAL_LIMIT else {}
+    return Case(
+        "samplers",
+        "draws with replacement",
+        f"{_millions(size)} of {_millions(size)} weights",
+        partial(_draws_ways, size),
+        memory=size * 64,
+        seconds=size * 2.5e-6,
+        skipped=skipped,
+    )
+
+
+def _draws_ways(size: int) -> dict[str, Run]:
+    weights, rng = _weights(size), np.random.default_rng(1)
+    probabilities = weights / weights.sum()
+    ways: dict[str, Run] = {
+        "native": lambda: _native.WeightedSampler(weights).sample(size, 3, sorted=True),
+        "numpy choice": lambda: rng.choice(size, size, p=probabilities),
+        "numpy searchsorted": lambda: usual.sorted_draws(weights, size, rng),
+    }
+    if size <= MULTINOMIAL_LIMIT:
+        tensor = torch.from_numpy(weights)
+        ways["torch.multinomial"] = lambda: torch.multinomial(tensor, size, replacement=True)
+    return ways
+
+
+def _subset_case(size: int) -> Case:
+    draws = size // 10
+    return Case(
+        "samplers",
+        "draws without replacement",
+        f"{_millions(draws)} of {_millions(size)} weights",
+        partial(_subset_ways, size, draws),
+        memory=size * 64,
+    )
+
+
+def _subset_ways(size: int, draws: int) -> dict[str, Run]:
+    weights, rng = _weights(size), np.random.default_rng(2)
+    probabilities = weights / weights.sum()
+    return {
+        "native": lambda: _native.WeightedSampler(weights).sample(draws, 3, replacement=False),
+        "numpy choice": lambda: rng.choice(size, draws, replace=False, p=probabilities),
+        "numpy argpartition": lambda: usual.keyed_draws(weights, draws, rng),
+    }
+
+
+def _update_case(size: int) -> Case:
+    return Case(
+        "updates",
+        "weight update, segment sums",
+        f"{_millions(size)} weights, float64",
+        partial(_update_ways, size),
+        memory=size * 34,
+        bytes_moved=size * 34,  # weights are read for their total, written, and read again for the sums
+    )
+
+
+def _update_ways(size: int) -> dict[str, Run]:
+    rng = np.random.default_rng(3)
+    wrong = rng.random(size) < 0.3
+    offsets = np.arange(0, size + 1, 1000, dtype=np.int64)
+    ours, theirs, scratch = (np.full(size, 1.0 / size) for _ in range(3))
+
+    def native() -> object:
+        _native.boost_update(ours, wrong, 0.01)
+        return _native.segment_sum(ours, offsets)
+
+    return {"native": native, "numpy, in place": lambda: usual.update(theirs, wrong, 0.01, offsets, scratch)}
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:g} M"
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"
