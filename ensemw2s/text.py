@@ -85,8 +85,8 @@ def scalar(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in double quotes, as JSON, YAML and Python read it."""
-    return escaped_json(json.dumps(text, ensure_ascii=False))
+    """Text in double quotes, as YAML and Python read it (JSON knows no ``\\U``, which other planes of Unicode need)."""
+    return _HIDDEN_CHAR.sub(lambda found: f"\\U{ord(found[0]):08x}", json.dumps(text, ensure_ascii=False))
 
 
 def csv_cell(value: Any) -> Any:

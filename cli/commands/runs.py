@@ -190,7 +190,7 @@ def register(app: typer.Typer) -> None:
             "  failed      an error ended it\n"
             "  dead        its process is gone without a word\n"
             "  incomplete  interrupted, or stopped after an earlier phase\n"
-            "  unreadable  its files are not what a run's files are; the reason is below its name",
+            "  unreadable  its files are damaged; the reason is below its name",
             "The same command continues failed, dead and incomplete runs and sweeps.",
         ),
     )(list_)

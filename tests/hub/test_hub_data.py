@@ -88,9 +88,14 @@ def test_known_data_sets_by_name(mirror: Any, python: Any, arc: str) -> None:
 
 
 def test_any_data_set_with_mapped_columns(mirror: Any, python: Any) -> None:
-    rows = {"text": ["Which is red?"], "options": [["apple", "leaf"]], "gold": [0], "level": ["Hard"]}
+    rows = {
+        "text": ["Which is red?", "Which is a tree?"],
+        "options": [["apple", "leaf"], ["oak", "rose"]],
+        "gold": [0, 0],
+        "level": ["Hard", "Easy"],
+    }
     first = mirror.add("datasets", "someone/quiz", {"data/train-00000-of-00001.parquet": parquet(rows)})
-    rows["gold"] = [1]
+    rows["gold"] = [1, 0]
     second = mirror.add("datasets", "someone/quiz", {"data/train-00000-of-00001.parquet": parquet(rows)})
     columns = {"prompt": "text", "choices": "options", "answer": "gold", "difficulty": "level"}
     asked = {"kind": "file", "hub": "someone/quiz", "hub_splits": ["train"], "columns": columns}
@@ -99,7 +104,7 @@ def test_any_data_set_with_mapped_columns(mirror: Any, python: Any) -> None:
     )
     assert newest[0] == [[f"someone/quiz@{second}", "None", "train"]]
     assert pinned[0] == [[f"someone/quiz@{first}", "None", "train"]]
-    ((new,), (old,)) = newest[1], pinned[1]
+    (new, _), (old, _) = newest[1], pinned[1]
     assert (old["answer"], old["level"], old["id"]) == ("apple", "Hard", "train-1")
     assert new["answer"] == "leaf"
     assert wrong[0] == 2

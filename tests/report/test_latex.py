@@ -6,8 +6,7 @@ import subprocess
 
 import pytest
 
-from ensemw2s.report import Column, Table, run_tables
-from ensemw2s.report import over_seeds_tables as seed_tables
+from ensemw2s.report import Column, Table, run_tables, seed_tables
 from ensemw2s.report.latex import escape, latex_document, to_latex
 
 #: Commands that a plain LaTeX with booktabs knows.

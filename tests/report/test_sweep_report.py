@@ -130,7 +130,7 @@ def test_report_of_a_sweep(sweep, tmp_path):
     sweep.write(tmp_path / "sweep.json")
     assert load_results(tmp_path) == sweep
     page = build_report(tmp_path)
-    names = {"cells.png", "report.html", "report.md", "tables.md", "tables.tex"}
+    names = {"cells.png", "files.json", "report.html", "report.md", "tables.md", "tables.tex"}
     assert {path.name for path in page.parent.iterdir()} == names
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg ") == 2

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from ensemw2s.evaluation import PGR, Results, aggregate
-from ensemw2s.report import Column, Table, console_report, run_tables, to_markdown, to_rich
-from ensemw2s.report import over_seeds_tables as seed_tables
+from ensemw2s.report import Column, Table, console_report, run_tables, seed_tables, to_markdown, to_rich
 from ensemw2s.report.analysis_tables import calibration_table, disagreement_table, shared_error_table
 from ensemw2s.report.cost_tables import arm_cost_table, cost_table
 from ensemw2s.report.tables import (
@@ -307,7 +306,7 @@ def test_an_arm_of_some_seeds_only_is_marked(run_factory):
 
 def test_a_run_of_an_earlier_version_keeps_its_own_w(tmp_path):
     """Its W was the first expert, a bootstrap resample, beside a plain fine-tune."""
-    stored = Path(__file__).parents[1] / "dashboard" / "data" / "results.json.gz"
+    stored = Path(__file__).parents[1] / "cli" / "dashboard" / "data" / "results.json.gz"
     (tmp_path / "results.json").write_bytes(gzip.decompress(stored.read_bytes()))
     old = Results.read(tmp_path / "results.json")
     assert old.weak == "single"
