@@ -85,7 +85,7 @@ def scalar(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text in double quotes, as YAML and Python read it (JSON knows no ``\\U``, which other planes of Unicode need)."""
+    """Text in double quotes, as YAML and Python read it; JSON has no escapes of one unit beyond the first plane."""
     return _HIDDEN_CHAR.sub(lambda found: f"\\U{ord(found[0]):08x}", json.dumps(text, ensure_ascii=False))
 
 
