@@ -36,16 +36,25 @@ template <class Value>
     throw std::invalid_argument(name + " are " + described(array) + "; expected " + expected);
 }
 
+// A str as UTF-8; nothing where it is no str, or none that can be written (a lone surrogate).
+[[nodiscard]] inline std::optional<std::string> text_of(const py::handle& value) {
+    const char* bytes = PyUnicode_Check(value.ptr()) ? PyUnicode_AsUTF8(value.ptr()) : nullptr;
+    if (bytes == nullptr) {
+        PyErr_Clear();
+        return std::nullopt;
+    }
+    return bytes;
+}
+
 // A value as Python shows it, cut short.
 [[nodiscard]] inline std::string quoted(const py::handle& value) {
     constexpr std::size_t kLongest = 60;
-    const auto text = py::reinterpret_steal<py::object>(PyObject_Repr(value.ptr()));
-    const char* bytes = text ? PyUnicode_AsUTF8(text.ptr()) : nullptr;
-    if (bytes == nullptr) {
+    const auto shown = py::reinterpret_steal<py::object>(PyObject_Repr(value.ptr()));
+    if (!shown) {
         PyErr_Clear();
         return "a value that cannot be shown";
     }
-    const std::string all = bytes;
+    const std::string all = text_of(shown).value_or("a value that cannot be shown");
     std::size_t end = std::min(all.size(), kLongest);
     while (end < all.size() && (static_cast<unsigned char>(all[end]) & 0xC0U) == 0x80U) {
         --end;  // not inside a character

@@ -45,7 +45,7 @@ namespace {
     if (!py::isinstance<py::str>(given)) {
         wrong_type("rule", given, "mixture, product or vote");
     }
-    const auto name = given.cast<std::string>();
+    const std::string name = text_of(given).value_or("");
     if (name == "mixture") {
         return Rule::kMixture;
     }
@@ -116,12 +116,12 @@ public:
             wrong_type("results", given, "a dictionary");
         }
         for (const auto& [key, value] : py::reinterpret_borrow<py::dict>(given)) {
-            if (!py::isinstance<py::str>(key)) {
+            const std::optional<std::string> name = text_of(key);
+            if (!name) {
                 wrong_type("a name in results", key, "the name of a result");
             }
             if (!value.is_none()) {
-                const auto name = key.cast<std::string>();
-                arrays_.emplace(name, array_of("results['" + name + "']", value));
+                arrays_.emplace(*name, array_of("results['" + *name + "']", value));
             }
         }
     }

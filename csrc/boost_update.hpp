@@ -274,7 +274,7 @@ private:
     }
 
     void check_feasible(std::size_t positive, double rest, double limit) const {
-        constexpr double kRounding = 4.0 * static_cast<double>(std::numeric_limits<Weight>::epsilon()) + 1e-9;
+        constexpr double kRounding = 4.0 * static_cast<double>(std::numeric_limits<Weight>::epsilon()) + 1e-12;
         if (rest > kRounding) {
             throw std::invalid_argument("a cap of " + shown(options_.cap.value_or(limit)) + " / " +
                                         std::to_string(weights_.size()) +

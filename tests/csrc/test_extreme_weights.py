@@ -151,6 +151,16 @@ def test_extreme_updates_of_memory_maps(tmp_path) -> None:
     np.testing.assert_allclose(sums[0], np.add.reduceat(plain, offsets[:-1]), rtol=1e-14)
 
 
+def test_a_cap_that_just_misses_is_an_error_and_rounding_is_none() -> None:
+    weights = np.array([1.0, 0.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match="cannot hold"):
+        boost_update(weights, np.zeros(4), 0.0, 4.0 - 7e-10)
+    assert weights.tolist() == [1.0, 0.0, 0.0, 0.0]
+    for cap in (4.0, 4.0 - 9e-16, 4.0 - 1e-13):  # what computing a cap can round off
+        boost_update(weights, np.zeros(4), 0.0, cap)
+        assert math.isclose(weights[0], 1.0, rel_tol=1e-12)
+
+
 def test_a_total_far_from_the_sum_is_an_error() -> None:
     for weights, total in ((np.array([1e200]), 1e-10), (np.array([1e-200, 1e-200]), 1e10)):
         with pytest.raises(ValueError, match=r"total is .*expected about the sum"):

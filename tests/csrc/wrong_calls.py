@@ -121,7 +121,7 @@ def results(rng: random.Random, pool: list) -> object:
     for name in rng.sample(sorted(right), rng.randrange(4)):
         right[name] = rng.choice([rng.choice(pool), right[name].tolist(), None, right[rng.choice(sorted(right))]])
     if rng.random() < 0.2:
-        right[rng.choice(["other", 3, b"argmax"])] = np.zeros(2)
+        right[rng.choice(["other", 3, b"argmax", "\udcff", "", "x\0y"])] = np.zeros(2)
     for name in rng.sample(sorted(right, key=str), rng.randrange(3)):
         del right[name]
     return right if rng.random() < 0.9 else rng.choice(pool)

@@ -122,7 +122,7 @@ void run(FuzzedDataProvider& data, const GrowthKernels<Weight, Wrong>& fast) {
     for (std::size_t s = 0; options.offsets.size() > s + 1; ++s) {
         total += sums[s];
     }
-    const double allowed = sizeof(Weight) == sizeof(float) ? 1e-6 : 1e-12;
+    const double allowed = sizeof(Weight) == sizeof(float) ? 1e-6 : 2e-12;
     require(std::abs(result.sum - sum) <= allowed * sum);
     require(total <= sum * (1.0 + allowed));
     require(options.total.has_value() || std::abs(sum - 1.0) <= allowed);
