@@ -1,42 +1,240 @@
-"""Names of the arms and the comparisons that every run plans before it sees a result."""
+"""The arms of a run in one table, and the comparisons that are planned before a result is seen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 #: The in-distribution (held-out easy) and the out-of-distribution (held-out hard) test.
 TEST_SPLITS = ("test", "hard_test")
 
-#: W of every PGR, and C. Results of earlier versions say ``single``, a bootstrap resample: ``Results.weak``.
-WEAK, CEILING = "plain", "ceiling"
+#: W of every PGR, C, and the boosted ensemble. Results of earlier versions say ``single``, a bootstrap resample:
+#: ``Results.weak``.
+WEAK, CEILING, ENSEMBLE = "plain", "ceiling", "ensemble"
 
-#: The boosted ensemble against everything that it should beat. ``*_equal_rounds`` are the first T members of an
-#: unboosted ensemble, with the T of the boosted one; without the suffix each ensemble has its own best T.
-ENSEMBLE_PAIRS = tuple(
-    ("ensemble", other)
-    for other in (
-        "plain",
-        "single",
-        "bagging",
-        "bagging_equal_rounds",
-        "seeds",
-        "seeds_equal_rounds",
-        "ensemble_equal",
-        "plain_long",
-    )
-)
+_STUDENT = "student_"
+_EXPERT = re.compile(r"expert_([0-9]{1,9})")
+
+#: What an arm is: a base before any fine-tuning, a weak arm that may teach, a variant of one, a student, or C.
+Kind = Literal["zero-shot", "teacher", "variant", "student", "ceiling"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmSpec:
+    """An arm.
+
+    Attributes:
+        name: in results, events and names of stages.
+        kind: what it is.
+        side: the base that it is built on.
+        option: the field of ``arms`` that asks for it; empty: every run has it, or a teacher's student.
+        label: in tables, at most 27 characters.
+        short: on the dashboard, at most 19 characters.
+        brief: in a comparison, and as a teacher; empty: ``label``.
+        phrase: inside a sentence; empty: ``label``.
+        plot: colour, marker and line in the report's plots.
+        screen: colour and marker on the dashboard.
+        rival: its place among the planned comparisons of the boosted ensemble; 0: it is not compared.
+        spare: where a table has no room for all, 1 goes first; 0 stays.
+    """
+
+    name: str
+    kind: Kind
+    side: Literal["weak", "strong"] = "weak"
+    option: str = ""
+    label: str
+    short: str
+    brief: str = ""
+    phrase: str = ""
+    plot: tuple[str, str, str] = ("faint", "d", "-")
+    screen: tuple[str, str] = ("dim", "·")
+    rival: int = 0
+    spare: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether it is a teacher, a student or the ceiling: what plots of arms and of calibration show."""
+        return self.kind in ("teacher", "student", "ceiling")
+
+
+#: In the order of tables and plots: each side from the base to the best informed.
+ARMS: tuple[ArmSpec, ...] = (
+    ArmSpec(
+        name="weak_zero_shot", kind="zero-shot", option="zero_shot", label="weak base, zero-shot", short="weak base",
+        screen=("dim", "▽"),
+    ),
+    ArmSpec(
+        name=WEAK, kind="teacher", option="plain", label="plain fine-tune", short="plain fine-tune",
+        phrase="the plain fine-tune", plot=("vermillion", "x", "-"), screen=("green", "+"), rival=1,
+    ),
+    # the first expert, where it is no plain fine-tune
+    ArmSpec(
+        name="single", kind="teacher", label="single expert", short="single expert", phrase="the single expert",
+        plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2, spare=3,
+    ),
+    ArmSpec(
+        name="plain_long", kind="variant", option="plain_long", label="plain fine-tune, T× steps",
+        short="plain, T× steps", brief="plain, T× steps", plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
+        spare=2,
+    ),
+    ArmSpec(
+        name="bagging", kind="teacher", option="bagging", label="bagging", short="bagging",
+        plot=("orange", "s", "--"), screen=("orange", "■"), rival=3,
+    ),
+    # ``*_equal_rounds``: as many members as the boosted ensemble; without the suffix each has its own best number
+    ArmSpec(
+        name="bagging_equal_rounds", kind="variant", option="bagging", label="bagging, same T", short="bagging, same T",
+        phrase="bagging with as many members", plot=("orange", "s", "-"), screen=("orange", "□"), rival=4, spare=2,
+    ),
+    ArmSpec(
+        name="seeds", kind="teacher", option="seeds", label="plain ensemble", short="plain ensemble",
+        phrase="the plain ensemble", plot=("green", "^", "-."), screen=("green", "▲"), rival=5,
+    ),
+    ArmSpec(
+        name="seeds_equal_rounds", kind="variant", option="seeds", label="plain ensemble, same T",
+        short="plain ens., same T", phrase="the plain ensemble with as many members", plot=("green", "^", "-"),
+        screen=("green", "△"), rival=6, spare=2,
+    ),
+    ArmSpec(
+        name="ensemble_equal", kind="variant", label="same experts, equal α", short="boosted, equal α",
+        brief="equal weights", phrase="the same experts with equal weights", plot=("blue", "p", "-"),
+        screen=("blue", "○"), rival=7, spare=2,
+    ),
+    ArmSpec(
+        name="ensemble_all", kind="variant", label="boosted, all rounds", short="boosted, all rounds",
+        plot=("blue", "h", "-"), screen=("blue", "○"), spare=2,
+    ),
+    ArmSpec(
+        name=ENSEMBLE, kind="teacher", label="boosted ensemble", short="boosted ensemble", brief="ensemble",
+        phrase="the boosted ensemble", plot=("blue", "o", "-"), screen=("blue", "●"),
+    ),
+    ArmSpec(
+        name="strong_zero_shot", kind="zero-shot", side="strong", option="zero_shot", label="strong base, zero-shot",
+        short="strong base", screen=("dim", "△"), spare=4,
+    ),
+    ArmSpec(
+        name="student_plain", kind="student", side="strong", label="student from fine-tune", short="student ← plain",
+        plot=("vermillion", "D", "-"), screen=("green", "◇"),
+    ),
+    ArmSpec(
+        name="student_single", kind="student", side="strong", label="student from single expert",
+        short="student ← single", plot=("vermillion", "d", "-"), screen=("vermillion", "◇"), spare=3,
+    ),
+    ArmSpec(
+        name="student_bagging", kind="student", side="strong", label="student from bagging",
+        short="student ← bagging", plot=("orange", "D", "-"), screen=("orange", "◈"),
+    ),
+    ArmSpec(
+        name="student_seeds", kind="student", side="strong", label="student from plain ensemble",
+        short="student ← seeds", plot=("green", "D", "-"), screen=("green", "◈"), spare=3,
+    ),
+    ArmSpec(
+        name="student_ensemble", kind="student", side="strong", label="student from ensemble",
+        short="student ← ensemble", plot=("blue", "D", "-"), screen=("blue", "◆"),
+    ),
+    ArmSpec(
+        name=CEILING, kind="ceiling", side="strong", option="ceiling", label="ceiling (true labels)", short="ceiling",
+        phrase="the ceiling", plot=("purple", "*", "-"), screen=("purple", "★"),
+    ),
+)  # fmt: skip
+
+
+def arm_spec(name: str) -> ArmSpec:
+    """The row of an arm. Experts by number, and names that are not in the table, get one made from the name."""
+    found = next((spec for spec in ARMS if spec.name == name), None)
+    if found is not None:
+        return found
+    words = name.replace("_", " ")
+    if name == "expert" or is_expert(name):
+        look = ("vermillion", "x", ":")
+        return ArmSpec(
+            name=name, kind="variant", label=words, short=words, plot=look, screen=("vermillion", "✕"), spare=1
+        )
+    if is_student(name):
+        return ArmSpec(name=name, kind="student", side="strong", label=words, short=words)
+    return ArmSpec(name=name, kind="variant", label=words, short=words)
+
+
+def student_of(teacher: str) -> str:
+    """The arm that is a teacher's student."""
+    return _STUDENT + teacher
+
+
+def is_student(arm: str) -> bool:
+    """Whether an arm is a student."""
+    return arm.startswith(_STUDENT)
+
+
+def teacher_of(arm: str) -> str | None:
+    """The teacher of a student; None for other arms."""
+    return arm.removeprefix(_STUDENT) if is_student(arm) else None
+
+
+def expert_arm(number: int) -> str:
+    """The arm of one boosted expert alone, from the second on; the first is ``plain`` or ``single``."""
+    return f"expert_{number}"
+
+
+def expert_number(arm: str) -> int | None:
+    """The round of an expert's arm; None for other arms."""
+    found = _EXPERT.fullmatch(arm)
+    return None if found is None else int(found[1])
+
+
+def is_expert(arm: str) -> bool:
+    """Whether an arm is one boosted expert by number."""
+    return expert_number(arm) is not None
+
+
+def is_strong(arm: str) -> bool:
+    """Whether an arm is built on the strong base."""
+    return arm_spec(arm).side == "strong"
+
+
+def sorted_arms(arms: Iterable[str]) -> list[str]:
+    """Weak arms first, then strong ones; each group from the base to the best informed, unknown ones last.
+
+    Experts by number follow the single expert.
+    """
+    place = {spec.name: k for k, spec in enumerate(ARMS)}
+
+    def key(arm: str) -> tuple[bool, float, int, str]:
+        number = expert_number(arm)
+        known = place.get(arm, len(ARMS)) if number is None else place["single"] + 0.5
+        return is_strong(arm), known, number or 0, arm
+
+    return sorted(arms, key=key)
+
+
+def is_boosted(arm: str) -> bool:
+    """Whether an arm is the boosted ensemble or its student: what a run is about."""
+    return arm in (ENSEMBLE, student_of(ENSEMBLE))
+
+
+def arm_names(keep: Callable[[ArmSpec], bool]) -> tuple[str, ...]:
+    """Names of the arms of the table that a test picks, in its order."""
+    return tuple(spec.name for spec in ARMS if keep(spec))
+
+
+def teachers() -> tuple[str, ...]:
+    """The arms that may teach a student."""
+    return arm_names(lambda spec: spec.kind == "teacher")
+
+
+#: The arms of a listing, as far as there is room, and what they are called there.
+HEADLINES = ((WEAK, "weak"), (ENSEMBLE, "ensemble"), (student_of(ENSEMBLE), "student"), (CEILING, "ceiling"))
 
 
 def claims(weak: str = WEAK) -> tuple[tuple[str, str], ...]:
     """The claims about methods that are tested over seeds, on ID and OOD, with Holm's adjustment."""
-    return (("ensemble", weak), ("ensemble", "bagging"), ("student_ensemble", f"student_{weak}"))
+    return ((ENSEMBLE, weak), (ENSEMBLE, "bagging"), (student_of(ENSEMBLE), student_of(weak)))
 
 
 def students(arms: Iterable[str]) -> list[str]:
     """The students among the arms, in a fixed order: from a single model first, from the boosted ensemble last."""
-    order = {"student_plain": 0, "student_single": 1, "student_bagging": 2, "student_seeds": 3, "student_ensemble": 4}
-    found = [arm for arm in arms if arm.startswith("student_")]
-    return sorted(found, key=lambda arm: (order.get(arm, 9), arm))
+    return sorted_arms(filter(is_student, arms))
 
 
 def planned_pairs(arms: Iterable[str], weak: str = WEAK) -> list[tuple[str, str]]:
@@ -46,9 +244,10 @@ def planned_pairs(arms: Iterable[str], weak: str = WEAK) -> list[tuple[str, str]
     and C − S; and C − W.
     """
     have = list(arms)
-    pairs = [pair for pair in ENSEMBLE_PAIRS if set(pair) <= set(have)]
+    rivals = sorted((spec for spec in ARMS if spec.rival), key=lambda spec: spec.rival)
+    pairs = [(ENSEMBLE, spec.name) for spec in rivals if {ENSEMBLE, spec.name} <= set(have)]
     learners = students(have)
-    taught = f"student_{weak}"
+    taught = student_of(weak)
     if taught in learners:
         pairs += [(student, taught) for student in learners if student != taught]
     if weak in have:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensemw2s.arms import HEADLINES, WEAK
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from ensemw2s.runs.listing import SweepInfo
 
 _COLORS = {"running": "cyan", "finished": "green", "incomplete": "yellow"}
-#: Arms whose accuracy a listing shows, as far as there is room.
-_SHOWN = (("plain", "weak"), ("ensemble", "ensemble"), ("student_ensemble", "student"))
 
 
 def list_(
@@ -79,7 +78,7 @@ def _table(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> Tabl
     table.add_column("run", overflow="fold", min_width=24)
     for title in ("state", "preset", "seed", "active"):
         table.add_column(title, no_wrap=True)
-    for _, title in _SHOWN:
+    for _, title in HEADLINES[:3]:
         table.add_column(f"{title}\nID/OOD", justify="right", no_wrap=True)
     rows = [(run.updated or 0.0, [_run_row(run, run.name)]) for run in runs]
     for sweep in sweeps:
@@ -100,7 +99,7 @@ def _run_row(run: RunInfo, name: str) -> list[Text]:
     return [
         called,
         _text(run.state, _COLORS.get(run.state, "red")),
-        *map(_text, [*facts, *(_pair(run, a) for a, _ in _SHOWN)]),
+        *map(_text, [*facts, *(_pair(run, a) for a, _ in HEADLINES[:3])]),
     ]
 
 
@@ -120,7 +119,7 @@ def _text(text: str, style: str = "") -> Text:
 
 def _pair(run: RunInfo, arm: str) -> str:
     values = [run.accuracy.get(f"{arm}/{split}") for split in ("test", "hard_test")]
-    if arm == "plain" and values == [None, None]:
+    if arm == WEAK and values == [None, None]:
         return _pair(run, "single")  # earlier versions: the first expert
     return "" if values == [None, None] else "/".join("–" if v is None else f"{100 * v:.1f}" for v in values)
 

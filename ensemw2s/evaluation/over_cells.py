@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, student_of
 from ensemw2s.evaluation.comparisons import holm, paired_t
 from ensemw2s.evaluation.over_seeds import SeedSummary, aggregate, caution
 from ensemw2s.evaluation.pgr import PGR
@@ -18,7 +18,7 @@ from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, wr
 from ensemw2s.evaluation.sampling import Answers, sampling_error
 
 #: The arms whose accuracy is compared between cells, unless others are named.
-COMPARED = ("ensemble", "student_ensemble")
+COMPARED = (ENSEMBLE, student_of(ENSEMBLE))
 
 JobState = Literal["finished", "failed", "interrupted", "waiting"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.arms import CEILING, ENSEMBLE, TEST_SPLITS, WEAK, is_expert, sorted_arms, student_of
 from ensemw2s.evaluation.reliability import Reliability
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Arms of the reliability plot.
-_CURVES = ("plain", "single", "ensemble", "student_ensemble", "ceiling")
+_CURVES = (WEAK, "single", ENSEMBLE, student_of(ENSEMBLE), CEILING)
 
 #: Bins with fewer examples say nothing.
 _SMALLEST_BIN = 5
@@ -89,8 +89,8 @@ def draw_cost(results: Results, theme: Theme) -> Figure | None:
     """Accuracy of every arm against the operations that it takes to build it, on ID and OOD."""
     arms = [
         arm
-        for arm in w.sorted_arms(results.arm_costs)
-        if results.arm_costs[arm].total and arm in results.arms and not arm.startswith("expert_")
+        for arm in sorted_arms(results.arm_costs)
+        if results.arm_costs[arm].total and arm in results.arms and not is_expert(arm)
     ]
     splits = [split for split in TEST_SPLITS if any(split in results.arms[arm] for arm in arms)]
     if not splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS, is_boosted
 from ensemw2s.evaluation.disagreement import Share
 from ensemw2s.evaluation.reliability import Reliability
 from ensemw2s.evaluation.results import Results
@@ -35,7 +35,7 @@ def disagreement_table(results: Results, *, wide: bool = True) -> Table:
             if wide:
                 shares += [share_cell(found.same_wrong), w.percent(found.same_wrong_by_chance)]
             name = w.teacher_label(found.teacher)
-            table.add(name, w.split_label(split), *shares, rule=first, strong=found.teacher == "ensemble")
+            table.add(name, w.split_label(split), *shares, rule=first, strong=is_boosted(found.teacher))
             first = False
     table.notes = [
         "Corrected, copied: of the teacher's errors, those that the student has right, and those where it gives the "

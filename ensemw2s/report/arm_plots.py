@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ensemw2s.arms import CEILING, TEST_SPLITS
+from ensemw2s.arms import CEILING, TEST_SPLITS, arm_names, arm_spec
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
@@ -15,25 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: The arms of the plots of students, from top to bottom. Zero-shot bases would only stretch the axis.
-_LADDER = (
-    "plain",
-    "single",
-    "bagging",
-    "seeds",
-    "ensemble",
-    "student_plain",
-    "student_single",
-    "student_bagging",
-    "student_seeds",
-    "student_ensemble",
-    "ceiling",
-)
-
 
 def draw_students(results: Results, theme: Theme) -> Figure | None:
     """Weak arms, students and ceiling with their intervals, on ID and OOD."""
-    cells = {arm: results.arms[arm] for arm in _LADDER if arm in results.arms}
+    # zero-shot bases would only stretch the axis
+    cells = {arm: results.arms[arm] for arm in arm_names(lambda spec: spec.main) if arm in results.arms}
     splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
     if not splits:
         return None
@@ -86,14 +72,13 @@ def _ladder_panel(axes: Axes, arms: list[str], split: str, theme: Theme, *, labe
     axes.spines["left"].set_visible(False)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     for row, (above, below) in enumerate(pairwise(arms)):
-        if _group(above) != _group(below):
+        if _block(above) != _block(below):
             axes.axhline(row + 0.5, color=theme.grid, linewidth=1.0)
 
 
-def _group(arm: str) -> str:
-    if arm.startswith("student_"):
-        return "student"
-    return "ceiling" if arm == "ceiling" else "weak"
+def _block(arm: str) -> str:
+    spec = arm_spec(arm)
+    return spec.side if spec.side == "weak" else spec.kind
 
 
 def _value(axes: Axes, x: float, row: float, text: str, theme: Theme) -> None:
@@ -110,7 +95,8 @@ def _room_for_values(axes: Axes) -> None:
 
 def draw_seeds(results: AggregateResults, theme: Theme) -> Figure | None:
     """Mean ± standard deviation of every arm over seeds, with the seeds as dots."""
-    cells = {arm: results.arms[arm] for arm in _LADDER if arm in results.arms}
+    # zero-shot bases would only stretch the axis
+    cells = {arm: results.arms[arm] for arm in arm_names(lambda spec: spec.main) if arm in results.arms}
     splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
     if not splits:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.arms import TEST_SPLITS, is_boosted, is_expert, is_strong, sorted_arms
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
 from ensemw2s.report.table import Column, Table
@@ -77,11 +77,11 @@ def arm_cost_table(results: Results) -> Table:
     table = Table("Cost and accuracy of the arms", columns)
     weak = results.arm_costs.get(results.weak)
     strong_seen = False
-    for arm in w.sorted_arms(results.arm_costs):
+    for arm in sorted_arms(results.arm_costs):
         cost = results.arm_costs[arm]
-        if arm.startswith("expert_"):
+        if is_expert(arm):
             continue
-        rule = w.is_strong(arm) and not strong_seen
+        rule = is_strong(arm) and not strong_seen
         strong_seen = strong_seen or rule
         cells = results.arms.get(arm, {})
         times = "" if weak is None or not weak.total or not cost.total else f"{cost.total / weak.total:.1f}"
@@ -93,7 +93,7 @@ def arm_cost_table(results: Results) -> Table:
             w.large(cost.answer),
             *("" if split not in cells else w.percent(cells[split].accuracy) for split in TEST_SPLITS),
             rule=rule,
-            strong=arm in ("ensemble", "student_ensemble"),
+            strong=is_boosted(arm),
         )
     table.notes = [
         "Floating-point operations, as if each arm were built alone. In all: with the passes that boosting takes "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import CEILING
+from ensemw2s.arms import CEILING, ENSEMBLE, is_student, student_of
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
 from ensemw2s.report.verdict import is_clear
 
-_STUDENT = "student_ensemble"
+_STUDENT = student_of(ENSEMBLE)
 _OOD = "hard_test"
 
 
@@ -19,7 +19,7 @@ def findings(results: Results) -> list[str]:
 
 def _student(results: Results) -> str | None:
     """The student to speak of: from the boosted ensemble, or the only one there is."""
-    names = [arm for arm in results.arms if arm.startswith("student_")]
+    names = [arm for arm in results.arms if is_student(arm)]
     return _STUDENT if _STUDENT in names else names[0] if names else None
 
 
@@ -74,7 +74,7 @@ def _shared(results: Results) -> str | None:
 
 
 def _calibrated(results: Results) -> str | None:
-    teacher = "ensemble" if "ensemble" in results.labels else next(iter(results.labels), None)
+    teacher = ENSEMBLE if ENSEMBLE in results.labels else next(iter(results.labels), None)
     here = [found for found in results.reliability if found.name == f"labels_{teacher}"]
     if not here:
         return None
@@ -82,7 +82,7 @@ def _calibrated(results: Results) -> str | None:
     found = next((one for one in here if one.measure == "option"), here[0])
     sure, right = w.percent(found.mean_confidence), w.percent(found.accuracy)
     kind = "share of the options" if found.measure == "option" else "confidence"
-    who = w.teacher_phrase(teacher or "")
+    who = w.arm_phrase(teacher or "")
     text = f"The labels of {who} have a mean {kind} of {sure} % and are right in {right} % (calibration error "
     text += f"{w.percent(found.ece)}, interval {w.percent(found.low)} to {w.percent(found.high)})"
     if not found.is_off:
@@ -97,7 +97,7 @@ def _cost(results: Results) -> str | None:
     if not flops:
         return None
     text = f"The run took {w.large(flops, 'FLOP')} in {w.duration(sum(results.times.values()))}"
-    weak, ensemble = results.arm_costs.get(results.weak), results.arm_costs.get("ensemble")
+    weak, ensemble = results.arm_costs.get(results.weak), results.arm_costs.get(ENSEMBLE)
     if weak is None or ensemble is None or not weak.total:
         return text + "."
     times = f"{ensemble.total / weak.total:.1f}"

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import CEILING, TEST_SPLITS, students
+from ensemw2s.arms import (
+    CEILING,
+    ENSEMBLE,
+    TEST_SPLITS,
+    is_boosted,
+    is_expert,
+    is_strong,
+    sorted_arms,
+    student_of,
+    students,
+    teacher_of,
+)
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison, SeedSummary
 from ensemw2s.report import wording as w
 from ensemw2s.report.table import Column, Table
@@ -39,17 +50,17 @@ def mean_table(results: AggregateResults) -> Table:
     columns = [Column("arm", "left"), Column("ID"), Column("OOD"), Column("tokens ID"), Column("tokens OOD")]
     table = Table(f"Accuracy in %, mean ± standard deviation over {len(results.seeds)} seeds", columns)
     strong_seen, partial = False, []
-    for arm in w.sorted_arms(results.arms):
+    for arm in sorted_arms(results.arms):
         cells = results.arms[arm]
-        if arm.startswith("expert_") or not any(split in cells for split in TEST_SPLITS):
+        if is_expert(arm) or not any(split in cells for split in TEST_SPLITS):
             continue
-        rule = w.is_strong(arm) and not strong_seen
+        rule = is_strong(arm) and not strong_seen
         strong_seen = strong_seen or rule
         tokens = results.token_accuracy.get(arm, {})
         row = [mean_sd(cells.get(split)) for split in TEST_SPLITS] + [
             mean_sd(tokens.get(split)) for split in TEST_SPLITS
         ]
-        table.add(w.arm_label(arm), *row, rule=rule, strong=arm in ("ensemble", "student_ensemble"))
+        table.add(w.arm_label(arm), *row, rule=rule, strong=is_boosted(arm))
         have = next(cells[split].seeds for split in TEST_SPLITS if split in cells)
         if have != results.seeds:
             partial.append(f"{w.arm_label(arm)}: only seeds {', '.join(map(str, have))}.")
@@ -104,7 +115,7 @@ def listed_table(results: AggregateResults) -> Table:
 
 
 def _short(claim: SeedComparison, weak: str) -> str:
-    letters = {"ensemble": "E", weak: "W", "bagging": "B", "student_ensemble": "S(E)", f"student_{weak}": "S(W)"}
+    letters = {ENSEMBLE: "E", weak: "W", "bagging": "B", student_of(ENSEMBLE): "S(E)", student_of(weak): "S(W)"}
     return f"{letters.get(claim.a, claim.a)}−{letters.get(claim.b, claim.b)} {w.split_label(claim.split)}"
 
 
@@ -120,9 +131,9 @@ def seed_student_table(results: AggregateResults) -> Table:
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            teacher = w.short_teacher(student.removeprefix("student_"))
+            teacher = w.short_teacher(teacher_of(student) or student)
             cells = (w.split_label(split), seed_difference_cell(gained), seed_difference_cell(left), pgr_cell(pgr))
-            table.add(teacher, *cells, rule=first, strong=student == "student_ensemble")
+            table.add(teacher, *cells, rule=first, strong=is_boosted(student))
             first = False
     gaps = {split: results.comparison(CEILING, results.weak, split) for split in TEST_SPLITS}
     shown = [f"{w.split_label(s)} {seed_difference_cell(gap)}" for s, gap in gaps.items() if gap is not None]
@@ -137,6 +148,6 @@ def label_mean_table(results: AggregateResults) -> Table:
         "Pseudo-labels over seeds, in %", [Column("labels of", "left"), Column("right"), Column("student OOD")]
     )
     for teacher, summary in results.labels.items():
-        student = results.arms.get(f"student_{teacher}", {}).get("hard_test")
-        table.add(w.teacher_label(teacher), mean_sd(summary), mean_sd(student), strong=teacher == "ensemble")
+        student = results.arms.get(student_of(teacher), {}).get("hard_test")
+        table.add(w.teacher_label(teacher), mean_sd(summary), mean_sd(student), strong=is_boosted(teacher))
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, student_of
 from ensemw2s.evaluation.over_cells import CellComparison, CellResult, SweepResults
 from ensemw2s.report import wording as w
 from ensemw2s.report.over_seeds_tables import SE_NOTE, mean_sd
@@ -44,7 +44,7 @@ def cell_table(results: SweepResults, *, wide: bool = True) -> Table:
         if wide:
             chosen = sorted(set(cell.selected_rounds))
             row.append("–".join(map(str, dict.fromkeys([chosen[0], chosen[-1]]))) if chosen else "")
-            row.append(w.large(cell.costs["ensemble"]) if cell.costs.get("ensemble") else "")
+            row.append(w.large(cell.costs[ENSEMBLE]) if cell.costs.get(ENSEMBLE) else "")
         table.add(*row, strong=cell.name == results.baseline)
     if not shown:
         table.rows.clear()
@@ -55,11 +55,11 @@ def cell_table(results: SweepResults, *, wide: bool = True) -> Table:
 
 
 def _brief(arm: str) -> str:
-    return {"ensemble": "ensemble", "student_ensemble": "student"}.get(arm, w.arm_label(arm))
+    return {ENSEMBLE: "ensemble", student_of(ENSEMBLE): "student"}.get(arm, w.arm_label(arm))
 
 
 def _arms_note(shown: list[str]) -> str:
-    names = {"ensemble": "Ensemble: the boosted one.", "student_ensemble": "Student: from the boosted ensemble."}
+    names = {ENSEMBLE: "Ensemble: the boosted one.", student_of(ENSEMBLE): "Student: from the boosted ensemble."}
     return " ".join(names[arm] for arm in shown if arm in names)
 
 
@@ -115,7 +115,7 @@ def cell_student_table(results: SweepResults) -> Table:
     """PGR of the student from the boosted ensemble, by cell."""
     table = Table("Performance gap recovered", [Column("cell", "left"), Column("PGR ID"), Column("PGR OOD")])
     for cell in results.cells:
-        found = cell.pgr.get("student_ensemble", {})
+        found = cell.pgr.get(student_of(ENSEMBLE), {})
         if found:
             name = _name(results, cell.name)
             table.add(name, *(pgr_cell(found.get(s)) for s in TEST_SPLITS), strong=cell.name == results.baseline)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemw2s.arms import CEILING, TEST_SPLITS, students
+from ensemw2s.arms import (
+    CEILING,
+    TEST_SPLITS,
+    is_boosted,
+    is_expert,
+    is_strong,
+    is_student,
+    sorted_arms,
+    student_of,
+    students,
+    teacher_of,
+)
 from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
@@ -53,17 +64,17 @@ def accuracy_table(results: Results, *, with_pgr: bool = False) -> Table:
     ]
     table = Table("Accuracy in %", columns + ([Column("PGR ID"), Column("PGR OOD")] if with_pgr else []))
     strong_seen = False
-    for arm in w.sorted_arms(results.arms):
+    for arm in sorted_arms(results.arms):
         cells = results.arms[arm]
-        if arm.startswith("expert_") or not any(split in cells for split in TEST_SPLITS):
+        if is_expert(arm) or not any(split in cells for split in TEST_SPLITS):
             continue
-        rule = w.is_strong(arm) and not strong_seen
+        rule = is_strong(arm) and not strong_seen
         strong_seen = strong_seen or rule
         row = [w.arm_label(arm), *(_accuracy(cells.get(split)) for split in TEST_SPLITS)]
         row.append(_tokens([cells.get(split) for split in TEST_SPLITS]))
         if with_pgr:
             row += [pgr_cell(results.pgr.get(arm, {}).get(split)) for split in TEST_SPLITS]
-        table.add(*row, rule=rule, strong=arm in ("ensemble", "student_ensemble"))
+        table.add(*row, rule=rule, strong=is_boosted(arm))
     table.notes = _accuracy_notes(results)
     return table
 
@@ -122,9 +133,9 @@ def student_table(results: Results) -> Table:
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            teacher = w.short_teacher(student.removeprefix("student_"))
+            teacher = w.short_teacher(teacher_of(student) or student)
             cells = (teacher, w.split_label(split), difference_cell(gained), difference_cell(left), pgr_cell(pgr))
-            table.add(*cells, rule=first, strong=student == "student_ensemble")
+            table.add(*cells, rule=first, strong=is_boosted(student))
             first = False
     gaps = {split: results.difference(CEILING, results.weak, split) for split in TEST_SPLITS}
     shown = [f"{w.split_label(split)} {difference_cell(gap)}" for split, gap in gaps.items() if gap is not None]
@@ -147,7 +158,7 @@ def difference_table(results: Results) -> Table:
     table = Table("Paired differences in points", columns)
     last = ""
     for pair in results.differences:
-        if CEILING in (pair.a, pair.b) or (pair.b == results.weak and pair.a.startswith("student_")):
+        if CEILING in (pair.a, pair.b) or (pair.b == results.weak and is_student(pair.a)):
             continue
         name = w.pair_label(pair.a, pair.b)
         cells = (
@@ -174,7 +185,7 @@ def label_table(results: Results) -> Table:
     ]
     table = Table("Pseudo-labels of the hard pool", columns)
     for teacher, labels in results.labels.items():
-        student = results.arms.get(f"student_{teacher}", {}).get("hard_test")
+        student = results.arms.get(student_of(teacher), {}).get("hard_test")
         table.add(
             w.teacher_label(teacher),
             f"{w.count(labels.kept)}/{w.count(labels.n)}",
@@ -182,7 +193,7 @@ def label_table(results: Results) -> Table:
             w.number(labels.mean_confidence),
             w.number(labels.mean_agreement),
             "" if student is None else w.percent(student.accuracy),
-            strong=teacher == "ensemble",
+            strong=is_boosted(teacher),
         )
     table.notes = [
         "Right: labels that are true, in %; student: its OOD accuracy. The truth is used for this table only."

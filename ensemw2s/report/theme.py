@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ensemw2s.arms import arm_spec
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -62,26 +64,9 @@ class Style:
 
 def series_style(name: str, theme: Theme) -> Style:
     """Style of a series or an arm; the same arm looks the same in every plot."""
-    styles = {
-        "expert": Style(VERMILLION, "x", ":"),
-        "plain": Style(VERMILLION, "x"),
-        "single": Style(VERMILLION, "+"),
-        "ensemble": Style(theme.blue, "o"),
-        "ensemble_equal": Style(theme.blue, "p"),
-        "ensemble_all": Style(theme.blue, "h"),
-        "plain_long": Style(theme.faint, "<"),
-        "bagging": Style(ORANGE, "s", "--"),
-        "bagging_equal_rounds": Style(ORANGE, "s"),
-        "seeds": Style(theme.green, "^", "-."),
-        "seeds_equal_rounds": Style(theme.green, "^"),
-        "student_plain": Style(VERMILLION, "D"),
-        "student_single": Style(VERMILLION, "d"),
-        "student_bagging": Style(ORANGE, "D"),
-        "student_seeds": Style(theme.green, "D"),
-        "student_ensemble": Style(theme.blue, "D"),
-        "ceiling": Style(PURPLE, "*"),
-    }
-    return styles.get(name, Style(theme.faint, "d"))
+    colour, marker, line = arm_spec(name).plot
+    named = {"orange": ORANGE, "vermillion": VERMILLION, "purple": PURPLE}
+    return Style(named.get(colour) or getattr(theme, colour), marker, line)
 
 
 @contextmanager

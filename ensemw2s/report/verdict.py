@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import CEILING, TEST_SPLITS, claims, students
+from ensemw2s.arms import CEILING, ENSEMBLE, TEST_SPLITS, claims, student_of, students, teacher_of
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
@@ -29,7 +29,7 @@ def verdict_sentences(results: Results) -> list[str]:
     sentences += _pgr_sentences(results)
     if CEILING not in results.arms and students(results.arms):
         sentences.append("Without a ceiling there is no PGR.")
-    if not any(arm in results.arms for arm in ("ensemble", *students(results.arms))):
+    if not any(arm in results.arms for arm in (ENSEMBLE, *students(results.arms))):
         return ["This run has no comparison: it needs at least a boosted ensemble."]
     sentences.append(
         f"This is one seed ({results.seed}): the tests speak about these models, not about the methods; "
@@ -86,14 +86,14 @@ def _pgr_sentences(results: Results | AggregateResults) -> list[str]:
         return [f"PGR on OOD is undefined: {first.reason}."]
     parts = []
     for name, found in on_ood.items():
-        teacher = w.teacher_phrase(name.removeprefix("student_"))
+        teacher = w.arm_phrase(teacher_of(name) or name)
         if found.value is None or found.low is None or found.high is None:
             parts.append(f"undefined for the student from {teacher}")
         else:
             span = f"{w.number(found.low)} to {w.number(found.high)}"
             parts.append(f"{w.number(found.value)} ({span}) for the student from {teacher}")
     sentences = [f"Of the gap between {weak} and the ceiling on OOD, PGR is {_join(parts)}."]
-    best = on_ood.get("student_ensemble")
+    best = on_ood.get(student_of(ENSEMBLE))
     if best is not None and best.value is not None and best.low is not None and best.high is not None:
         if best.high < 0.0:
             sentences.append(f"The student from the boosted ensemble falls behind {weak}.")

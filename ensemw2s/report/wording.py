@@ -2,94 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from ensemw2s.arms import arm_spec, teacher_of
 
 MINUS = "−"
 
-_ARMS = {
-    "weak_zero_shot": "weak base, zero-shot",
-    "plain": "plain fine-tune",
-    "single": "single expert",
-    "plain_long": "plain fine-tune, T× steps",
-    "bagging": "bagging",
-    "bagging_equal_rounds": "bagging, same T",
-    "seeds": "plain ensemble",
-    "seeds_equal_rounds": "plain ensemble, same T",
-    "ensemble_equal": "same experts, equal α",
-    "ensemble_all": "boosted, all rounds",
-    "ensemble": "boosted ensemble",
-    "strong_zero_shot": "strong base, zero-shot",
-    "student_plain": "student from fine-tune",
-    "student_single": "student from single expert",
-    "student_bagging": "student from bagging",
-    "student_seeds": "student from plain ensemble",
-    "student_ensemble": "student from ensemble",
-    "ceiling": "ceiling (true labels)",
-}
-
-#: Arms built on the weak base, in the order of the tables; experts after the first follow the single expert.
-_ORDER = {name: place for place, name in enumerate(_ARMS)}
-
 _SPLITS = {"test": "ID", "hard_test": "OOD", "validation": "validation", "hard_pool": "hard pool"}
 
-_TEACHERS = {
-    "single": "single expert",
-    "plain": "plain fine-tune",
-    "bagging": "bagging",
-    "seeds": "plain ensemble",
-    "ensemble": "ensemble",
-}
-
 _GROUPS = {"boosting": "boosting", "bagging": "bagging", "seeds": "plain"}
-
-_BRIEF = {"ensemble": "ensemble", "ensemble_equal": "equal weights", "plain_long": "plain, T× steps"}
 
 
 def arm_label(arm: str) -> str:
     """Name of an arm, at most 27 characters for the known ones."""
-    if arm.startswith("expert_"):
-        return f"expert {arm.removeprefix('expert_')}"
-    return _ARMS.get(arm, arm.replace("_", " "))
+    return arm_spec(arm).label
 
 
 def pair_label(a: str, b: str) -> str:
     """Name of a comparison in a table, at most 34 characters for the planned ones."""
-    if a.startswith("student_") and b.startswith("student_"):
-        first = teacher_label(a.removeprefix("student_"))
-        return f"students: {first} {MINUS} {short_teacher(b.removeprefix('student_'))}"
-    return f"{_BRIEF.get(a, arm_label(a))} {MINUS} {_BRIEF.get(b, arm_label(b))}"
+    first, second = teacher_of(a), teacher_of(b)
+    if first is not None and second is not None:
+        return f"students: {teacher_label(first)} {MINUS} {short_teacher(second)}"
+    return f"{teacher_label(a)} {MINUS} {teacher_label(b)}"
 
 
 def arm_phrase(arm: str) -> str:
     """Name of an arm inside a sentence."""
-    if arm.startswith("student_"):
-        return f"the student from {teacher_phrase(arm.removeprefix('student_'))}"
-    phrases = {
-        "ceiling": "the ceiling",
-        "bagging_equal_rounds": "bagging with as many members",
-        "seeds_equal_rounds": "the plain ensemble with as many members",
-        "single": "the single expert",
-        "ensemble": "the boosted ensemble",
-        "ensemble_equal": "the same experts with equal weights",
-        "seeds": "the plain ensemble",
-        "plain": "the plain fine-tune",
-    }
-    return phrases.get(arm, arm_label(arm))
+    teacher = teacher_of(arm)
+    return arm_spec(arm).phrase or arm_label(arm) if teacher is None else f"the student from {arm_phrase(teacher)}"
 
 
 def teacher_label(teacher: str) -> str:
-    """Name of a teacher in a table."""
-    return _TEACHERS.get(teacher, teacher.replace("_", " "))
+    """Name of a teacher in a table, or of an arm in a comparison."""
+    return arm_spec(teacher).brief or arm_label(teacher)
 
 
 def short_teacher(teacher: str) -> str:
     """Name of a teacher in one word, so that the longest rows fit 80 columns."""
     return teacher_label(teacher).removesuffix(" expert").removesuffix(" fine-tune")
-
-
-def teacher_phrase(teacher: str) -> str:
-    """Name of a teacher inside a sentence."""
-    return arm_phrase(teacher)
 
 
 def group_label(group: str) -> str:
@@ -107,23 +55,6 @@ def calibrated_label(name: str) -> str:
 def split_label(split: str) -> str:
     """ID or OOD for the test splits."""
     return _SPLITS.get(split, split)
-
-
-def is_strong(arm: str) -> bool:
-    """Whether an arm is built on the strong base."""
-    return arm.startswith("student_") or arm in ("strong_zero_shot", "ceiling")
-
-
-def sorted_arms(arms: Iterable[str]) -> list[str]:
-    """Weak arms first, then strong ones; each group from the base to the best informed."""
-
-    def key(arm: str) -> tuple[float, float]:
-        if arm.startswith("expert_"):
-            number = arm.removeprefix("expert_")
-            return _ORDER["single"] + 0.5, float(number) if number.isdigit() else 0.0
-        return _ORDER.get(arm, len(_ORDER) / 2), 0.0
-
-    return sorted(arms, key=key)
 
 
 def percent(share: float | None) -> str:

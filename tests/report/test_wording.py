@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensemw2s import arms
 from ensemw2s.arms import planned_pairs
 from ensemw2s.report import wording as w
 
@@ -84,8 +85,8 @@ def test_labels_fit_the_columns():
 
 
 def test_arms_are_sorted_weak_before_strong():
-    order = w.sorted_arms(reversed(ARMS))
-    strong = [w.is_strong(arm) for arm in order]
+    order = arms.sorted_arms(reversed(ARMS))
+    strong = [arms.is_strong(arm) for arm in order]
     assert strong == sorted(strong)
     assert order[0] == "weak_zero_shot"
     assert order[-1] == "ceiling"

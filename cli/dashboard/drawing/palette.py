@@ -7,6 +7,8 @@ import itertools
 
 from rich.style import Style
 
+from ensemw2s.arms import arm_spec
+
 _DARK = {
     "text": "#e4e7eb", "dim": "#9aa4af", "faint": "#66707b", "grid": "#3a424b", "axis": "#59636e", "ground": "#12161b",
     "blue": "#56B4E9", "vermillion": "#F0732E", "orange": "#E69F00", "green": "#2BBF95", "purple": "#DB93BB",
@@ -29,30 +31,6 @@ _HEAT_LIGHT = (
     (1.0, (160, 44, 10)),
 )  # fmt: skip
 
-#: Series → (colour, marker). The same arm looks the same in every chart and table.
-LOOKS = {
-    "expert": ("vermillion", "✕"),
-    "single": ("vermillion", "✕"),
-    "ensemble": ("blue", "●"),
-    "boosting": ("blue", "●"),
-    "ensemble_all": ("blue", "○"),
-    "ensemble_equal": ("blue", "○"),
-    "bagging": ("orange", "■"),
-    "bagging_equal_rounds": ("orange", "□"),
-    "seeds": ("green", "▲"),
-    "seeds_equal_rounds": ("green", "△"),
-    "plain": ("green", "+"),
-    "plain_long": ("green", "+"),
-    "student_single": ("vermillion", "◇"),
-    "student_plain": ("green", "◇"),
-    "student_bagging": ("orange", "◈"),
-    "student_seeds": ("green", "◈"),
-    "student_ensemble": ("blue", "◆"),
-    "ceiling": ("purple", "★"),
-    "weak_zero_shot": ("dim", "▽"),
-    "strong_zero_shot": ("dim", "△"),
-}
-
 #: For series without a name of their own, in order.
 CYCLE = (
     ("blue", "●"), ("vermillion", "✕"), ("orange", "■"), ("green", "▲"), ("purple", "★"),
@@ -61,8 +39,8 @@ CYCLE = (
 
 
 def look_of(name: str) -> tuple[str, str]:
-    """Colour and marker of an arm or series."""
-    return LOOKS["expert"] if name.startswith("expert_") else LOOKS.get(name, ("dim", "·"))
+    """Colour and marker of an arm or series; the same arm looks the same in every chart and table."""
+    return arm_spec(name).screen
 
 
 def colours(dark: bool) -> dict[str, str]:

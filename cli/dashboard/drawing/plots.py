@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ensemw2s.arms import CEILING, ENSEMBLE, sorted_arms, students
 from ensemw2s.cli.dashboard.drawing.palette import CYCLE, look_of
 from ensemw2s.cli.dashboard.drawing.plot import Curve, Plot, Rule
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import BINS, RunModel
-from ensemw2s.cli.dashboard.model.names import SPLITS, arm_name, sort_arms, teacher_name
+from ensemw2s.cli.dashboard.model.names import SPLITS, arm_name
 from ensemw2s.cli.dashboard.model.series import Floats
 from ensemw2s.cli.dashboard.model.summary import weak_arm
 
@@ -127,7 +128,7 @@ def student_loss_plot(model: RunModel) -> Plot:
     """Training loss of the students and the ceiling."""
     curves = []
     arms = {tag.replace("/", "_"): tag for tag in model.curves if tag.startswith("student/") or tag == "ceiling"}
-    for arm in sort_arms(arms):
+    for arm in sorted_arms(arms):
         if (tag := arms[arm]) in model.curves:
             colour, marker = look_of(arm)
             x, y = model.curves[tag].loss.arrays()
@@ -137,7 +138,7 @@ def student_loss_plot(model: RunModel) -> Plot:
 
 def student_accuracy_plot(model: RunModel, split: str) -> Plot:
     """Accuracy of every student with its interval, against weak, ensemble and ceiling."""
-    arms = sort_arms(arm for arm in model.arms if arm.startswith("student_"))
+    arms = students(model.arms)
     curves = []
     for place, arm in enumerate(arms):
         score = model.arms[arm].get(split)
@@ -149,7 +150,7 @@ def student_accuracy_plot(model: RunModel, split: str) -> Plot:
         point.low, point.high = values[1], values[2]
         curves.append(point)
     rules = []
-    for arm, name in ((weak_arm(model), "weak"), ("ensemble", "ensemble"), ("ceiling", "ceiling")):
+    for arm, name in ((weak_arm(model), "weak"), (ENSEMBLE, "ensemble"), (CEILING, "ceiling")):
         score = model.arms.get(arm, {}).get(split)
         if score is not None and known(score.accuracy):
             rules.append(Rule(f"{look_of(arm)[1]} {name}", score.accuracy, look_of(arm)[0]))
@@ -180,7 +181,7 @@ def confidence_plot(model: RunModel, teacher: str) -> Plot:
     if counts.any():
         centres = (np.arange(BINS) + 0.5) / BINS
         colour, marker = look_of(teacher)
-        curves = [Curve(teacher_name(teacher), centres, counts, colour, marker, "bars")]
+        curves = [Curve(arm_name(teacher), centres, counts, colour, marker, "bars")]
     return Plot(
         "Confidence of the labels",
         curves,

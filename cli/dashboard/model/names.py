@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from collections.abc import Iterable
 
+from ensemw2s.arms import arm_spec
 from ensemw2s.cli.dashboard.model.fields import known
 
 SPLITS = {"test": "ID", "hard_test": "OOD", "validation": "validation"}
 TESTS = ("test", "hard_test")
-
-_ARMS = {
-    "weak_zero_shot": "weak base",
-    "plain": "plain fine-tune",
-    "single": "single expert",
-    "plain_long": "plain, T× steps",
-    "bagging": "bagging",
-    "bagging_equal_rounds": "bagging, same T",
-    "seeds": "plain ensemble",
-    "seeds_equal_rounds": "plain ens., same T",
-    "ensemble_all": "boosted, all rounds",
-    "ensemble_equal": "boosted, equal α",
-    "ensemble": "boosted ensemble",
-    "strong_zero_shot": "strong base",
-    "student_plain": "student ← plain",
-    "student_single": "student ← single",
-    "student_bagging": "student ← bagging",
-    "student_seeds": "student ← seeds",
-    "student_ensemble": "student ← ensemble",
-    "ceiling": "ceiling",
-}
-_ORDER = {name: place for place, name in enumerate(_ARMS)}
 
 _ROUND = re.compile(r"(?:answers/)?(?:experts/(?:helpers/)?round-|joint/boosting/round-|expert_)(\d+)(?!\d)")
 
@@ -54,32 +31,8 @@ _GROUPS = {
 
 
 def arm_name(arm: str) -> str:
-    """Name of an arm, at most 19 characters for the known ones."""
-    if arm.startswith("expert_"):
-        return f"expert {arm.removeprefix('expert_')}"
-    return _ARMS.get(arm, arm.replace("_", " "))
-
-
-def teacher_name(teacher: str) -> str:
-    """Name of a teacher."""
-    return arm_name(teacher)
-
-
-def sort_arms(arms: Iterable[str]) -> list[str]:
-    """Weak arms first, then strong ones, each from the base to the best informed; experts follow the first one."""
-
-    def key(arm: str) -> tuple[float, float, str]:
-        number = arm.removeprefix("expert_")
-        if number != arm:
-            return _ORDER["single"] + 0.5, float(number) if number.isdigit() else math.inf, arm
-        return _ORDER.get(arm, len(_ORDER)), 0.0, arm
-
-    return sorted(arms, key=key)
-
-
-def is_strong(arm: str) -> bool:
-    """Whether an arm is built on the strong base."""
-    return arm.startswith("student_") or arm in ("strong_zero_shot", "ceiling")
+    """Name of an arm or a teacher, at most 19 characters for the known ones."""
+    return arm_spec(arm).short
 
 
 def stage_group(stage: str) -> str:

@@ -15,7 +15,6 @@ from ensemw2s.cli.dashboard.model.names import (
     moment,
     percent,
     short,
-    teacher_name,
 )
 from ensemw2s.cli.dashboard.model.summary import Group, arm_rows, forecast, groups, share, stage_seconds
 
@@ -132,7 +131,7 @@ def _arm_lines(model: RunModel) -> list[str]:
 def _teacher_lines(model: RunModel) -> list[str]:
     lines = ["Labels"]
     for name, teacher in model.teachers.items():
-        text = f"  {teacher_name(name):<20}{teacher.done:>6}/{teacher.total:<6}"
+        text = f"  {arm_name(name):<20}{teacher.done:>6}/{teacher.total:<6}"
         if teacher.finished:
             text += f"  kept {teacher.kept}  confidence {percent(teacher.mean_confidence)} %"
             text += f"  agreement {percent(teacher.mean_agreement)} %  right {percent(teacher.accuracy)} %"

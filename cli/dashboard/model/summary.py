@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, expert_arm, is_student, sorted_arms
 from ensemw2s.cli.dashboard.model.fields import NAN, known, mapping, number
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.model.names import TESTS, is_strong, sort_arms, stage_group
+from ensemw2s.cli.dashboard.model.names import TESTS, stage_group
 
 _OVER = ("done", "kept", "skipped")
 NO_SCORE = Score()
@@ -141,15 +142,14 @@ def arm_rows(model: RunModel, *, so_far: bool = False) -> list[ArmRow]:
         so_far: with what rounds have told of arms that are not evaluated yet: an accuracy without an interval.
     """
     arms = {**_so_far(model), **model.arms} if so_far else model.arms
-    rows = [ArmRow(arm, arms[arm], _pgr(model, arm)) for arm in sort_arms(arms)]
-    return [row for row in rows if not is_strong(row.arm)] + [row for row in rows if is_strong(row.arm)]
+    return [ArmRow(arm, arms[arm], _pgr(model, arm)) for arm in sorted_arms(arms)]
 
 
 def weak_arm(model: RunModel) -> str:
     """W of PGR: the plain fine-tune; the first expert in results of earlier versions."""
     if model.results is not None:
         return str(model.results.get("weak", "single"))
-    return "plain" if "plain" in model.arms else "single"
+    return WEAK if WEAK in model.arms else "single"
 
 
 def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
@@ -158,19 +158,19 @@ def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
     for (arm, split), scores in model.scores.items():
         if split not in TESTS or not scores:
             continue
-        whole = "ensemble" if arm == "boosting" else arm
+        whole = ENSEMBLE if arm == "boosting" else arm
         found.setdefault(whole, {})[split] = Score(scores[max(scores)].ensemble)
         if arm == "boosting":
             for place, score in scores.items():
                 # round 1 is the plain fine-tune, unless that is planned as a model of its own
-                first = "single" if "single" in model.arms or "baselines/plain" in model.stages else "plain"
-                name = first if place == 1 else f"expert_{place}"
+                first = "single" if "single" in model.arms or "baselines/plain" in model.stages else WEAK
+                name = first if place == 1 else expert_arm(place)
                 found.setdefault(name, {})[split] = Score(score.expert)
     return found
 
 
 def _pgr(model: RunModel, arm: str) -> dict[str, tuple[float, float, float]]:
-    if not arm.startswith("student_"):
+    if not is_student(arm):
         return {}
     final = mapping(mapping(model.results or {}, "pgr"), arm)
     found: dict[str, tuple[float, float, float]] = {}
@@ -180,7 +180,7 @@ def _pgr(model: RunModel, arm: str) -> dict[str, tuple[float, float, float]]:
             if known(number(entry, "value")):
                 found[split] = (number(entry, "value"), number(entry, "low"), number(entry, "high"))
             continue
-        weak, own, top = (model.arms.get(name, {}).get(split, NO_SCORE) for name in (weak_arm(model), arm, "ceiling"))
+        weak, own, top = (model.arms.get(name, {}).get(split, NO_SCORE) for name in (weak_arm(model), arm, CEILING))
         # before the run's end there is no paired interval: only a gap that the two intervals leave is worth a ratio
         if known(own.accuracy) and top.low > weak.high:
             found[split] = ((own.accuracy - weak.accuracy) / (top.accuracy - weak.accuracy), NAN, NAN)

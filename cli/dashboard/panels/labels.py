@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ensemw2s.arms import sorted_arms
 from ensemw2s.cli.dashboard.drawing.palette import look_of
 from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, width_of
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import LabelSample, RunModel, Stage
-from ensemw2s.cli.dashboard.model.names import percent, sort_arms, teacher_name
+from ensemw2s.cli.dashboard.model.names import arm_name, percent
 from ensemw2s.cli.dashboard.panels.context import Choices, Context
 
 
 def teachers(model: RunModel) -> list[str]:
     """Names of the teachers that label or are to label."""
     planned = [name.removeprefix("labels/") for name in model.stages if name.startswith("labels/")]
-    return sort_arms({*model.teachers, *planned})
+    return sorted_arms({*model.teachers, *planned})
 
 
 def shown_teacher(model: RunModel, choices: Choices) -> str | None:
@@ -71,7 +72,7 @@ def teacher_lines(context: Context, width: int) -> list[Line]:
         line: Line = [
             ("▸ " if name == shown else "  ", "bold text"),
             (marker + " ", colour),
-            (fit(teacher_name(name), 18), "bold text" if name == shown else "text"),
+            (fit(arm_name(name), 18), "bold text" if name == shown else "text"),
         ]
         if not narrow:
             line += [(bar(done / total if total else NAN, 10), colour), ("  ", "text")]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ensemw2s.arms import arm_spec, is_boosted, is_strong, is_student
 from ensemw2s.cli.dashboard.drawing.palette import look_of
 from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, line_width, wrap
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clock, group_name, is_strong, moment, percent
+from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clock, group_name, moment, percent
 from ensemw2s.cli.dashboard.model.status_text import MARKS, pgr_text
 from ensemw2s.cli.dashboard.model.summary import (
     ArmRow,
@@ -169,22 +170,11 @@ def score_cells(score: Score, width: int) -> str:
     return fit(value, width, ">")
 
 
-#: Rows that make way where there is no room for all, the first ones first.
-_SPARE = (
-    ("ensemble_all", "ensemble_equal", "bagging_equal_rounds", "seeds_equal_rounds", "plain_long"),
-    ("single", "student_single", "student_seeds"),
-    ("strong_zero_shot",),
-)
-
-
 def _fitting(rows: list[ArmRow], most: int) -> list[ArmRow]:
     """The rows that matter most, at most so many: single experts after the first go first, then variants."""
-    for spare in ((), *_SPARE):
-        if len(rows) <= most:
-            break
-        if not spare:
-            rows = [row for row in rows if not row.arm.startswith("expert_")]
-        rows = [row for row in rows if row.arm not in spare]
+    for spare in (1, 2, 3, 4):
+        if len(rows) > most:
+            rows = [row for row in rows if arm_spec(row.arm).spare != spare]
     return rows
 
 
@@ -221,7 +211,7 @@ def arm_lines(context: Context, width: int, height: int = 1000) -> list[Line]:
 
 def _pgr_lines(rows: list[ArmRow], model: RunModel, width: int) -> list[Line]:
     """PGR of every student with its interval, or that it is not defined."""
-    learners = [row for row in rows if row.arm.startswith("student_")]
+    learners = [row for row in rows if is_student(row.arm)]
     if not any(row.pgr for row in learners):
         return []
     lines: list[Line] = [[], [(cut("PGR = (S − W) / (C − W), with Fieller's 95 % interval", width), "dim")]]
@@ -237,7 +227,7 @@ def _pgr_lines(rows: list[ArmRow], model: RunModel, width: int) -> list[Line]:
 
 def _arm_line(row: ArmRow, name: int, column: int, extra: int, scale: _Scale) -> Line:
     colour, marker = look_of(row.arm)
-    strong = row.arm in ("ensemble", "student_ensemble")
+    strong = is_boosted(row.arm)
     key = "bold text" if strong else "text"
     line: Line = [(marker + " ", colour), (fit(arm_name(row.arm), name - 2), key)]
     for split in TESTS:

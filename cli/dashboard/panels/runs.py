@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ensemw2s.arms import HEADLINES, WEAK, is_expert, sorted_arms
 from ensemw2s.cli.dashboard.drawing.palette import CYCLE
 from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, line_width, width_of, wrap
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import RunModel
-from ensemw2s.cli.dashboard.model.names import ago, arm_name, percent, size, sort_arms
+from ensemw2s.cli.dashboard.model.names import ago, arm_name, percent, size
 from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
 from ensemw2s.cli.dashboard.panels.context import Context
 from ensemw2s.runs import RunInfo
@@ -26,7 +27,6 @@ _LIFE_STYLES = {
     "unreadable": "bold bad",
 }
 _STAGE = 26
-_KEYS = (("plain", "weak"), ("ensemble", "ensemble"), ("student_ensemble", "student"), ("ceiling", "ceiling"))
 
 
 def matching_runs(context: Context) -> list[RunInfo]:
@@ -52,7 +52,7 @@ class _Columns:
     @classmethod
     def of(cls, width: int, longest: int) -> _Columns:
         """For a width, and the columns of the longest name: a preset makes way for it, as names tell it mostly."""
-        results = _KEYS if width >= 112 else _KEYS[1:3] if width >= 74 else ()
+        results = HEADLINES if width >= 112 else HEADLINES[1:3] if width >= 74 else ()
         last = width >= 126
         rest = width - (4 + 13 + 6 + 14 * len(results) + (12 + _STAGE) * last)
         preset = width >= 88 and rest - 11 > min(longest, 43)
@@ -129,7 +129,7 @@ def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
 def _listed(accuracy: dict[str, float], arm: str) -> str:
     """Accuracies of an arm; in runs of earlier versions the first expert stands for the weak model."""
     found = _pair(accuracy, arm)
-    return _pair(accuracy, "single") if arm == "plain" and found == "–" else found
+    return _pair(accuracy, "single") if arm == WEAK and found == "–" else found
 
 
 def _pair(accuracy: dict[str, float], arm: str) -> str:
@@ -175,7 +175,7 @@ def compare_lines(context: Context, width: int) -> list[Line]:
     if len(runs) < len(context.choices.marked):
         return [[("Reading the marked runs …", "dim")]]
     models = list(runs.values())
-    arms = sort_arms({arm for model in models for arm in model.arms if not arm.startswith("expert_")})
+    arms = sorted_arms({arm for model in models for arm in model.arms if not is_expert(arm)})
     column = 14
     shown = models[: max(1, (width - 22) // column - (1 if len(models) == 2 else 0))]
     head: Line = [(fit("ID / OOD, %", 22), "dim")]

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemw2s.arms import ARMS
 from ensemw2s.cli.dashboard.app.export import clean_svg, safe_folder, to_csv
 from ensemw2s.cli.dashboard.drawing import plots
 from ensemw2s.cli.dashboard.drawing.braille import Canvas, thin
 from ensemw2s.cli.dashboard.drawing.draw_plot import draw
-from ensemw2s.cli.dashboard.drawing.palette import LOOKS, style
+from ensemw2s.cli.dashboard.drawing.palette import look_of, style
 from ensemw2s.cli.dashboard.drawing.plot import Curve, Look, Plot, Rule, value_at
 from ensemw2s.cli.dashboard.drawing.text import bar, cut, fit, line_width, plain, sparkline, visible, width_of, wrap
 from ensemw2s.cli.dashboard.drawing.ticks import linear_ticks, log_ticks, tick_labels
@@ -134,9 +135,7 @@ def test_series_differ_without_colour(simulate: Simulate) -> None:
     drawn = "".join(lines)
     assert "✕" in drawn
     assert "●" in drawn
-    shapes = [
-        marker for name, (_, marker) in LOOKS.items() if name in ("plain", "bagging", "ensemble", "seeds", "ceiling")
-    ]
+    shapes = [look_of(name)[1] for name in ("plain", "bagging", "ensemble", "seeds", "ceiling")]
     assert len(set(shapes)) == len(shapes)
 
 
@@ -176,7 +175,7 @@ def test_drawing_is_fast() -> None:
 
 
 def test_every_look_has_a_style_in_both_themes() -> None:
-    for colour, _ in LOOKS.values():
+    for colour in {spec.screen[0] for spec in ARMS}:
         assert style(colour, True).color != style("ground", True).color
         assert style(colour, False).color is not None
     assert style("heat:0.0", True).bgcolor != style("heat:1.0", True).bgcolor
