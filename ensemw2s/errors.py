@@ -7,6 +7,7 @@ key and what was expected, and a hint that says what to do. The command line pri
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 EXIT_OK = 0
@@ -14,10 +15,36 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+#: Characters of a name that are compared; comparing takes time that grows with the square of them.
+_COMPARED = 200
+
 
 def shortened(text: str, most: int = 80) -> str:
     """``text`` for a message: at most ``most`` characters of it."""
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like ``name``, whatever the case; None where none is alike. Long ones are cut."""
+    import difflib  # for an error alone
+
+    by_fold: dict[str, str] = {}
+    for candidate in known:
+        by_fold.setdefault(candidate[:_COMPARED].casefold(), candidate)
+    found = difflib.get_close_matches(name[:_COMPARED].casefold(), list(by_fold), n=1, cutoff=0.5)
+    return by_fold[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
+    """`` (did you mean 'x'?)``, or the list of known names where nothing is alike; starts with a space."""
+    names = [str(k) for k in known]
+    match = nearest(name, names)
+    if match is not None:
+        return f" (did you mean {shortened(match)!r}?)"
+    if not names:
+        return ""
+    shown = ", ".join(repr(shortened(n, 40)) for n in names[:12]) + (", …" if len(names) > 12 else "")
+    return f" ({what}: {shown})"
 
 
 class Ew2sError(Exception):

@@ -8,6 +8,7 @@ classes, and the accuracy ``1/K`` of guessing is replaced by the accuracy ``1 �
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s import _native
-
-AlphaRule = Literal["prior", "adaptive", "samme", "binary", "uniform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +78,39 @@ def logit(p: float) -> float:
     return math.log(p) - math.log1p(-p)
 
 
-def expert_weight(rule: AlphaRule, error: WeightedError, prior: WeightedError, classes: int) -> float:
-    """The expert weight ``α_t``.
+@dataclass(frozen=True, slots=True)
+class AlphaRule:
+    """How an expert's error becomes its weight ``α_t``, and what that weight does.
 
-    Args:
-        rule: ``prior`` and ``adaptive`` give ``logit ε_0 − logit ε_t`` (they differ in the weights of ``prior``);
-            ``samme`` gives ``log((1−ε)/ε) + log(K−1)`` (Zhu et al. 2009); ``binary`` gives ``½·log((1−ε)/ε)``
-            (Freund and Schapire 1997); ``uniform`` gives 1.
-        error: ``ε_t`` under ``D_t``.
-        prior: ``ε_0`` of the pre-trained base; under ``D_1``, or for ``adaptive`` under ``D_t``.
-        classes: ``K`` of ``samme``, at least 2.
+    Attributes:
+        weight: ``α_t`` from ``ε_t`` under ``D_t``, ``ε_0`` of the pre-trained base, and the number of classes ``K``
+            (at least 2). The errors come unclipped: see :attr:`WeightedError.clipped`.
+        factor: ``κ``: the token weights are multiplied by ``exp(ν·κ·α_t·s)``.
+        prior: the weights under which ``ε_0`` is measured: ``first`` is ``D_1``, ``current`` is ``D_t``.
+        updates: whether the token weights change at all. Where they do not, an expert without errors ends nothing.
     """
-    if rule == "uniform":
-        return 1.0
-    log_odds = -logit(error.clipped)
-    if rule == "samme":
-        return log_odds + math.log(classes - 1)
-    if rule == "binary":
-        return 0.5 * log_odds
-    return log_odds + logit(prior.clipped)
+
+    weight: Callable[[WeightedError, WeightedError, int], float]
+    factor: float = 1.0
+    prior: Literal["first", "current"] = "first"
+    updates: bool = True
+
+    def __post_init__(self) -> None:
+        if self.prior not in ("first", "current"):
+            raise ValueError(f"prior is {self.prior!r}; expected 'first' or 'current'")
 
 
-def update_factor(rule: AlphaRule) -> float:
-    """``κ``: 2 for ``binary``, which then equals the two-sided update ``exp(±α)`` after normalising; otherwise 1."""
-    return 2.0 if rule == "binary" else 1.0
+def _over_prior(error: WeightedError, prior: WeightedError, classes: int) -> float:
+    return logit(prior.clipped) - logit(error.clipped)
+
+
+PRIOR = AlphaRule(_over_prior)
+"""``logit ε_0 − logit ε_t``."""
+ADAPTIVE = AlphaRule(_over_prior, prior="current")
+"""The same with the base's error under ``D_t``."""
+SAMME = AlphaRule(lambda error, _prior, classes: math.log(classes - 1) - logit(error.clipped))
+"""``log((1−ε)/ε) + log(K−1)`` (Zhu et al. 2009)."""
+BINARY = AlphaRule(lambda error, _prior, _classes: -0.5 * logit(error.clipped), factor=2.0)
+"""``½·log((1−ε)/ε)`` (Freund and Schapire 1997); with ``κ = 2`` the update is the two-sided ``exp(±α)``, normalised."""
+UNIFORM = AlphaRule(lambda _error, _prior, _classes: 1.0, updates=False)
+"""1."""

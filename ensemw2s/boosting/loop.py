@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s.boosting.alpha import WeightedError, expert_weight, update_factor, weighted_error
+from ensemw2s.boosting.alpha import AlphaRule, WeightedError, weighted_error
 from ensemw2s.boosting.draws import Draw, draw_training_set
 from ensemw2s.boosting.errors import fold_of_example, out_of_bag_error, smooth_errors, unseen_mass
 from ensemw2s.boosting.weights import (
@@ -24,6 +24,7 @@ from ensemw2s.boosting.weights import (
 )
 from ensemw2s.config.method import BoostingConfig
 from ensemw2s.errors import RunFailedError
+from ensemw2s.registry import ALPHA_RULES
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink
 
@@ -126,6 +127,7 @@ class Booster:
         on_weights: WeightsHook | None = None,
     ) -> None:
         self.config = config
+        self.rule: AlphaRule = ALPHA_RULES.get(config.alpha)
         self.layout = layout
         self.learner = learner
         self.classes = classes
@@ -170,13 +172,13 @@ class Booster:
         self.learner.fit(round_, draw)
         wrong, error, source = self._error(round_, draw)
         prior = self._prior()
-        alpha = expert_weight(config.alpha, error, prior, self.classes)
+        alpha = float(self.rule.weight(error, prior, self.classes))
         if not np.isfinite(alpha):
             raise RunFailedError(
                 f"The weight of expert {round_} is not finite (ε = {error.value}, ε_0 = {prior.value})."
             )
         reason = self._stop_reason(round_, alpha, error)
-        kept = not (config.alpha != "uniform" and alpha <= 0.0 and round_ > 1)
+        kept = alpha > 0.0 or round_ == 1
         if kept:
             # A first expert that does not beat the base stays, alone, with weight 1.
             result.alphas.append(alpha if alpha > 0.0 else 1.0)
@@ -197,7 +199,7 @@ class Booster:
         )
         if self.on_weights is not None:
             self.on_weights(round_, self.weights, wrong)
-        if reason is None and config.alpha != "uniform":
+        if reason is None and self.rule.updates:
             self._update(wrong, error, alpha, draw, source)
         return reason
 
@@ -260,27 +262,25 @@ class Booster:
         return smooth_errors(self.layout, self.weights, raw, level=self.config.level, window=self.config.window)
 
     def _prior(self) -> WeightedError:
-        """``ε_0``: the base under ``D_1``, or under the current weights with ``alpha: adaptive``."""
+        """``ε_0``: the base under ``D_1``, or under the current weights where the rule says so."""
         if self._base_wrong is None:
             self._base_wrong = self.learner.base_errors()
-        if self.config.alpha == "adaptive":
+        if self.rule.prior == "current":
             return weighted_error(self.weights, self._smooth(self._base_wrong))
         if self._prior_first is None:  # asked for in round 1, while the weights are still D_1
             self._prior_first = weighted_error(self.weights, self._smooth(self._base_wrong))
         return self._prior_first
 
     def _stop_reason(self, round_: int, alpha: float, error: WeightedError) -> str | None:
-        if self.config.alpha == "uniform":
-            return None
         if alpha <= 0.0:
             fate = "it is the first and stays with weight 1" if round_ == 1 else "it is dropped"
             return f"expert {round_} has α = {alpha:.4g} ≤ 0: {fate}"
-        if error.value == 0.0:
+        if error.value == 0.0 and self.rule.updates:
             return f"expert {round_} makes no error: nothing is left to boost"
         return None
 
     def _update(self, wrong: Floats, error: WeightedError, alpha: float, draw: Draw, source: str) -> None:
-        exponent = self.config.shrinkage * update_factor(self.config.alpha) * alpha
+        exponent = self.config.shrinkage * self.rule.factor * alpha
         if source == "out_of_bag":
             left_out = np.repeat(draw.left_out, self.layout.lengths)
             update_left_out(self.weights, wrong, left_out, exponent, self.config.cap)

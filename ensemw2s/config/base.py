@@ -1,8 +1,14 @@
-"""The base of every configuration section."""
+"""The base of every configuration section, and the type of a value that is a name in a registry."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
+
+from ensemw2s.errors import nearest
+from ensemw2s.registry import Registry
 
 
 class Section(BaseModel):
@@ -11,3 +17,33 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+
+class Known:
+    """Metadata of a text field that takes the names of a registry. Nothing is imported to check one.
+
+    Args:
+        registry: the names.
+        others: names beside them, which come first.
+    """
+
+    def __init__(self, registry: Registry, *others: str) -> None:
+        self.registry = registry
+        self.others = others
+
+    def names(self) -> tuple[str, ...]:
+        """All names, plug-ins included."""
+        return self.others + self.registry.names()
+
+    def origin(self, name: str) -> str | None:
+        """Distribution and version of a plug-in; None for other names."""
+        return None if name in self.others else self.registry.origin(name)
+
+    def _checked(self, name: str) -> str:
+        if name in self.others or name in self.registry:
+            return name
+        match = nearest(name, self.names())
+        raise PydanticCustomError("unknown_name", "{guess}", {"guess": f"Did you mean {match}?" if match else ""})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))

@@ -9,12 +9,18 @@ from typing import Any
 
 import yaml
 
+from ensemw2s.config.keys import plugins
 from ensemw2s.config.schema import RunConfig
 
 
 def config_fingerprint(config: RunConfig) -> str:
-    """16 hexadecimal digits that are the same exactly for equal configurations (all values, defaults included)."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """16 hexadecimal digits that are the same exactly for equal configurations: all values, defaults included.
+
+    Where a value names a plug-in, its distribution and version belong to the value.
+    """
+    used = plugins(config)
+    values = config.model_dump(mode="json") | ({"plugins": used} if used else {})
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ensemw2s.config.keys import expected, known_keys, nearest_key, section_at, subsection
+from ensemw2s.config.keys import expected, known_keys, nearest_key, registered, section_at, subsection
 from ensemw2s.errors import ConfigError, shortened
 
 
@@ -95,8 +95,11 @@ def _bad_value(dotted: str, item: Any, places: Mapping[str, str]) -> str:
         missing = ".".join(str(part) for part in item["loc"])
         return f"{missing} has no value ({_place(dotted, places)}); expected {expected(field)}. {_doc(field)}".rstrip()
     wanted = expected(field)
-    quotes = ", in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
+    unquoted = item["type"] == "string_type" and isinstance(item["input"], int | float) and registered(field) is None
+    quotes = ", in quotes" if unquoted else ""
     problem = f"{dotted} is {_shown(item['input'])} ({_place(dotted, places)}); expected {wanted}{quotes}."
+    if item["type"] == "unknown_name" and item["msg"]:
+        problem += f" {item['msg']}"
     return problem if subsection(field) is not None else f"{problem} {_doc(field)}".rstrip()
 
 

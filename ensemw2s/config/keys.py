@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ensemw2s.config.base import Section
+from ensemw2s.config.base import Known, Section
 from ensemw2s.config.schema import RunConfig
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -104,8 +104,35 @@ def _name(annotation: Any) -> str:
     return "null" if annotation is type(None) else _NAMES.get(annotation, str(annotation))
 
 
+def registered(field: FieldInfo) -> Known | None:
+    """The registry that a field's value is a name in, or None."""
+    return next((one for one in field.metadata if isinstance(one, Known)), None)
+
+
+def plugins(config: RunConfig, prefix: str = "") -> dict[str, str]:
+    """Dotted key of every value that names a plug-in → the plug-in's distribution and version.
+
+    Args:
+        config: the whole.
+        prefix: only keys that begin with it.
+    """
+    chosen: dict[str, str] = {}
+    for dotted, field in known_keys().items():
+        known = registered(field)
+        if known is not None and dotted.startswith(prefix):
+            value: Any = config
+            for part in dotted.split("."):
+                value = getattr(value, part, None)
+            origin = None if value is None else known.origin(value)
+            chosen |= {} if origin is None else {dotted: origin}
+    return chosen
+
+
 def expected(field: FieldInfo) -> str:
     """What a field takes, in words: ``a whole number, at least 1, or null``."""
+    found = registered(field)
+    if found is not None:
+        return "one of " + ", ".join(found.names())
     options = [_name(option) for option in _alternatives(field.annotation)]
     options.sort(key=lambda text: text == "null")
     bounds = []

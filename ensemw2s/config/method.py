@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ensemw2s.config.base import Section
+from ensemw2s.config.base import Known, Section
+from ensemw2s.registry import ALPHA_RULES
 
 
 class BoostingConfig(Section):
@@ -27,8 +28,8 @@ class BoostingConfig(Section):
     """``example`` gives all tokens of an example its weighted mean of ``s``."""
     eos: Literal["exclude", "include"] = "exclude"
     """Whether the end-of-sequence token carries weight and counts as an error."""
-    alpha: Literal["prior", "adaptive", "samme", "binary", "uniform"] = "prior"
-    """The rule for the expert weight ``α_t``."""
+    alpha: Annotated[str, Known(ALPHA_RULES)] = "prior"
+    """The rule for the expert weight ``α_t``, built in or of a plug-in."""
     samme_classes: int | None = Field(default=None, ge=2)
     """``K`` of ``alpha: samme``; null takes the vocabulary size, with ``error_unit: choice`` the number of options."""
     shrinkage: float = Field(default=1.0, gt=0.0, le=1.0)

@@ -19,8 +19,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.data.fields import Options, Unread, is_missing, text_of
 from ensemw2s.data.files import Row
 from ensemw2s.data.problems import Problem, Report
-from ensemw2s.data.text import nearest
-from ensemw2s.errors import shortened
+from ensemw2s.errors import nearest, shortened
 
 _READINGS: tuple[AnswerReading, ...] = get_args(AnswerReading)
 _WORDS: dict[AnswerReading, str] = {

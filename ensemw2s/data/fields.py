@@ -16,8 +16,7 @@ import numpy as np
 
 from ensemw2s.data.example import Example
 from ensemw2s.data.problems import RowError
-from ensemw2s.data.text import did_you_mean
-from ensemw2s.errors import shortened
+from ensemw2s.errors import did_you_mean, shortened
 from ensemw2s.files import JsonError, parse_json
 from ensemw2s.seeds import sub_seed
 

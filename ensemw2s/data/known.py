@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from ensemw2s.config.data import ColumnMap
 from ensemw2s.data import converters
 from ensemw2s.data.fields import Convert
-from ensemw2s.data.text import did_you_mean
-from ensemw2s.errors import ConfigError
+from ensemw2s.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

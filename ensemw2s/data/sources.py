@@ -21,8 +21,7 @@ from ensemw2s.data.known import Adapter, adapter_for
 from ensemw2s.data.levels import parse_difficulty
 from ensemw2s.data.problems import Problem, Report, RowError, raise_first
 from ensemw2s.data.shortcuts import find_shortcut
-from ensemw2s.data.text import did_you_mean
-from ensemw2s.errors import DataError, shortened
+from ensemw2s.errors import DataError, did_you_mean, shortened
 from ensemw2s.files import JsonError, open_regular, parse_json
 from ensemw2s.seeds import sub_seed
 

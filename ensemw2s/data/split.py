@@ -13,8 +13,7 @@ from ensemw2s.config.data import DataConfig, SplitConfig
 from ensemw2s.data.duplicates import Duplicates, find_duplicates, split_overlaps
 from ensemw2s.data.example import Example, Splits
 from ensemw2s.data.sources import load_source
-from ensemw2s.data.text import did_you_mean
-from ensemw2s.errors import DataError
+from ensemw2s.errors import DataError, did_you_mean
 from ensemw2s.seeds import sub_seed
 
 Task = Literal["choice", "generate"]

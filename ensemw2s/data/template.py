@@ -8,8 +8,7 @@ from functools import lru_cache
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import option_label
-from ensemw2s.data.text import did_you_mean
-from ensemw2s.errors import ConfigError, DataError
+from ensemw2s.errors import ConfigError, DataError, did_you_mean
 
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 

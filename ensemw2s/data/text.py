@@ -1,16 +1,10 @@
-"""When two texts count as the same, and which known name was meant by an unknown one."""
+"""When two texts count as the same."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
 
-from ensemw2s.errors import shortened
-
-#: Characters of a name that are compared; comparing takes time that grows with the square of them.
-_COMPARED = 200
 _RAISED = re.compile("[⁰¹²³⁴-⁹⁺⁻ⁿⁱ]+")
 
 
@@ -27,24 +21,3 @@ def normalise_text(text: str) -> str:
     folded = "".join(c for c in folded if unicodedata.category(c) != "Cf")
     folded = unicodedata.normalize("NFKC", folded.casefold()).casefold()
     return " ".join(unicodedata.normalize("NFKC", folded).split())
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like ``name``, whatever the case; None where none is alike. Long ones are cut."""
-    by_fold: dict[str, str] = {}
-    for candidate in known:
-        by_fold.setdefault(candidate[:_COMPARED].casefold(), candidate)
-    found = difflib.get_close_matches(name[:_COMPARED].casefold(), list(by_fold), n=1, cutoff=0.5)
-    return by_fold[found[0]] if found else None
-
-
-def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
-    """`` (did you mean 'x'?)``, or the list of known names where nothing is alike; starts with a space."""
-    names = [str(k) for k in known]
-    match = nearest(name, names)
-    if match is not None:
-        return f" (did you mean {shortened(match)!r}?)"
-    if not names:
-        return ""
-    shown = ", ".join(repr(shortened(n, 40)) for n in names[:12]) + (", …" if len(names) > 12 else "")
-    return f" ({what}: {shown})"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ensemw2s.config.data import TemplateConfig
+from ensemw2s.config.keys import plugins
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example, SplitName, Splits
@@ -160,7 +161,9 @@ class Context:
 
         compute = self.config.compute
         device = resolve_device(compute).type
-        return {"device": device, "threads": cpu_threads(compute) if device == "cpu" else None}
+        used = plugins(self.config, "compute.")
+        threads = cpu_threads(compute) if device == "cpu" else None
+        return {"device": device, "threads": threads} | ({"plugins": used} if used else {})
 
 
 def _base(config: ModelConfig) -> Base:

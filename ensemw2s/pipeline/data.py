@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.config.data import DataConfig, SourceConfig
+from ensemw2s.config.keys import plugins
 from ensemw2s.data.example import Example
 from ensemw2s.pipeline.context import Context
 from ensemw2s.seeds import sub_seed
@@ -26,6 +27,8 @@ def prepare_data(ctx: Context) -> None:
         "seed": seed,
         "files": {name: file_hashes(source) for name, source in sources_of(config).items()},
     }
+    used = plugins(ctx.config, "data.")
+    inputs |= {"plugins": used} if used else {}
     bases = [ctx.weak, ctx.strong] if ctx.config.task == "choice" else []
     if bases:
         inputs["template"] = ctx.template.model_dump(include={"prompt", "answer", "chat", "system"})

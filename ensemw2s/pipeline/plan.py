@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SplitName
+from ensemw2s.registry import ALPHA_RULES
 
 #: Where arms are compared: held-out easy (ID) and held-out hard (OOD).
 TESTS: tuple[SplitName, ...] = ("test", "hard_test")
@@ -93,7 +94,8 @@ def _members(config: RunConfig, teacher: str) -> list[str]:
     experts = [f"experts/round-{t:02d}" for t in counts]
     plain = experts[0] if boosting.first_is_plain else "baselines/plain"
     # Under weights that never change, the rounds are bootstrap resamples, or trainings on all data, themselves.
-    same = {"example": "bagging", "none": "seeds"}.get(boosting.draw) if boosting.alpha == "uniform" else None
+    constant = not ALPHA_RULES.get(boosting.alpha).updates
+    same = {"example": "bagging", "none": "seeds"}.get(boosting.draw) if constant else None
     if teacher in ("ensemble", same):
         return experts
     if teacher == "bagging":

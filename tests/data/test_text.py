@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from ensemw2s.data.fields import option_label
 from ensemw2s.data.levels import level_number, parse_difficulty
 from ensemw2s.data.problems import RowError
-from ensemw2s.data.text import did_you_mean, nearest, normalise_text
+from ensemw2s.data.text import normalise_text
+from ensemw2s.errors import did_you_mean, nearest
 
 
 @pytest.mark.parametrize(
