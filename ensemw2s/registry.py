@@ -129,3 +129,14 @@ ALPHA_RULES = Registry(
     "ensemw2s.alpha_rules",
     "ensemw2s.boosting.alpha:AlphaRule",
 )
+
+STUDENT_LOSSES = Registry(
+    "student loss",
+    {
+        "xent": "ensemw2s.models.training.losses:XENT",
+        "soft": "ensemw2s.models.training.losses:SOFT",
+        "logconf": "ensemw2s.models.training.losses:LOGCONF",
+    },
+    "ensemw2s.student_losses",
+    "ensemw2s.models.training.losses:StudentLoss",
+)

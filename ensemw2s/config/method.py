@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ensemw2s.config.base import Known, Section
-from ensemw2s.registry import ALPHA_RULES
+from ensemw2s.registry import ALPHA_RULES, STUDENT_LOSSES
 
 
 class BoostingConfig(Section):
@@ -123,7 +123,7 @@ class LabellingConfig(Section):
 class StudentConfig(Section):
     """Phase 3: the student learns from pseudo-labels."""
 
-    loss: Literal["xent", "soft", "logconf"] = "xent"
+    loss: Annotated[str, Known(STUDENT_LOSSES)] = "xent"
     """Hard labels, the ensemble's distribution, or hard labels mixed with the student's own hardened prediction."""
     logconf_coefficient: float = Field(default=0.5, ge=0.0, le=1.0)
     """Final weight of the student's own prediction in ``logconf``."""

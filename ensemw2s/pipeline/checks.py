@@ -7,7 +7,7 @@ from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation.matching import compile_pattern, extract_answer
 from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.labels import require_shared_tokenizer
+from ensemw2s.pipeline.labels import needs_soft_labels, require_shared_tokenizer
 
 
 def check_inputs(ctx: Context) -> None:
@@ -29,7 +29,7 @@ def check_inputs(ctx: Context) -> None:
             ctx.encoded("strong", split, ctx.scoring_view(split))
     if config.task == "generate":
         _check_answers(ctx)
-    if config.student.loss == "soft" and config.teachers:
+    if config.teachers and needs_soft_labels(ctx):
         require_shared_tokenizer(ctx)
 
 

@@ -22,6 +22,7 @@ from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.joint import prepare_together, run_together
 from ensemw2s.pipeline.prefixes import choices_of
 from ensemw2s.pipeline.scored_model import Member
+from ensemw2s.registry import STUDENT_LOSSES
 
 _SAMPLES = 50
 _CONFIDENCES = 2000
@@ -57,7 +58,7 @@ def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> L
         own: :func:`own_answers`.
     """
     choice = ctx.config.task == "choice"
-    soft = ctx.config.labelling.soft_top_k if ctx.config.student.loss == "soft" else None
+    soft = ctx.config.labelling.soft_top_k if needs_soft_labels(ctx) else None
     if soft is not None:
         require_shared_tokenizer(ctx)
     if choice:
@@ -137,6 +138,11 @@ def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft:
         )
 
 
+def needs_soft_labels(ctx: Context) -> bool:
+    """Whether the student learns from the teacher's distributions."""
+    return "soft" in STUDENT_LOSSES.get(ctx.config.student.loss).needs
+
+
 def require_shared_tokenizer(ctx: Context) -> None:
     """Soft labels are distributions over tokens, so teacher and student must have the same.
 
@@ -146,7 +152,8 @@ def require_shared_tokenizer(ctx: Context) -> None:
     weak, strong = ctx.weak.tokenizer, ctx.strong.tokenizer
     if weak.get_vocab() != strong.get_vocab() or weak.eos_token_id != strong.eos_token_id:
         raise ConfigError(
-            "student.loss: soft needs the weak and the strong base to have the same tokenizer, and theirs differ.",
+            f"student.loss: {ctx.config.student.loss} needs the weak and the strong base to have the same tokenizer, "
+            "and theirs differ.",
             hint="Use student.loss: xent or logconf; those labels travel as text.",
         )
 

@@ -17,6 +17,7 @@ from ensemw2s.files import read_json, write_json
 from ensemw2s.pipeline.accounting import spend_training
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.scoring import score_splits
+from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.runs import fingerprint
 from ensemw2s.seeds import sub_seed
 
@@ -94,11 +95,12 @@ def trained_member(ctx: Context, name: str, side: Side, recipe: Recipe, splits: 
 
 def training_inputs(ctx: Context, side: Side, recipe: Recipe) -> dict[str, Any]:
     """Everything that a fine-tuned model depends on: two models with the same inputs are the same model."""
+    plugin = STUDENT_LOSSES.origin(recipe.loss.kind)
     return {
         "base": ctx.base(side).fingerprint,
         "training_set": recipe.data.fingerprint(),
         "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to"}),
-        "loss": dataclasses.asdict(recipe.loss),
+        "loss": dataclasses.asdict(recipe.loss) | ({} if plugin is None else {"plugin": plugin}),
         "loss_constant": recipe.loss_constant,
         "seed": recipe.seed,
         "numerics": ctx.numerics,

@@ -10,6 +10,7 @@ from ensemw2s.data.example import Example, SplitName
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.scored_model import Member, Recipe, member_seed, trained_member
+from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.student import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
@@ -43,7 +44,7 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Memb
     )
     config = ctx.config.training.student
     binary = None
-    if ctx.config.task == "choice" and ctx.config.student.loss == "logconf":
+    if ctx.config.task == "choice" and "two_tokens" in STUDENT_LOSSES.get(ctx.config.student.loss).needs:
         binary = binary_answer_tokens(ctx.encoded("strong", "hard_pool", "hidden"))
     loss = student_loss(ctx.config.student, config.steps, binary)
     recipe = Recipe(data=data, config=config, loss=loss, loss_constant=constant, seed=member_seed(ctx, "student"))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ensemw2s.config.method import StudentConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
+from ensemw2s.registry import STUDENT_LOSSES
 
 Tokens = NDArray[np.int32]
 
@@ -56,16 +57,16 @@ def student_loss(config: StudentConfig, steps: int, binary_tokens: tuple[int, in
     """The student's loss.
 
     Args:
-        config: which loss, and the settings of ``logconf``.
-        steps: optimiser steps, for the warm-up of ``logconf``.
-        binary_tokens: the two possible answer tokens of a two-class task, or None.
+        config: which loss, and the weight of the own prediction for one that needs it.
+        steps: optimiser steps, for the warm-up of that weight.
+        binary_tokens: the two possible answer tokens of a two-class task for a loss that needs them, or None.
     """
     from ensemw2s.models.training.losses import LossConfig
 
-    if config.loss != "logconf":
-        return LossConfig(kind=config.loss)
+    if "coefficient" not in STUDENT_LOSSES.get(config.loss).needs:
+        return LossConfig(config.loss, binary_tokens=binary_tokens)
     return LossConfig(
-        kind="logconf",
+        config.loss,
         coefficient=config.logconf_coefficient,
         warmup_steps=round(config.logconf_warmup * steps),
         binary_tokens=binary_tokens,

@@ -6,15 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensemw2s.errors import ConfigError, RunFailedError
 from ensemw2s.models.training.losses import (
     IGNORED,
     LossConfig,
+    StudentLoss,
     hardened,
     logconf_nll,
     soft_nll,
     token_nll,
     training_loss,
 )
+from ensemw2s.registry import STUDENT_LOSSES
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -136,6 +139,20 @@ def test_soft_one_hot_equals_xent_and_ignores_marked_rows() -> None:
 def test_soft_needs_distributions() -> None:
     with pytest.raises(ValueError, match="soft"):
         training_loss(LossConfig("soft"), torch.zeros(1, 2), torch.tensor([0]), torch.ones(1))
+
+
+def test_an_unknown_loss_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown student loss 'logconv' .did you mean 'logconf'"):
+        training_loss(LossConfig("logconv"), torch.zeros(1, 2), torch.tensor([0]), torch.ones(1))
+
+
+def test_a_loss_of_another_shape_or_with_unknown_needs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    mean = StudentLoss(lambda rows: token_nll(rows.logits, rows.labels).mean())
+    monkeypatch.setattr(STUDENT_LOSSES, "_added", {"mean": mean})
+    with pytest.raises(RunFailedError, match=r"'mean' gave shape \[\], not \[1\]"):
+        training_loss(LossConfig("mean"), torch.zeros(1, 2), torch.tensor([0]), torch.ones(1))
+    with pytest.raises(ValueError, match="expected some of"):
+        StudentLoss(mean.nll, needs=frozenset({"softness"}))
 
 
 def test_logconf_by_hand_and_gradient() -> None:

@@ -27,6 +27,7 @@ from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.source import lasting_path, write_base
 from ensemw2s.models.training.losses import LossConfig
 from ensemw2s.models.training.training_set import TrainingSet
+from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
 
@@ -98,8 +99,8 @@ def finetune(
     loss, compute, sink = loss or LossConfig(), compute or ComputeConfig(), sink or NullSink()
     if not (math.isfinite(loss_constant) and loss_constant > 0):
         raise ValueError(f"loss_constant is {loss_constant}; expected a positive number")
-    if loss.kind == "soft" and data.soft_ids is None:
-        raise ValueError("loss: soft needs a training set with the ensemble's distributions")
+    if "soft" in STUDENT_LOSSES.get(loss.kind).needs and data.soft_ids is None:
+        raise ValueError(f"loss: {loss.kind} needs a training set with the ensemble's distributions")
     device = resolve_device(compute)
     _check(base, cfg, device)
     out.mkdir(parents=True, exist_ok=True)

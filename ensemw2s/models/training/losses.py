@@ -6,12 +6,15 @@ so that a token's weight means the same in every batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from ensemw2s.errors import RunFailedError
+from ensemw2s.registry import STUDENT_LOSSES
 
 #: Labels with this value carry no loss.
 IGNORED = -100
@@ -21,15 +24,14 @@ IGNORED = -100
 class LossConfig:
     """Which loss a fine-tuning uses."""
 
-    kind: Literal["xent", "soft", "logconf"] = "xent"
-    """``xent`` hard labels, ``soft`` the ensemble's distributions, ``logconf`` hard labels and own predictions."""
+    kind: str = "xent"
+    """Name in :data:`~ensemw2s.registry.STUDENT_LOSSES`."""
     coefficient: float = 0.0
-    """``logconf``: final weight of the own prediction, in [0, 1]."""
+    """Final weight of the own prediction, in [0, 1]; 0 for a loss that does not need it."""
     warmup_steps: int = 0
-    """``logconf``: optimiser steps over which that weight grows linearly from 0; it is constant afterwards."""
+    """Optimiser steps over which that weight grows linearly from 0; it is constant afterwards."""
     binary_tokens: tuple[int, int] | None = None
-    """``logconf``: the two answers (of one token) of a two-class task, hardened at a class-balanced
-    threshold within each forward pass."""
+    """The two answers (of one token) of a two-class task, for a loss that needs them."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.coefficient <= 1.0 or self.warmup_steps < 0:
@@ -39,6 +41,49 @@ class LossConfig:
         """The weight of the own prediction in optimiser step ``step``, counted from 0."""
         share = 1.0 if step >= self.warmup_steps else step / self.warmup_steps
         return self.coefficient * share
+
+
+@dataclass(frozen=True, slots=True)
+class LossRows:
+    """What a loss is computed from: a row for each target token of one forward pass.
+
+    Attributes:
+        logits: ``[P, V]`` in at least float32, at the positions that predict the labels.
+        labels: int64 ``[P]``; :data:`IGNORED` switches a row off.
+        soft_ids: int64 ``[P, k]``, the teacher's most probable tokens, −1 in unused places; None where not needed.
+        soft_logprob: ``[P, k]``, their natural logarithms of probability.
+        coefficient: weight of the own prediction in this step, in [0, 1].
+        binary_tokens: the two answers (of one token) of a two-class task, or None.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    soft_ids: Tensor | None = None
+    soft_logprob: Tensor | None = None
+    coefficient: float = 0.0
+    binary_tokens: tuple[int, int] | None = None
+
+
+#: What a loss can need beside logits and labels: the teacher's distributions, the two answer tokens of a two-class
+#: task, and ``student.logconf_coefficient`` with its warm-up.
+NEEDS = frozenset({"soft", "two_tokens", "coefficient"})
+
+
+@dataclass(frozen=True, slots=True)
+class StudentLoss:
+    """A loss of fine-tuning.
+
+    Attributes:
+        nll: ``ℓ`` of every row, ``[P]``, before weighting; 0 where the label is :data:`IGNORED`.
+        needs: names in :data:`NEEDS`. What is not asked for is not made.
+    """
+
+    nll: Callable[[LossRows], Tensor]
+    needs: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not NEEDS.issuperset(self.needs):
+            raise ValueError(f"needs holds {sorted(set(self.needs) - NEEDS)}; expected some of {sorted(NEEDS)}")
 
 
 def training_loss(
@@ -58,22 +103,24 @@ def training_loss(
         logits: ``[P, V]`` at the positions that predict the labels.
         labels: int64 ``[P]``.
         weights: ``[P]``.
-        step: optimiser step from 0, for the warm-up of ``logconf``.
-        soft_ids: int64 ``[P, k]`` for ``soft``.
-        soft_logprob: ``[P, k]`` for ``soft``.
+        step: optimiser step from 0, for the warm-up.
+        soft_ids: int64 ``[P, k]`` for a loss that needs distributions.
+        soft_logprob: ``[P, k]`` for the same.
 
     Raises:
-        ValueError: ``soft`` without distributions.
+        ConfigError: there is no loss of that name.
+        ValueError: no distributions for a loss that needs them.
+        RunFailedError: a plug-in's loss does not give a number for each row.
     """
     logits = _at_least_float32(logits)
-    if config.kind == "xent":
-        losses = token_nll(logits, labels)
-    elif config.kind == "soft":
-        if soft_ids is None or soft_logprob is None:
-            raise ValueError("loss: soft needs the ensemble's distributions (soft_ids and soft_logprob)")
-        losses = soft_nll(logits, labels, soft_ids, soft_logprob)
-    else:
-        losses = logconf_nll(logits, labels, config.coefficient_at(step), config.binary_tokens)
+    loss: StudentLoss = STUDENT_LOSSES.get(config.kind)
+    if "soft" in loss.needs and (soft_ids is None or soft_logprob is None):
+        raise ValueError(f"loss: {config.kind} needs the ensemble's distributions (soft_ids and soft_logprob)")
+    coefficient = config.coefficient_at(step)
+    losses = loss.nll(LossRows(logits, labels, soft_ids, soft_logprob, coefficient, config.binary_tokens))
+    if losses.shape != labels.shape:
+        found = list(losses.shape)
+        raise RunFailedError(f"The student loss {config.kind!r} gave shape {found}, not {list(labels.shape)}.")
     return (losses * weights.to(losses.dtype)).sum()
 
 
@@ -147,3 +194,20 @@ def hardened(logits: Tensor, labels: Tensor, binary_tokens: tuple[int, int] | No
 
 def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _soft(rows: LossRows) -> Tensor:
+    assert rows.soft_ids is not None  # it needs them
+    assert rows.soft_logprob is not None
+    return soft_nll(rows.logits, rows.labels, rows.soft_ids, rows.soft_logprob)
+
+
+XENT = StudentLoss(lambda rows: token_nll(rows.logits, rows.labels))
+"""Hard labels."""
+SOFT = StudentLoss(_soft, needs=frozenset({"soft"}))
+"""The ensemble's distributions."""
+LOGCONF = StudentLoss(
+    lambda rows: logconf_nll(rows.logits, rows.labels, rows.coefficient, rows.binary_tokens),
+    needs=frozenset({"two_tokens", "coefficient"}),
+)
+"""Hard labels and own predictions, hardened at a class-balanced threshold within each forward pass."""
