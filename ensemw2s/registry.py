@@ -140,3 +140,22 @@ STUDENT_LOSSES = Registry(
     "ensemw2s.student_losses",
     "ensemw2s.models.training.losses:StudentLoss",
 )
+
+DATA_SETS = Registry(
+    "data set",
+    {
+        "arc": "ensemw2s.data.known:ARC",
+        "arc_easy": "ensemw2s.data.known:ARC_EASY",
+        "arc_challenge": "ensemw2s.data.known:ARC_CHALLENGE",
+        "sciq": "ensemw2s.data.known:SCIQ",
+        "quartz": "ensemw2s.data.known:QUARTZ",
+        "gsm8k": "ensemw2s.data.known:GSM8K",
+        "boolq": "ensemw2s.data.known:BOOLQ",
+        "commonsenseqa": "ensemw2s.data.known:COMMONSENSEQA",
+        "openbookqa": "ensemw2s.data.known:OPENBOOKQA",
+        "mmlu": "ensemw2s.data.known:MMLU",
+        "amazon_polarity": "ensemw2s.data.known:AMAZON_POLARITY",
+    },
+    "ensemw2s.data_sets",
+    "ensemw2s.data.known:KnownSet",
+)

@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ensemw2s.config.base import Section
-
-SourceKind = Literal[
-    "synthetic",
-    "file",
-    "arc",
-    "arc_easy",
-    "arc_challenge",
-    "sciq",
-    "quartz",
-    "gsm8k",
-    "boolq",
-    "commonsenseqa",
-    "openbookqa",
-    "mmlu",
-    "amazon_polarity",
-]
-
+from ensemw2s.config.base import Known, Section
+from ensemw2s.registry import DATA_SETS
 
 #: How answers are read; the order is that of preference between readings that agree.
 AnswerReading = Literal["label", "text", "letter", "index", "index1"]
@@ -66,7 +50,7 @@ class ColumnMap(Section):
 class SourceConfig(Section):
     """One place that examples come from."""
 
-    kind: SourceKind = "synthetic"
+    kind: Annotated[str, Known(DATA_SETS, "synthetic", "file")] = "synthetic"
     """``synthetic`` is the embedded list puzzles; ``file`` maps columns; the others are known data sets, whose
     published raw files (``path``) and hub versions (no ``path``) are read alike. ``arc`` is any raw ARC file."""
     path: str | list[str] | None = None

@@ -5,47 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from ensemw2s.config.data import SourceConfig
 from ensemw2s.data.files import Row
+from ensemw2s.data.known import HubSet, known_set
 from ensemw2s.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True, slots=True)
-class HubSet:
-    """Where a known data set lies on the hub.
-
-    Attributes:
-        repository: ``owner/name``.
-        subset: name of its configuration there, if it has several.
-        splits: its splits with known answers.
-    """
-
-    repository: str
-    subset: str | None = None
-    splits: tuple[str, ...] = ("train", "validation", "test")
-
-
-#: Known kinds. Splits whose answers are withheld (CommonsenseQA and BoolQ test) are left out.
-HUB: dict[str, HubSet] = {
-    "sciq": HubSet("allenai/sciq"),
-    "arc_easy": HubSet("allenai/ai2_arc", "ARC-Easy"),
-    "arc_challenge": HubSet("allenai/ai2_arc", "ARC-Challenge"),
-    "quartz": HubSet("allenai/quartz"),
-    "gsm8k": HubSet("openai/gsm8k", "main", ("train", "test")),
-    "boolq": HubSet("google/boolq", None, ("train", "validation")),
-    "commonsenseqa": HubSet("tau/commonsense_qa", None, ("train", "validation")),
-    "openbookqa": HubSet("allenai/openbookqa", "main"),
-    "mmlu": HubSet("cais/mmlu", "all", ("test", "validation", "dev")),
-    "amazon_polarity": HubSet("fancyzhx/amazon_polarity", None, ("test",)),
-}
+def _known(cfg: SourceConfig) -> HubSet | None:
+    found = known_set(cfg)
+    return None if found is None else found.hub
 
 
 def is_hub(cfg: SourceConfig) -> bool:
     """Whether a source is read from the hub: it is named there, or is of a known kind without a path."""
-    return cfg.hub is not None or (cfg.path is None and cfg.kind in HUB)
+    return cfg.hub is not None or (cfg.path is None and _known(cfg) is not None)
 
 
 def hub_set(cfg: SourceConfig) -> HubSet:
@@ -54,7 +29,7 @@ def hub_set(cfg: SourceConfig) -> HubSet:
     Raises:
         ConfigError: a data set that is not known needs the names of its splits.
     """
-    known = HUB.get(cfg.kind)
+    known = _known(cfg)
     repository = cfg.hub or (known.repository if known else "")
     own = known is not None and repository == known.repository
     subset = cfg.subset if cfg.subset is not None or not own else known.subset  # type: ignore[union-attr]

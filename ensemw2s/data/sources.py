@@ -17,7 +17,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.data.fields import RowContext, Unread
 from ensemw2s.data.files import Row, as_path, decode, find_files, read_bytes, read_rows, unreadable
 from ensemw2s.data.hub import hub_identity, hub_rows, hub_set, is_hub
-from ensemw2s.data.known import Adapter, adapter_for
+from ensemw2s.data.known import KnownSet, set_in_files
 from ensemw2s.data.levels import parse_difficulty
 from ensemw2s.data.problems import Problem, Report, RowError, raise_first
 from ensemw2s.data.shortcuts import find_shortcut
@@ -62,12 +62,12 @@ class Walk:
                 self.places[made.id] = Row({}, "synthetic", self.rows, self.rows, "row")
                 yield made
             return
-        adapter = adapter_for(self.cfg.kind, self.cfg.columns)
+        known = set_in_files(self.cfg)
         notes = None
         if self.cfg.annotations is not None:
             notes = read_annotations(self.cfg.annotations, self.cfg.annotation_field, self.report)
         matched = 0
-        for example in self._mapped(adapter) if self.cfg.kind == "file" else self._converted(adapter):
+        for example in self._mapped(known) if self.cfg.kind == "file" else self._converted(known):
             if notes is not None and example.id in notes:
                 matched += 1
                 difficulty, level = notes[example.id]
@@ -80,23 +80,23 @@ class Walk:
             )
             self.report(Problem("annotations", message, str(self.cfg.annotations)))
 
-    def _converted(self, adapter: Adapter) -> Iterator[Example]:
-        for label, row in self._numbered_rows(adapter):
-            example = self._convert(adapter, row, label)
+    def _converted(self, known: KnownSet) -> Iterator[Example]:
+        for label, row in self._numbered_rows(known):
+            example = self._convert(known, row, label)
             if isinstance(example, Example):
                 yield example
 
-    def _mapped(self, adapter: Adapter) -> Iterator[Example]:
+    def _mapped(self, known: KnownSet) -> Iterator[Example]:
         """Rows with mapped columns: how their answers are read depends on all of them."""
         found: list[tuple[Example | Unread, Row]] = []
-        for label, row in self._numbered_rows(adapter):
-            example = self._convert(adapter, row, label)
+        for label, row in self._numbered_rows(known):
+            example = self._convert(known, row, label)
             if example is not None:
                 # One row's content is enough to tell which columns there are.
                 found.append((example, replace(row, data={}) if found else row))
         yield from finish_mapped(found, self.cfg.columns, self.report, self.counts["answer_repeated"])
 
-    def _numbered_rows(self, adapter: Adapter) -> Iterator[tuple[str, Row]]:
+    def _numbered_rows(self, known: KnownSet) -> Iterator[tuple[str, Row]]:
         """Rows of all files, each with the first part of the id that its row gets if it has none."""
         if is_hub(self.cfg):
             parts = hub_set(self.cfg)
@@ -105,30 +105,30 @@ class Walk:
                 self.rows += 1
                 yield split, row
             return
-        files = _data_files(self.cfg, adapter, self.report)
+        files = _data_files(self.cfg, known, self.report)
         stems = Counter(file.stem for file in files)
         for order, file in enumerate(files, start=1):
             self.files.append(str(file))
             label = file.stem if stems[file.stem] == 1 else f"{file.stem}-{order}"
-            for row in read_rows(file, self.report, adapter.header):
+            for row in read_rows(file, self.report, known.header):
                 self.rows += 1
                 yield label, row
 
-    def _convert(self, adapter: Adapter, row: Row, label: str) -> Example | Unread | None:
+    def _convert(self, known: KnownSet, row: Row, label: str) -> Example | Unread | None:
         def warn(kind: str, message: str, column: str | None = None) -> None:
             self.report(Problem(kind, message, row.file, row.line, column, "warning", unit=row.unit))
 
         name = f"{label}-{row.number}"
         context = RowContext(name, self.seed, self.answers, warn, self.cfg.support, label, self.counts)
         try:
-            converted = adapter.convert(row.data, context)
+            converted = known.convert(row.data, context)
             example = converted.example if isinstance(converted, Unread) else converted
             if example.id in self.places:
                 message = f"id {shortened(example.id)!r} was given already at {self.places[example.id].place}"
                 raise RowError("duplicate_id", message, hint="Ids must be unique over all files of a source.")
         except RowError as error:
             hint = error.hint
-            if error.kind == "missing_column" and adapter.name == "file":
+            if error.kind == "missing_column" and self.cfg.kind == "file":
                 hint = "Map the columns: data.source.columns, or --column prompt=NAME (answer=, choices=)."
             problem = Problem(error.kind, error.message, row.file, row.line, error.column, "error", hint, unit=row.unit)
             self.report(problem)
@@ -160,9 +160,9 @@ def finish_mapped(
     return good
 
 
-def _data_files(cfg: SourceConfig, adapter: Adapter, report: Report) -> list[Path]:
+def _data_files(cfg: SourceConfig, known: KnownSet, report: Report) -> list[Path]:
     """The files of a source without its annotations, which may lie in the same folder."""
-    files = find_files(cfg.path, adapter.files, adapter.name, report, adapter.folders)
+    files = find_files(cfg.path, known.files, cfg.kind, report, known.folders)
     if cfg.annotations is None:
         return files
     aside = as_path(cfg.annotations).resolve()
@@ -178,7 +178,7 @@ def source_files(cfg: SourceConfig) -> list[Path]:
     """
     if cfg.kind == "synthetic":
         return []
-    files = [] if is_hub(cfg) else _data_files(cfg, adapter_for(cfg.kind, cfg.columns), raise_first)
+    files = [] if is_hub(cfg) else _data_files(cfg, set_in_files(cfg), raise_first)
     if cfg.annotations is not None:
         files.append(as_path(cfg.annotations))
     for file in files:

@@ -15,6 +15,7 @@ from ensemw2s.config.data import SourceConfig, SplitConfig, TemplateConfig
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import SPLITS, Example
+from ensemw2s.data.known import Typical, known_set
 from ensemw2s.errors import Ew2sError
 
 _SAMPLE = 256
@@ -146,23 +147,6 @@ class DataSize:
         return self.hard if split.startswith("hard_") else self.easy
 
 
-#: Known data sets: rows with known answers, typical tokens of prompt and answer, options.
-_TYPICAL: dict[str, tuple[int, float, float, float]] = {
-    "sciq": (13_679, 20, 3, 4),
-    "arc": (5_000, 28, 5, 4),
-    "arc_easy": (5_197, 27, 5, 4),
-    "arc_challenge": (2_590, 30, 6, 4),
-    "quartz": (3_864, 55, 2, 2),
-    "gsm8k": (8_792, 60, 110, 1),
-    "boolq": (12_697, 150, 1, 2),
-    "commonsenseqa": (10_962, 18, 2, 5),
-    "openbookqa": (5_957, 15, 4, 4),
-    "mmlu": (15_858, 70, 8, 4),
-    "amazon_polarity": (400_000, 100, 1, 2),
-}
-_ANY = (1_000, 50.0, 5.0, 4.0)
-
-
 def data_size(config: RunConfig) -> DataSize:
     """Sizes of the splits, and of a sample's texts; of a hub data set its published size, for nothing is fetched."""
     from ensemw2s.data.hub import is_hub
@@ -242,14 +226,19 @@ def _published(config: RunConfig, sources: Sequence[SourceConfig], known_from: s
     return DataSize(_planned(split, easy, hard), lengths[0], lengths[-1], known_from)
 
 
+def _typical_of(source: SourceConfig) -> Typical:
+    known = known_set(source)
+    return Typical() if known is None else known.typical
+
+
 def _typical(config: RunConfig, source: SourceConfig) -> Lengths:
-    _, prompt, answer, options = _TYPICAL.get(source.kind, _ANY)
+    found = _typical_of(source)
     around = len(config.data.template.prompt.replace("{prompt}", "")) / _CHARACTERS_A_TOKEN
-    return Lengths(prompt + around, answer, 1.0 if config.task == "generate" else options)
+    return Lengths(found.prompt + around, found.answer, 1.0 if config.task == "generate" else found.options)
 
 
 def _rows(source: SourceConfig) -> int:
-    rows = _TYPICAL.get(source.kind, _ANY)[0]
+    rows = _typical_of(source).rows
     return rows if source.limit is None else min(rows, source.limit)
 
 

@@ -12,10 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from ensemw2s.config.data import SourceConfig
-from ensemw2s.data.hub import HUB, hub_set, is_hub
-from ensemw2s.data.known import ADAPTERS
+from ensemw2s.data.hub import hub_set, is_hub
 from ensemw2s.data.sources import load_source
 from ensemw2s.errors import ConfigError, DataError
+from ensemw2s.registry import DATA_SETS
 
 PAIR = [{"text": "Longer", "label": "A"}, {"text": "Shorter", "label": "B"}]
 BOTH = {"text": ["Longer", "Shorter"], "label": ["A", "B"]}
@@ -165,11 +165,12 @@ def test_amazon_polarity(tmp_path: Path) -> None:
 
 
 def test_every_known_data_set_is_read_from_the_hub_and_from_files() -> None:
-    assert set(HUB) == set(ADAPTERS) - {"arc"}
-    for kind in HUB:
+    hub = {kind: DATA_SETS.get(kind).hub for kind in DATA_SETS.builtin}
+    assert [kind for kind, place in hub.items() if place is None] == ["arc"]
+    for kind in set(hub) - {"arc"}:
         cfg = SourceConfig(kind=kind)
         assert is_hub(cfg)
-        assert hub_set(cfg) == HUB[kind]
+        assert hub_set(cfg) == hub[kind]
         assert not is_hub(SourceConfig(kind=kind, path="somewhere"))
 
 
