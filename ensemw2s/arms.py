@@ -30,6 +30,8 @@ class ArmSpec:
         kind: what it is.
         side: the base that it is built on.
         option: the field of ``arms`` that asks for it; empty: every run has it, or a teacher's student.
+        several: whether it is an ensemble of models.
+        of: the arm whose models it has; empty: it has its own.
         label: in tables, at most 27 characters.
         short: on the dashboard, at most 19 characters.
         brief: in a comparison, and as a teacher; empty: ``label``.
@@ -44,6 +46,8 @@ class ArmSpec:
     kind: Kind
     side: Literal["weak", "strong"] = "weak"
     option: str = ""
+    several: bool = False
+    of: str = ""
     label: str
     short: str
     brief: str = ""
@@ -52,6 +56,11 @@ class ArmSpec:
     screen: tuple[str, str] = ("dim", "·")
     rival: int = 0
     spare: int = 0
+
+    @property
+    def boosted(self) -> bool:
+        """Whether it is made of boosted experts, or taught by them."""
+        return self.of == ENSEMBLE or is_boosted(self.name)
 
     @property
     def main(self) -> bool:
@@ -80,34 +89,39 @@ ARMS: tuple[ArmSpec, ...] = (
         spare=2,
     ),
     ArmSpec(
-        name="bagging", kind="teacher", option="bagging", label="bagging", short="bagging",
+        name="bagging", kind="teacher", option="bagging", several=True, label="bagging", short="bagging",
         plot=("orange", "s", "--"), screen=("orange", "■"), rival=3,
     ),
     # ``*_equal_rounds``: as many members as the boosted ensemble; without the suffix each has its own best number
     ArmSpec(
-        name="bagging_equal_rounds", kind="variant", option="bagging", label="bagging, same T", short="bagging, same T",
+        name="bagging_equal_rounds", kind="variant", option="bagging", several=True, of="bagging",
+        label="bagging, same T", short="bagging, same T",
         phrase="bagging with as many members", plot=("orange", "s", "-"), screen=("orange", "□"), rival=4, spare=2,
     ),
     ArmSpec(
-        name="seeds", kind="teacher", option="seeds", label="plain ensemble", short="plain ensemble",
+        name="seeds", kind="teacher", option="seeds", several=True, label="plain ensemble", short="plain ensemble",
         phrase="the plain ensemble", plot=("green", "^", "-."), screen=("green", "▲"), rival=5,
     ),
     ArmSpec(
-        name="seeds_equal_rounds", kind="variant", option="seeds", label="plain ensemble, same T",
+        name="seeds_equal_rounds", kind="variant", option="seeds", several=True, of="seeds",
+        label="plain ensemble, same T",
         short="plain ens., same T", phrase="the plain ensemble with as many members", plot=("green", "^", "-"),
         screen=("green", "△"), rival=6, spare=2,
     ),
     ArmSpec(
-        name="ensemble_equal", kind="variant", label="same experts, equal α", short="boosted, equal α",
+        name="ensemble_equal", kind="variant", several=True, of=ENSEMBLE,
+        label="same experts, equal α", short="boosted, equal α",
         brief="equal weights", phrase="the same experts with equal weights", plot=("blue", "p", "-"),
         screen=("blue", "○"), rival=7, spare=2,
     ),
     ArmSpec(
-        name="ensemble_all", kind="variant", label="boosted, all rounds", short="boosted, all rounds",
+        name="ensemble_all", kind="variant", several=True, of=ENSEMBLE,
+        label="boosted, all rounds", short="boosted, all rounds",
         plot=("blue", "h", "-"), screen=("blue", "○"), spare=2,
     ),
     ArmSpec(
-        name=ENSEMBLE, kind="teacher", label="boosted ensemble", short="boosted ensemble", brief="ensemble",
+        name=ENSEMBLE, kind="teacher", several=True,
+        label="boosted ensemble", short="boosted ensemble", brief="ensemble",
         phrase="the boosted ensemble", plot=("blue", "o", "-"), screen=("blue", "●"),
     ),
     ArmSpec(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ensemw2s.arms import teachers
 from ensemw2s.config.base import Known, Section
 from ensemw2s.registry import ALPHA_RULES, STUDENT_LOSSES
 
@@ -137,7 +138,10 @@ class StudentConfig(Section):
     """Keep this share of the labels, the most confident first; the same share for every student."""
 
 
-StudentTeacher = Literal["single", "bagging", "seeds", "plain", "ensemble"]
+if TYPE_CHECKING:
+    StudentTeacher = str
+else:
+    StudentTeacher = Literal[teachers()]
 
 
 class ArmsConfig(Section):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ensemw2s.arms import WEAK, arm_spec, teacher_of
 from ensemw2s.config.base import Section
 from ensemw2s.config.data import DataConfig
 from ensemw2s.config.method import (
@@ -15,7 +16,6 @@ from ensemw2s.config.method import (
     EvaluationConfig,
     LabellingConfig,
     StudentConfig,
-    StudentTeacher,
 )
 from ensemw2s.config.training import ComputeConfig, ModelsConfig, TrainingConfig
 
@@ -68,19 +68,25 @@ class RunConfig(Section):
         for side, role in (("weak", "expert"), ("strong", "student")):
             if getattr(self.models, side).quantization is not None and getattr(self.training, role).lora is None:
                 raise ValueError(f"models.{side}.quantization needs training.{role}.lora: adapters over the base")
-        for teacher, needed in (("bagging", self.arms.bagging), ("seeds", self.arms.seeds), ("plain", self.has_plain)):
-            if teacher in self.teachers and not needed:
-                raise ValueError(f"arms.students lists {teacher!r}, but arms.{teacher} is off")
+        for teacher in self.teachers:
+            if not self.has_arm(teacher):
+                raise ValueError(f"arms.students lists {teacher!r}, but arms.{arm_spec(teacher).option} is off")
         return self
 
     @property
-    def teachers(self) -> list[StudentTeacher]:
+    def teachers(self) -> list[str]:
         """Who gets a student, one name a model: ``single`` is ``plain`` where round 1 is the plain fine-tune."""
         plain = self.boosting.first_is_plain
-        named: list[StudentTeacher] = ["plain" if plain and name == "single" else name for name in self.arms.students]
-        return list(dict.fromkeys(named))
+        return list(dict.fromkeys(WEAK if plain and name == "single" else name for name in self.arms.students))
 
-    @property
-    def has_plain(self) -> bool:
-        """Whether the run has the plain fine-tune, as an arm of its own or as the first expert."""
-        return self.arms.plain or self.boosting.first_is_plain
+    def has_arm(self, name: str) -> bool:
+        """Whether the run builds an arm of the table.
+
+        The first expert is the plain fine-tune or an arm of its own (``single``).
+        """
+        teacher, option = teacher_of(name), arm_spec(name).option
+        if teacher is not None:
+            return teacher in self.teachers
+        if name in (WEAK, "single") and self.boosting.first_is_plain:
+            return name == WEAK
+        return not option or getattr(self.arms, option)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ensemw2s.arms import arm_spec, is_strong
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig, TrainingConfig
 from ensemw2s.estimate.sizes import DataSize, Lengths, ModelSize, data_size, model_size
@@ -187,8 +188,8 @@ def _seconds(work: Any, device: Any, budget: float = 0.2) -> float:
 
 
 def _stage(config: RunConfig, name: str, sizes: dict[str, ModelSize], data: DataSize, speed: Speed) -> StageEstimate:
-    strong = name.startswith(("student/", "ceiling", "baselines/zero-shot-strong")) or "/student_" in name
-    strong = strong or name.startswith(("answers/strong_zero_shot", "answers/ceiling"))
+    strong = name.startswith(("student/", "ceiling", "baselines/zero-shot-strong"))
+    strong = strong or (name.startswith("answers/") and is_strong(name.split("/")[1]))
     side = "strong" if strong else "weak"
     base: ModelConfig = getattr(config.models, side)
     size = sizes[side]
@@ -268,8 +269,7 @@ def _decoding(
 ) -> StageEstimate:
     """Answers of an arm: every expert reads the prompts and the new tokens, one after the other."""
     arm, _, split = name.removeprefix("answers/").rpartition("/")
-    together = arm.split("_")[0] in ("ensemble", "bagging", "seeds")
-    models = config.boosting.rounds if together else 1
+    models = config.boosting.rounds if arm_spec(arm).several else 1
     lengths = data.of(split)
     new = min(config.labelling.decoding.max_new_tokens, 1.5 * lengths.answer + 1)
     count = data.counts[split]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ensemw2s.arms import arm_spec, teacher_of
 from ensemw2s.evaluation.record import Record
 
 
@@ -104,7 +105,7 @@ def arm_cost(
         teacher: for a student, the stages of its teacher's members.
         answers: the stage that wrote its answers to the ID test; None where options were scored.
     """
-    boosted = name.startswith("ensemble") or name == "student_ensemble"
+    boosted = arm_spec(name).boosted
     boosters = teacher or members
 
     def scores(models: Sequence[str], split: str) -> int:
@@ -113,8 +114,8 @@ def arm_cost(
     training = flops_of(stages, [*members, *teacher], "train")
     scoring = scores(boosters, "train") if boosted and len(boosters) > 1 else 0
     labelling = 0
+    who = teacher_of(name)
     if teacher:
-        who = name.removeprefix("student_")
         own = [f"answers/{member}/hard_pool" for member in teacher]
         asked = [stages[stage] for stage in (f"labels/{who}", f"joint/labels/{who}", *own) if stage in stages]
         labelling = scores(teacher, "hard_pool") + sum(cost.flops for cost in asked)

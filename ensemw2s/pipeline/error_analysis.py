@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.arms import arm_spec, teacher_of
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation import extract_answer, normalise_text, parse_number, text_correct
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagreement, shared_errors
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-
-#: Arms whose calibration is told, besides the students.
-_CALIBRATED = ("plain", "single", "bagging", "seeds", "ensemble", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def look_beyond(ctx: Context, state: Progress) -> Beyond:
 
 def _disagreements(ctx: Context, board: Scoreboard) -> Iterator[Disagreement]:
     for name, arm in board.arms.items():
-        teacher = board.arms.get(name.removeprefix("student_"))
-        if not name.startswith("student_") or teacher is None:
+        teacher = board.arms.get(teacher_of(name) or "")
+        if teacher is None:
             continue
         for split in TESTS:
             mine, theirs = _answers(ctx, arm, split), _answers(ctx, teacher, split)
@@ -167,7 +165,7 @@ def _key(text: str, match: str, pattern: str | None) -> object:
 
 def _arm_reliability(ctx: Context, board: Scoreboard) -> Iterator[Reliability]:
     for name, arm in board.arms.items():
-        if name not in _CALIBRATED and not name.startswith("student_"):
+        if not arm_spec(name).main:
             continue
         for split in TESTS:
             answers = _answers(ctx, arm, split)

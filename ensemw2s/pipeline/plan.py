@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ensemw2s.arms import ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, expert_number, student_of
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.registry import ALPHA_RULES
@@ -57,24 +58,29 @@ def _joint(config: RunConfig, name: str) -> list[str]:
 
 
 def _experts(config: RunConfig) -> list[str]:
-    arms, rounds = config.arms, config.boosting.rounds
     stages: list[str] = []
-    if arms.zero_shot:
+    if config.arms.zero_shot:
         stages += ["baselines/zero-shot-strong/scores", "baselines/zero-shot-weak/scores"]
         stages += _answers(config, "weak_zero_shot", "strong_zero_shot")
-    for t in range(1, rounds + 1):
+    for t in range(1, config.boosting.rounds + 1):
         stages += _round(config, t)
-    if config.has_plain:
-        stages += [stage for model in _members(config, "plain") for stage in _member(model)] + _answers(config, "plain")
-    stages += [] if config.boosting.first_is_plain else _answers(config, "single")
-    stages += _answers(config, *(f"expert_{t}" for t in range(2, rounds + 1)), "ensemble", "ensemble_equal")
-    if arms.plain_long:
-        stages += _member("baselines/plain-long") + _answers(config, "plain_long")
-    for name in ("bagging", "seeds"):
-        if getattr(arms, name):
-            stages += [stage for member in _members(config, name) for stage in _member(member)]
-            stages += _joint(config, name) + _answers(config, name, f"{name}_equal_rounds")
+    for arm in weak_arms(config):
+        stages += [stage for model in _members(config, arm) for stage in _member(model)]
+        spec = arm_spec(arm)
+        stages += _joint(config, arm) if spec.several and not spec.boosted and not spec.of else []
+        stages += _answers(config, arm)
     return stages
+
+
+def weak_arms(config: RunConfig) -> list[str]:
+    """The arms of fine-tuned weak models, in the order in which they are built: what boosting gives first.
+
+    ``ensemble_all`` is not among them: whether it is another arm than ``ensemble`` is seen after boosting.
+    """
+    experts = map(expert_arm, range(2, config.boosting.rounds + 1))
+    asked = arm_names(lambda spec: spec.side == "weak" and spec.kind != "zero-shot" and bool(spec.option))
+    order = dict.fromkeys([WEAK, "single", *experts, ENSEMBLE, "ensemble_equal", *asked])
+    return [arm for arm in order if config.has_arm(arm)]
 
 
 def _round(config: RunConfig, t: int) -> list[str]:
@@ -87,22 +93,26 @@ def _round(config: RunConfig, t: int) -> list[str]:
     return stages + _joint(config, f"boosting/round-{t:02d}")
 
 
-def _members(config: RunConfig, teacher: str) -> list[str]:
-    """Stages of the models that can be part of a teacher; models that are equal are trained once."""
-    boosting = config.boosting
+def _members(config: RunConfig, arm: str) -> list[str]:
+    """Stages of the models that can be part of an arm; models that are equal are trained once."""
+    boosting, spec = config.boosting, arm_spec(arm)
     counts = range(1, boosting.rounds + 1)
     experts = [f"experts/round-{t:02d}" for t in counts]
-    plain = experts[0] if boosting.first_is_plain else "baselines/plain"
+    if (number := expert_number(arm)) is not None:
+        return [experts[number - 1]]
     # Under weights that never change, the rounds are bootstrap resamples, or trainings on all data, themselves.
     constant = not ALPHA_RULES.get(boosting.alpha).updates
     same = {"example": "bagging", "none": "seeds"}.get(boosting.draw) if constant else None
-    if teacher in ("ensemble", same):
+    own = spec.of or arm
+    if own in (ENSEMBLE, same):
         return experts
-    if teacher == "bagging":
-        return [experts[0], *(f"baselines/bagging/member-{k:02d}" for k in counts[1:])]
-    if teacher == "seeds":
-        return [plain, *(f"baselines/seeds/member-{k:02d}" for k in counts[1:])]
-    return [plain if teacher == "plain" else experts[0]]
+    plain = experts[0] if boosting.first_is_plain else "baselines/plain"
+    first = {WEAK: plain, "single": experts[0], "bagging": experts[0], "seeds": plain}.get(own)
+    folder = f"baselines/{own.replace('_', '-')}"
+    if not spec.several:
+        return [first or folder]
+    members = [f"{folder}/member-{k:02d}" for k in counts]
+    return [first or members[0], *members[1:]]
 
 
 def _labels(config: RunConfig) -> list[str]:
@@ -121,5 +131,5 @@ def _labels(config: RunConfig) -> list[str]:
 def _students(config: RunConfig) -> list[str]:
     stages: list[str] = []
     for teacher in config.teachers:
-        stages += _member(f"student/{teacher}") + _answers(config, f"student_{teacher}")
+        stages += _member(f"student/{teacher}") + _answers(config, student_of(teacher))
     return stages + (_member("ceiling") + _answers(config, "ceiling") if config.arms.ceiling else [])

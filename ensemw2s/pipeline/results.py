@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ensemw2s.arms import teacher_of
 from ensemw2s.checksums import recording
 from ensemw2s.config import config_fingerprint
 from ensemw2s.data.example import SPLITS
@@ -111,7 +112,7 @@ def _arm_costs(ctx: Context, state: Progress, stages: dict[str, StageCost]) -> d
     """What every arm would cost alone."""
     costs = {}
     for name, arm in state.board.arms.items():
-        teacher = state.teachers.get(name.removeprefix("student_")) if name.startswith("student_") else None
+        teacher = state.teachers.get(teacher_of(name) or "")
         taught_by = [] if teacher is None else [member.name for member in teacher.members]
         members = [member.name for member in arm.members]
         answers = ctx.answered.get(answers_stage(name, "test"))

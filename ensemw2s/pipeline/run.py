@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, student_of
 from ensemw2s.boosting import BoostingResult
 from ensemw2s.checksums import recording
 from ensemw2s.config import config_fingerprint
@@ -33,7 +34,7 @@ from ensemw2s.pipeline.experts import (
     weak_base,
 )
 from ensemw2s.pipeline.labels import Teacher, label_pool, label_result, own_answers, report_labels
-from ensemw2s.pipeline.plan import planned_stages
+from ensemw2s.pipeline.plan import planned_stages, weak_arms
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
 from ensemw2s.pipeline.scored_model import Member, base_member
@@ -156,34 +157,42 @@ def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool)
 
 def experts_phase(ctx: Context, state: Progress) -> None:
     """Boosted experts and the unboosted weak arms."""
-    arms, school = ctx.config.arms, ExpertSchool(ctx)
-    if arms.zero_shot:
+    school = ExpertSchool(ctx)
+    if ctx.config.arms.zero_shot:
         strong = base_member(ctx, "baselines/zero-shot-strong", "strong", ["test", "hard_test"])
-        bases = [_arm("weak_zero_shot", weak_base(school)), Arm("strong_zero_shot", "strong", [strong], [1.0])]
-        evaluate_arms(ctx, bases, state.board)
+        bases = [("weak_zero_shot", weak_base(school)), ("strong_zero_shot", strong)]
+        evaluate_arms(ctx, [_arm(name, [base]) for name, base in bases], state.board)
     result, learner = boost(school)
     state.boosting = result
-    if ctx.config.has_plain:
-        _add_model(ctx, state, "plain", train_plain(school))
-    if not ctx.config.boosting.first_is_plain:
-        _add_model(ctx, state, "single", learner.kept[0])
-    _add_boosted(ctx, state, result, learner)
-    if arms.plain_long:
-        evaluate_arms(ctx, [_arm("plain_long", train_plain_long(school, len(result.rounds)))], state.board)
-    if arms.bagging:
-        _add_unboosted(ctx, state, "bagging", train_bagging(school, learner.kept[0], ctx.config.boosting.rounds))
-    if arms.seeds:
-        _add_unboosted(ctx, state, "seeds", train_seeds(school, ctx.config.boosting.rounds))
+    for arm in weak_arms(ctx.config):
+        if arm == ENSEMBLE:
+            _add_boosted(ctx, state, result, learner)
+        elif arm in _TRAINERS:
+            members = _TRAINERS[arm](school, learner, len(result.rounds))
+            add = _add_unboosted if arm_spec(arm).several else _add_model
+            add(ctx, state, arm, members)
 
 
-def _arm(name: str, member: Member) -> Arm:
-    return Arm(name, "weak", [member], [1.0])
+#: Weak arm that boosting does not give → its models, from the trainer, boosting's experts and the rounds there were.
+_TRAINERS: dict[str, Callable[[ExpertSchool, BoostingLearner, int], list[Member]]] = {
+    WEAK: lambda school, *_: [train_plain(school)],
+    "single": lambda _, learner, __: learner.kept[:1],
+    "plain_long": lambda school, _, rounds: [train_plain_long(school, rounds)],
+    "bagging": lambda school, learner, _: train_bagging(school, learner.kept[0], school.boosting.rounds),
+    "seeds": lambda school, *_: train_seeds(school, school.boosting.rounds),
+}
 
 
-def _add_model(ctx: Context, state: Progress, name: str, member: Member) -> None:
-    """A weak model as an arm that may teach."""
-    evaluate_arms(ctx, [_arm(name, member)], state.board)
-    state.teachers[name] = Teacher(name, [member], [1.0])
+def _arm(name: str, members: list[Member], alphas: list[float] | None = None) -> Arm:
+    """An arm of the table; with equal weights by default."""
+    return Arm(name, arm_spec(name).side, members, alphas or [1.0] * len(members))
+
+
+def _add_model(ctx: Context, state: Progress, name: str, members: list[Member]) -> None:
+    """A weak model as an arm, which may teach."""
+    evaluate_arms(ctx, [_arm(name, members)], state.board)
+    if arm_spec(name).kind == "teacher":
+        state.teachers[name] = Teacher(name, members, [1.0])
 
 
 def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner: BoostingLearner) -> None:
@@ -198,13 +207,13 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
     state.rounds["boosting"] = rounds
     state.selected["boosting"] = t
     state.members["boosting"] = kept
-    arms = [_arm(f"expert_{k}", member) for k, member in enumerate(kept[1:], start=2)]
-    arms.append(Arm("ensemble", "weak", kept[:t], alphas[:t]))
-    arms.append(Arm("ensemble_equal", "weak", kept[:t], [1.0] * t))
+    arms = [_arm(expert_arm(k), [member]) for k, member in enumerate(kept[1:], start=2)]
+    arms.append(_arm(ENSEMBLE, kept[:t], alphas[:t]))
+    arms.append(_arm("ensemble_equal", kept[:t]))
     if t < len(kept):
-        arms.append(Arm("ensemble_all", "weak", kept, alphas))
+        arms.append(_arm("ensemble_all", kept, alphas))
     evaluate_arms(ctx, arms, state.board)
-    state.teachers["ensemble"] = Teacher("ensemble", kept[:t], alphas[:t])
+    state.teachers[ENSEMBLE] = Teacher(ENSEMBLE, kept[:t], alphas[:t])
     config = ctx.config
     ensemble = Ensemble(
         experts=[member.folder / "model" for member in kept[:t]],
@@ -231,8 +240,8 @@ def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Membe
     state.selected[name] = best
     state.members[name] = members
     equal = min(state.selected["boosting"], len(members))
-    arms = [Arm(name, "weak", members[:best], [1.0] * best)]
-    arms.append(Arm(f"{name}_equal_rounds", "weak", members[:equal], [1.0] * equal))
+    arms = [_arm(name, members[:best])]
+    arms += [_arm(variant, members[:equal]) for variant in arm_names(lambda spec: spec.of == name)]
     evaluate_arms(ctx, arms, state.board)
     state.teachers[name] = Teacher(name, members[:best], [1.0] * best)
 
@@ -253,6 +262,6 @@ def student_phase(ctx: Context, state: Progress, labels: dict[str, Labels]) -> N
     """Students of all teachers, and the ceiling."""
     for name, found in labels.items():
         student = train_student(ctx, found, select_labels(found, ctx.config.student))
-        evaluate_arms(ctx, [Arm(f"student_{name}", "strong", [student], [1.0])], state.board)
+        evaluate_arms(ctx, [_arm(student_of(name), [student])], state.board)
     if ctx.config.arms.ceiling:
-        evaluate_arms(ctx, [Arm("ceiling", "strong", [train_ceiling(ctx)], [1.0])], state.board)
+        evaluate_arms(ctx, [_arm(CEILING, [train_ceiling(ctx)])], state.board)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ensemw2s.arms import student_of
 from ensemw2s.checksums import recording
 from ensemw2s.config import Composed, config_fingerprint
 from ensemw2s.config.marked import parse_value
@@ -112,7 +113,7 @@ class SweepPlan:
 
 
 #: Names by the first expert → names by the plain fine-tune.
-_OF_FIRST = {"single": "plain", "student_single": "student_plain"}
+_OF_FIRST = {"single": WEAK, student_of("single"): student_of(WEAK)}
 
 
 def plan_sweep(
