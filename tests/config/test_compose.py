@@ -137,7 +137,7 @@ def test_nearest_key_of_every_misspelling() -> None:
         ("compute:\n  threads: x", ["compute.threads is 'x'", "line 2", "a whole number, at least 1, or null"]),
         ("name: 2024", ["name is 2024", "expected text", "in quotes"]),
         ("data: {source: {path: [a, 3]}}", ["data.source.path is ['a', 3]", "text or a list of text or null"]),
-        ("arms: {students: [nobody]}", ["arms.students", "a list of single, bagging"]),
+        ("arms: {students: [nobody]}", ["arms.students", "a list of plain, single"]),
         ("boosting: {shrinkage: 2}", ["more than 0.0 and at most 1.0"]),
         ("training: {expert: {steps: null}}", ["training.expert.steps is null", "a whole number"]),
         ("data: {hard_source: {kind: hub}}", ["data.hard_source.kind is 'hub'", "one of synthetic, file"]),
@@ -275,7 +275,7 @@ def test_the_first_expert_is_the_plain_fine_tune_unless_it_is_drawn():
     assert RunConfig.model_validate({"arms": both}).arms.students == both["students"]
     assert RunConfig.model_validate({"arms": both, "boosting": drawn}).teachers == ["single", "ensemble", "plain"]
     off = {"plain": False, "students": ["plain"]}
-    assert RunConfig.model_validate({"arms": off}).has_plain
+    assert RunConfig.model_validate({"arms": off}).has_arm("plain")
     with pytest.raises(ValidationError, match=r"lists 'plain', but arms\.plain is off"):
         RunConfig.model_validate({"arms": off, "boosting": drawn})
     for draw in ("example", "token", "none"):
