@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ensemw2s.kernels.gpu.rows import mixture_bound, product_tops, scalar_of, slack_of, write_experts
-from ensemw2s.kernels.gpu.tiles import NEG_INF, at_most_zero, finite_or_zero, order_norm, weighted_sum
+from ensemw2s.kernels.gpu.tiles import NEG_INF, at_most_zero, finite_or_zero, order_norm
 from ensemw2s.kernels.triton_head_tiles import add_term
 
 
@@ -32,7 +32,7 @@ def bounds_of(
     Of the product short of its normaliser; of the mixture as log-probabilities.
     """
     if product:
-        bound = (product_tops(product_max, relative, row, tiles, lane, tile, active) - row_base).to(tl.float32)
+        bound = product_tops(product_max, relative, row, tiles, lane, tile, active) - row_base
     else:
         bound = mixture_bound(relative, held, lane, active)
     return bound
@@ -69,8 +69,8 @@ def product_base(
     tile_max, product_max, anchor, row, rows, tiles, lane, count: tl.constexpr, active: tl.constexpr,
     chunk: tl.constexpr,
 ):  # fmt: skip
-    """The largest sum of the product's logits in a row, float64."""
-    largest = tl.full([], NEG_INF, tl.float64)
+    """The largest sum of the product's logits in a row."""
+    largest = tl.full([], NEG_INF, tl.float32)
     start = tl.full([], 0, tl.int32)
     while start < tiles:
         tile = start + tl.arange(0, chunk)
@@ -130,13 +130,10 @@ def target_log_prob(
     own = tl.where(log_total < float("inf"), (x - anchor) - log_total, float("nan"))
     tl.store(expert_target + lane * rows + row, at_most_zero(own), mask=lane < count)
     if product:
-        total = tl.full([], 0.0, tl.float64)
+        total = tl.full([], 0.0, tl.float32)
         for k in tl.static_range(active):
-            if active == 1:
-                total += scalar_of(x - anchor, lane, k)
-            else:
-                total = weighted_sum(total, shares, k, scalar_of(x, lane, k), active)
-        result = (total - row_base).to(tl.float32) * inv_temp - row_norm
+            total += scalar_of(x - anchor, lane, k) if active == 1 else shares[k] * scalar_of(x, lane, k)
+        result = (total - row_base) * inv_temp - row_norm
     else:
         highest = tl.full([], NEG_INF, tl.float32)
         value = tl.full([], 0.0, tl.float32)
@@ -170,7 +167,7 @@ def finish_head(
     )
     winner = tl.where(good, winner, 0)
     tl.store(expert_argmax + lane * rows + row, winner.to(tl.int64), mask=lane < count)
-    row_base = tl.full([], 0.0, tl.float64)
+    row_base = tl.full([], 0.0, tl.float32)
     row_norm = tl.full([], 0.0, tl.float32)
     if product:
         highest = product_base(tile_max, product_max, anchor, row, rows, tiles, lane, count, active, chunk)

@@ -27,16 +27,6 @@ def pick(values, k, count: tl.constexpr):
 
 
 @triton.jit
-def share_of(shares, k, active: tl.constexpr):
-    """The weight of expert ``k``, float64; ``shares`` are in two parts. ``k`` is known when the kernel runs only."""
-    high, low = shares[0], shares[active]
-    for j in tl.static_range(1, active):
-        high = tl.where(k == j, shares[j], high)
-        low = tl.where(k == j, shares[active + j], low)
-    return high.to(tl.float64) + low.to(tl.float64)
-
-
-@triton.jit
 def logits_of(
     heads, k, row, token, rows, vocabulary,
     count: tl.constexpr, width: tl.constexpr, even: tl.constexpr, biased: tl.constexpr, block_width: tl.constexpr,
@@ -102,7 +92,7 @@ def head_stats(
     tile, row, token = place_of(row_blocks, block_rows, block)
     stored = row < rows
     heads = (hidden, weight, bias, hidden_strides, weight_strides, widths)
-    q = tl.zeros([block_rows, block], tl.float32 if active == 1 else tl.float64)
+    q = tl.zeros([block_rows, block], tl.float32)
     k = tl.full([], 0, tl.int32)
     while k < count:  # a loop that is not unrolled holds the addresses of one expert at a time
         x = logits_of(heads, k, row, token, rows, vocabulary, count, width, even, biased, block_width, widen)
@@ -112,7 +102,7 @@ def head_stats(
             logit, hit = target_of(x, targets, row, token, stored)
             tl.store(target_logit + k * rows + row, logit, mask=stored & hit)
         if product and active > 1:
-            q = tl.where(k < active, q + share_of(shares, k, active) * x.to(tl.float64), q)
+            q = tl.where(k < active, q + pick(shares, k, active) * x, q)
         x -= finite_or_zero(top)[:, None]
         if product and active == 1:
             q = tl.where(k == 0, x, q)
@@ -126,7 +116,7 @@ def head_stats(
         q = tl.where((token < vocabulary)[None, :], q, NEG_INF)
         best = tl.max(q, axis=1)
         tl.store(product_max + here, best, mask=stored)
-        total = tl.sum(tl.exp((q - finite_or_zero(best)[:, None]).to(tl.float32) * inv_temp), axis=1)
+        total = tl.sum(tl.exp((q - finite_or_zero(best)[:, None]) * inv_temp), axis=1)
         tl.store(product_sum + here, total, mask=stored)
 
 
@@ -146,24 +136,21 @@ def combined_values(
 ):  # fmt: skip
     """What orders the tokens of a tile, formed from the hidden states; −inf beyond the vocabulary."""
     top = tl.full([row.shape[0], token.shape[0]], NEG_INF, tl.float32)
-    value = tl.zeros([row.shape[0], token.shape[0]], tl.float64 if product and active > 1 else tl.float32)
+    value = tl.zeros([row.shape[0], token.shape[0]], tl.float32)
     k = tl.full([], 0, tl.int32)
     while k < active:
         x = logits_of(heads, k, row, token, rows, vocabulary, active, width, even, biased, block_width, widen)
         if active == 1:
             value = x
         elif product:
-            value += share_of(shares, k, active) * x.to(tl.float64)
+            value += pick(shares, k, active) * x
         else:
             x -= tl.load(centre + k * rows + row, mask=stored, other=0.0)[:, None]
             held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
             top, value = add_term(top, value, x + held[:, None])
         k += 1
     if active > 1:
-        if product:
-            value = (value - row_base[:, None]).to(tl.float32) - row_norm[:, None]
-        else:
-            value = finite_or_zero(top) + tl.log(value)
+        value = (value - row_base[:, None]) - row_norm[:, None] if product else finite_or_zero(top) + tl.log(value)
     return tl.where((token < vocabulary)[None, :], value, NEG_INF)
 
 

@@ -69,8 +69,7 @@ class HeadProblem(Weighted):
         """
         p, n = self, self.rows
         tiles = p._tile_stats(targets)
-        out = {name: p.empty(n) for name in ("threshold", "target_logprob", "norm")}
-        out["base"] = p.empty(n, dtype=torch.float64)
+        out = {name: p.empty(n) for name in ("threshold", "target_logprob", "base", "norm")}
         out |= {name: p.empty(len(p.heads), n) for name in ("logsumexp", "expert_target", "centre", "offset")}
         out |= {name: p.empty(n, p.tiles) for name in ("bound", "tile_best")}
         out["argmax"] = p.empty(n, dtype=torch.int64)
@@ -101,8 +100,8 @@ class HeadProblem(Weighted):
         p, n, count = self, self.rows, len(self.heads)
         out = {name: p.empty(count, n, p.tiles) for name in ("tile_max", "tile_sum")}
         out["tile_first"] = p.empty(count, n, p.tiles, dtype=torch.int32)
-        for name, dtype in (("product_max", torch.float64), ("product_sum", torch.float32)):
-            out[name] = p.empty(n, p.tiles, dtype=dtype) if p.product else out["tile_max"]
+        for name in ("product_max", "product_sum"):
+            out[name] = p.empty(n, p.tiles) if p.product else out["tile_max"]
         out["target_logit"] = p.empty(count, n)
         arguments = {
             **p._reading(count, p.config.block_rows),

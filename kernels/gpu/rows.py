@@ -78,7 +78,7 @@ def write_experts(
 
 @triton.jit
 def product_tops(product_max, relative, row, tiles, lane, tile, active: tl.constexpr):
-    """The tiles' largest sums ``[tiles]``, float64; of a lone expert, less its largest logit."""
+    """The tiles' largest sums ``[tiles]``; of a lone expert, less its largest logit."""
     top = tl.load(product_max + row * tiles + tile, mask=tile < tiles, other=NEG_INF)
     if active == 1:
         top += tl.max(tl.where((lane < 1)[:, None], relative, NEG_INF), axis=0)

@@ -130,8 +130,8 @@ def token_values(
         total = tl.zeros_like(token).to(tl.float64)
         for k in tl.static_range(active):
             x = load_logits(experts[k], row, token, mask, row_stride, col_stride, contiguous)
-            total = weighted_sum(total, weights, k, x, active)
-        value = tl.where(mask, (total - tl.load(base + row)).to(tl.float32), NEG_INF)
+            total = weighted_sum(total, weights, k, x, active)  # −inf where masked
+        value = (total - tl.load(base + row)).to(tl.float32)
     else:
         x = load_logits(experts[0], row, token, mask, row_stride, col_stride, contiguous)
         terms = ((x - tl.load(centre + row)) + tl.load(offset + row),)
