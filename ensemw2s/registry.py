@@ -50,7 +50,7 @@ class Registry:
         return own + tuple(sorted({point.name for point in self._points()} - set(own)))
 
     def __contains__(self, name: str) -> bool:
-        return name in self.own_names() or any(point.name == name for point in self._points())
+        return name in self.own_names() or name in self._loaded or any(point.name == name for point in self._points())
 
     def add(self, name: str, value: Any) -> None:
         """Make an object of this process known.
@@ -158,4 +158,15 @@ DATA_SETS = Registry(
     },
     "ensemw2s.data_sets",
     "ensemw2s.data.known:KnownSet",
+)
+
+KERNEL_BACKENDS = Registry(
+    "kernel backend",
+    {
+        "native": "ensemw2s.kernels.native:BACKEND",
+        "triton": "ensemw2s.kernels.gpu.backend:BACKEND",
+        "reference": "ensemw2s.kernels.dispatch:REFERENCE",
+    },
+    "ensemw2s.kernel_backends",
+    "ensemw2s.kernels.dispatch:Backend",
 )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ensemw2s.kernels import reference, sampling
-from ensemw2s.kernels.gpu.backend import TritonBackend
-from ensemw2s.kernels.native import Native
 from ensemw2s.kernels.request import (
     Alphas,
     CombineRequest,
@@ -20,8 +18,10 @@ from ensemw2s.kernels.request import (
     sample_request,
 )
 from ensemw2s.kernels.result import CombineResult
+from ensemw2s.registry import KERNEL_BACKENDS
 
 
+@runtime_checkable
 class Backend(Protocol):
     """An implementation of the contract. It gets checked requests and returns tensors on the request's device."""
 
@@ -31,7 +31,7 @@ class Backend(Protocol):
 
     @property
     def priority(self) -> int:
-        """``backend="auto"`` takes the backend of the highest priority among those that can run."""
+        """``backend="auto"`` takes the backend of the highest priority among those that can run; never a plug-in."""
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why it cannot run on tensors of ``device``, in a few words; None where it can."""
@@ -59,30 +59,29 @@ class _Reference:
         return sampling.sample(request)
 
 
-_backends: dict[str, Backend] = {}
+REFERENCE = _Reference()
 
 
 def register(backend: Backend) -> None:
-    """Make a backend known. A name can be given once only.
+    """Make a backend of this process known. A name can be given once only.
 
     Raises:
         ValueError: the name is taken, or is ``auto``.
     """
-    if backend.name in _backends or backend.name == "auto":
-        raise ValueError(f"a kernel backend cannot be registered as {backend.name!r}: that name is taken")
-    _backends[backend.name] = backend
-
-
-register(_Reference())
-register(TritonBackend())
-register(Native())
+    if backend.name == "auto":
+        raise ValueError("a kernel backend cannot be registered as 'auto': that name is taken")
+    KERNEL_BACKENDS.add(backend.name, backend)
 
 
 def available_backends(device: torch.device | str = "cpu") -> tuple[str, ...]:
-    """Names of the backends that can run on tensors of ``device``; ``backend="auto"`` takes the first one."""
+    """Names of the backends that can run on tensors of ``device``; ``backend="auto"`` takes the first one.
+
+    Plug-ins are not among them: they are used where they are named.
+    """
     place = torch.device(device)
-    able = [b for b in _backends.values() if b.unavailable(place) is None]
-    return tuple(b.name for b in sorted(able, key=lambda b: -b.priority))
+    backends = [(name, KERNEL_BACKENDS.get(name)) for name in KERNEL_BACKENDS.own_names()]
+    able = [(name, b) for name, b in backends if b.unavailable(place) is None]
+    return tuple(name for name, b in sorted(able, key=lambda one: -one[1].priority))
 
 
 def choose(name: str, inputs: Inputs) -> Backend:
@@ -90,16 +89,18 @@ def choose(name: str, inputs: Inputs) -> Backend:
 
     Raises:
         ValueError: there is none of that name, or it cannot run on the inputs' device; lists those that can.
+        ConfigError: the plug-in of that name cannot be loaded.
     """
-    available = available_backends(inputs.device)
     if name == "auto":
-        return _backends[available[0]]
-    if name in available:
-        return _backends[name]
-    listed = ", ".join(available)
-    if name not in _backends:
+        name = available_backends(inputs.device)[0]
+    elif name not in KERNEL_BACKENDS:
+        listed = ", ".join(available_backends(inputs.device))
         raise ValueError(f"unknown kernel backend {name!r}; available for {inputs.device}: {listed}")
-    reason = _backends[name].unavailable(inputs.device)
+    backend: Backend = KERNEL_BACKENDS.get(name)
+    reason = backend.unavailable(inputs.device)
+    if reason is None:
+        return backend
+    listed = ", ".join(available_backends(inputs.device))
     raise ValueError(f"kernel backend {name!r} cannot run on {inputs.device}: {reason}; available: {listed}")
 
 

@@ -105,3 +105,6 @@ def _floats(*shape: int) -> Tensor:
 
 def _ids(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.int64)
+
+
+BACKEND = Native()

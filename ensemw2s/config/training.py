@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ensemw2s.config.base import Section
+from ensemw2s.config.base import Known, Section
+from ensemw2s.registry import KERNEL_BACKENDS
 
 
 class ModelConfig(Section):
@@ -105,5 +106,5 @@ class ComputeConfig(Section):
     floating-point sums, and so every result, depends on the number."""
     batch_tokens: int = Field(default=16384, ge=64)
     """Padded tokens in one scoring or decoding batch."""
-    backend: Literal["auto", "native", "triton", "reference"] = "auto"
+    backend: Annotated[str, Known(KERNEL_BACKENDS, "auto")] = "auto"
     """Which kernel combines the experts' logits."""

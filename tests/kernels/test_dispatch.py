@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from ensemw2s import kernels
+from ensemw2s.config import compose
 from ensemw2s.kernels import dispatch
+from ensemw2s.registry import KERNEL_BACKENDS
 
 
 class Toy:
@@ -29,7 +31,7 @@ class Toy:
 
 @pytest.fixture
 def toy(monkeypatch):
-    monkeypatch.setattr(dispatch, "_backends", dict(dispatch._backends))
+    monkeypatch.setattr(KERNEL_BACKENDS, "_added", {})
     kernels.register(Toy())
 
 
@@ -57,6 +59,19 @@ def test_forced_backend_that_cannot_run_says_why() -> None:
 def test_names_are_unique() -> None:
     with pytest.raises(ValueError, match="toy"):
         kernels.register(Toy())
+    for name in ("auto", "native", "triton", "reference"):
+        with pytest.raises(ValueError, match=name):
+            kernels.register(type("Other", (Toy,), {"name": name})())
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_registered_backend_can_be_configured() -> None:
+    assert compose(sets=["compute.backend=toy"]).config.compute.backend == "toy"
+
+
+def test_an_unknown_backend_is_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown kernel backend 'tritn'; available for cpu: native, reference"):
+        kernels.combine(torch.zeros(1, 2, 9), [1], backend="tritn")
 
 
 @pytest.mark.usefixtures("toy")
