@@ -16,7 +16,7 @@ help:
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make test-lm-eval, make test-trackers, make test-quantized  tests against lm-eval, TensorBoard and W&B, bitsandbytes, which they install"
-	@echo "make chaos      kill, fill, damage and link runs on purpose: every fault must end in the same numbers or in a clear error (half an hour)"
+	@echo "make chaos      kill, fill, damage and link runs on purpose: every fault must end in the same numbers or in a clear error (half an hour or more)"
 	@echo "make fuzz       feed every parser with made-up files, a minute each"
 	@echo "make audit      look the installed packages up in an index of advisories"
 	@echo "make check      lint, types, import layers and clang-tidy"
@@ -77,7 +77,7 @@ test-quantized: $(STAMP)
 	@$(PIP) install -q --no-deps -c constraints.txt bitsandbytes
 	$(PYTEST) tests/models/test_quantized.py
 
-# For example: make chaos CHAOS_FLAGS="--short" or "--only damage --seed 3".
+# For example: make chaos CHAOS_FLAGS="--share 0.1" or "--only damage --seed 3".
 chaos: $(STAMP)
 	$(BIN)/python -P tests/chaos/chaos.py $(CHAOS_FLAGS)
 

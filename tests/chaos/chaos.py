@@ -3,7 +3,7 @@
 Every fault happens to the real command line in a process of its own. Afterwards the same command must finish with the
 numbers of a run that was left alone, or refuse in words; nothing outside may change. Ends with 1 on any loss.
 
-    python -P tests/chaos/chaos.py [--short] [--only KIND] [--seed N]
+    python -P tests/chaos/chaos.py [--share 0.1] [--only KIND] [--seed N]
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from faults import TARGETS, Bench, Fault, LossError, damages, interruptions, links, others
+from faults import TARGETS, Bench, Fault, LossError, Target, damages, interruptions, links, others
 from worker import Worker
+
+
+def targets_of(share: float) -> tuple[Target, ...]:
+    """The commands that faults happen to."""
+    return TARGETS if share >= 0.2 else TARGETS[:4]
 
 
 def all_faults(bench: Bench, share: float) -> Iterator[Fault]:
     """All faults, or a share of each kind."""
-    targets = TARGETS if share == 1.0 else TARGETS[:4]
+    targets = targets_of(share)
     yield from others(bench, targets, share)
     yield from links(bench, share)
     yield from interruptions(bench, targets, share)
@@ -35,7 +40,9 @@ def all_faults(bench: Bench, share: float) -> Iterator[Fault]:
 def main() -> int:
     """Run the faults; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="a tenth of the faults")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of all faults; below a fifth the slow commands are left out"
+    )
     parser.add_argument("--only", help="faults of a kind, or with this in their name")
     parser.add_argument("--seed", type=int, default=0, help="decides where faults happen")
     options = parser.parse_args()
@@ -45,8 +52,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         worker = Worker(Path(folder))
         bench = Bench(worker, Path(folder), random.Random(options.seed))
-        bench.prepare(TARGETS[:4] if options.short else TARGETS)
-        for fault in all_faults(bench, 0.1 if options.short else 1.0):
+        bench.prepare(targets_of(options.share))
+        for fault in all_faults(bench, options.share):
             if options.only and options.only not in (fault.kind, fault.name) and options.only not in fault.name:
                 continue
             try:

@@ -21,7 +21,7 @@ class Target:
     command: tuple[str, ...]
     output: str
     kills: int
-    """Faults of each kind in a full run; a tenth of it, but one at least, in a short one."""
+    """Kills in a full run, and of the other actions in proportion; one of each at least."""
 
 
 TARGETS = (
