@@ -232,6 +232,12 @@ def damaged(name: str, how: str) -> Callable[[Bench], str]:
             elif not ended.err[0].strip():
                 raise LossError(f"{' '.join(command[:2])} failed without a word")
             said.append(ended.code)
+        if how == "pipe":
+            ended = bench.worker.run(world, Order([TARGETS[0].command]))
+            sane(ended)
+            if ended.code != 2 or Path(name).name not in ended.err[0]:
+                raise LossError(f"ended with {ended.code}: {ended.err[0][-400:]}")
+            (world.folder / "run" / name).unlink()  # as it was asked for
         bench.again(world, TARGETS[0])
         return "made again, readers refused" if any(said) else "made again"
 

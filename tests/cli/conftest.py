@@ -128,9 +128,11 @@ class FakePipeline:
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
-    import ensemw2s.pipeline
+    import ensemw2s.pipeline.unchanged
+    import ensemw2s.sweeps.seeds
 
     fake = FakePipeline()
-    for name in ("execute", "execute_seeds", "changed_inputs"):
-        monkeypatch.setitem(vars(ensemw2s.pipeline), name, getattr(fake, name))
+    monkeypatch.setitem(vars(ensemw2s.pipeline), "execute", fake.execute)
+    monkeypatch.setattr(ensemw2s.sweeps.seeds, "execute_seeds", fake.execute_seeds)
+    monkeypatch.setattr(ensemw2s.pipeline.unchanged, "changed_inputs", fake.changed_inputs)
     return fake

@@ -177,7 +177,7 @@ def test_an_output_on_a_name_in_another_case(tmp_path: Path) -> None:
 
 
 def test_what_an_interruption_kept_is_said(ew2s: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ensemw2s.pipeline
+    import ensemw2s.tasks.use_ensemble
     from ensemw2s.errors import Interrupted
 
     said: list[BaseException] = [Interrupted("5 of 9 rows are kept in l.parts; the same command continues.")]
@@ -185,8 +185,8 @@ def test_what_an_interruption_kept_is_said(ew2s: Command, monkeypatch: pytest.Mo
     def interrupted(*_: Any, **__: Any) -> None:
         raise said[0]
 
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "label_file", interrupted)
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "load_ensemble", interrupted)
+    monkeypatch.setattr(ensemw2s.tasks.use_ensemble, "label_file", interrupted)
+    monkeypatch.setattr(ensemw2s.tasks.use_ensemble, "load_ensemble", interrupted)
     Path("q.jsonl").write_text(json.dumps(QUESTION) + "\n")
     label = ["label", "-e", "e", "-i", "q.jsonl", "--output", "l.jsonl"]
     done = ew2s(*label)

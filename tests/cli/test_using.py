@@ -47,7 +47,7 @@ class FakeEnsemble:
 
 @pytest.fixture
 def ensemble(monkeypatch: pytest.MonkeyPatch) -> FakeEnsemble:
-    import ensemw2s.pipeline
+    import ensemw2s.tasks.use_ensemble
 
     fake = FakeEnsemble()
 
@@ -55,7 +55,7 @@ def ensemble(monkeypatch: pytest.MonkeyPatch) -> FakeEnsemble:
         fake.trusted.append(trust_remote_code)
         return fake
 
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "load_ensemble", load_ensemble)
+    monkeypatch.setattr(ensemw2s.tasks.use_ensemble, "load_ensemble", load_ensemble)
     return fake
 
 
@@ -196,7 +196,7 @@ def test_generate_changes_the_ensembles_own_decoding(ew2s: Command, ensemble: Fa
 def test_code_of_models_is_run_where_the_user_says_so_alone(
     ew2s: Command, ensemble: FakeEnsemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ensemw2s.pipeline
+    import ensemw2s.tasks.use_ensemble
 
     def told(*given: Any, trust_remote_code: bool, **rest: Any) -> dict[str, Any]:
         ensemble.trusted.append(trust_remote_code)
@@ -206,7 +206,7 @@ def test_code_of_models_is_run_where_the_user_says_so_alone(
         }
 
     for name in ("evaluate_file", "label_file"):
-        monkeypatch.setitem(vars(ensemw2s.pipeline), name, told)
+        monkeypatch.setattr(ensemw2s.tasks.use_ensemble, name, told)
     file = _write("q.jsonl", QUESTION)
     commands = (
         ("score", "runs/x", file),
@@ -221,7 +221,7 @@ def test_code_of_models_is_run_where_the_user_says_so_alone(
 
 
 def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ensemw2s.pipeline
+    import ensemw2s.tasks.use_ensemble
 
     seen: list[Any] = []
 
@@ -233,8 +233,8 @@ def test_evaluate_and_label_hand_over_the_source(ew2s: Command, monkeypatch: pyt
         seen.append((run, source, out))
         return {"n": 1, "mean_confidence": 0.5, "mean_agreement": 1.0, "output": str(out)}
 
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "evaluate_file", evaluate_file)
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "label_file", label_file)
+    monkeypatch.setattr(ensemw2s.tasks.use_ensemble, "evaluate_file", evaluate_file)
+    monkeypatch.setattr(ensemw2s.tasks.use_ensemble, "label_file", label_file)
     name = _write("q.jsonl", {"question": "p", "choices": ["1", "2"], "answer": "1", "id": "x"})
     done = ew2s("evaluate", "runs/x", name, "--column", "prompt=question", "--device", "cpu")
     assert done.out == "3 of 4 right: 75.0 % [30.0, 95.0]; 2 questions left out\n"
