@@ -232,12 +232,14 @@ def damaged(name: str, how: str) -> Callable[[Bench], str]:
             elif not ended.err[0].strip():
                 raise LossError(f"{' '.join(command[:2])} failed without a word")
             said.append(ended.code)
-        if how == "pipe":
+        if how in ("pipe", "folder"):  # such a thing may be refused by name instead; it is then taken away
+            place = world.folder / "run" / name
             ended = bench.worker.run(world, Order([TARGETS[0].command]))
             sane(ended)
-            if ended.code != 2 or Path(name).name not in ended.err[0]:
+            if ended.code != 0 and not (ended.code == 2 and place.name in ended.err[0]):
                 raise LossError(f"ended with {ended.code}: {ended.err[0][-400:]}")
-            (world.folder / "run" / name).unlink()  # as it was asked for
+            if ended.code == 2:
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
         bench.again(world, TARGETS[0])
         return "made again, readers refused" if any(said) else "made again"
 
