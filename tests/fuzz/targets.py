@@ -53,7 +53,7 @@ def scratch() -> Iterator[Path]:
 
 _QUESTIONS = [
     {"prompt": "one and one", "choices": ["2", "3"], "answer": "2", "level": 1},
-    {"prompt": "two and two", "choices": ["4", "5", "6"], "answer": 0, "level": "hard", "more": [None, {"a": 1.5}]},
+    {"prompt": "two and two", "choices": ["4", "5", "6"], "answer": "4", "level": 2, "more": [None, {"a": 1.5}]},
 ]
 
 
@@ -73,11 +73,15 @@ def _rows(suffix: str) -> Callable[[Path], object]:
 
 def _lines() -> list[bytes]:
     rows = [json.dumps(row, ensure_ascii=False) for row in _QUESTIONS]
-    return ["\n".join(rows).encode(), f"[{','.join(rows)}]".encode(), rows[0].encode("utf-16")]
+    return ["\n".join(rows).encode(), rows[0].encode("utf-16"), b'{"prompt": NaN, "choices": {"A": 1e400}}']
+
+
+def _list() -> list[bytes]:
+    return [json.dumps(_QUESTIONS).encode(), json.dumps(_QUESTIONS, indent=1).encode("utf-8-sig")]
 
 
 def _csv() -> list[bytes]:
-    table = 'prompt,choices,answer,level\none,"[""2"", ""3""]",2,1\n"two\nlines","a|b",b,\n'
+    table = 'prompt,choices,answer,level\none,"[""2"", ""3""]",2,1\n"two\nlines","[""a"", ""b""]",b,2\n'
     return [table.encode(), table.replace(",", ";").encode(), table.replace("\n", "\r\n").encode("utf-8-sig")]
 
 
@@ -176,6 +180,7 @@ def _finished_stage() -> list[bytes]:
 def _ensemble(folder: Path) -> object:
     from ensemw2s.ensemble import Ensemble
 
+    (folder / "expert").mkdir(exist_ok=True)
     return Ensemble.load(folder)
 
 
@@ -185,7 +190,6 @@ def _ensembles() -> list[bytes]:
     config = RunConfig()
     expert = {"path": "expert", "alpha": 1.0}
     content: dict[str, Any] = {
-        "version": 1,
         "task": "choice",
         "experts": [expert, expert],
         "ensemble": config.ensemble.model_dump(),
@@ -200,6 +204,15 @@ def _results(folder: Path) -> object:
     from ensemw2s.report import load_results
 
     return load_results(folder)
+
+
+def _written_results() -> list[bytes]:
+    from ensemw2s.evaluation import Results, summarise
+
+    arms = {"plain": {"test": summarise([True, False]), "hard_test": summarise([False, True])}}
+    with scratch() as folder:
+        Results(name="x", seed=0, task="choice", config_fingerprint="ab", arms=arms).write(folder / "results.json")
+        return [(folder / "results.json").read_bytes()]
 
 
 def _array(folder: Path) -> object:
@@ -253,7 +266,7 @@ def _answer(folder: Path) -> object:
 
 TARGETS: dict[str, Target] = {
     "jsonl": Target(_rows(".jsonl"), "q.jsonl", _lines),
-    "json": Target(_rows(".json"), "q.json", _lines),
+    "json": Target(_rows(".json"), "q.json", _list),
     "csv": Target(_rows(".csv"), "q.csv", _csv),
     "parquet": Target(_rows(".parquet"), "q.parquet", _parquet),
     "configuration": Target(_configuration, "config.yaml", _presets),
@@ -266,7 +279,7 @@ TARGETS: dict[str, Target] = {
     "lock": Target(_lock, "run.lock", lambda: [b'{"pid": 1, "host": "a", "time": 1.5}']),
     "stage": Target(_stage, "one/stage.json", _finished_stage),
     "ensemble": Target(_ensemble, "ensemble.json", _ensembles),
-    "results": Target(_results, "results.json", lambda: [b'{"schema": 1, "name": "x", "seed": 0, "arms": []}']),
+    "results": Target(_results, "results.json", _written_results),
     "scores": Target(_array, "argmax.npy", _arrays),
     "labels": Target(_labels, "labels.parquet", _written_labels),
     "answer": Target(_answer, "answers.txt", lambda: [b"#### (.+)\0the answer is #### 1,000\0001000"]),

@@ -46,6 +46,15 @@ def test_a_value_or_an_error_in_words(name, tmp_path):
         target(mutated(dice.choice(target.seeds()), dice), tmp_path)
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_first_seed_is_read(name, tmp_path):
+    target = TARGETS[name]
+    place = tmp_path / target.file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(target.seeds()[0])
+    target.read(tmp_path)
+
+
 @pytest.mark.parametrize("case", sorted(CASES.glob("*/*")), ids=lambda path: f"{path.parent.name}-{path.name[:16]}")
 def test_a_found_case_stays_mended(case, tmp_path):
     TARGETS[case.parent.name](case.read_bytes(), tmp_path)
