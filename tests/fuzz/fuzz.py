@@ -24,7 +24,9 @@ def fuzz_one(name: str, arguments: list[str]) -> None:
         from targets import TARGETS, scratch
 
         target = TARGETS[name]
-        target.seeds()  # imports what the target needs, instrumented
+        with scratch() as folder:
+            for seed in target.seeds():  # imports what the target needs, instrumented
+                target(seed, folder)
     with scratch() as folder:
         atheris.Setup([sys.argv[0], *arguments], lambda data: target(data, folder))
         atheris.Fuzz()
