@@ -25,6 +25,7 @@ _UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.EINVAL, errno.ENXIO),  # what open_in_place refuses
 )
+_TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp", re.DOTALL)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _JSON_FILE_LIMIT = 256 * 2**20
 _JSON_DEPTH = 200
@@ -79,6 +80,27 @@ def replaced(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what :func:`replaced` left below ``folder`` in processes that were killed, or met a broken disk.
+
+    The name of a process that lives is left alone.
+    """
+    for path in folder.rglob(".*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and not _process_lives(int(found[1])) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+def _process_lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

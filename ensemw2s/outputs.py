@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ensemw2s.errors import InputError
-from ensemw2s.files import refuse_links
+from ensemw2s.files import refuse_links, remove_abandoned
 
 _MEANT = "Choose another name."
 
@@ -75,6 +75,8 @@ def check_output_folder(path: Path, *, inputs: Iterable[Path] = (), ours: Callab
     if not place.is_dir():
         raise InputError(f"{path} cannot be made: {place} is not a folder.", hint=_MEANT)
     try:
+        if place == path:
+            remove_abandoned(path)  # of the same command, killed
         held = place == path and any(path.iterdir())
     except OSError as error:
         raise _unwritable(path, error) from error

@@ -6,18 +6,16 @@ import errno
 import fcntl
 import os
 import platform
-import re
 import time
 import weakref
 from pathlib import Path
 from typing import Any
 
 from ensemw2s.errors import RunBusyError
-from ensemw2s.files import dump_json, open_in_place, parse_json, read_json, unwritable_error
+from ensemw2s.files import dump_json, open_in_place, parse_json, read_json, remove_abandoned, unwritable_error
 from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
-_TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp", re.DOTALL)
 _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
@@ -129,17 +127,6 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files below ``folder`` of processes that were killed, or could not remove them on a broken disk.
-
-    See :func:`ensemw2s.files.replaced`; those of a process that lives are left alone.
-    """
-    for path in folder.rglob(".*.tmp"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and not pid_alive(int(found[1])) and not path.is_dir():
-            path.unlink(missing_ok=True)
 
 
 def _decode(data: bytes) -> dict[str, Any] | None:

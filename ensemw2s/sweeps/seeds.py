@@ -10,10 +10,9 @@ from ensemw2s.checksums import recording
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import ConfigError
 from ensemw2s.evaluation import Answers, Results, aggregate, read_correct
-from ensemw2s.files import refuse_links
+from ensemw2s.files import refuse_links, remove_abandoned
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
-from ensemw2s.runs.lock import remove_abandoned
 from ensemw2s.sink import EventSink
 
 

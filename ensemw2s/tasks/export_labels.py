@@ -52,10 +52,10 @@ def export_run_labels(
 
 
 def _is_exported(folder: Path) -> bool:
-    """Whether a folder holds what :func:`export_run_labels` writes and nothing else."""
+    """Whether a folder holds what :func:`export_run_labels` writes, as far as it came, and nothing else."""
     places = [place for place in folder.iterdir() if place.name != "README.md"]
     inside = [[entry.name for entry in place.iterdir()] if place.is_dir() else None for place in places]
-    return bool(places) and all(names == ["train.parquet"] for names in inside)
+    return bool(places) and all(names in (["train.parquet"], []) for names in inside)
 
 
 def _teachers(run: RunDirectory) -> list[str]:

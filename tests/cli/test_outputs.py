@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,3 +198,15 @@ def test_what_an_interruption_kept_is_said(ew2s: Command, monkeypatch: pytest.Mo
     assert (done.code, "interrupted; the same command continues." in done.err) == (130, True)
     done = ew2s("score", "e", "q.jsonl")  # to stdout: nothing is kept
     assert (done.code, "interrupted; the same command begins anew." in done.err) == (130, True)
+
+
+def test_what_a_killed_command_left_in_its_folder_is_no_reason_to_refuse_it(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left, other = tmp_path / f".ensemble.json.{int(killed.stdout)}.tmp", tmp_path / ".notes.tmp"
+    left.write_text("half")
+    assert not check_output_folder(tmp_path, ours=lambda _: False, what="an ensemble")
+    assert not left.exists()
+    other.write_text("somebody's")
+    with pytest.raises(InputError, match="is not empty, and not an ensemble"):
+        check_output_folder(tmp_path, ours=lambda _: False, what="an ensemble")
+    assert other.exists()
