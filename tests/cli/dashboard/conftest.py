@@ -262,7 +262,7 @@ class Desk:
 
     async def until(self, condition: Callable[[], object], pilot: Pilot[str], what: str = "") -> None:
         """Wait for a condition, not for a clock, and then for all panels: they are redrawn one after the other."""
-        end = time.monotonic() + 20.0
+        end = time.monotonic() + 60.0
         while not condition():
             assert time.monotonic() < end, f"never happened: {what}"
             await asyncio.sleep(0.01)
