@@ -1,0 +1,37 @@
+"""A run that an earlier version made is read, found intact and continued without any work."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from ensemw2s.ensemble import Ensemble
+from ensemw2s.pipeline import execute
+from ensemw2s.runs import RunDirectory, describe_run
+
+ARCHIVE = Path(__file__).parent / "data" / "run-before.tar.gz"
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "small"
+
+
+def test_it_is_kept_whole(before, recorder, read_numbers):
+    numbers = read_numbers(before)
+    execute(RunDirectory.open(before).load_config(), before, sink=recorder, report=False)
+    assert {fields["stage"] for fields in recorder.of("stage_finished") if not fields["cached"]} == set()
+    assert len(recorder.stages("stage_finished")) > 8
+    assert recorder.of("stage_rerun") == []
+    assert read_numbers(before) == numbers
+
+
+def test_it_is_listed_and_its_ensemble_scores(before):
+    found = describe_run(before)
+    assert (found.state, found.seed) == ("finished", 0)
+    assert "ensemble/test" in found.accuracy
+    assert len(Ensemble.load(before).experts) >= 1
