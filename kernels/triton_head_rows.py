@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ensemw2s.kernels.gpu.rows import mixture_bound, product_tops, scalar_of, slack_of, write_experts
+from ensemw2s.kernels.gpu.rows import as_vector, mixture_bound, scalar_of, slack_of, write_experts
 from ensemw2s.kernels.gpu.tiles import NEG_INF, at_most_zero, finite_or_zero, order_norm
 from ensemw2s.kernels.triton_head_tiles import add_term
 
@@ -24,15 +24,26 @@ def tiles_of_row(tile_max, row, rows, tiles, lane, tile, count: tl.constexpr):
 
 
 @triton.jit
-def bounds_of(
-    product_max, relative, held, row_base, row, tiles, lane, tile, active: tl.constexpr, product: tl.constexpr
-):
+def product_bound(shares, relative, lane, active: tl.constexpr):
+    """Bounds ``[tiles]`` of ``Σ ᾱ_k (l_k − centre_k)``, short of ``product_max``, from the maxima less the centres."""
+    taking_part = (lane < active)[:, None]
+    if active > 1:
+        scaled = as_vector(shares, lane, active)[:, None] * relative
+        bound = tl.sum(tl.where(taking_part, scaled, 0.0), axis=0)
+    else:
+        bound = tl.max(tl.where(taking_part, relative, NEG_INF), axis=0)
+    return bound
+
+
+@triton.jit
+def bounds_of(shares, product_max, relative, held, row, tiles, lane, tile, active: tl.constexpr, product: tl.constexpr):
     """Upper bounds of the combined value in the tiles ``tile`` of a row, from the maxima less the row's maxima.
 
-    Of the product short of its normaliser; of the mixture as log-probabilities.
+    Of the product less its ``base`` and normaliser; of the mixture as log-probabilities.
     """
     if product:
-        bound = product_tops(product_max, relative, row, tiles, lane, tile, active) - row_base
+        bound = product_bound(shares, relative, lane, active)
+        bound += tl.load(product_max + row * tiles + tile, mask=tile < tiles, other=NEG_INF)
     else:
         bound = mixture_bound(relative, held, lane, active)
     return bound
@@ -65,25 +76,8 @@ def row_stats(
 
 
 @triton.jit
-def product_base(
-    tile_max, product_max, anchor, row, rows, tiles, lane, count: tl.constexpr, active: tl.constexpr,
-    chunk: tl.constexpr,
-):  # fmt: skip
-    """The largest sum of the product's logits in a row."""
-    largest = tl.full([], NEG_INF, tl.float32)
-    start = tl.full([], 0, tl.int32)
-    while start < tiles:
-        tile = start + tl.arange(0, chunk)
-        _, _, top = tiles_of_row(tile_max, row, rows, tiles, lane, tile, count)
-        sums = product_tops(product_max, top - anchor[:, None], row, tiles, lane, tile, active)
-        largest = tl.maximum(largest, tl.max(sums, axis=0))
-        start += chunk
-    return largest
-
-
-@triton.jit
 def write_bounds(
-    tile_max, product_max, bound, tile_best, anchor, held, row_base, undefined, row, rows, tiles, lane,
+    shares, tile_max, product_max, bound, tile_best, anchor, held, undefined, row, rows, tiles, lane,
     count: tl.constexpr, active: tl.constexpr, product: tl.constexpr, chunk: tl.constexpr,
 ):  # fmt: skip
     """Write the bounds of a row's tiles and that nothing is known of their best tokens; gives the largest bound."""
@@ -92,8 +86,7 @@ def write_bounds(
     while start < tiles:
         tile = start + tl.arange(0, chunk)
         _, _, top = tiles_of_row(tile_max, row, rows, tiles, lane, tile, count)
-        relative = top - anchor[:, None]
-        limit = bounds_of(product_max, relative, held, row_base, row, tiles, lane, tile, active, product)
+        limit = bounds_of(shares, product_max, top - anchor[:, None], held, row, tiles, lane, tile, active, product)
         tl.store(bound + row * tiles + tile, tl.where(undefined, NEG_INF, limit), mask=tile < tiles)
         tl.store(tile_best + row * tiles + tile, NEG_INF, mask=tile < tiles)
         largest = tl.maximum(largest, tl.max(limit, axis=0))
@@ -103,7 +96,7 @@ def write_bounds(
 
 @triton.jit
 def product_norm(
-    tile_max, product_max, product_sum, anchor, held, row_base, row, rows, tiles, lane, inv_temp,
+    shares, tile_max, product_max, product_sum, anchor, held, row_base, row, rows, tiles, lane, inv_temp,
     count: tl.constexpr, active: tl.constexpr, chunk: tl.constexpr,
 ):  # fmt: skip
     """The logarithm of the product's mass relative to ``row_base``, at the temperature."""
@@ -112,10 +105,9 @@ def product_norm(
     while start < tiles:
         tile = start + tl.arange(0, chunk)
         _, _, top = tiles_of_row(tile_max, row, rows, tiles, lane, tile, count)
-        relative = top - anchor[:, None]
-        limit = bounds_of(product_max, relative, held, row_base, row, tiles, lane, tile, active, True)
+        limit = bounds_of(shares, product_max, top - anchor[:, None], held, row, tiles, lane, tile, active, True)
         part = tl.load(product_sum + row * tiles + tile, mask=tile < tiles, other=0.0)
-        mass += tl.sum(tl.where(part == 0.0, 0.0, part * tl.exp(limit * inv_temp)), axis=0)
+        mass += tl.sum(tl.where(part == 0.0, 0.0, part * tl.exp((limit - row_base) * inv_temp)), axis=0)
         start += chunk
     return tl.log(mass)
 
@@ -129,18 +121,17 @@ def target_log_prob(
     x = tl.load(target_logit + lane * rows + row, mask=lane < count, other=0.0)
     own = tl.where(log_total < float("inf"), (x - anchor) - log_total, float("nan"))
     tl.store(expert_target + lane * rows + row, at_most_zero(own), mask=lane < count)
-    if product:
-        total = tl.full([], 0.0, tl.float32)
-        for k in tl.static_range(active):
-            total += scalar_of(x - anchor, lane, k) if active == 1 else shares[k] * scalar_of(x, lane, k)
-        result = (total - row_base) * inv_temp - row_norm
-    else:
-        highest = tl.full([], NEG_INF, tl.float32)
-        value = tl.full([], 0.0, tl.float32)
-        for k in tl.static_range(active):
-            highest, value = add_term(highest, value, scalar_of(x - anchor, lane, k) + scalar_of(held, lane, k))
-        result = finite_or_zero(highest) + tl.log(value)
-    return at_most_zero(result)
+    highest = tl.full([], NEG_INF, tl.float32)
+    value = tl.full([], 0.0, tl.float32)
+    for k in tl.static_range(active):
+        centred = scalar_of(x - anchor, lane, k)
+        if product:
+            value += shares[k] * centred
+        else:
+            highest, value = add_term(highest, value, centred + scalar_of(held, lane, k))
+    return at_most_zero(
+        (value - row_base) * inv_temp - row_norm if product else finite_or_zero(highest) + tl.log(value)
+    )
 
 
 @triton.jit
@@ -167,24 +158,22 @@ def finish_head(
     )
     winner = tl.where(good, winner, 0)
     tl.store(expert_argmax + lane * rows + row, winner.to(tl.int64), mask=lane < count)
+    largest = write_bounds(
+        shares, tile_max, product_max, bound, tile_best, anchor, held, undefined, row, rows, tiles, lane,
+        count, active, product, chunk,
+    )  # fmt: skip
     row_base = tl.full([], 0.0, tl.float32)
     row_norm = tl.full([], 0.0, tl.float32)
     if product:
-        highest = product_base(tile_max, product_max, anchor, row, rows, tiles, lane, count, active, chunk)
-        undefined = undefined | (highest == NEG_INF)
-        row_base = finite_or_zero(highest)
-    largest = write_bounds(
-        tile_max, product_max, bound, tile_best, anchor, held, row_base, undefined, row, rows, tiles, lane,
-        count, active, product, chunk,
-    )  # fmt: skip
-    if product:
+        undefined = undefined | (largest == NEG_INF)
+        row_base = finite_or_zero(largest)
         row_norm = product_norm(
-            tile_max, product_max, product_sum, anchor, held, row_base, row, rows, tiles, lane, inv_temp,
+            shares, tile_max, product_max, product_sum, anchor, held, row_base, row, rows, tiles, lane, inv_temp,
             count, active, chunk,
         )  # fmt: skip
     tl.store(base + row, row_base)
     tl.store(norm + row, tl.where(undefined, float("nan"), row_norm))
-    reached = (largest + slack_of(largest)) - order_norm(row_norm, inv_temp)
+    reached = ((largest + slack_of(largest)) - row_base) - order_norm(row_norm, inv_temp)
     tl.store(threshold + row, tl.where(undefined, float("inf"), reached))
     tl.store(argmax + row, tl.where(undefined, -1, scalar_of(winner, lane, 0)).to(tl.int64))
 

@@ -86,8 +86,9 @@ def head_stats(
 ):  # fmt: skip
     """First pass: one program for each tile, over all experts.
 
-    Writes what :func:`~ensemw2s.kernels.gpu.tiles.tile_stats_product` does, and ``tile_first`` int32
-    ``[K, N, tiles]``, the first token at the maximum, and ``target_logit`` ``[K, N]``.
+    Writes what :func:`~ensemw2s.kernels.gpu.tiles.tile_stats_product` does, of ``q = Σ ᾱ_k (l_k − m_k)`` in float32 with
+    ``m_k`` the tile's own maxima; and ``tile_first`` int32 ``[K, N, tiles]``, the first token at the maximum, and
+    ``target_logit`` ``[K, N]``.
     """
     tile, row, token = place_of(row_blocks, block_rows, block)
     stored = row < rows
@@ -101,15 +102,13 @@ def head_stats(
         if has_targets:
             logit, hit = target_of(x, targets, row, token, stored)
             tl.store(target_logit + k * rows + row, logit, mask=stored & hit)
-        if product and active > 1:
-            q = tl.where(k < active, q + pick(shares, k, active) * x, q)
         x -= finite_or_zero(top)[:, None]
-        if product and active == 1:
-            q = tl.where(k == 0, x, q)
         here = (row.to(tl.int64) + k * rows) * tiles + tile
         tl.store(tile_max + here, top, mask=stored)
         tl.store(tile_sum + here, tl.sum(tl.exp(x), axis=1), mask=stored)
         tl.store(tile_first + here, first, mask=stored)
+        if product:
+            q = tl.where(k < active, q + pick(shares, k, active) * x, q)
         k += 1
     if product:
         here = row.to(tl.int64) * tiles + tile
@@ -142,12 +141,13 @@ def combined_values(
         x = logits_of(heads, k, row, token, rows, vocabulary, active, width, even, biased, block_width, widen)
         if active == 1:
             value = x
-        elif product:
-            value += pick(shares, k, active) * x
         else:
             x -= tl.load(centre + k * rows + row, mask=stored, other=0.0)[:, None]
-            held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
-            top, value = add_term(top, value, x + held[:, None])
+            if product:
+                value += pick(shares, k, active) * x
+            else:
+                held = tl.load(offset + k * rows + row, mask=stored, other=0.0)
+                top, value = add_term(top, value, x + held[:, None])
         k += 1
     if active > 1:
         value = (value - row_base[:, None]) - row_norm[:, None] if product else finite_or_zero(top) + tl.log(value)
@@ -175,7 +175,7 @@ def head_values(
     raw = tl.load(bound + here, mask=stored, other=NEG_INF)
     row_norm = tl.load(norm + row, mask=stored, other=0.0)
     row_base = tl.load(base + row, mask=stored, other=0.0)
-    limit = (raw + slack_of(raw)) - row_norm
+    limit = ((raw + slack_of(raw)) - row_base) - row_norm
     needed = stored & (limit >= tl.load(threshold + row, mask=stored, other=float("inf")))
     if mode == "best":
         needed = needed & (tl.load(tile_out + here, mask=stored, other=0.0) == NEG_INF)
