@@ -86,8 +86,8 @@ def head_stats(
 ):  # fmt: skip
     """First pass: one program for each tile, over all experts.
 
-    Writes what :func:`~ensemw2s.kernels.gpu.tiles.tile_stats_product` does, of ``q = Σ ᾱ_k (l_k − m_k)`` in float32 with
-    ``m_k`` the tile's own maxima; and ``tile_first`` int32 ``[K, N, tiles]``, the first token at the maximum, and
+    Writes what :func:`~ensemw2s.kernels.gpu.tiles.tile_stats_product` does, of ``q = Σ ᾱ_k (l_k − m_k)`` in float32
+    with ``m_k`` the tile's own maxima; and ``tile_first`` int32 ``[K, N, tiles]``, the first token at the maximum, and
     ``target_logit`` ``[K, N]``.
     """
     tile, row, token = place_of(row_blocks, block_rows, block)

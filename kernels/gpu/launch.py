@@ -20,7 +20,7 @@ from ensemw2s.kernels.gpu import sampling as triton_sampling
 from ensemw2s.kernels.gpu import select as triton_select
 from ensemw2s.kernels.gpu import tiles as triton_tiles
 from ensemw2s.kernels.gpu.configs import Config, choose
-from ensemw2s.kernels.gpu.problem import Rows, Weighted, power_of_two, weighting_of
+from ensemw2s.kernels.gpu.problem import Rows, Weighted, power_of_two, weighting_of, weights_on
 from ensemw2s.kernels.request import Inputs
 
 # Without contraction of multiply and add, one token's value has the same bits in every kernel that computes it.
@@ -92,7 +92,12 @@ class Problem(Weighted):
         """
         p, (n, count) = self, (self.rows, len(self.experts))
         tiles = p._tile_stats()
-        constants = {"weights": p.weights, "active": p.active, "product": p.product, "inv_temp": p.inv_temp}
+        constants = {
+            "weights": weights_on(p.device, p.weights),
+            "active": p.active,
+            "product": p.product,
+            "inv_temp": p.inv_temp,
+        }
         constants |= {"centre": p.empty(count, n), "offset": p.empty(count, n), "base": p.empty(n, dtype=torch.float64)}
         argmax = p.empty(n, dtype=torch.int64)
         out = {name: p.empty(n) for name in ("best_value", "logprob", "target_logprob", "shift", "norm")}
@@ -102,7 +107,7 @@ class Problem(Weighted):
         p.launch(
             triton_rows.finish_rows,
             n,
-            p.config.row_warps,
+            p.config.row_warps * (2 if p.product and p.active > 1 else 1),  # the product's sums are float64
             **p.reading(),
             **tiles,
             **constants,
@@ -137,7 +142,12 @@ class Problem(Weighted):
             )
             return {**out, "product_max": out["tile_max"], "product_sum": out["tile_max"]}
         out |= {"product_max": p.empty(n, p.tiles, dtype=torch.float64), "product_sum": p.empty(n, p.tiles)}
-        shared = {"weights": p.weights, "inv_temp": p.inv_temp, "active": p.active, "count": count}
+        shared = {
+            "weights": weights_on(p.device, p.weights),
+            "inv_temp": p.inv_temp,
+            "active": p.active,
+            "count": count,
+        }
         p.launch(triton_tiles.tile_stats_product, n * p.tiles, p.config.tile_warps, **p.reading(), **out, **shared)
         return out
 

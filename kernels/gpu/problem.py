@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,6 @@ class Weighted:
     order: list[int]
     """The launch's expert ``i`` is the request's expert ``order[i]``."""
     weights: tuple[float, ...]
-    """As float32 numbers, and then what these leave over."""
     log_weights: tuple[float, ...]
     product: bool
     inv_temp: float
@@ -104,10 +104,10 @@ class Weighted:
         return by_expert.index_select(0, torch.tensor(self.order, device=by_expert.device).argsort())
 
 
-def in_two_parts(values: list[float]) -> tuple[float, ...]:
-    """Numbers as float32, then the rest of each: a kernel gets 48 digits of them that way."""
-    high = torch.tensor(values, dtype=torch.float64).to(torch.float32).tolist()
-    return (*high, *(value - part for value, part in zip(values, high, strict=True)))
+@functools.lru_cache(maxsize=64)
+def weights_on(device: torch.device, weights: tuple[float, ...]) -> Tensor:
+    """Weights as a float64 tensor: a number given to a kernel would be float32. Kept, since few weights are in use."""
+    return torch.tensor(weights, dtype=torch.float64, device=device)
 
 
 def weighting_of(request: Inputs) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def weighting_of(request: Inputs) -> dict[str, Any]:
     weights = [request.weights[k] for k in request.active]
     return {
         "order": request.active + [k for k, weight in enumerate(request.weights) if weight == 0.0],
-        "weights": in_two_parts([max(w, SMALLEST) for w in weights]),
+        "weights": tuple(max(w, SMALLEST) for w in weights),
         "log_weights": tuple(math.log(w) for w in weights),
         "product": request.rule == "product" or len(weights) == 1,
         "inv_temp": 1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),

@@ -45,10 +45,9 @@ def order_norm(norm, inv_temp):
 
 
 @triton.jit
-def weighted_sum(total, weights, k: tl.constexpr, x, active: tl.constexpr):
-    """``total`` and the weighted logits of expert ``k``, float64. ``weights`` are in two parts."""
-    weight = tl.full([], weights[k], tl.float64) + tl.full([], weights[active + k], tl.float64)
-    return total + weight * x.to(tl.float64)
+def weighted_sum(total, weights, k: tl.constexpr, x):
+    """``total`` and the weighted logits of expert ``k``, float64; ``weights`` float64 ``[K]``."""
+    return total + tl.load(weights + k) * x.to(tl.float64)
 
 
 @triton.jit
@@ -107,7 +106,7 @@ def tile_stats_product(
         tl.store(tile_max + k * rows * tiles + pid, top)
         tl.store(tile_sum + k * rows * tiles + pid, tl.sum(tl.exp(centred), axis=0))
         if k < active:
-            q = centred if active == 1 else weighted_sum(q, weights, k, x, active)
+            q = centred if active == 1 else weighted_sum(q, weights, k, x)
     q = tl.where(inside, q, NEG_INF)
     best = tl.max(q, axis=0)
     tl.store(product_max + pid, best)
@@ -130,7 +129,7 @@ def token_values(
         total = tl.zeros_like(token).to(tl.float64)
         for k in tl.static_range(active):
             x = load_logits(experts[k], row, token, mask, row_stride, col_stride, contiguous)
-            total = weighted_sum(total, weights, k, x, active)  # −inf where masked
+            total = weighted_sum(total, weights, k, x)  # −inf where masked
         value = (total - tl.load(base + row)).to(tl.float32)
     else:
         x = load_logits(experts[0], row, token, mask, row_stride, col_stride, contiguous)
