@@ -44,7 +44,8 @@ class TritonBackend:
       ``3e-6`` plus ``6ε`` relative at any temperature;
     * those of a mixture to ``3e-6 + 6ε·|log p|`` where ``p`` is the probability at temperature 1, times ``1/T`` at a
       temperature ``T < 1``: it divides the errors of the experts' normalisers, which are float32;
-    * none above 0; a token whose logits lie more than ``3.4e38`` below others (the range of float32) is impossible.
+    * none above 0; a token whose logits lie more than ``3.4e38`` below others (the range of float32) is impossible, at
+      temperatures above 1 too.
 
     Tokens are ordered alike wherever their log-probabilities differ by more than that. From hidden states, what
     float32 sums of products round off comes on top.
