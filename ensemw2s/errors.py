@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ensemw2s.text import printable
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -20,7 +22,8 @@ _COMPARED = 200
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """``text`` for a message: at most ``most`` characters of it."""
+    """``text`` for a message: one line, at most ``most`` characters of it, control characters shown by a mark."""
+    text = printable(text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

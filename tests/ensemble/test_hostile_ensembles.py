@@ -124,7 +124,9 @@ def one_error(folder: Path, *words: str) -> None:
         ("ensemble.rule", ["mixture"], "ensemble.rule"),
         ("schema_version", 2, "schema_version"),
         ("task", "écrire", "task"),
-        ("extra", 1, "extra"),
+        ("extra", 1, "extra: there is no such key"),
+        ("ensemble.two\nlines", None, "ensemble.two␊lines: there is no such key"),
+        ("ensemble.\u2028", 1, "ensemble.�: there is no such key"),
     ],
 )
 def test_a_bad_value_is_named_by_file_and_key(

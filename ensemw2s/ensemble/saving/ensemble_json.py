@@ -128,8 +128,9 @@ def said(error: ValidationError | OverflowError) -> str:
     found = error.errors(include_url=False, include_context=False)
     first, more = found[0], len(found) - 1
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{shortened(part, 60)}" for part in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
-    value = "" if first["type"] in ("missing", "value_error") else f", not {shortened(repr(first['input']))}"
+    unknown = first["type"] == "extra_forbidden"
+    text = "there is no such key" if unknown else first["msg"].removeprefix("Value error, ")
+    value = "" if unknown or first["type"] in ("missing", "value_error") else f", not {shortened(repr(first['input']))}"
     rest = "" if not more else f" ({more} more problem{'s' if more > 1 else ''})"
     return f"{key.removeprefix('.') or 'the whole'}: {text[:1].lower()}{text[1:]}{value}{rest}"
 
