@@ -28,8 +28,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.models.inference.decode import generate
-from ensemw2s.models.loading.device import cpu_threads
-from ensemw2s.models.loading.load import LoadedModel, load_tokenizer, resolve_device
+from ensemw2s.models.loading.device import cpu_threads, resolve_device
+from ensemw2s.models.loading.load import LoadedModel, load_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES: dict[str, dict[str, int]] = {

@@ -84,7 +84,7 @@ _PARSER_ERROR: type[Any] = typer.BadParameter.__mro__[typer.BadParameter.__mro__
 
 def _print_version(value: bool) -> None:
     if value:
-        from ensemw2s import __version__
+        from ensemw2s._version import __version__
 
         terminal.out(f"ew2s {__version__}")
         raise typer.Exit

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ensemw2s.config import Composed, SourceConfig
+    from ensemw2s.config.composition import Composed
+    from ensemw2s.config.data import SourceConfig
     from ensemw2s.config.training import ComputeConfig
 
 Preset = Annotated[
@@ -77,7 +78,7 @@ def compose_options(
         sets: ``key=value``.
         flags: flag → value; None was not given.
     """
-    from ensemw2s.config import compose
+    from ensemw2s.config.composition import compose
 
     given = {flag: (FLAGS[flag], value) for flag, value in flags.items() if value is not None}
     return compose(preset, files or (), sets or (), os.environ, flags=given)
@@ -98,7 +99,7 @@ def source_options(files: Iterable[str], kind: str, columns: Iterable[str] | Non
         InputError: ``--column`` is not of the form field=name.
         ConfigError: an unknown kind or field.
     """
-    from ensemw2s.config import compose
+    from ensemw2s.config.composition import compose
     from ensemw2s.errors import InputError, shortened
 
     paths = list(files)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ensemw2s.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from ensemw2s.config import RunConfig
+    from ensemw2s.config.schema import RunConfig
     from ensemw2s.runs import RunInfo
 
 Kind = Literal["new", "continue", "finished"]
@@ -39,7 +39,7 @@ def choose_run(config: RunConfig, out: Path | None, force_new: bool) -> Choice:
     Raises:
         InputError: ``force_new`` with a directory that holds a run.
     """
-    from ensemw2s.config import config_fingerprint
+    from ensemw2s.config.dump import config_fingerprint
     from ensemw2s.runs import list_runs
 
     if out is not None:
@@ -56,7 +56,7 @@ def choose_run(config: RunConfig, out: Path | None, force_new: bool) -> Choice:
 
 def choose_seeds(config: RunConfig, seeds: Sequence[int], out: Path | None, force_new: bool) -> Choice:
     """The directory of a run over several seeds; the rules of :func:`choose_run`."""
-    from ensemw2s.config import config_fingerprint
+    from ensemw2s.config.dump import config_fingerprint
     from ensemw2s.runs import list_runs
     from ensemw2s.runs.listing import is_run
 
@@ -87,7 +87,8 @@ def _fingerprint(run: RunInfo) -> str | None:
     """Of the configuration of a run; from its ``config.yaml`` where it was killed before it could say it."""
     if run.fingerprint is not None:
         return run.fingerprint
-    from ensemw2s.config import config_fingerprint, load_config
+    from ensemw2s.config.composition import load_config
+    from ensemw2s.config.dump import config_fingerprint
 
     try:
         return config_fingerprint(load_config(run.path / "config.yaml"))

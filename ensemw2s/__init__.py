@@ -11,15 +11,15 @@ import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ensemw2s._version import __version__
 
 _LAZY = {
     "Ensemble": "ensemw2s.ensemble",
     "Example": "ensemw2s.data.example",
-    "RunConfig": "ensemw2s.config",
+    "RunConfig": "ensemw2s.config.schema",
     "WeightedTokenSampler": "ensemw2s.boosting.torch_sampler",
-    "compose": "ensemw2s.config",
-    "execute": "ensemw2s.pipeline",
+    "compose": "ensemw2s.config.composition",
+    "execute": "ensemw2s.pipeline.run",
     "execute_seeds": "ensemw2s.sweeps.seeds",
 }
 
@@ -36,10 +36,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ensemw2s.boosting.torch_sampler import WeightedTokenSampler
-    from ensemw2s.config import RunConfig, compose
+    from ensemw2s.config.composition import compose
+    from ensemw2s.config.schema import RunConfig
     from ensemw2s.data.example import Example
     from ensemw2s.ensemble import Ensemble
-    from ensemw2s.pipeline import execute
+    from ensemw2s.pipeline.run import execute
     from ensemw2s.sweeps.seeds import execute_seeds
 
 

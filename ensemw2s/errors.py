@@ -7,7 +7,7 @@ key and what was expected, and a hint that says what to do. The command line pri
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ensemw2s.text import printable
@@ -48,6 +48,16 @@ def did_you_mean(name: str, known: Iterable[str], what: str) -> str:
         return ""
     shown = ", ".join(repr(shortened(n, 40)) for n in names[:12]) + (", …" if len(names) > 12 else "")
     return f" ({what}: {shown})"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception, then what it was raised from or while, each once."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 class Ew2sError(Exception):

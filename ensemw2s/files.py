@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ensemw2s.errors import InputError, RunFailedError
+from ensemw2s.errors import InputError, RunFailedError, causes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
@@ -337,22 +337,13 @@ def sync_tree(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
 def is_disk_full(error: BaseException) -> bool:
     """Whether ``error``, or what caused it, says that no space is left.
 
     Besides ``OSError`` with its number this knows libraries that put it into their text (safetensors: ``os error 28``)
     or report nothing but a short write (numpy).
     """
-    for one in _chain(error):
+    for one in causes(error):
         if isinstance(one, OSError) and one.errno in _FULL:
             return True
         text = str(one)

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 from ensemw2s.kernels import reference, sampling
 from ensemw2s.kernels.philox import row_uniforms
 from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest

@@ -14,7 +14,7 @@ import torch
 
 from ensemw2s import kernels, registry
 from ensemw2s.boosting import Booster, Draw, TokenLayout
-from ensemw2s.config import compose
+from ensemw2s.config.composition import compose
 from ensemw2s.data.sources import load_source
 from ensemw2s.models.training.losses import IGNORED, LossConfig, training_loss
 from ensemw2s.registry import Registry

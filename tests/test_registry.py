@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ensemw2s import registry
-from ensemw2s.config import compose, config_fingerprint
+from ensemw2s.config.composition import compose
+from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.errors import ConfigError
 from ensemw2s.registry import ALPHA_RULES, Registry
 

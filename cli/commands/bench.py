@@ -215,7 +215,8 @@ def _device(place: torch.device) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from ensemw2s import __version__, _native
+    import ensemw2s._native as _native
+    from ensemw2s._version import __version__
     from ensemw2s.kernels import available_backends
 
     build = _native.build_info()

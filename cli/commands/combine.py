@@ -37,7 +37,7 @@ def combine(
     as_json: o.Json = False,
 ) -> None:
     """Models and ensembles as one ensemble."""
-    from ensemw2s.config import compose
+    from ensemw2s.config.composition import compose
     from ensemw2s.ensemble.assemble import assemble
 
     replaced = _check_target(out, members)

@@ -20,7 +20,7 @@ def presets(context: typer.Context, as_json: o.Json = False) -> None:
 
 def list_presets(as_json: o.Json = False) -> None:
     """List presets."""
-    from ensemw2s.config import list_presets as found
+    from ensemw2s.config.presets import list_presets as found
 
     names = found()
     if as_json:
@@ -35,7 +35,7 @@ def list_presets(as_json: o.Json = False) -> None:
 
 def show_preset(name: Annotated[str, typer.Argument(metavar="NAME", help="The preset's name.")]) -> None:
     """Print a preset."""
-    from ensemw2s.config import preset_text
+    from ensemw2s.config.presets import preset_text
 
     terminal.data(preset_text(name).rstrip("\n"))
     terminal.next(f"ew2s config show --preset {name}", f"ew2s run --preset {name}")
@@ -50,8 +50,7 @@ def show(
     as_json: o.Json = False,
 ) -> None:
     """Print the resolved configuration."""
-    from ensemw2s.config import config_fingerprint, dump_yaml
-    from ensemw2s.config.dump import given_lines
+    from ensemw2s.config.dump import config_fingerprint, dump_yaml, given_lines
 
     made = o.compose_options(preset, config, sets, {"--seed": seed})
     if as_json:
@@ -74,7 +73,8 @@ def validate(
     as_json: o.Json = False,
 ) -> None:
     """Check configuration files."""
-    from ensemw2s.config import compose, config_fingerprint
+    from ensemw2s.config.composition import compose
+    from ensemw2s.config.dump import config_fingerprint
     from ensemw2s.errors import EXIT_USAGE, ConfigError
 
     groups = [files] if together else [[file] for file in files]

@@ -15,8 +15,10 @@ from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_USAGE, Ew2sError, InputError
 
 if TYPE_CHECKING:
-    from ensemw2s.config import RunConfig, SourceConfig
-    from ensemw2s.data import CheckReport, Problem
+    from ensemw2s.config.data import SourceConfig
+    from ensemw2s.config.schema import RunConfig
+    from ensemw2s.data.check import CheckReport
+    from ensemw2s.data.problems import Problem
 
 #: Problems printed for each file; all of them with --all or --json.
 _FEW = 20
@@ -50,7 +52,7 @@ def check(
     asked = any((task or guessed) == "choice" for _, guessed in sources)
     models = _tokenizers(made) if made is not None and asked else []
     for source, guessed in sources:
-        from ensemw2s.data import check_source
+        from ensemw2s.data.check import check_source
 
         chosen: Literal["choice", "generate"] = "generate" if (task or guessed) == "generate" else "choice"
         template = None if made is None else made.data.template

@@ -118,7 +118,7 @@ def found_runs() -> dict[str, Any]:
 
 def examine() -> dict[str, Any]:
     """Everything about the installation, and under ``problems`` what keeps it from working."""
-    from ensemw2s import __version__
+    from ensemw2s._version import __version__
 
     needed = {package: _version(package) for package in (*_NEEDED, *_NEEDED_TOO)}
     found: dict[str, Any] = {

@@ -16,7 +16,7 @@ from ensemw2s.errors import InputError
 
 if TYPE_CHECKING:
     from ensemw2s.cli.rundirs import Choice
-    from ensemw2s.config import Composed
+    from ensemw2s.config.composition import Composed
 
 Until = Literal["data", "experts", "labels", "student"]
 
@@ -156,7 +156,7 @@ def print_plan(request: Request, choice: Choice) -> None:
 
 def show_results(path: Path, as_json: bool) -> None:
     """The table of a finished run or of several seeds, its report, and what can be done next."""
-    from ensemw2s.report import console_report, load_results
+    from ensemw2s.report.build import console_report, load_results
 
     results = load_results(path)
     if as_json:

@@ -53,7 +53,7 @@ def _list(files: list[str]) -> str:
 
 def _rate(config: object, models: list[str], output: Path, folds: int, as_json: bool) -> None:
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.config import RunConfig
+    from ensemw2s.config.schema import RunConfig
     from ensemw2s.config.training import ModelConfig
     from ensemw2s.tasks.rate_difficulty import rate_file
 

@@ -27,7 +27,7 @@ def report(
 
     from ensemw2s.cli.progress import waiting
     from ensemw2s.cli.rundirs import latest_results
-    from ensemw2s.report import build_report, console_report, load_results
+    from ensemw2s.report.build import build_report, console_report, load_results
 
     path = latest_results(run)
     results = load_results(path)

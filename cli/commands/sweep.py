@@ -20,7 +20,7 @@ from ensemw2s.text import printable
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from ensemw2s.config import Composed
+    from ensemw2s.config.composition import Composed
     from ensemw2s.evaluation.over_cells import SweepResults
     from ensemw2s.sweeps.file import SweepFile
     from ensemw2s.sweeps.plan import Job, SweepPlan
@@ -96,7 +96,7 @@ def _plan(
 ) -> SweepPlan:
     """The sweep of a command line and a file; the command line wins."""
     from ensemw2s.cli.commands.pipeline import parse_seeds
-    from ensemw2s.config import compose
+    from ensemw2s.config.composition import compose
     from ensemw2s.evaluation.over_cells import COMPARED
     from ensemw2s.sweeps.file import parse_over
     from ensemw2s.sweeps.plan import plan_sweep
@@ -271,7 +271,7 @@ def _left(status: SweepStatus) -> str:
 
 def _show(results: SweepResults, root: Path, as_json: bool) -> None:
     from ensemw2s.cli.progress import waiting
-    from ensemw2s.report import build_report, console_report
+    from ensemw2s.report.build import build_report, console_report
 
     any_done = any(job.state == "finished" for cell in results.cells for job in cell.jobs)
     page: Path | None = None

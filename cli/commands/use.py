@@ -16,8 +16,9 @@ from ensemw2s.errors import DataError, InputError, shortened
 
 if TYPE_CHECKING:
     from ensemw2s.config.method import DecodingConfig
-    from ensemw2s.data import Example, Problem
+    from ensemw2s.data.example import Example
     from ensemw2s.data.files import Row
+    from ensemw2s.data.problems import Problem
     from ensemw2s.ensemble import Ensemble
     from ensemw2s.sink import EventSink
 
@@ -213,7 +214,7 @@ def generate(
 ) -> None:
     """Answers in words."""
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.data import Example
+    from ensemw2s.data.example import Example
     from ensemw2s.tasks import use_ensemble as files
     from ensemw2s.tasks.use_ensemble import load_ensemble
 
@@ -260,7 +261,7 @@ def _print_answers(
 
 def _decoding(own: DecodingConfig, sample: bool, changes: dict[str, Any]) -> DecodingConfig:
     """The ensemble's own decoding with what was asked for, checked."""
-    from ensemw2s.config import compose
+    from ensemw2s.config.composition import compose
 
     values = {**own.model_dump(), **({"method": "sample"} if sample else {}), **changes}
     flags = {
@@ -339,7 +340,7 @@ def split_file(run: Path, split: str) -> str:
     path = run / "data" / f"{split}.jsonl"
     if not path.exists():
         raise InputError(f"{run} holds no split {split} ({path} is missing).", hint="Give a run directory or a file.")
-    from ensemw2s.data import read_splits
+    from ensemw2s.data.store import read_splits
 
     read_splits(path.parent)
     return str(path)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 
 
 @dataclass(frozen=True, slots=True)

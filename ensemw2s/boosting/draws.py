@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 from ensemw2s.boosting.weights import Floats, Ints, TokenLayout, example_weights
 from ensemw2s.seeds import sub_seed
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 from ensemw2s.boosting.alpha import WeightedError, weighted_error
 from ensemw2s.boosting.draws import Draw
 from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 from ensemw2s.kernels.arguments import plain_tensor, whole_number
 
 _BLOCK = 1 << 16  # draws made at a time, of all ranks together

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 from ensemw2s.boosting.alpha import WeightedError
 from ensemw2s.files import replaced
 

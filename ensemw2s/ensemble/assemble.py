@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ensemw2s.config import Composed
 from ensemw2s.config.base import Section
+from ensemw2s.config.composition import Composed
 from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.ensemble.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME

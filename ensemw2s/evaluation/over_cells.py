@@ -93,7 +93,7 @@ class CellComparison(Record):
         high: upper end.
         t: test statistic, or None.
         p: two-sided p-value, or None.
-        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.paired_t`.
+        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.comparisons.paired_t`.
         sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
         p_holm: adjusted for all comparisons of the sweep, or None.
     """
@@ -180,7 +180,7 @@ def cell_result(
         settings: what sets it apart.
         jobs: one a seed.
         results: seed → results of the finished ones.
-        answers: seed → who has which question right; see :func:`~ensemw2s.evaluation.aggregate`.
+        answers: seed → who has which question right; see :func:`~ensemw2s.evaluation.over_seeds.aggregate`.
     """
     runs = [results[seed] for seed in sorted(results)]
     if len(runs) > 1:

@@ -51,7 +51,7 @@ class SeedComparison(Record):
         high: upper end.
         t: test statistic, or None.
         p: two-sided p-value, or None.
-        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.paired_t`.
+        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.comparisons.paired_t`.
         sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
         p_holm: adjusted for all planned claims; None for a comparison that is not one of them.
         claim: whether it is one of the planned claims about methods.

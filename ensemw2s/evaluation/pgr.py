@@ -140,9 +140,9 @@ def ratio_of_means(
     """PGR over seeds: mean of S − W divided by mean of C − W, with Fieller's interval paired over seeds (Student's t).
 
     The mean of the seeds' own ratios would let a single seed with a small gap decide everything. As in
-    :func:`~ensemw2s.evaluation.paired_t` the error is never below what sampling the questions gives: a ratio is in the
-    set if ``(N − r·D)²`` does not exceed the larger of the squared errors that the spread over seeds and that sampling
-    alone give, both with what seeds share. This is the union of the two Fieller sets.
+    :func:`~ensemw2s.evaluation.comparisons.paired_t` the error is never below what sampling the questions gives: a
+    ratio is in the set if ``(N − r·D)²`` does not exceed the larger of the squared errors that the spread over seeds
+    and that sampling alone give, both with what seeds share. This is the union of the two Fieller sets.
 
     Args:
         numerators: S − W, one a seed.

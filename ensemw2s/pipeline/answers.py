@@ -117,7 +117,7 @@ def _decode(
 ) -> list[dict[str, Any]]:
     from ensemw2s.ensemble.combine.answers import clean_text, confidence_of
     from ensemw2s.models.inference.decode import generate
-    from ensemw2s.models.loading.load import opened_models
+    from ensemw2s.models.loading.adapters import opened_models
 
     with (
         opened_models([member.model for member in members], ctx.config.compute) as models,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ensemw2s.arms import arm_spec, teacher_of
 from ensemw2s.data.example import SplitName
-from ensemw2s.evaluation import extract_answer, normalise_text, parse_number, text_correct
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagreement, shared_errors
-from ensemw2s.evaluation.matching import compile_pattern
+from ensemw2s.evaluation.matching import compile_pattern, extract_answer, normalise_text, text_correct
+from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.evaluation.reliability import Reliability, reliability
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.answers import read_answers

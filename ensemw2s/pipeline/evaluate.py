@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.data.example import SplitName
-from ensemw2s.evaluation import ArmResult, TokenAccuracy, summarise, text_correct, token_accuracy
+from ensemw2s.evaluation.matching import text_correct
+from ensemw2s.evaluation.metrics import ArmResult, TokenAccuracy, summarise, token_accuracy
 from ensemw2s.pipeline.answers import written_answers
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.plan import TESTS

@@ -103,7 +103,7 @@ def run_together(
 ) -> JointScores:
     """The members' own candidates at all rows of some sequences, kept nowhere: part of another stage's work."""
     from ensemw2s.models.inference.joint_scoring import score_joint, sequence_rows
-    from ensemw2s.models.loading.load import opened_models
+    from ensemw2s.models.loading.adapters import opened_models
 
     enc = ctx.encoded("weak", split, ctx.scoring_view(split))
     spend_scoring(ctx, "weak", "together", enc, sequences, len(members))
@@ -145,7 +145,7 @@ def _score(
     ctx: Context, name: str, members: Sequence[Member], weightings: list[Shares], rows: dict[SplitName, Ints]
 ) -> None:
     from ensemw2s.models.inference.joint_scoring import score_joint_each
-    from ensemw2s.models.loading.load import opened_models
+    from ensemw2s.models.loading.adapters import opened_models
 
     with ExitStack() as stack:
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ensemw2s.data.example import Example
 from ensemw2s.errors import ConfigError, DataError
-from ensemw2s.evaluation import summarise, text_correct
 from ensemw2s.evaluation.calibration import expected_calibration_error
+from ensemw2s.evaluation.matching import text_correct
+from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.results import LabelResult
 from ensemw2s.labelling import Labels, SoftTargets, label_by_generating, labels_from_choices
 from ensemw2s.pipeline.accounting import spent_decoding
@@ -116,7 +117,7 @@ def _choose(ctx: Context, teacher: Teacher, soft: int | None) -> Labels:
 
 
 def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft: int | None) -> Labels:
-    from ensemw2s.models.loading.load import opened_models
+    from ensemw2s.models.loading.adapters import opened_models
 
     with (
         opened_models([member.model for member in teacher.members], ctx.config.compute) as models,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ensemw2s.arms import teacher_of
+from ensemw2s.arms import WEAK, teacher_of
 from ensemw2s.checksums import recording
-from ensemw2s.config import config_fingerprint
+from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.data.example import SPLITS
-from ensemw2s.evaluation import WEAK, ModelInfo, Results, build_comparisons, write_correct
+from ensemw2s.evaluation.build import build_comparisons
+from ensemw2s.evaluation.correct import write_correct
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, stage_cost
+from ensemw2s.evaluation.results import ModelInfo, Results
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.error_analysis import look_beyond
 from ensemw2s.pipeline.plan import TESTS, answers_stage

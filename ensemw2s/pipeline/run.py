@@ -12,11 +12,11 @@ import numpy as np
 from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, student_of
 from ensemw2s.boosting import BoostingResult
 from ensemw2s.checksums import recording
-from ensemw2s.config import config_fingerprint
+from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
-from ensemw2s.evaluation import LabelResult, RoundResult
+from ensemw2s.evaluation.results import LabelResult, RoundResult
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.checks import check_inputs
 from ensemw2s.pipeline.context import Context
@@ -80,7 +80,7 @@ def execute(
         until: stop after this phase.
         provenance: where each configuration value came from, for ``config.yaml``.
         preset: name of the preset, for the record.
-        report: also draw the report at the end; :func:`ensemw2s.report.build_report` does it at any later time.
+        report: also draw the report at the end; :func:`ensemw2s.report.build.build_report` does it at any later time.
         date: what chat templates are told, unless the configuration or an earlier start says another; now by default.
 
     Returns:
@@ -144,7 +144,7 @@ def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool)
         student_phase(ctx, state, labels)
         summary = build_results(ctx, state, preset)
         if report:
-            from ensemw2s.report import build_report
+            from ensemw2s.report.build import build_report
 
             build_report(ctx.run.path)
     old = ctx.run.stages.unrecorded

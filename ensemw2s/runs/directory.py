@@ -26,7 +26,7 @@ from ensemw2s.runs.log import LogSink
 from ensemw2s.runs.stage import StageRecord, Stages
 
 if TYPE_CHECKING:
-    from ensemw2s.config import RunConfig
+    from ensemw2s.config.schema import RunConfig
 
 #: A folder with one of these is a run directory.
 MARKERS = ("config.yaml", "events.jsonl", "results.json")
@@ -102,7 +102,7 @@ class RunDirectory:
         self, config: RunConfig, provenance: Mapping[str, str] | None = None, preset: str | None = None
     ) -> None:
         """Write ``config.yaml``, each value with a comment that says where it came from; needs the lock."""
-        from ensemw2s.config import dump_yaml
+        from ensemw2s.config.dump import dump_yaml
 
         with recording(self.path, self.config_path.name):
             write_text(self.config_path, dump_yaml(config, provenance, preset=preset))
@@ -114,7 +114,7 @@ class RunDirectory:
             ConfigError: it is missing.
             DamagedError: it is not what the run wrote.
         """
-        from ensemw2s.config import load_config
+        from ensemw2s.config.composition import load_config
 
         check_recorded(self.config_path)
         return load_config(self.config_path)

@@ -54,7 +54,7 @@ def _canonical(value: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, EnsemW2S and what its results depend on; nothing is imported for it."""
-    from ensemw2s import __version__
+    from ensemw2s._version import __version__
 
     found = {"ensemw2s": __version__, "python": platform.python_version()}
     for package in _PACKAGES:

@@ -27,7 +27,7 @@ _WATCH_EVERY = 1.0
 
 def main(arguments: list[str]) -> int:
     """Run the job in the file named by the only argument, and return the exit code."""
-    from ensemw2s.config import RunConfig
+    from ensemw2s.config.schema import RunConfig
 
     job = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
     signal.signal(signal.SIGTERM, _stop)

@@ -12,12 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.arms import student_of
+from ensemw2s.arms import WEAK, student_of
 from ensemw2s.checksums import recording
-from ensemw2s.config import Composed, config_fingerprint
+from ensemw2s.config.composition import Composed
+from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.marked import parse_value
 from ensemw2s.errors import ConfigError, DamagedError, DataError, InputError
-from ensemw2s.evaluation import WEAK, Answers, Results, aggregate, read_correct
+from ensemw2s.evaluation.correct import read_correct
 from ensemw2s.evaluation.over_cells import (
     COMPARED,
     CellResult,
@@ -27,6 +28,9 @@ from ensemw2s.evaluation.over_cells import (
     compare_cells,
     sweep_caution,
 )
+from ensemw2s.evaluation.over_seeds import aggregate
+from ensemw2s.evaluation.results import Results
+from ensemw2s.evaluation.sampling import Answers
 from ensemw2s.files import write_text
 from ensemw2s.sweeps.file import flat
 from ensemw2s.text import csv_text

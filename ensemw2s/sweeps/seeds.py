@@ -9,7 +9,10 @@ from typing import Any
 from ensemw2s.checksums import recording
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import ConfigError
-from ensemw2s.evaluation import Answers, Results, aggregate, read_correct
+from ensemw2s.evaluation.correct import read_correct
+from ensemw2s.evaluation.over_seeds import aggregate
+from ensemw2s.evaluation.results import Results
+from ensemw2s.evaluation.sampling import Answers
 from ensemw2s.files import refuse_links, remove_abandoned
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
@@ -65,7 +68,7 @@ def execute_seeds(
     found = aggregate(results, config.name, answers)
     with recording(root, "aggregate.json"):
         found.write(root / "aggregate.json")
-    from ensemw2s.report import build_report
+    from ensemw2s.report.build import build_report
 
     build_report(root)
     return found.to_json()

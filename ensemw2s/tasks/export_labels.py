@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemw2s.config import RunConfig, config_fingerprint
+from ensemw2s.config.dump import config_fingerprint
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.store import read_splits
 from ensemw2s.errors import DataError, InputError
 from ensemw2s.evaluation.results import Results

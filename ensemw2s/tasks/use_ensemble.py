@@ -18,8 +18,8 @@ from ensemw2s.data.example import Example
 from ensemw2s.data.sources import iter_source, source_files, source_identity
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import DataError
-from ensemw2s.evaluation import summarise, text_correct
-from ensemw2s.evaluation.matching import Match, compile_pattern
+from ensemw2s.evaluation.matching import Match, compile_pattern, text_correct
+from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.sink import EventSink, NullSink
 from ensemw2s.tasks.rows import (
     Milestones,

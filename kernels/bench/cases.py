@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemw2s import _native
+import ensemw2s._native as _native
 from ensemw2s.kernels.bench import baselines as usual
 from ensemw2s.kernels.bench.baselines import eager, read_once
 from ensemw2s.kernels.bench.timing import Run, Timing, timed

@@ -26,7 +26,7 @@ import ensemw2s.models.training.finetune
 import ensemw2s.models.training.trainer
 import ensemw2s.pipeline
 import ensemw2s.pipeline.run
-import ensemw2s.report
+import ensemw2s.report.build
 from ensemw2s.cli.main import main
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree"}
@@ -86,8 +86,8 @@ def child(order: dict[str, Any], index: int) -> int:
         os.dup2(write, stream)
         os.close(write)
     os.environ |= {"HOME": order["home"], "EW2S_RUNS_DIR": "runs", "COLUMNS": "200", "MPLCONFIGDIR": order["logs"]}
-    if not order.get("report"):
-        ensemw2s.report.build_report = lambda run, *_: Path(run, "report", "report.html")  # plots cost more than a run
+    if not order.get("report"):  # plots cost more than a run
+        ensemw2s.report.build.build_report = lambda run, *_: Path(run, "report", "report.html")
     if shift := order.get("clock", 0):
         real = time.time
         time.time = lambda: real() + shift

@@ -12,8 +12,10 @@ import pytest
 
 from ensemw2s.cli import main as cli_main
 from ensemw2s.cli.terminal import terminal
-from ensemw2s.config import RunConfig, config_fingerprint
-from ensemw2s.evaluation import Results, summarise
+from ensemw2s.config.dump import config_fingerprint
+from ensemw2s.config.schema import RunConfig
+from ensemw2s.evaluation.metrics import summarise
+from ensemw2s.evaluation.results import Results
 from ensemw2s.runs import RunDirectory
 
 
@@ -115,7 +117,7 @@ class FakePipeline:
         return {"ensemble": "e"}
 
     def execute_seeds(self, config: RunConfig, root: Path, seeds: list[int], *, sink: Any, **rest: Any) -> Any:
-        from ensemw2s.evaluation import aggregate
+        from ensemw2s.evaluation.over_seeds import aggregate
         from ensemw2s.sweeps.seeds import seed_directory
 
         for seed in seeds:

@@ -16,7 +16,7 @@ import pytest
 
 from ensemw2s.cli.commands import doctor as doctor_module
 from ensemw2s.cli.commands import use
-from ensemw2s.config import load_config
+from ensemw2s.config.composition import load_config
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.data.example import Example, Splits
 from ensemw2s.data.store import write_splits

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ensemw2s.config import RunConfig, compose, config_fingerprint, dump_yaml, load_config, presets
+from ensemw2s.config import presets
+from ensemw2s.config.composition import compose, load_config
+from ensemw2s.config.dump import config_fingerprint, dump_yaml
 from ensemw2s.config.keys import known_keys, nearest_key
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.errors import EXIT_USAGE, ConfigError
 
 PRESET = """# A preset for tests.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ensemw2s.config import compose, load_config
+from ensemw2s.config.composition import compose, load_config
 from ensemw2s.errors import ConfigError
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ensemw2s.config import compose, list_presets, preset_text
+from ensemw2s.config.composition import compose
+from ensemw2s.config.presets import list_presets, preset_text
 
 NAMES = [preset.name for preset in list_presets()]
 

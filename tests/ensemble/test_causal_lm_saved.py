@@ -22,7 +22,8 @@ from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
 from ensemw2s.ensemble.folder import size_text
 from ensemw2s.ensemble.hub import hub_errors
 from ensemw2s.errors import InputError, ModelError
-from ensemw2s.evaluation import Results, summarise
+from ensemw2s.evaluation.metrics import summarise
+from ensemw2s.evaluation.results import Results
 
 CPU = ComputeConfig(device="cpu", threads=1)
 PROMPTS = ["abc", "0123", "x+y", "hello, you"]

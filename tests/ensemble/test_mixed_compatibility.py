@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.config import compose
+from ensemw2s.config.composition import compose
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from ensemw2s.evaluation import Answers, LabelResult, Results, build_comparisons, summarise
+from ensemw2s.evaluation.build import build_comparisons
+from ensemw2s.evaluation.metrics import summarise
+from ensemw2s.evaluation.results import LabelResult, Results
+from ensemw2s.evaluation.sampling import Answers
 
 ACCURACY = {
     "plain": (0.70, 0.45),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 
-from ensemw2s.evaluation import holm, mcnemar_exact, paired_difference, paired_t, wilson
+from ensemw2s.evaluation.comparisons import holm, mcnemar_exact, paired_difference, paired_t
+from ensemw2s.evaluation.intervals import wilson
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from ensemw2s.evaluation import clustered_bootstrap, critical_value, wilson
+from ensemw2s.evaluation.intervals import clustered_bootstrap, critical_value, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 10), (263, 410), (1, 100_000)])

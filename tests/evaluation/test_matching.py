@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensemw2s.errors import ConfigError
-from ensemw2s.evaluation import answers_match, extract_answer, normalise_text, parse_number, text_correct
-from ensemw2s.evaluation.matching import AnswerPattern, compile_pattern
+from ensemw2s.evaluation.matching import (
+    AnswerPattern,
+    answers_match,
+    compile_pattern,
+    extract_answer,
+    normalise_text,
+    text_correct,
+)
+from ensemw2s.evaluation.numbers import parse_number
 
 GSM8K = r"####\s*(.+)"
 

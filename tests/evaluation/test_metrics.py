@@ -5,15 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemw2s.evaluation import (
-    choice_correct,
-    choose,
-    expected_calibration_error,
-    length_normalise,
-    summarise,
-    token_accuracy,
-    wilson,
-)
+from ensemw2s.evaluation.calibration import expected_calibration_error
+from ensemw2s.evaluation.intervals import wilson
+from ensemw2s.evaluation.metrics import choice_correct, choose, length_normalise, summarise, token_accuracy
 
 
 def test_length_norms():

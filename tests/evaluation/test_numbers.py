@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemw2s.evaluation import answers_match, parse_number
+from ensemw2s.evaluation.matching import answers_match
+from ensemw2s.evaluation.numbers import parse_number
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 
-from ensemw2s.evaluation import aggregate, paired_difference
+from ensemw2s.evaluation.comparisons import paired_difference
 from ensemw2s.evaluation.over_cells import (
     JobResult,
     SweepResults,
@@ -16,6 +16,7 @@ from ensemw2s.evaluation.over_cells import (
     compare_cells,
     sweep_caution,
 )
+from ensemw2s.evaluation.over_seeds import aggregate
 
 
 def jobs(seeds):

@@ -8,8 +8,10 @@ from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
 
 from ensemw2s.errors import InputError
-from ensemw2s.evaluation import AggregateResults, Sampling, aggregate, holm, ratio_of_means, sampling_error
-from ensemw2s.evaluation.over_seeds import caution
+from ensemw2s.evaluation.comparisons import holm
+from ensemw2s.evaluation.over_seeds import AggregateResults, aggregate, caution
+from ensemw2s.evaluation.pgr import ratio_of_means
+from ensemw2s.evaluation.sampling import Sampling, sampling_error
 
 
 @pytest.fixture

@@ -5,15 +5,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ensemw2s.evaluation import (
-    FiellerSet,
-    critical_value,
-    fieller_set,
-    paired_difference,
-    pgr_fieller,
-    ratio_of_means,
-)
-from ensemw2s.evaluation.comparisons import t_critical
+from ensemw2s.evaluation.comparisons import paired_difference, t_critical
+from ensemw2s.evaluation.intervals import critical_value
+from ensemw2s.evaluation.pgr import FiellerSet, fieller_set, pgr_fieller, ratio_of_means
 
 Z = critical_value(0.95)
 TRIPLES = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=12, max_size=80)

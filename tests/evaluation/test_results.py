@@ -5,19 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from ensemw2s.arms import planned_pairs
 from ensemw2s.errors import DataError
-from ensemw2s.evaluation import (
-    Results,
-    RoundResult,
-    RoundScore,
-    build_comparisons,
-    compare,
-    mcnemar_exact,
-    pgr_fieller,
-    planned_pairs,
-    read_correct,
-    write_correct,
-)
+from ensemw2s.evaluation.build import build_comparisons, compare
+from ensemw2s.evaluation.comparisons import mcnemar_exact
+from ensemw2s.evaluation.correct import read_correct, write_correct
+from ensemw2s.evaluation.pgr import pgr_fieller
+from ensemw2s.evaluation.results import Results, RoundResult, RoundScore
 
 
 def test_planned_pairs_are_the_spec():
@@ -130,7 +124,7 @@ def test_reading_names_the_key(tmp_path, make_results, change, message):
 
 
 def test_w_of_an_earlier_version_is_its_first_expert(tmp_path, make_results):
-    from ensemw2s.evaluation import AggregateResults, aggregate
+    from ensemw2s.evaluation.over_seeds import AggregateResults, aggregate
 
     path, content = tmp_path / "results.json", make_results(0).to_json()
     for kind, written in (

@@ -10,7 +10,9 @@ from scipy.stats import norm, ttest_rel
 from scipy.stats import t as student_t
 
 from ensemw2s.errors import DataError
-from ensemw2s.evaluation import Answers, Sampling, paired_difference, paired_t, ratio_of_means, sampling_error
+from ensemw2s.evaluation.comparisons import paired_difference, paired_t
+from ensemw2s.evaluation.pgr import ratio_of_means
+from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error
 
 
 def answers(correct, ids, split="test"):

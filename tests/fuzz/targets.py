@@ -96,13 +96,13 @@ def _parquet() -> list[bytes]:
 
 
 def _configuration(folder: Path) -> object:
-    from ensemw2s.config import load_config
+    from ensemw2s.config.composition import load_config
 
     return load_config(folder / "config.yaml")
 
 
 def _setting(folder: Path) -> object:
-    from ensemw2s.config import compose
+    from ensemw2s.config.composition import compose
 
     text = (folder / "set").read_bytes().decode("utf-8", "surrogateescape")
     return compose(sets=[text])
@@ -185,7 +185,7 @@ def _ensemble(folder: Path) -> object:
 
 
 def _ensembles() -> list[bytes]:
-    from ensemw2s.config import RunConfig
+    from ensemw2s.config.schema import RunConfig
 
     config = RunConfig()
     expert = {"path": "expert", "alpha": 1.0}
@@ -201,13 +201,14 @@ def _ensembles() -> list[bytes]:
 
 
 def _results(folder: Path) -> object:
-    from ensemw2s.report import load_results
+    from ensemw2s.report.build import load_results
 
     return load_results(folder)
 
 
 def _written_results() -> list[bytes]:
-    from ensemw2s.evaluation import Results, summarise
+    from ensemw2s.evaluation.metrics import summarise
+    from ensemw2s.evaluation.results import Results
 
     arms = {"plain": {"test": summarise([True, False]), "hard_test": summarise([False, True])}}
     with scratch() as folder:

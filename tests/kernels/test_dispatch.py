@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ensemw2s import kernels
-from ensemw2s.config import compose
+from ensemw2s.config.composition import compose
 from ensemw2s.kernels import dispatch
 from ensemw2s.registry import KERNEL_BACKENDS
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
-from ensemw2s.models.loading.adapters import AdapterView, load_models
-from ensemw2s.models.loading.load import load_model, opened_models
+from ensemw2s.models.loading.adapters import AdapterView, load_models, opened_models
+from ensemw2s.models.loading.load import load_model
 from ensemw2s.models.loading.quiet import quiet_transformers
 
 IDS = torch.randint(2, 28, (2, 6), generator=torch.Generator().manual_seed(0))

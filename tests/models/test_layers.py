@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from ensemw2s.config import RunConfig
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
 from ensemw2s.errors import ConfigError, ModelError
 from ensemw2s.models.loading.fingerprint import model_fingerprint, pinned

@@ -10,14 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.errors import ConfigError, ModelError
-from ensemw2s.models.loading.load import (
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-    opened_models,
-    padding_id,
-    resolve_device,
-)
+from ensemw2s.models.loading.adapters import opened_models
+from ensemw2s.models.loading.device import resolve_device
+from ensemw2s.models.loading.fingerprint import model_fingerprint
+from ensemw2s.models.loading.load import load_model, load_tokenizer, padding_id
 from ensemw2s.models.loading.quiet import quiet_transformers
 
 

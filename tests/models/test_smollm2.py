@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ensemw2s.config import compose
+from ensemw2s.config.composition import compose
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.models.loading.load import load_model
 

@@ -20,7 +20,7 @@ import ensemw2s.models.inference.scoring
 import ensemw2s.models.training.finetune
 import ensemw2s.models.training.trainer
 import ensemw2s.pipeline.run
-from ensemw2s.config import RunConfig
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.sink import NullSink
 
 

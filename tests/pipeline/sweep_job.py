@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from ensemw2s.config import RunConfig, config_fingerprint
+from ensemw2s.config.dump import config_fingerprint
+from ensemw2s.config.schema import RunConfig
 
 order = json.loads(Path(sys.argv[1]).read_text())
 config = RunConfig.model_validate(order["config"])

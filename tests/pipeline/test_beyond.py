@@ -7,7 +7,8 @@ import json
 import pytest
 
 from ensemw2s.data.store import read_splits
-from ensemw2s.evaluation import Results, read_correct
+from ensemw2s.evaluation.correct import read_correct
+from ensemw2s.evaluation.results import Results
 from ensemw2s.pipeline import execute
 from ensemw2s.sink import NullSink
 

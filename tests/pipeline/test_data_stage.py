@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.config import RunConfig
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SPLITS
 from ensemw2s.data.store import read_splits
 from ensemw2s.errors import DataError

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemw2s.config import RunConfig
 from ensemw2s.config.data import TemplateConfig
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import InputError
 from ensemw2s.pipeline import execute

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.config import RunConfig, compose, list_presets
+from ensemw2s.config.composition import compose
+from ensemw2s.config.presets import list_presets
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.embedded import base_path
 from ensemw2s.estimate import sizes as module
@@ -58,7 +60,7 @@ def test_tokens_and_operations_are_those_of_the_run(finished: tuple[Path, dict[s
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    from ensemw2s.config import load_config
+    from ensemw2s.config.composition import load_config
 
     return load_config(folder / "config.yaml").model_dump()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemw2s.config import RunConfig
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.encode import encode_split
 from ensemw2s.data.example import Example

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ensemw2s.config import RunConfig
+from ensemw2s.config.schema import RunConfig
 from ensemw2s.pipeline import execute
 from ensemw2s.pipeline.unchanged import changed_inputs
 from ensemw2s.sink import NullSink

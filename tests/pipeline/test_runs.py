@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemw2s.evaluation import read_correct
+from ensemw2s.evaluation.correct import read_correct
 from ensemw2s.pipeline import execute
 from ensemw2s.report.build import console_report, load_results
 from ensemw2s.runs import validate

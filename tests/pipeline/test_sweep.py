@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ensemw2s.config import compose
+from ensemw2s.config.composition import compose
 from ensemw2s.errors import ConfigError, DamagedError, InputError, RunBusyError
-from ensemw2s.evaluation import Results, summarise, write_correct
+from ensemw2s.evaluation.correct import write_correct
+from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.over_cells import SweepResults
+from ensemw2s.evaluation.results import Results
 from ensemw2s.runs import RunLock, Stages
 from ensemw2s.runs.verify import verify
 from ensemw2s.sweeps import run as sweep_run

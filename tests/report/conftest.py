@@ -6,22 +6,15 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from ensemw2s.evaluation import (
-    LabelResult,
-    ModelInfo,
-    Results,
-    RoundResult,
-    RoundScore,
-    aggregate,
-    build_comparisons,
-    expected_calibration_error,
-    summarise,
-    token_accuracy,
-)
+from ensemw2s.evaluation.build import build_comparisons
+from ensemw2s.evaluation.calibration import expected_calibration_error
 from ensemw2s.evaluation.cost import ArmCost, StageMemory, stage_cost
 from ensemw2s.evaluation.disagreement import disagreement, shared_errors
+from ensemw2s.evaluation.metrics import summarise, token_accuracy
+from ensemw2s.evaluation.over_seeds import aggregate
 from ensemw2s.evaluation.reliability import reliability
-from ensemw2s.report import run_plots
+from ensemw2s.evaluation.results import LabelResult, ModelInfo, Results, RoundResult, RoundScore
+from ensemw2s.report.plots import run_plots
 
 SPLITS = {"test": 400, "hard_test": 400}
 #: Chance of a right answer on ID and OOD: what a run of the embedded preset looks like.

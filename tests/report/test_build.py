@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ensemw2s.errors import DataError
-from ensemw2s.report import build_report
+from ensemw2s.report.build import build_report
 from ensemw2s.report.html import brief
 
 VOID = {"meta", "img", "source", "br", "hr", "link", "input"}

@@ -6,8 +6,10 @@ import subprocess
 
 import pytest
 
-from ensemw2s.report import Column, Table, run_tables, seed_tables
 from ensemw2s.report.latex import escape, latex_document, to_latex
+from ensemw2s.report.over_seeds_tables import seed_tables
+from ensemw2s.report.table import Column, Table
+from ensemw2s.report.tables import run_tables
 
 #: Commands that a plain LaTeX with booktabs knows.
 KNOWN = {

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemw2s.evaluation import aggregate
-from ensemw2s.report import run_plots, seed_plots
-from ensemw2s.report.plots import DPI
+from ensemw2s.evaluation.over_seeds import aggregate
+from ensemw2s.report.plots import DPI, run_plots, seed_plots
 from ensemw2s.report.theme import NARROW, THEMES, WIDE, series_style
 
 RUN_PLOTS = ["accuracy-by-round", "error-and-weight", "students", "reliability", "accuracy-against-cost"]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ensemw2s.evaluation import Answers
 from ensemw2s.evaluation.over_cells import (
     JobResult,
     SweepResults,
@@ -15,7 +14,8 @@ from ensemw2s.evaluation.over_cells import (
     compare_cells,
     sweep_caution,
 )
-from ensemw2s.report import build_report, console_report, load_results
+from ensemw2s.evaluation.sampling import Answers
+from ensemw2s.report.build import build_report, console_report, load_results
 from ensemw2s.report.plots import sweep_plots
 from ensemw2s.report.sweep_tables import cell_comparison_table, sweep_sentences, sweep_tables
 

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ensemw2s.evaluation import PGR, Results, aggregate
-from ensemw2s.report import Column, Table, console_report, run_tables, seed_tables, to_markdown, to_rich
+from ensemw2s.evaluation.over_seeds import aggregate
+from ensemw2s.evaluation.pgr import PGR
+from ensemw2s.evaluation.results import Results
 from ensemw2s.report.analysis_tables import calibration_table, disagreement_table, shared_error_table
+from ensemw2s.report.build import console_report
 from ensemw2s.report.cost_tables import arm_cost_table, cost_table
+from ensemw2s.report.over_seeds_tables import seed_tables
+from ensemw2s.report.table import Column, Table, to_markdown, to_rich
 from ensemw2s.report.tables import (
     accuracy_table,
     difference_cell,
@@ -19,6 +23,7 @@ from ensemw2s.report.tables import (
     label_table,
     pgr_cell,
     round_table,
+    run_tables,
     student_table,
 )
 from ensemw2s.report.verdict import verdict

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ensemw2s.evaluation import aggregate, build_comparisons, summarise
-from ensemw2s.report import seed_verdict, verdict
-from ensemw2s.report.verdict import is_clear
+from ensemw2s.evaluation.build import build_comparisons
+from ensemw2s.evaluation.metrics import summarise
+from ensemw2s.evaluation.over_seeds import aggregate
+from ensemw2s.report.verdict import is_clear, seed_verdict, verdict
 
 
 def plain(text):

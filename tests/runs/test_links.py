@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.config import compose
+from ensemw2s.config.composition import compose
 from ensemw2s.errors import EXIT_USAGE, InputError
 from ensemw2s.runs import LogSink, RunDirectory, Stages
 from ensemw2s.sink import NullSink
@@ -90,7 +90,7 @@ def test_what_is_replaced_as_a_whole_may_have_a_second_name(run: Path, victim: P
     directory = RunDirectory.create(run)
     with directory.writing():
         directory.save_results({})
-        from ensemw2s.config import RunConfig
+        from ensemw2s.config.schema import RunConfig
 
         directory.save_config(RunConfig())
     assert (victim / "authorized_keys").read_text() == "key\n"

@@ -70,7 +70,7 @@ def test_results_round_trip(tmp_path: Path) -> None:
 
 
 def test_config_round_trip(tmp_path: Path) -> None:
-    from ensemw2s.config import RunConfig
+    from ensemw2s.config.schema import RunConfig
 
     run = RunDirectory.create(tmp_path / "r")
     config = RunConfig(name="mine", seed=5)

@@ -60,7 +60,7 @@ def generate(
     :mod:`ensemw2s.models.inference.expert_sampling`.
 
     Args:
-        models: the experts, on one device (see :func:`ensemw2s.models.loading.load.opened_models`).
+        models: the experts, on one device (see :func:`ensemw2s.models.loading.adapters.opened_models`).
         alphas: their weights; an expert of weight 0 does not run.
         prompts: token arrays, at least one token each.
         decoding: greedy or sampling, and the largest length, end-of-sequence included.

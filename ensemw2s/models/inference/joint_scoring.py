@@ -67,7 +67,7 @@ def score_joint(
     """Score an ensemble at given rows.
 
     Args:
-        models: the experts, on one device (see :func:`ensemw2s.models.loading.load.opened_models`).
+        models: the experts, on one device (see :func:`ensemw2s.models.loading.adapters.opened_models`).
         alphas: their weights; an expert of weight 0 has no part.
         encoded: the split.
         rows: int ``[R]``, row numbers (see :func:`sequence_rows`); only their sequences run.

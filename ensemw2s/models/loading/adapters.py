@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ensemw2s.config.training import ModelConfig
+from ensemw2s.config.training import ComputeConfig, ModelConfig
+from ensemw2s.models.loading.device import free_memory, resolve_device
+from ensemw2s.models.loading.errors import explain_loading
 from ensemw2s.models.loading.gguf import opened_source
-from ensemw2s.models.loading.load import LoadedModel, explain_loading, load_model, load_tokenizer, no_pickles
+from ensemw2s.models.loading.load import LoadedModel, load_model, load_tokenizer, no_pickles
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.source import base_of, check_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-__all__ = ["AdapterView", "load_models"]
 
 
 class AdapterView:
@@ -80,6 +82,23 @@ def load_models(configs: Sequence[ModelConfig], device: torch.device | str = "cp
             continue
         out.append(_view(bases[key], cfg, f"adapter-{len(out) + 1}"))
     return out
+
+
+@contextlib.contextmanager
+def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Iterator[list[LoadedModel]]:
+    """Hold several models in memory for as long as the block lasts: joint scoring and decoding need that.
+
+    Raises:
+        ModelError: as :func:`load_models`.
+    """
+    device = resolve_device(compute)
+    models = load_models(configs, device)
+    try:
+        yield models
+    finally:
+        models.clear()
+        gc.collect()
+        free_memory(device)
 
 
 def _base_key(cfg: ModelConfig) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.errors import ModelError
+from ensemw2s.models.loading.errors import explain_loading
 from ensemw2s.models.loading.source import ModelSource, base_of, find_source
 
 #: Files that decide what a model computes: configuration, weights and tokenizer. Remote code (``.py``) counts too.
@@ -78,8 +79,6 @@ def _file_hash(file: Path, size: int, mtime_ns: int) -> str:
 
 def _hub_commit(hub_id: str, revision: str | None) -> str:
     from transformers.utils.hub import cached_file, extract_commit_hash
-
-    from ensemw2s.models.loading.load import explain_loading
 
     with explain_loading(ModelSource(hub_id, None, hub_id), "configuration"):
         file = cached_file(hub_id, "config.json", revision=revision)

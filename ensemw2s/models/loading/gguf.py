@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.errors import ModelError
+from ensemw2s.models.loading.errors import explain_loading
 from ensemw2s.models.loading.fingerprint import file_hash
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.source import ModelSource, find_source
@@ -105,8 +106,6 @@ def _check_readable(file: Path) -> None:
 def _unpack(source: ModelSource, file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from ensemw2s.models.loading.load import explain_loading
 
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
     # The bar of the conversion heeds no setting.

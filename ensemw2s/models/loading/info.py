@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ensemw2s.config.training import ModelConfig
+from ensemw2s.models.loading.errors import explain_loading
 from ensemw2s.models.loading.gguf import opened_source
 from ensemw2s.models.loading.layers import first_layers
-from ensemw2s.models.loading.load import check_configuration, explain_loading
+from ensemw2s.models.loading.load import check_configuration
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.scaling import context_of
 from ensemw2s.models.loading.source import base_of

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemw2s.config.training import ComputeConfig, ModelConfig
-from ensemw2s.errors import Ew2sError, ModelError, shortened
-from ensemw2s.models.loading.device import free_memory, is_out_of_memory, resolve_device
-from ensemw2s.models.loading.fingerprint import model_fingerprint, pinned
+from ensemw2s.config.training import ModelConfig
+from ensemw2s.errors import ModelError, shortened
+from ensemw2s.models.loading.device import is_out_of_memory
+from ensemw2s.models.loading.errors import explain_loading
+from ensemw2s.models.loading.fingerprint import pinned
 from ensemw2s.models.loading.gguf import opened_source
 from ensemw2s.models.loading.layers import first_layers
 from ensemw2s.models.loading.quiet import quiet_transformers
@@ -23,16 +25,6 @@ from ensemw2s.models.loading.source import MAX_LAYERS, ModelSource, base_of, che
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-__all__ = [
-    "LoadedModel",
-    "load_model",
-    "load_tokenizer",
-    "model_fingerprint",
-    "opened_models",
-    "padding_id",
-    "resolve_device",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,24 +154,6 @@ def load_model(cfg: ModelConfig, device: torch.device | str = "cpu") -> LoadedMo
 
 
 @contextlib.contextmanager
-def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Iterator[list[LoadedModel]]:
-    """Hold several models in memory, for as long as the block lasts; adapters of one base share a single copy of it.
-
-    Only joint scoring and decoding need this; everything else takes one model at a time.
-    """
-    from ensemw2s.models.loading.adapters import load_models
-
-    device = resolve_device(compute)
-    models = load_models(configs, device)
-    try:
-        yield models
-    finally:
-        models.clear()
-        gc.collect()
-        free_memory(device)
-
-
-@contextlib.contextmanager
 def _memory_explained(name: str, device: torch.device | str) -> Iterator[None]:
     try:
         yield
@@ -202,10 +176,29 @@ def _placement(cfg: ModelConfig, device: torch.device | str) -> dict[str, Any]:
         return {}
     where: dict[str, Any] = {"device_map": {"": str(device)} if cfg.device_map is None else cfg.device_map}
     if cfg.quantization is not None:
-        from ensemw2s.models.quantization import quantization_config
-
-        where["quantization_config"] = quantization_config(cfg)
+        where["quantization_config"] = _quantization(cfg)
     return where
+
+
+def _quantization(cfg: ModelConfig) -> Any:
+    """The ``transformers`` setting for ``cfg.quantization``; 4 bits are NF4, computed in ``cfg.dtype``.
+
+    Raises:
+        ModelError: ``bitsandbytes`` is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"quantization: {cfg.quantization} needs the Python package bitsandbytes, which is not installed.",
+            hint="Install it: pip install 'ensemw2s[quantization]', or leave quantization out.",
+        )
+    from transformers import BitsAndBytesConfig
+
+    if cfg.quantization == "8bit":
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at every product that float32 is cast
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, cfg.dtype)
+    )
 
 
 def _load_base(cfg: ModelConfig, device: torch.device | str) -> Any:
@@ -325,69 +318,3 @@ def _check_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
             f"The tokenizer of {name} has token {largest}, but the model has {rows} embeddings.",
             hint="Tokenizer and model do not belong together.",
         )
-
-
-@contextlib.contextmanager
-def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
-    """Turn the errors of ``from_pretrained`` into a :class:`ModelError` that says what to do."""
-    try:
-        yield
-    except Ew2sError:
-        raise
-    except Exception as error:  # files of others: whatever their readers stumble over
-        raise _explained(source, part, error) from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # how a library in Rust gives up
-            raise
-        raise _explained(source, part, error) from error
-
-
-def _explained(source: ModelSource, part: str, error: BaseException) -> ModelError:
-    first = shortened(str(error).strip().splitlines()[0], 400) if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error):
-        return ModelError(
-            f"{source.name} comes with its own Python code, which is not run unless you allow it.",
-            hint="If you trust its authors, set trust_remote_code: true for it; for an ensemble: --trust-remote-code.",
-        )
-    if source.gguf is not None:
-        return ModelError(
-            f"The {part} of {source.name} cannot be loaded: {first}",
-            hint="It may be damaged, or of an architecture that transformers does not read from GGUF.",
-        )
-    if source.folder is not None:
-        hint = f"Check the files in {source.folder}."
-        if "safetensors" in str(error) and not list(source.folder.glob("*.safetensors")):
-            hint = "Weights are read from .safetensors files only; save the model again with save_pretrained."
-        return ModelError(f"The {part} of {source.name} cannot be loaded: {first}", hint=hint)
-    names = {type(e).__name__ for e in _chain(error)}
-    fetch = f"Fetch it where there is a network (hf download {source.hub_id}), then set path to that folder."
-    if "GatedRepoError" in names:
-        return ModelError(f"{source.name} is gated on the hub.", hint="Ask for access there and log in: hf auth login.")
-    if names & {"RepositoryNotFoundError", "RevisionNotFoundError", "HFValidationError"}:
-        return ModelError(
-            f"{source.name} is neither a local folder nor a model on the hub that you can read: {first}",
-            hint="Check path and revision, or log in for a private model: hf auth login.",
-        )
-    if names & _UNREACHABLE or "connect" in first.lower() or "offline" in first.lower():
-        return ModelError(
-            f"{source.name} is not a local folder, and the hub cannot be reached to fetch its {part}.", hint=fetch
-        )
-    return ModelError(f"The {part} of {source.name} cannot be loaded: {first}", hint=fetch)
-
-
-_UNREACHABLE = frozenset(
-    {
-        "OfflineModeIsEnabled",
-        "LocalEntryNotFoundError",
-        "ConnectError",
-        "ConnectionError",
-        "ConnectTimeout",
-        "TimeoutException",
-    }
-)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
