@@ -1,4 +1,4 @@
-"""Where results go, looked at before the work: an output that cannot be written costs nothing then."""
+"""Checks of where results go, before the work: writable, of this command, and without links that lead elsewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path, PurePosixPath
 
 from ensemw2s.errors import InputError
-from ensemw2s.files import refuse_links, remove_abandoned
+from ensemw2s.files import remove_abandoned
 
 _MEANT = "Choose another name."
 
@@ -116,6 +116,79 @@ def check_work_folder(folder: Path, ours: re.Pattern[str]) -> None:
             f"{folder}, where unfinished work would be kept, holds something else: {strange[0]}.",
             hint="Choose another output, or move that folder away.",
         )
+
+
+def refuse_links(root: Path, *names: str, in_place: Collection[str] = ()) -> None:
+    """Refuse to write below ``root`` where a symbolic link would lead the writing somewhere else.
+
+    Nothing is opened or changed. ``root`` itself may be a link: which folder is meant is the user's choice.
+
+    Args:
+        root: the folder that will be written into; it need not exist.
+        names: what will be written, relative to ``root``, folders with all that they hold; everything by default.
+        in_place: files in ``root`` that are appended to or rewritten where they are, so that they must be regular files
+            without a second name.
+
+    Raises:
+        InputError: there is a symbolic link, or a pipe, socket or device; names it.
+    """
+    for name in names or (".",):
+        place, missing = root, False
+        for part in PurePosixPath(name).parts:
+            place = place / part
+            missing = not _exists_without_link(place)
+            if missing:
+                break
+        if not missing and place.is_dir():
+            _refuse_links_below(place)
+    for name in in_place:
+        place = root / name
+        if _exists_without_link(place) and (not place.is_file() or place.lstat().st_nlink > 1):
+            what = "has a second name (hard link)" if place.is_file() else "is not a regular file"
+            raise _refused(place, f"{what}, and would be written in place")
+
+
+def _exists_without_link(place: Path) -> bool:
+    try:
+        mode = place.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"{place} cannot be looked at: {error.strerror}.") from error
+    _refuse_mode(place, mode)
+    return True
+
+
+def _refuse_links_below(folder: Path) -> None:
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(here / entry.name)
+                    elif not entry.is_file(follow_symlinks=False):
+                        _exists_without_link(here / entry.name)
+        except FileNotFoundError:  # temporary files come and go
+            continue
+        except OSError as error:
+            raise InputError(f"{here} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_mode(place: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise _refused(place, "is a symbolic link, and nothing is written through one")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise _refused(place, "is neither a file nor a folder")
+
+
+def _refused(place: Path, why: str) -> InputError:
+    return InputError(
+        f"{place} {why}.",
+        hint="Nothing was changed. Remove it, or put a copy of what it stands for in its place.",
+        title="Not written",
+    )
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 from decimal import Decimal
+from fractions import Fraction
 
 import regex
 
 _ASCII = str.maketrans(
     {"−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "＋": "+", "﹢": "+"}
-    | {"．": ".", "٫": ".", "٬": ",", "’": "'", "ʼ": "'", "＇": "'"}
+    | {"．": ".", "٫": ".", "٬": ",", "’": "'", "ʼ": "'", "＇": "'", "／": "/", "∕": "/"}
 )
 _WITHOUT_SHAPE = regex.compile(r"\p{Cf}")
 _OTHER_DIGIT = regex.compile(r"(?![0-9])\p{Nd}")
+_FRACTION = regex.compile(
+    r"[¼-¾⅐-⅟↉] | [⁰¹²³⁴-⁹]+⁄[₀-₉]+ | \\[dt]?frac\s*+(?:\{\s*+(?<top>-?[0-9]+)\s*+\}|(?<top>[0-9]))"
+    r"\s*+(?:\{\s*+(?<below>[0-9]+)\s*+\}|(?<below>[0-9]))",
+    regex.VERBOSE,
+)
 _WIDE_COMMA = regex.compile(r"(?<=[０-９])，(?=[０-９])")  # elsewhere it is punctuation
 
 # What may stand between the digits of one number, also as LaTeX writes it; the first group is what it amounts to.
@@ -30,7 +36,9 @@ _FOUND = regex.compile(
   | (?: (?<![0-9\p{{LC}})\]}}%）] | [0-9]\p{{Sc}}) (?P<sign>[-+]) )?  # and a sign after a word or number is a dash
     (?:\\?\p{{Sc}})?
     (?P<digits> (?:(?<![0-9.\p{{LC}}])\.)?+ [0-9]++ (?:(?:{_SEPARATOR.pattern}) [0-9]++)*+ )
-    (?P<exponent> [eE][-+]?[0-9]{{1,3}}(?![0-9]) )?
+    (?: (?P<exponent> [eE][-+]?[0-9]{{1,3}}(?![0-9]) )
+      | \ ?[/⁄]\ ?(?P<below> [1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+ | [0-9]{{1,1000}} )
+        (?![0-9] | \.[0-9] | \ ?[/⁄]\ ?[0-9]) )?
     """,
     regex.VERBOSE,
 )
@@ -48,35 +56,84 @@ _ONE = regex.compile(
     regex.VERBOSE,
 )
 
+# The last digits and what stands before them.
+_OVER = regex.compile(r"(?P<whole>.*)(?P<by>[ ,t'_])(?P<above>[0-9]{1,1000})")
 
-def parse_number(text: str) -> Decimal | None:
+
+def parse_number(text: str) -> Decimal | Fraction | None:
     r"""The last number in a text, exactly; None where there is none.
 
     Digits of every script, signs, exponents and a currency mark before the digits are understood. Thousands may be
     grouped by commas (``1,234``; Indian ``12,34,567``), a blank of any width, an apostrophe, an underscore, LaTeX's
     ``{,}`` and ``\,``, or, where that is the only reading, by points (``1.234,5``, ``1.234.567``). One comma that does
     not group three digits is a decimal comma (``3,5``); ``1.234`` has a decimal point and ``1,234`` a thousands comma.
-    Digits that are joined otherwise are separate numbers (``1,2,3``). Digits behind a Latin letter (``x2``, ``v1.2``)
-    and chains of points (``12.05.2024``) are none. Nothing is computed: ``1/2`` is 2, ``50 %`` is 50.
+    Fractions of whole numbers are one number (``1/2``, ``½``, ``\frac{1}{2}``), also with a whole number before them
+    (``2 1/2``, ``2½``); ``2-1/2`` can be 2½ or 1½ and is none. Digits that are joined otherwise are separate numbers
+    (``1,2,3``, ``1/2/2024``). Digits behind a Latin letter (``x2``, ``v1.2``) and chains of points (``12.05.2024``) are
+    none. Nothing is computed: ``3-2`` is 2, ``50 %`` is 50.
     """
-    last = None
-    for match in _FOUND.finditer(_plain(text)):
+    last: Decimal | Fraction | None = None
+    plain = _plain(text)
+    whole_end = -1  # where a whole number ended, if the last match was one
+    for match in _FOUND.finditer(plain):
+        before, whole_end = whole_end, -1
         if match["digits"] is None:
             continue
         joined = _SEPARATOR.sub(_plain_separator, match["digits"])
+        if match["below"] is not None:
+            behind_slash = plain[match.start() - 1 : match.start()] in ("/", "⁄")
+            below = int(match["below"].replace(",", ""))
+            fraction = None if behind_slash or not below else _fraction(joined, below, match["sign"] == "-")
+            unclear = fraction is not None and match.start() == before + 1 and plain[before] == "-"
+            last = Decimal(below) if fraction is None else None if unclear else fraction
+            continue
         piece = _last_piece(joined)
         if piece is not None:
             sign = match["sign"] if piece == joined else None
             last = _decimal(sign or "", piece, match["exponent"] or "")
+            whole_end = -1 if _whole(piece) is None else match.end()
     return last
 
 
 def _plain(text: str) -> str:
-    """Digits, signs, points and apostrophes as ASCII has them; characters without a shape are left out."""
-    if text.isascii():
+    """Digits, signs, points and apostrophes as ASCII has them, fractions as ``1⁄2``; nothing without a shape."""
+    if not text.isascii():
+        text = _WIDE_COMMA.sub(",", _WITHOUT_SHAPE.sub("", text)).translate(_ASCII)
+        text = str(_OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), text))
+    elif "frac" not in text:
         return text
-    text = _WIDE_COMMA.sub(",", _WITHOUT_SHAPE.sub("", text)).translate(_ASCII)
-    return str(_OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), text))
+    return str(_FRACTION.sub(_written_fraction, text))
+
+
+def _written_fraction(match: regex.Match[str]) -> str:
+    """``1⁄2``, apart from a whole number or letter before it and from digits behind it."""
+    before, behind = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
+    text = unicodedata.normalize("NFKC", match[0]) if match["top"] is None else f"{match['top']}⁄{match['below']}"
+    return (" " if before.isalnum() else "") + text + (" " if behind.isdecimal() and text[-1] != "⁄" else "")
+
+
+def _fraction(joined: str, below: int, negative: bool) -> Fraction | None:
+    """Joined digits over a whole number: a whole number and a fraction, or a fraction of all or the last of them.
+
+    None where they are a decimal number, such as ``1.5``, which is no part of a fraction.
+    """
+    sign, found = -1 if negative else 1, _OVER.fullmatch(joined)
+    if found and found["by"] == " " and found["above"][0] != "0" and int(found["above"]) < below:
+        piece = _last_piece(found["whole"])
+        whole = None if piece is None else _whole(piece)
+        if whole is not None:
+            return (whole + Fraction(int(found["above"]), below)) * (sign if piece == found["whole"] else 1)
+    if _ONE.fullmatch(joined):
+        above = _whole(joined)
+        return None if above is None else Fraction(sign * above, below)
+    return None if found is None else Fraction(int(found["above"]), below)
+
+
+def _whole(piece: str) -> int | None:
+    """One number as an integer; None where it has decimals, or too many digits for a part of a fraction."""
+    found = _ONE.fullmatch(piece)
+    digits = "".join(c for c in found["whole"] if c.isdigit())
+    return int(digits) if found["part"] is None and 0 < len(digits) <= 1000 else None
 
 
 def _plain_separator(match: regex.Match[str]) -> str:

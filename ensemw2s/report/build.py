@@ -12,7 +12,8 @@ from ensemw2s.errors import DataError
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.over_seeds import AggregateResults
 from ensemw2s.evaluation.results import Results
-from ensemw2s.files import open_regular, refuse_links, unwritable_error, write_bytes
+from ensemw2s.files import open_regular, unwritable_error, write_bytes
+from ensemw2s.outputs import refuse_links
 from ensemw2s.report import wording as w
 from ensemw2s.report.findings import findings
 from ensemw2s.report.html import Appendix, Block, Page, inline_plot, render

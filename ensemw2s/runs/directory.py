@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ensemw2s.checksums import FILES_RECORD, GROWING, check_recorded, forget, recorded_damage, recording
 from ensemw2s.errors import DamagedError, Ew2sError, InputError
-from ensemw2s.files import (
-    disk_full_error,
-    is_disk_full,
-    read_json,
-    refuse_links,
-    unwritable_error,
-    write_json,
-    write_text,
-)
+from ensemw2s.files import disk_full_error, is_disk_full, read_json, unwritable_error, write_json, write_text
+from ensemw2s.outputs import refuse_links
 from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink

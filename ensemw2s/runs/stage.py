@@ -21,16 +21,8 @@ from typing import Any
 
 from ensemw2s.checksums import STAGE_RECORD, Checksum, checksums_below, problems, read_sealed, sealed
 from ensemw2s.errors import DamagedError
-from ensemw2s.files import (
-    disk_full_error,
-    dump_json,
-    is_disk_full,
-    read_json,
-    refuse_links,
-    sync_tree,
-    to_json,
-    write_json,
-)
+from ensemw2s.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
+from ensemw2s.outputs import refuse_links
 from ensemw2s.runs.cost import Meter, Work, cost_record
 from ensemw2s.sink import EventSink, NullSink
 

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from ensemw2s.errors import Ew2sError
 from ensemw2s.evaluation.over_cells import SweepResults
-from ensemw2s.files import open_in_place, refuse_links, unwritable_error, write_json
+from ensemw2s.files import open_in_place, unwritable_error, write_json
+from ensemw2s.outputs import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.resources import available_memory, device_memory, process_memory, visible_devices
 from ensemw2s.runs import RunLock

@@ -13,7 +13,8 @@ from ensemw2s.evaluation.correct import read_correct
 from ensemw2s.evaluation.over_seeds import aggregate
 from ensemw2s.evaluation.results import Results
 from ensemw2s.evaluation.sampling import Answers
-from ensemw2s.files import refuse_links, remove_abandoned
+from ensemw2s.files import remove_abandoned
+from ensemw2s.outputs import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import EventSink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -51,7 +52,6 @@ from ensemw2s.evaluation.numbers import parse_number
         ("3{,}14", "3.14"),
         (r"3\times5", "5"),
         (r"\$5", "5"),
-        (r"\frac{1}{2}", "2"),
         # decimals
         ("3,5", "3.5"),
         ("0,500", "0.5"),
@@ -94,6 +94,40 @@ def test_what_people_write(text: str, number: str) -> None:
 
 @pytest.mark.parametrize("text", ["x2", "ＩＤ２", "é2", "x_2", "v1.2.3", "10.0.0.1", "①", "二十", "٪", "{,}", "-,"])
 def test_what_is_no_number(text: str) -> None:
+    assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "above", "below"),
+    [
+        ("½", 1, 2), ("1½", 3, 2), ("1 ½", 3, 2), ("x = -1½", -3, 2), ("−⅔ m", -2, 3), ("٢½", 5, 2), ("是½", 1, 2),
+        ("⅟8", 1, 8), ("↉", 0, 1), ("¹⁄₂", 1, 2), ("1¹⁄₂", 3, 2), ("1 000½", 2001, 2), ("½-¾", 3, 4),
+        ("1/2", 1, 2), ("3 / 2", 3, 2), ("2 1/2 cups", 5, 2), ("-2 1/2", -5, 2), ("2\u20091⁄2", 5, 2), ("$2 1/2", 5, 2),
+        ("1,000 1/2", 2001, 2), ("100 200 30 1/2", 61, 2), ("2 3/2", 3, 2), ("1 500/2", 750, 1), ("1,000/3", 1000, 3),
+        ("1/1,000", 1, 1000), ("1,2,3/4", 3, 4), ("1,5/2", 2, 1), ("３／４", 3, 4), ("٣/٤", 3, 4), ("1/2,3", 3, 1),
+        (r"\frac{1}{2}", 1, 2), (r"\frac12", 1, 2), (r"\boxed{1\frac{1}{2}}", 3, 2), (r"-\dfrac{10}{3}", -10, 3),
+        (r"\tfrac{-1}{2}", -1, 2), (r"2\,1/2", 5, 2), ("9" * 500 + "/3", int("3" * 500), 1),
+        # of several numbers the last, where they are no fraction
+        ("12/05/2024", 2024, 1), ("-1/2/3", 3, 1), ("1.5/2", 2, 1), ("1/0", 0, 1), ("½ of 20", 20, 1),
+        ("5 - 1/2", 1, 2), ("1 005/3000", 1005, 3000), ("x½", 1, 2),
+    ],
+)  # fmt: skip
+def test_fractions_are_read_whole(text: str, above: int, below: int) -> None:
+    found = parse_number(text)
+    assert found == Fraction(above, below)
+    assert hash(found) == hash(Fraction(above, below))
+
+
+def test_fractions_are_compared_with_decimals() -> None:
+    assert answers_match("It is 1½.", "1.5", "number")
+    assert answers_match("0.5", "1/2", "number")
+    assert not answers_match("1", "1½", "number")
+    assert not answers_match("3/2", "1/2", "number")
+    assert not answers_match("0.333", "⅓", "number")
+
+
+@pytest.mark.parametrize("text", ["2-1/2", "2–½", "10-3/4 inches"])
+def test_a_dash_before_a_fraction_has_two_readings(text: str) -> None:
     assert parse_number(text) is None
 
 
@@ -147,12 +181,42 @@ def test_every_style_reads_back(
     assert answers_match(frame.format(written), f"{true:f}", "number")
 
 
-@given(st.text(st.sampled_from("0123456789.,' -+eExX{}\\_()%$€−٣３，答 \u00a0"), max_size=60))
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 999),
+    st.integers(1, 999),
+    st.sampled_from(["", "-"]),
+    st.sampled_from(_FRAMES),
+)
+def test_mixed_fractions_read_back(whole: int, above: int, more: int, sign: str, frame: str) -> None:
+    below = above + more
+    value = (-1 if sign else 1) * (whole + Fraction(above, below))
+    for written in (f"{whole} {above}/{below}", rf"{whole}\frac{{{above}}}{{{below}}}"):
+        assert parse_number(frame.format(sign + written)) == value
+
+
+@given(st.text(st.sampled_from("0123456789.,' -+eExX{}\\_()%$€−٣３，答 \u00a0/⁄½⅟¹₂"), max_size=60))
 def test_any_text_is_read_or_not(text: str) -> None:
     found = parse_number(text)
-    assert found is None or found.is_finite()
+    assert found is None or isinstance(found, Fraction) or found.is_finite()
 
 
 def test_long_texts_take_no_time() -> None:
-    for piece in ("1,", "100 ", "1.", "123.", "x_", "12,34,", "1{,}", "-", "$", "\\a", "٣"):
+    for piece in (
+        "1,",
+        "100 ",
+        "1.",
+        "123.",
+        "x_",
+        "12,34,",
+        "1{,}",
+        "-",
+        "$",
+        "\\a",
+        "٣",
+        "1/",
+        "½",
+        "1 1/2 ",
+        "\\frac",
+    ):
         parse_number(piece * 50_000)

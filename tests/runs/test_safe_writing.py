@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ensemw2s.errors import EXIT_USAGE, InputError
-from ensemw2s.files import open_in_place, refuse_links, replaced, write_text
+from ensemw2s.files import open_in_place, replaced, write_text
+from ensemw2s.outputs import refuse_links
 
 
 def test_a_link_at_the_name_or_at_the_temporary_name_is_replaced_and_never_followed(tmp_path: Path) -> None:
