@@ -78,7 +78,8 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
     put("text", _first(spellings, options.texts))
     if labels is None or options.in_columns or all(letter_or_number(label)[0] is None for label in labels):
         put("letter", letter)
-    if number is not None and (labels is None or options.in_columns or all(whole_number(x) is None for x in labels)):
+    named = labels is not None and not options.in_columns and not options.flags
+    if number is not None and not (named and any(whole_number(label) is not None for label in labels or ())):
         put("index", number)
         put("index1", number - 1)
     return found
@@ -169,8 +170,8 @@ def read_answers(unread: Sequence[tuple[Unread, Row]], columns: ColumnMap, repor
         report: receives one problem for a column that cannot be decided, and one for each answer that does not fit.
     """
     cells = [
-        None if is_missing(one.answer) else _Cell(one.answer, one.options, row, readings(one.answer, one.options))
-        for one, row in unread
+        None if is_missing(one.answer) else _Cell(one.answer, options, row, readings(one.answer, options))
+        for (one, row), options in zip(unread, _with_flags([one.options for one, _ in unread]), strict=True)
     ]
     decided: AnswerReading | None = columns.answer_is
     undecided = False
@@ -192,6 +193,19 @@ def read_answers(unread: Sequence[tuple[Unread, Row]], columns: ColumnMap, repor
             if not (undecided and cell.fits):
                 report(_unfit(cell, decided, columns.answer))
     return examples
+
+
+def _with_flags(column: Sequence[Options]) -> list[Options]:
+    """Options whose labels 0 and 1 are flags where those of any row can be nothing else, and names where all may be.
+
+    Flags are no labels; labels that may be flags (``1, 0``) are kept as such, so that an answer can be an index too.
+    """
+    sure = any(len(set(options.flags)) < len(options.flags) for options in column)
+    unclear = any(options.flags == (1, 0) for options in column)
+    return [
+        replace(options, labels=None) if options.flags and sure else options if unclear else replace(options, flags=())
+        for options in column
+    ]
 
 
 def _decide(cells: Sequence[_Cell], column: str) -> AnswerReading | Problem | None:

@@ -152,12 +152,14 @@ class Options:
         labels: where the data names the options, by labels or by the columns that hold them.
         in_columns: whether the labels are names of columns.
         numeric: whether the data holds the options as numbers.
+        flags: labels that are all 0 or 1, and may say which option is right instead of naming it; else empty.
     """
 
     texts: list[str]
     labels: list[str] | None = None
     in_columns: bool = False
     numeric: bool = False
+    flags: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ Convert = Callable[[Mapping[str, Any], RowContext], Example | Unread]
 
 #: What data sets call the text and the label of an option that is an object.
 _TEXT_KEYS, _LABEL_KEYS = ("text", "value"), ("label", "key", "letter", "id")
+_FLAGS = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 def parse_options(value: Any, column: str) -> Options:
@@ -200,25 +203,29 @@ def parse_options(value: Any, column: str) -> Options:
             message = f"the options must be {expected} (as JSON), got {shortened(value, 40)!r}"
             hint = f'Write each list as JSON, ["red", "blue"]. {hint}'
             raise RowError("choices", message, column=column, hint=hint) from None
-    items, labels = _items_and_labels(value)
+    items, given = _items_and_labels(value)
     if items is None:
         raise RowError("choices", f"the options must be {expected}, got {shape(value)}", column=column, hint=hint)
+    labels = None if given is None else [text_of(label, column) for label in given]
     if labels is not None and len(labels) != len(items):
-        message = f"{len(items)} options, but {len(labels)} labels"
-        raise RowError("choices", message, column=column)
-    if labels is not None and len({text_of(label, column) for label in labels}) < len(labels):
-        if not all(label in (0, 1) for label in labels):  # else they say which option is right
-            raise RowError(
-                "choices",
-                f"the labels of the options are not all different: {shortened(str(labels), 60)}",
-                column=column,
-            )
+        raise RowError("choices", f"{len(items)} options, but {len(labels)} labels", column=column)
+    flags: tuple[int, ...] = ()
+    if labels and not (isinstance(value, Mapping) and "text" not in value):
+        flags = tuple(_FLAGS[label] for label in labels if label in _FLAGS)
+        flags = flags if len(flags) == len(labels) else ()
+    if labels is not None and len(set(labels)) < len(labels):
+        if not flags:
+            message = f"the labels of the options are not all different: {shortened(str(labels), 60)}"
+            raise RowError("choices", message, column=column)
         labels = None
     found = [text_of(item, column) for item in items]
     if "" in found:
         raise RowError("empty_choice", f"option {found.index('') + 1} is empty", column=column)
-    numeric = all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
-    return Options(found, None if labels is None else [text_of(label, column) for label in labels], numeric=numeric)
+    return Options(found, labels, numeric=all(map(_is_number, items)), flags=flags)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _items_and_labels(value: Any) -> tuple[list[Any] | None, list[Any] | None]:
@@ -281,7 +288,7 @@ def options_in_columns(row: Mapping[str, Any], columns: Sequence[str]) -> Option
         RowError: a column is missing, or holds no text.
     """
     values = [lookup(row, name) for name in columns]
-    numeric = all(is_missing(v) or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values)
+    numeric = all(is_missing(v) or _is_number(v) for v in values)
     texts = [text_of(value, name) for value, name in zip(values, columns, strict=True)]
     return Options(texts, list(columns), in_columns=True, numeric=numeric)
 

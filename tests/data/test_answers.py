@@ -130,6 +130,54 @@ def test_a_column_in_doubt_is_an_error(jsonl: Write, answers: list[Any], options
     assert report.examples == 0
 
 
+def _marked(*flags: Any, as_list: bool = False) -> Any:
+    texts = ABCD[: len(flags)]
+    if as_list:
+        return [{"text": text, "label": flag} for text, flag in zip(texts, flags, strict=True)]
+    return {"text": texts, "label": list(flags)}
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize(
+    ("answers", "labels", "right"),
+    [
+        # one row's labels can only be flags, so all are: answers are indices
+        ([0, 1, 2], [(1, 0), (0, 1), (0, 0, 1)], [0, 1, 2]),
+        ([0, 0], [(1, 0), (1, 0, 0)], [0, 0]),
+        (["0", "1"], [("1", "0"), ("0", "1", "0")], [0, 1]),
+        ([0, 1], [(True, False), (False, True, False)], [0, 1]),
+        ([1, 2], [(1, 0), (0, 1)], [0, 1]),
+        (["red", "green"], [(1, 0), (0, 1)], [0, 1]),
+        # labels in order and indices say the same
+        ([0, 1], [(0, 1), (0, 1)], [0, 1]),
+        ([1, 1], [(0, 1), (0, 1)], [1, 1]),
+    ],
+)
+def test_labels_that_are_flags(
+    jsonl: Write, answers: list[Any], labels: list[Any], right: list[int], as_list: bool
+) -> None:
+    options = [_marked(*flags, as_list=as_list) for flags in labels]
+    path = jsonl(_rows(answers, options))
+    assert [e.answer_index for e in load_source(_source(path), 0)] == right
+
+
+@pytest.mark.parametrize("flags", [[(1, 0), (0, 1)], [("1", "0"), ("0", "1")], [(1.0, 0.0), (0.0, 1.0)], [(1, 0)]])
+def test_labels_that_may_be_flags_have_to_be_told(jsonl: Write, flags: list[Any]) -> None:
+    path = jsonl(_rows([0, 1][: len(flags)], [_marked(*row) for row in flags]))
+    with pytest.raises(
+        DataError, match="'0' is option 'green' as a label, and option 'red' as an index from 0"
+    ) as caught:
+        load_source(_source(path), 0)
+    assert "--column answer_is=" in str(caught.value)
+    stated = {how: [e.answer_index for e in load_source(_source(path, answer_is=how), 0)] for how in ("index", "label")}
+    assert stated == {"index": [0, 1][: len(flags)], "label": [1, 1][: len(flags)]}
+
+
+def test_an_object_s_keys_are_no_flags(jsonl: Write) -> None:
+    path = jsonl(_rows([1, 0], [{"1": "red", "0": "green"}] * 2))
+    assert _answers(path) == ["red", "green"]
+
+
 @pytest.mark.parametrize(
     ("stated", "answers", "right"),
     [
