@@ -61,7 +61,7 @@ def test_names_and_a_configuration_import_nothing(site: Path) -> None:
     install(site, "loud", "1.0", "[ensemw2s.alpha_rules]\nloud = loud:rule\n", "raise SystemExit('imported')")
     code = (
         "import sys\n"
-        "from ensemw2s.config import compose\n"
+        "from ensemw2s.config.composition import compose\n"
         "from ensemw2s.registry import ALPHA_RULES\n"
         "assert compose(sets=['boosting.alpha=loud']).config.boosting.alpha == 'loud'\n"
         "assert 'loud' in ALPHA_RULES.names()\n"

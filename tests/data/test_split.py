@@ -262,7 +262,8 @@ def test_seeds(jsonl: Write) -> None:
 def test_a_limit_does_not_depend_on_the_hash_seed(jsonl: Write) -> None:
     path = jsonl(_rows(100) + TWINS)
     code = (
-        "from ensemw2s.config.data import *\nfrom ensemw2s.data import *\n"
+        "from ensemw2s.config.data import *\nfrom ensemw2s.data.split import make_splits\n"
+        "from ensemw2s.data.store import splits_fingerprint\n"
         f"source = SourceConfig(kind='file', path={str(path)!r}, limit=60,\n"
         "    columns=ColumnMap(id='id', choices='choices', difficulty='difficulty'))\n"
         "print(splits_fingerprint(make_splits(DataConfig(source=source), 0, 'choice')))\n"
