@@ -6,9 +6,9 @@
     python benchmarks/gpu.py --dry      tiny shapes on the CPU: shows that everything runs; its times mean nothing
 
 Times are medians (20th and 80th percentile in the JSON file) of CUDA events around one call, after a warm-up; before
-each call the L2 cache is overwritten. Baselines run on the same tensors in the same process: torch eager, torch.compile,
-for hidden states also our combination of logits that torch multiplied (``x_stored``), and, where it is installed,
-flashinfer's sampling from the combined probabilities. A ratio above 1 says that ours is faster.
+each call the L2 cache is overwritten. Baselines run on the same tensors in the same process: torch eager, torch.compile
+and, where it is installed, flashinfer's sampling from the combined probabilities. A ratio above 1 says that ours is
+faster.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ from unittest import mock
 
 import gpu_cases
 import torch
-from gpu_cases import ALPHAS, DTYPES, HEAD_SHAPES, SHAPES, Case, Row, Run
+from gpu_cases import ALPHAS, DTYPES, SHAPES, Case, Row, Run
 
 from ensemw2s import kernels
 
 RESULTS = Path(__file__).parent / "results"
 DRY_SHAPES = [(3, 4, 257)]
-DRY_HEAD_SHAPES = [(2, 3, 211, 24)]
 COLUMNS = (
-    "operation", "dtype", "K", "N", "V", "H", "ms", "share_of_copy", "tflops", "eager_ms", "x_eager", "x_compile",
-    "x_stored", "x_flashinfer", "peak_mib", "eager_peak_mib", "argmax", "error", "eager_error", "same_draws",
+    "operation", "dtype", "K", "N", "V", "ms", "share_of_copy", "eager_ms", "x_eager", "x_compile",
+    "x_flashinfer", "peak_mib", "eager_peak_mib", "argmax", "error", "eager_error", "same_draws",
 )  # fmt: skip
 
 
@@ -108,7 +107,6 @@ class Bench:
         row: Row = {**dict.fromkeys(COLUMNS), "operation": case.operation, **case.kind}
         row |= {"ms": middle * 1e3, "ms_p20": low * 1e3, "ms_p80": high * 1e3, "eager_ms": eager * 1e3}
         row |= {"share_of_copy": case.bytes_once / middle / self.bandwidth, "x_eager": eager / middle}
-        row["tflops"] = case.operations / middle / 1e12 if case.operations else None
         row["x_compile"] = None if compiled is None else compiled / middle
         row |= {column: self.time(run)[1] / middle for column, run in case.others.items()}
         row |= {"peak_mib": self.peak(case.ours), "eager_peak_mib": self.peak(case.eager), **case.facts}
@@ -117,10 +115,9 @@ class Bench:
 
 
 def tuned(bench: Bench) -> Iterator[Row]:
-    """Time every candidate of the configuration tables."""
-    from ensemw2s.kernels import triton_lm_head
+    """Time every candidate of the configuration table."""
     from ensemw2s.kernels.gpu import launch as triton_launch
-    from ensemw2s.kernels.gpu.configs import CANDIDATES, HEAD_CANDIDATES
+    from ensemw2s.kernels.gpu.configs import CANDIDATES
 
     for name, dtype in DTYPES.items():
         for shape in SHAPES:
@@ -130,28 +127,19 @@ def tuned(bench: Bench) -> Iterator[Row]:
                     middle = bench.time(partial(kernels.combine, logits, ALPHAS[: shape[0]], backend="triton"))[1]
                 share = logits.numel() * logits.element_size() / middle / bench.bandwidth
                 yield {"dtype": name, "shape": shape, "config": str(candidate), "ms": middle * 1e3, "share": share}
-        for head_shape in HEAD_SHAPES:
-            case = next(gpu_cases.head_cases(head_shape, dtype, bench.device, "triton"))
-            for head in HEAD_CANDIDATES[dtype.itemsize]:
-                with mock.patch.object(triton_lm_head, "choose_head", return_value=head):
-                    middle = bench.time(case.ours)[1]
-                rate = case.operations / middle / 1e12
-                yield {"dtype": name, "shape": head_shape, "config": str(head), "ms": middle * 1e3, "tflops": rate}
 
 
 def measured(bench: Bench, backend: str, quick: bool) -> Iterator[Row]:
     """All lines of the table."""
-    shapes, heads = (SHAPES, HEAD_SHAPES) if bench.gpu else (DRY_SHAPES, DRY_HEAD_SHAPES)
+    shapes = SHAPES if bench.gpu else DRY_SHAPES
     for dtype in list(DTYPES.values())[: 1 if quick else None]:
         for shape in shapes[2:4] if quick else shapes:
             yield from map(bench.row, gpu_cases.logit_cases(shape, dtype, bench.device, backend))
-        for head_shape in heads[1:2] if quick else heads:
-            yield from map(bench.row, gpu_cases.head_cases(head_shape, dtype, bench.device, backend))
 
 
 def right(row: Row) -> bool:
     """Whether a line's results are those of float64, as nearly as torch's are."""
-    return bool(row["argmax"]) and row["error"] <= row["eager_error"] + (5e-6 if row["H"] is None else 5e-5)
+    return bool(row["argmax"]) and row["error"] <= row["eager_error"] + 5e-6
 
 
 def markdown(rows: list[Row], title: str) -> str:
@@ -206,7 +194,7 @@ def report(options: argparse.Namespace, bench: Bench, backend: str) -> tuple[dic
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few shapes, bfloat16 only")
-    parser.add_argument("--tune", action="store_true", help="time the candidates of the configuration tables")
+    parser.add_argument("--tune", action="store_true", help="time the candidates of the configuration table")
     parser.add_argument("--dry", action="store_true", help="tiny shapes on the CPU, without torch.compile")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--repeats", type=int, default=30)

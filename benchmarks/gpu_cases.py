@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,6 @@ from ensemw2s import kernels
 
 ALPHAS = [1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.2, 0.1]
 SHAPES = [(3, 64, 50_257), (3, 512, 49_152), (5, 512, 151_936), (5, 64, 151_936), (5, 1, 151_936), (2, 4096, 32_000)]
-HEAD_SHAPES = [(3, 64, 49_152, 576), (3, 1024, 49_152, 576), (2, 512, 151_936, 2048), (5, 16, 151_936, 2048)]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 CHECKED_ROWS = 64
 Run = Callable[[], object]
@@ -32,8 +31,6 @@ class Case:
     eager: Run
     bytes_once: int
     """What has to move at least."""
-    operations: int = 0
-    """Multiplications and additions of the matrix products."""
     compiled: Callable[..., object] | None = None
     """What ``torch.compile`` gets, with ``arguments``."""
     arguments: tuple[Any, ...] = ()
@@ -51,14 +48,6 @@ def eager_combine(logits: Tensor, alphas: Tensor, targets: Tensor) -> tuple[Tens
     wanted = targets[:, None]
     expert_targets = log_probs.gather(2, wanted.expand(len(logits), -1, 1))[..., 0]
     return best.indices, best.values, mixed.gather(1, wanted)[:, 0], logits.argmax(dim=-1), expert_targets
-
-
-def eager_from_hidden(
-    hidden: Sequence[Tensor], heads: Sequence[Tensor], alphas: Tensor, targets: Tensor
-) -> tuple[Tensor, ...]:
-    """The logits of all experts, and then the combination."""
-    logits = torch.stack([h @ w.T for h, w in zip(hidden, heads, strict=True)])
-    return eager_combine(logits, alphas, targets)
 
 
 def eager_sample(logits: Tensor, alphas: Tensor) -> Tensor:
@@ -105,25 +94,6 @@ def agreement(logits: Tensor, alphas: list[float], targets: Tensor, backend: str
     }
 
 
-def head_agreement(
-    hidden: list[Tensor], heads: list[Tensor], alphas: list[float], targets: Tensor, backend: str
-) -> Row:
-    """The same for hidden states; tokens count as equal whose log-probabilities in float64 are as near as the error."""
-    share = torch.tensor(alphas, device=targets.device) / sum(alphas)
-    part, wanted = [h[:16] for h in hidden], targets[:16]
-    ours = kernels.combine_from_hidden(part, heads, alphas, targets=wanted, backend=backend)
-    logits = [h.double() @ w.double().T for h, w in zip(part, heads, strict=True)]
-    truth = kernels.combine(logits, alphas, targets=wanted, backend="reference")
-    error = largest_error(ours, truth)
-    chosen = kernels.combine(logits, alphas, targets=ours.argmax, backend="reference").target_logprob
-    return {
-        "argmax": chosen is not None and bool((truth.logprob - chosen < max(1e-4, 2 * error)).all()),
-        "error": error,
-        "eager_error": largest_error(eager_from_hidden(part, heads, share, wanted), truth),
-        "same_draws": None,
-    }
-
-
 def awkward_inputs(device: torch.device, backend: str) -> bool:
     """NaN, infinities, ties, equal and one-hot rows give what the reference gives."""
     generator = torch.Generator(device=device).manual_seed(1)
@@ -163,7 +133,7 @@ def logit_cases(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.d
     alphas = ALPHAS[:experts]
     share = torch.tensor(alphas, device=device) / sum(alphas)
     flat = torch.zeros_like(logits)
-    kind = {"dtype": str(dtype).removeprefix("torch."), "K": experts, "N": rows, "V": vocabulary, "H": None}
+    kind = {"dtype": str(dtype).removeprefix("torch."), "K": experts, "N": rows, "V": vocabulary}
     facts = agreement(logits, alphas, targets, backend)
     size = logits.numel() * logits.element_size()
 
@@ -199,38 +169,3 @@ def logit_cases(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.d
     yield combining("combine, whole row", logits, return_probs=True)
     yield sampling("sample")
     yield sampling("sample, top-k 50, top-p 0.9", top_k=min(50, vocabulary - 1), top_p=0.9)
-
-
-def head_cases(
-    shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device, backend: str
-) -> Iterator[Case]:
-    """Combining from hidden states; ``x_stored`` is our combination of logits that torch multiplied and stored."""
-    experts, rows, vocabulary, width = shape
-    generator = torch.Generator(device=device).manual_seed(0)
-    hidden = [torch.randn(rows, width, device=device, generator=generator).to(dtype) for _ in range(experts)]
-    heads = [torch.randn(vocabulary, width, device=device, generator=generator).to(dtype) for _ in range(experts)]
-    for head in heads:
-        head *= 4 / width**0.5  # logits of a standard deviation of 4
-    targets = torch.randint(0, vocabulary, (rows,), device=device, generator=generator)
-    alphas = ALPHAS[:experts]
-    share = torch.tensor(alphas, device=device) / sum(alphas)
-
-    def stored() -> object:
-        logits = [h @ w.T for h, w in zip(hidden, heads, strict=True)]
-        return kernels.combine(logits, alphas, targets=targets, backend=backend)
-
-    for rule in ("mixture", "product"):
-        yield Case(
-            operation="from hidden" if rule == "mixture" else "from hidden, product",
-            kind={"dtype": str(dtype).removeprefix("torch."), "K": experts, "N": rows, "V": vocabulary, "H": width},
-            ours=lambda rule=rule: kernels.combine_from_hidden(  # type: ignore[misc]
-                hidden, heads, alphas, targets=targets, rule=rule, backend=backend
-            ),
-            eager=lambda: eager_from_hidden(hidden, heads, share, targets),
-            bytes_once=experts * (rows + vocabulary) * width * dtype.itemsize,
-            operations=2 * experts * rows * vocabulary * width,
-            compiled=eager_from_hidden,
-            arguments=(hidden, heads, share, targets),
-            others={"x_stored": stored},
-            facts=head_agreement(hidden, heads, alphas, targets, backend),
-        )

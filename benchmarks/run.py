@@ -2,7 +2,7 @@
 
     python benchmarks/run.py                  all cases (about a quarter of an hour on two cores, 8 GB of memory)
     python benchmarks/run.py --quick          small ones (about a minute)
-    python benchmarks/run.py --only combine   one of combine, heads, samplers, updates
+    python benchmarks/run.py --only combine   one of combine, samplers, updates
 
 Writes ``benchmarks/results/cpu.json``, ``cpu.md`` and ``cpu.png`` (``--name`` for another name) and prints the table.
 """
@@ -100,7 +100,7 @@ def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("combine", "heads", "samplers", "updates"))
+    parser.add_argument("--only", choices=("combine", "samplers", "updates"))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each case, about")
     parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a quiet machine before a case")

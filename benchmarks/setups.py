@@ -51,10 +51,9 @@ class Case:
 def cases(*, quick: bool, only: str | None) -> Iterator[Callable[[], Case]]:
     """Makers of the cases, so that one case's data are gone before the next one's are made."""
     from combine import combine_cases
-    from heads import head_cases
     from samplers import sampler_cases, update_cases
 
-    makers = {"combine": combine_cases, "heads": head_cases, "samplers": sampler_cases, "updates": update_cases}
+    makers = {"combine": combine_cases, "samplers": sampler_cases, "updates": update_cases}
     for name, maker in makers.items():
         if only in (None, name):
             yield from maker(quick=quick)

@@ -26,9 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ensemw2s import kernels
-from ensemw2s.kernels import triton_head_rows, triton_lm_head
 from ensemw2s.kernels.gpu import launch as triton_launch
-from ensemw2s.kernels.lm_head import Head
 from ensemw2s.kernels.request import combine_request, sample_request
 
 TARGETS = {
@@ -45,8 +43,6 @@ POINTERS = {
     torch.int64: "*i64",
     torch.float64: "*fp64",
 }
-HEAD_WIDTH = 576
-HEAD_ROWS = (16, 512)  # one of each configuration
 Launch = tuple[Any, dict[str, int], dict[str, Any]]
 
 
@@ -89,26 +85,6 @@ def one_problem(experts: int, dtype: torch.dtype, vocabulary: int, rule: str) ->
         problem.uniforms(2**40, targets)
 
     return recorded(combine) + recorded(sample)
-
-
-def from_hidden(experts: int, dtype: torch.dtype, vocabulary: int, rule: str, rows: int) -> list[Launch]:
-    """All launches that combining from hidden states can lead to, but for those that ``one_problem`` has."""
-    weight = torch.zeros(1, HEAD_WIDTH, dtype=dtype).expand(vocabulary, HEAD_WIDTH)
-    heads = [Head(torch.zeros(rows, HEAD_WIDTH, dtype=dtype), weight, None) for _ in range(experts)]
-    logits = [weight[:1, :1].expand(rows, vocabulary)] * experts
-    targets = torch.zeros(rows, dtype=torch.int64)
-    wanted: dict[str, Any] = {"targets": targets, "return_probs": False, "top_k": 300}
-    request = combine_request(logits, [1.0] * experts, rule=rule, temperature=0.7, **wanted)
-
-    def combine() -> None:
-        problem = triton_lm_head.prepare(heads, request)
-        found = problem.first_pass(targets)
-        if not problem.product:
-            problem.normalise(found)
-        found.undefined.fill_(True)  # so that few tiles are wanted
-        problem.select(found, 300)
-
-    return [launch for launch in recorded(combine) if "draw" not in launch[2]]
 
 
 def _argument(value: Any) -> tuple[Any, Any, list[list[Any]]]:
@@ -175,9 +151,7 @@ def problems(experts: int, dtypes: list[torch.dtype], vocabulary: int) -> Iterat
     for dtype in dtypes:
         for rule in ("mixture", "product"):
             kind = {"rule": rule, "K": experts, "dtype": str(dtype).removeprefix("torch.")}
-            yield {**kind, "N": "any"}, one_problem(experts, dtype, vocabulary, rule)
-            for rows in HEAD_ROWS:
-                yield {**kind, "N": rows}, from_hidden(experts, dtype, vocabulary, rule, rows)
+            yield kind, one_problem(experts, dtype, vocabulary, rule)
 
 
 def name_of(kernel: Any, arguments: dict[str, Any]) -> str:
@@ -195,10 +169,10 @@ def records(targets: list[str], experts: int, dtypes: list[torch.dtype], vocabul
         done = set()
         for kernel, options, arguments in launches:
             name = name_of(kernel, arguments)
-            if name in done or (kernel is triton_head_rows.finish_head and kind["N"] != HEAD_ROWS[0]):
+            if name in done:
                 continue
             done.add(name)
-            width = {"block": arguments.get("block", arguments.get("chunk")), "warps": options["num_warps"]}
+            width = {"block": arguments["block"], "warps": options["num_warps"]}
             for target in targets:
                 given = {**options, **triton_launch.OPTIONS}
                 compiled = triton.compile(source_of(kernel, arguments), target=TARGETS[target], options=given)
@@ -233,7 +207,6 @@ def main() -> int:
         text += (
             "`scalar_to_lane`: gfx942's scalar registers that live in lanes of vector registers (no memory traffic).\n"
         )
-        text += f"Fused heads (`head_*`, `finish_head`) have H = {HEAD_WIDTH}, and their configurations depend on N.\n"
         text += "Written by `python benchmarks/triton_aot.py`; no GPU is needed.\n\n" + table(rows)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         partial = options.out.with_name(options.out.name + ".partial")

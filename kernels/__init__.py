@@ -1,14 +1,12 @@
 """Combination of expert logits: one contract, several backends, chosen by the device that holds the tensors.
 
-:func:`combine` gives the ensemble's arg-max and log-probabilities, :func:`combine_from_hidden` does so without storing
-the logits, :func:`sample` draws tokens from the ensemble. They check their arguments once, in the same way for every
-backend. Needs torch and numpy only.
+:func:`combine` gives the ensemble's arg-max and log-probabilities, :func:`sample` draws tokens from the ensemble. They
+check their arguments once, in the same way for every backend. Needs torch and numpy only.
 """
 
 from __future__ import annotations
 
 from ensemw2s.kernels.dispatch import Backend, available_backends, combine, register, sample
-from ensemw2s.kernels.lm_head import combine_from_hidden
 from ensemw2s.kernels.philox import philox4x32
 from ensemw2s.kernels.request import CombineRequest, Rule, SampleRequest
 from ensemw2s.kernels.result import CombineResult
@@ -21,7 +19,6 @@ __all__ = [
     "SampleRequest",
     "available_backends",
     "combine",
-    "combine_from_hidden",
     "philox4x32",
     "register",
     "sample",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,13 +17,9 @@ from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest
 from ensemw2s.kernels.result import CombineResult, joined
 
 if TYPE_CHECKING:
-    from ensemw2s.kernels.gpu.launch import Problem
-    from ensemw2s.kernels.gpu.problem import Rows
-    from ensemw2s.kernels.lm_head import Head
-    from ensemw2s.kernels.triton_lm_head import HeadProblem
+    from ensemw2s.kernels.gpu.launch import Problem, Rows
 
 _SCRATCH_ELEMENTS = 1 << 26  # float32 of whole rows that one launch may hold
-_HEAD_TILES = 1 << 22  # tiles of logits, all experts together, whose numbers one launch may hold: 12 bytes each
 _PROGRAMS = (1 << 31) - 1
 
 
@@ -47,8 +42,7 @@ class TritonBackend:
     * none above 0; a token whose logits lie more than ``3.4e38`` below others (the range of float32) is impossible, at
       temperatures above 1 too.
 
-    Tokens are ordered alike wherever their log-probabilities differ by more than that. From hidden states, what
-    float32 sums of products round off comes on top.
+    Tokens are ordered alike wherever their log-probabilities differ by more than that.
     """
 
     name = "triton"
@@ -73,25 +67,7 @@ class TritonBackend:
         if request.result_dtype == torch.float64:
             return reference.combine(request)
         whole_rows = request.top_k is not None
-        return joined([_combine_logits(part) for part in _pieces(request, whole_rows)])
-
-    def head_rows(self, request: CombineRequest) -> int | None:
-        """How many rows :meth:`combine_heads` should get at once; None for float64 and experts of several types."""
-        from ensemw2s.kernels.triton_lm_head import config_for
-
-        if request.result_dtype == torch.float64 or len({x.dtype for x in request.experts}) > 1:
-            return None
-        config = config_for(request)
-        most = _HEAD_TILES // (len(request.experts) * -(-request.vocabulary // config.block))
-        if request.top_k is not None:
-            most = min(most, _SCRATCH_ELEMENTS // request.vocabulary)
-        return max(most // config.block_rows, 1) * config.block_rows
-
-    def combine_heads(self, heads: Sequence[Head], request: CombineRequest) -> CombineResult:
-        """Combine the experts whose logits come from these heads; those of the request are not read."""
-        from ensemw2s.kernels import triton_lm_head
-
-        return _combine(request, triton_lm_head.prepare(heads, request, interpreted=_interpreting()))[0]
+        return joined([_combine(part) for part in _pieces(request, whole_rows)])
 
     def sample(self, request: SampleRequest) -> Tensor:
         """Draw a token for each row; −1 in undefined rows."""
@@ -121,19 +97,10 @@ def _pieces(request: AnyRequest, whole_rows: bool) -> list[AnyRequest]:
     return pieces
 
 
-def _combine_logits(request: CombineRequest) -> CombineResult:
+def _combine(request: CombineRequest) -> CombineResult:
     from ensemw2s.kernels.gpu import launch
 
-    problem = launch.prepare(request)
-    result, rows = _combine(request, problem)
-    if not request.return_probs or request.rule == "vote":
-        return result
-    return replace(result, log_probs=problem.second_pass(rows, "log_probs")[0])
-
-
-def _combine(request: CombineRequest, problem: Problem | HeadProblem) -> tuple[CombineResult, Rows]:
-    """The results but ``log_probs`` (which votes have), and what is known of the rows."""
-    vote = request.rule == "vote"
+    problem, vote = launch.prepare(request), request.rule == "vote"
     rows = problem.first_pass(request.targets, best=not vote)
     if not problem.product and request.temperature != 1.0 and not vote:
         problem.normalise(rows)
@@ -147,14 +114,16 @@ def _combine(request: CombineRequest, problem: Problem | HeadProblem) -> tuple[C
         expert_target_logprob=problem.restored(rows.expert_target) if has_targets else None,
     )
     if vote:
-        return _with_votes(request, problem, rows, result), rows
+        return _with_votes(request, problem, rows, result)
     if request.top_k is not None:
         ids, rank = problem.select(rows, request.top_k)
         result = replace(result, topk_ids=ids, topk_logprob=_log_probs_of(rank, problem, rows))
-    return result, rows
+    if request.return_probs:
+        result = replace(result, log_probs=problem.second_pass(rows, "log_probs")[0])
+    return result
 
 
-def _log_probs_of(rank: Tensor, problem: Problem | HeadProblem, rows: Rows) -> Tensor:
+def _log_probs_of(rank: Tensor, problem: Problem, rows: Rows) -> Tensor:
     """Log-probabilities ``[N, k]`` of tokens of these ranks."""
     norm = rows.norm[:, None]
     if problem.product and problem.active > 1:
@@ -164,7 +133,7 @@ def _log_probs_of(rank: Tensor, problem: Problem | HeadProblem, rows: Rows) -> T
     return out.clamp_max(0.0)
 
 
-def _votes(request: Inputs, problem: Problem | HeadProblem, rows: Rows) -> triton_vote.Votes:
+def _votes(request: Inputs, problem: Problem, rows: Rows) -> triton_vote.Votes:
     """The active experts' choices, ordered by the rule; ties between shares by the mixture."""
     ids = rows.expert_argmax[: problem.active]
     rank = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
@@ -178,9 +147,7 @@ def _votes(request: Inputs, problem: Problem | HeadProblem, rows: Rows) -> trito
     return triton_vote.count_votes(ids, rank, shares, request.temperature)
 
 
-def _with_votes(
-    request: CombineRequest, problem: Problem | HeadProblem, rows: Rows, result: CombineResult
-) -> CombineResult:
+def _with_votes(request: CombineRequest, problem: Problem, rows: Rows, result: CombineResult) -> CombineResult:
     votes, undefined = _votes(request, problem, rows), rows.undefined
 
     def known(log_probs: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ what needs a second read: a mixture's normaliser at another temperature, whole r
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +22,12 @@ from ensemw2s.kernels.gpu import sampling as triton_sampling
 from ensemw2s.kernels.gpu import select as triton_select
 from ensemw2s.kernels.gpu import tiles as triton_tiles
 from ensemw2s.kernels.gpu.configs import Config, choose
-from ensemw2s.kernels.gpu.problem import Rows, Weighted, power_of_two, weighting_of, weights_on
 from ensemw2s.kernels.request import Inputs
 
 # Without contraction of multiply and add, one token's value has the same bits in every kernel that computes it.
 OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
+SMALLEST = 1.1754943508222875e-38  # weights and temperatures are kept in the range of normal float32 numbers
+LARGEST = 3.0e38
 
 
 def start(kernel: Any, programs: int, device: torch.device, options: dict[str, Any], arguments: dict[str, Any]) -> None:
@@ -35,12 +38,54 @@ def start(kernel: Any, programs: int, device: torch.device, options: dict[str, A
 
 
 @dataclass(slots=True)
-class Problem(Weighted):
-    """The logits and the constants of one launch."""
+class Rows:
+    """What is known of every row after the first pass; float32 unless said otherwise."""
 
+    undefined: Tensor
+    """bool ``[N]``."""
+    argmax: Tensor
+    """int64 ``[N]``, −1 in undefined rows; 0 elsewhere unless it was asked for."""
+    value: Tensor
+    """``[N]``: the value of the arg-max."""
+    logprob: Tensor
+    """``[N]``; of a mixture at temperature 1."""
+    target_logprob: Tensor
+    """``[N]``; of a mixture at temperature 1."""
+    expert_argmax: Tensor
+    """int64 ``[K, N]``, in the problem's order; so are the next two."""
+    logsumexp: Tensor
+    expert_target: Tensor
+    shift: Tensor
+    """``[N]``: a token's log-probability is ``(value − shift) · inv_temp − norm``."""
+    norm: Tensor
+    """``[N]``."""
+    tile_max: Tensor
+    """``[K, N, tiles]``."""
+    mass: Tensor
+    """``[N, tiles]``: weights ``exp((value − shift) · inv_temp)`` summed over each tile."""
+    constants: dict[str, Any]
+    """Arguments with which later kernels compute values."""
+
+
+@dataclass(slots=True)
+class Problem:
+    """The logits and the constants of one launch. Experts with a part in the ensemble come first."""
+
+    order: list[int]
+    """The launch's expert ``i`` is the request's expert ``order[i]``."""
+    weights: tuple[float, ...]
+    log_weights: tuple[float, ...]
+    product: bool
+    """The product rule, or an expert alone."""
+    inv_temp: float
     experts: tuple[Tensor, ...]
     """K tensors ``[N, V]`` of one data type and one pair of strides."""
     config: Config
+
+    @property
+    def active(self) -> int:
+        """Number of experts with a part in the ensemble."""
+        return len(self.weights)
 
     @property
     def device(self) -> torch.device:
@@ -58,9 +103,19 @@ class Problem(Weighted):
         return self.experts[0].shape[1]
 
     @property
-    def block(self) -> int:
-        """Tokens in a tile."""
-        return self.config.block
+    def tiles(self) -> int:
+        """Tiles in a row."""
+        return -(-self.vocabulary // self.config.block)
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """An uninitialised tensor on the logits' device."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def restored(self, by_expert: Tensor) -> Tensor:
+        """``[K, …]`` in the request's order of experts, where ``by_expert`` is in the launch's."""
+        if self.order == sorted(self.order):
+            return by_expert
+        return by_expert.index_select(0, torch.tensor(self.order, device=by_expert.device).argsort())
 
     def launch(self, kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
         """Start ``programs`` programs of a kernel on the logits' device."""
@@ -93,7 +148,7 @@ class Problem(Weighted):
         p, (n, count) = self, (self.rows, len(self.experts))
         tiles = p._tile_stats()
         constants = {
-            "weights": weights_on(p.device, p.weights),
+            "weights": _weights_on(p.device, p.weights),
             "active": p.active,
             "product": p.product,
             "inv_temp": p.inv_temp,
@@ -120,8 +175,8 @@ class Problem(Weighted):
             want_best=best,
             want_mass=mass,
             want_experts=experts,
-            count_padded=power_of_two(count),
-            tiles_padded=power_of_two(p.tiles),
+            count_padded=_power_of_two(count),
+            tiles_padded=_power_of_two(p.tiles),
         )
         return Rows(
             undefined=argmax < 0,
@@ -143,7 +198,7 @@ class Problem(Weighted):
             return {**out, "product_max": out["tile_max"], "product_sum": out["tile_max"]}
         out |= {"product_max": p.empty(n, p.tiles, dtype=torch.float64), "product_sum": p.empty(n, p.tiles)}
         shared = {
-            "weights": weights_on(p.device, p.weights),
+            "weights": _weights_on(p.device, p.weights),
             "inv_temp": p.inv_temp,
             "active": p.active,
             "count": count,
@@ -179,7 +234,10 @@ class Problem(Weighted):
         """Bring a mixture to its temperature: ``shift``, ``norm``, ``mass`` and the log-probabilities."""
         rows.shift = rows.value
         _, rows.mass = self.second_pass(rows, "mass")
-        rows.temper(self.inv_temp)
+        rows.norm = torch.where(rows.undefined, math.nan, rows.mass.sum(dim=1).clamp_min(1.0).log())  # the best has 1
+        rows.logprob = -rows.norm
+        difference = (rows.target_logprob - rows.shift).clamp_max(0.0)
+        rows.target_logprob = (difference * self.inv_temp - rows.norm).clamp_max(0.0)
 
     def draw(self, rows: Rows, seed: int, index: Tensor) -> Tensor:
         """A token for each row from the tiles' masses, int64 ``[N]``; −1 in undefined rows."""
@@ -196,7 +254,7 @@ class Problem(Weighted):
             index=index,
             out=out,
             seed=seed,
-            tiles_padded=power_of_two(p.tiles),
+            tiles_padded=_power_of_two(p.tiles),
         )
         return out
 
@@ -215,74 +273,81 @@ class Problem(Weighted):
         seed: int | None = None,
         index: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The most probable tokens of each row, or a draw from them; :func:`select_tokens` says what it returns."""
-        options: dict[str, Any] = {
-            "block": self.config.block,
-            "warps": self.config.select_warps,
-            "inv_temp": self.inv_temp,
-        }
-        return select_tokens(*self.second_pass(rows, "rank"), rows.argmax, top_k, top_p, seed, index, **options)
+        """The most probable tokens of each row, or a draw from them.
+
+        Args:
+            rows: of the first pass.
+            top_k: keep so many; None is all.
+            top_p: keep the smallest set of at least this probability; None is off.
+            seed: of the draw; None returns what is kept.
+            index: int64 ``[N]`` for the draw.
+
+        Returns:
+            With a seed: tokens int64 ``[N]`` and nothing. Else the ids int64 ``[N, top_k]`` in falling order, ties to
+            the lowest id, and what ordered them, float32; ids ``0 … top_k−1`` in undefined rows.
+        """
+        rank, tile_top = self.second_pass(rows, "rank")
+        count, drawing = top_k or self.vocabulary, seed is not None
+        ids = torch.empty_like(rows.argmax) if drawing else rows.argmax.new_empty(self.rows, count)
+        ranks = rank.new_zeros(0 if drawing else (self.rows, count))
+        self.launch(
+            triton_select.select_tokens,
+            self.rows,
+            self.config.select_warps,
+            rank=rank,
+            tile_top=tile_top,
+            argmax=rows.argmax,
+            index=rows.argmax if index is None else index,
+            out=ids,
+            out_rank=ranks,
+            seed=seed or 0,
+            vocabulary=self.vocabulary,
+            tiles=self.tiles,
+            inv_temp=self.inv_temp,
+            top_k=count,
+            top_p_bits=struct.unpack("<q", struct.pack("<d", top_p or 1.0))[0],
+            has_top_p=top_p is not None,
+            draw=drawing,
+            block=self.config.block,
+            tiles_padded=_power_of_two(self.tiles),
+        )
+        if drawing:
+            return ids, ranks
+        ranks, order = torch.sort(ranks, dim=1, descending=True, stable=True)
+        return ids.gather(1, order), ranks
 
     def logits_at(self, k: int, ids: Tensor) -> Tensor:
         """The logits of expert ``k`` at the tokens ``ids`` int64 ``[m, N]``, float64."""
         return self.experts[k].gather(1, ids.T).T.to(torch.float64)
 
 
-def select_tokens(
-    rank: Tensor,
-    tile_top: Tensor,
-    argmax: Tensor,
-    top_k: int | None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    index: Tensor | None = None,
-    *,
-    block: int,
-    warps: int,
-    inv_temp: float,
-) -> tuple[Tensor, Tensor]:
-    """The most probable tokens of each row, or a draw from them.
+def _power_of_two(n: int) -> int:
+    """The smallest power of two that is not below ``n ≥ 1``."""
+    return 1 << (n - 1).bit_length()
 
-    Args:
-        rank: float32 ``[N, V]``, what orders the tokens.
-        tile_top: float32 ``[N, tiles]``, its maxima in tiles of ``block`` tokens.
-        argmax: int64 ``[N]``, −1 in undefined rows.
-        top_k: keep so many; None is all.
-        top_p: keep the smallest set of at least this probability; None is off.
-        seed: of the draw; None returns what is kept.
-        index: int64 ``[N]`` for the draw.
-        block: tokens in a tile.
-        warps: of a program.
-        inv_temp: a token's weight is the exponential of ``inv_temp`` times its rank.
 
-    Returns:
-        With a seed: tokens int64 ``[N]`` and nothing. Else the ids int64 ``[N, top_k]`` in falling order, ties to the
-        lowest id, and what ordered them; ids ``0 … top_k−1`` in undefined rows.
-    """
-    (n, vocabulary), drawing = rank.shape, seed is not None
-    count = top_k or vocabulary
-    ids = torch.empty_like(argmax) if drawing else argmax.new_empty(n, count)
-    ranks = rank.new_zeros(0 if drawing else (n, count))
-    arguments: dict[str, Any] = {"rank": rank, "tile_top": tile_top, "argmax": argmax}
-    arguments |= {"index": argmax if index is None else index, "out_rank": ranks}
-    arguments |= {"out": ids, "seed": seed or 0, "vocabulary": vocabulary, "inv_temp": inv_temp}
-    arguments |= {"tiles": tile_top.shape[1], "tiles_padded": power_of_two(tile_top.shape[1]), "block": block}
-    arguments |= {"top_k": count, "top_p_bits": struct.unpack("<q", struct.pack("<d", top_p or 1.0))[0]}
-    arguments |= {"has_top_p": top_p is not None, "draw": drawing}
-    start(triton_select.select_tokens, n, rank.device, {"num_warps": warps}, arguments)
-    if drawing:
-        return ids, ranks
-    ranks, order = torch.sort(ranks, dim=1, descending=True, stable=True)
-    return ids.gather(1, order), ranks
+@functools.lru_cache(maxsize=64)
+def _weights_on(device: torch.device, weights: tuple[float, ...]) -> Tensor:
+    """Weights as a float64 tensor: a number given to a kernel would be float32. Kept, since few weights are in use."""
+    return torch.tensor(weights, dtype=torch.float64, device=device)
 
 
 def prepare(request: Inputs, config: Config | None = None) -> Problem:
     """Order the experts and choose a configuration; logits are copied only where their types or strides differ."""
-    weighting = weighting_of(request)
-    experts = [request.experts[k] for k in weighting["order"]]
+    active = request.active
+    order = active + [k for k, weight in enumerate(request.weights) if weight == 0.0]
+    weights = [request.weights[k] for k in active]
+    experts = [request.experts[k] for k in order]
     if len({x.dtype for x in experts}) > 1:
         experts = [x.to(torch.float32) for x in experts]
     if len({x.stride() for x in experts}) > 1:
         experts = [x.contiguous() for x in experts]
-    config = config or choose(experts[0].element_size(), len(experts), request.vocabulary)
-    return Problem(**weighting, experts=tuple(experts), config=config)
+    return Problem(
+        order=order,
+        weights=tuple(max(w, SMALLEST) for w in weights),
+        log_weights=tuple(math.log(w) for w in weights),
+        product=request.rule == "product" or len(weights) == 1,
+        inv_temp=1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),
+        experts=tuple(experts),
+        config=config or choose(experts[0].element_size(), len(experts), request.vocabulary),
+    )

@@ -77,23 +77,6 @@ def write_experts(
 
 
 @triton.jit
-def product_tops(product_max, relative, row, tiles, lane, tile, active: tl.constexpr):
-    """The tiles' largest sums ``[tiles]``; of a lone expert, less its largest logit."""
-    top = tl.load(product_max + row * tiles + tile, mask=tile < tiles, other=NEG_INF)
-    if active == 1:
-        top += tl.max(tl.where((lane < 1)[:, None], relative, NEG_INF), axis=0)
-    return top
-
-
-@triton.jit
-def mixture_bound(relative, held, lane, active: tl.constexpr):
-    """Bounds ``[tiles]`` of the mixture's log-probabilities from the tiles' maxima less the centres, and offsets."""
-    term = tl.where((lane < active)[:, None], relative + held[:, None], NEG_INF)
-    ceiling = finite_or_zero(tl.max(term, axis=0))
-    return ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
-
-
-@triton.jit
 def product_tiles(
     product_max, product_sum, relative, row, tiles, lane, tile, inv_temp, active: tl.constexpr
 ):  # fmt: skip
@@ -102,7 +85,9 @@ def product_tiles(
     Rounded as the values themselves are, so that a tile's largest value is that of one of its tokens.
     """
     here = row * tiles + tile
-    bound = product_tops(product_max, relative, row, tiles, lane, tile, active)
+    bound = tl.load(product_max + here, mask=tile < tiles, other=NEG_INF)
+    if active == 1:  # a lone expert's are less its largest logit
+        bound += tl.max(tl.where((lane < 1)[:, None], relative, NEG_INF), axis=0)
     base = tl.max(bound, axis=0)
     impossible = base == NEG_INF
     base = finite_or_zero(base)
@@ -116,7 +101,9 @@ def product_tiles(
 @triton.jit
 def mixture_tiles(part, relative, held, lane, active: tl.constexpr):
     """What the mixture has in each tile at temperature 1: bounds and masses ``[tiles]``."""
-    bound = mixture_bound(relative, held, lane, active)
+    term = tl.where((lane < active)[:, None], relative + held[:, None], NEG_INF)
+    ceiling = finite_or_zero(tl.max(term, axis=0))
+    bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))
     mass = tl.sum(tl.where((lane < active)[:, None], tl.exp(held)[:, None] * part, 0.0), axis=0)
     return bound + slack_of(bound), mass
 

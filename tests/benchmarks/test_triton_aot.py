@@ -34,14 +34,11 @@ def check(records: list[dict], targets: list[str]) -> None:
     assert names >= {"tile_stats_product", "finish_rows", "tile_values", "draw_tokens", "select_tokens"}
     # one expert alone takes the way of the product, which has nothing to mix
     assert ("tile_stats" in names) == (max(record["K"] for record in records) > 1)
-    assert names >= {"head_stats", "finish_head", "head_values"}
     for record in records:
         assert record["spills"] == 0, record
         assert record["stack"] == 0, record
         assert record["registers"] > 0, record
-        # a fused head keeps operands of several steps in flight: 96 KiB everywhere from sm_80 on, 64 KiB on gfx942
-        most = 48 if not record["kernel"].startswith("head_") else 64 if record["target"] == "gfx942" else 96
-        assert record["shared"] <= most * 1024, record
+        assert record["shared"] <= 48 * 1024, record
 
 
 def test_compiles_without_spills(tmp_path) -> None:

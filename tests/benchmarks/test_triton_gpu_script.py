@@ -28,11 +28,8 @@ def test_dry_run_ends_with_the_table(tmp_path) -> None:
     assert done.stdout.rstrip().endswith(table.rstrip())
     assert record["correct"] is True
     names = {row["operation"] for row in record["rows"]}
-    assert {"combine", "sample", "from hidden", "from hidden, product"} <= names
+    assert {"combine", "combine, product", "sample"} <= names
     assert table.count("\n| ") == len(record["rows"]) + 2
-    head = next(row for row in record["rows"] if row["operation"] == "from hidden")
-    assert head["x_stored"] > 0
-    assert head["tflops"] > 0
     assert all(row["x_eager"] > 0 for row in record["rows"])
 
 

@@ -88,18 +88,6 @@ def test_odd_tensors_give_what_their_values_say(kind, dtype, backend) -> None:
         assert torch.equal(*drawn)
 
 
-@pytest.mark.parametrize("kind", ["negative bit", "misaligned", "inference", "gradient", "strided", "transposed"])
-def test_odd_heads_give_what_their_values_say(kind) -> None:
-    generator = torch.Generator().manual_seed(1)
-    hidden, head, bias = (torch.randn(*shape, generator=generator) for shape in ((3, 8), (20, 8), (20,)))
-    expected = kernels.combine_from_hidden([hidden], [head], [1], biases=[bias])
-    make = ODD[kind]
-    odd_bias = bias if kind == "transposed" else make(bias)
-    found = kernels.combine_from_hidden([make(hidden)], [make(head)], [1], biases=[odd_bias])
-    torch.testing.assert_close(found.logprob, expected.logprob, rtol=1e-6, atol=1e-6)
-    assert torch.equal(found.argmax, expected.argmax)
-
-
 META = torch.zeros(2, 3, 50, device="meta")
 
 

@@ -20,7 +20,6 @@ from ensemw2s.kernels.gpu.configs import CANDIDATES, MOST_TILES, WIDEST, choose
 
 CASES = Path(__file__).with_name("triton_interpreted.py")
 SAMPLE_CASES = Path(__file__).with_name("triton_sample_interpreted.py")
-HEAD_CASES = Path(__file__).with_name("triton_head_interpreted.py")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
@@ -35,7 +34,7 @@ def interpreted(tmp_path: Path, cases: Path, *options: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES, HEAD_CASES], ids=["combine", "sample", "head"])
+@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES], ids=["combine", "sample"])
 def test_interpreted(cases, tmp_path) -> None:
     interpreted(tmp_path, cases, "-m", "not slow")
 
@@ -43,7 +42,7 @@ def test_interpreted(cases, tmp_path) -> None:
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES, HEAD_CASES], ids=["combine", "sample", "head"])
+@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES], ids=["combine", "sample"])
 def test_interpreted_at_length(cases, tmp_path) -> None:
     interpreted(tmp_path, cases, "-m", "slow")
 

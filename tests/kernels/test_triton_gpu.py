@@ -51,36 +51,6 @@ def test_sample_takes_the_tokens_of_the_reference(rule, options) -> None:
     assert int((ours != same).sum()) <= 4  # the uniforms are the same; sums differ in their last digits
 
 
-@pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [1, 16, 200])
-def test_combine_from_hidden(rule, temperature, dtype, rows) -> None:
-    generator = torch.Generator(device="cuda").manual_seed(rows)
-    hidden = [torch.randn(rows, width, device="cuda", generator=generator).to(dtype) for width in (576, 576, 320)]
-    heads = [torch.randn(50_257, x.shape[1], device="cuda", generator=generator).to(dtype) * 0.2 for x in hidden]
-    targets = torch.arange(rows, device="cuda") * 7
-    options = {"rule": rule, "temperature": temperature, "targets": targets, "top_k": 8}
-    ours = kernels.combine_from_hidden(hidden, heads, [1, 0.5, 2], backend="triton", **options)
-    logits = [x.double() @ w.double().T for x, w in zip(hidden, heads, strict=True)]
-    truth = kernels.combine(logits, [1, 0.5, 2], backend="reference", **options)
-    for name in ("logprob", "target_logprob", "logsumexp", "expert_target_logprob", "topk_logprob"):
-        torch.testing.assert_close(getattr(ours, name).double(), getattr(truth, name), rtol=1e-5, atol=2e-4)
-    at_best = kernels.combine(logits, [1, 0.5, 2], backend="reference", **{**options, "targets": ours.argmax})
-    if rule != "vote":  # votes depend on the experts' arg-maxes alone, which rounding may change
-        torch.testing.assert_close(at_best.target_logprob, truth.logprob, rtol=0, atol=2e-4)
-
-
-def test_combine_from_hidden_does_not_hold_the_logits() -> None:
-    hidden = [torch.randn(256, 576, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
-    heads = [torch.randn(151_936, 576, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
-    kernels.combine_from_hidden(hidden, heads, [1, 1, 1])
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    kernels.combine_from_hidden(hidden, heads, [1, 1, 1])
-    assert torch.cuda.max_memory_allocated() - before < 3 * 256 * 151_936 * 2 / 4  # a quarter of the bfloat16 logits
-
-
 def test_same_bits_on_every_call_and_in_slices() -> None:
     logits = torch.randn(3, 64, 50_257, device="cuda", dtype=torch.bfloat16)
     first = kernels.combine(logits, [1, 2, 3], backend="triton")

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from ensemw2s import kernels
 from ensemw2s.kernels.gpu import backend as triton_backend
 from ensemw2s.kernels.gpu import launch as triton_launch
-from ensemw2s.kernels.gpu import problem as triton_problem
 from ensemw2s.kernels.gpu.configs import Config
 from ensemw2s.kernels.request import combine_request
 
@@ -159,7 +158,7 @@ def check(case, oracle, make_logits) -> None:
         assert (a is None) == (b is None)
         assert a is None or (a.shape, a.dtype) == (b.shape, b.dtype), name
     # 1/T is a float32 in the kernels; votes are counted in float64
-    limits = (0.0, math.inf) if case["rule"] == "vote" else (1 / triton_problem.LARGEST, 1 / triton_problem.SMALLEST)
+    limits = (0.0, math.inf) if case["rule"] == "vote" else (1 / triton_launch.LARGEST, 1 / triton_launch.SMALLEST)
     temperature = min(max(case["temperature"], limits[0]), limits[1])
     wide = logits.double().numpy()
     scale = np.asarray(alphas) / max(alphas)
