@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from case import markdown_table
 from machine import device
 from quiet import Usage
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -107,14 +108,13 @@ def measure(
 def table(cases: list[dict[str, Any]]) -> str:
     """The cases as a Markdown table."""
     names = ["experts", "answers at once", "tokens each", "all, tokens/s", "one, tokens/s", "all / one in time (range)"]
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    rows = []
     for case in cases:
         written = case["answers"] * case["tokens"]
-        lines.append(
-            f"| {case['K']} × {case['shape']} | {case['answers']} | {case['tokens']} | {written / case['all']:.3g} | "
-            f"{written / case['one']:.3g} | ×{case['ratio']:.2f} ({case['lowest']:.2f} to {case['highest']:.2f}) |"
-        )
-    return "\n".join(lines) + "\n"
+        spread = f"×{case['ratio']:.2f} ({case['lowest']:.2f} to {case['highest']:.2f})"
+        speeds = [f"{written / case[way]:.3g}" for way in ("all", "one")]
+        rows.append([f"{case['K']} × {case['shape']}", case["answers"], case["tokens"], *speeds, spread])
+    return markdown_table(names, rows)
 
 
 def main() -> int:

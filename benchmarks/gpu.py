@@ -6,7 +6,7 @@
     python benchmarks/gpu.py --dry      tiny shapes on the CPU: shows that everything runs; its times mean nothing
 
 Times are medians (20th and 80th percentile in the JSON file) of CUDA events around one call, after a warm-up; before
-each call the L2 cache is overwritten. Baselines run on the same tensors in the same process: torch eager, torch.compile
+each call the L2 cache is overwritten, and the ways run in turn. Ratios are medians over rounds. Baselines run on the same tensors in the same process: torch eager, torch.compile
 and, where it is installed, flashinfer's sampling from the combined probabilities. A ratio above 1 says that ours is
 faster.
 """
@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import re
-import statistics
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,12 @@ from unittest import mock
 
 import gpu_cases
 import torch
-from gpu_cases import ALPHAS, DTYPES, SHAPES, Case, Row, Run
+from case import LongCase, markdown_table
+from gpu_cases import ALPHAS, DTYPES, SHAPES, Row
 
 from ensemw2s import kernels
+from ensemw2s.files import write_text
+from ensemw2s.kernels.bench.timing import Run, Timing, timed, wall_clock
 
 RESULTS = Path(__file__).parent / "results"
 DRY_SHAPES = [(3, 4, 257)]
@@ -43,20 +45,15 @@ COLUMNS = (
 class Bench:
     """Times calls on a device; on a GPU from a cold L2 cache."""
 
-    def __init__(self, device: torch.device, repeats: int, compiling: bool) -> None:
+    def __init__(self, device: torch.device, repeats: int) -> None:
         self.device = device
         self.repeats = repeats
-        self.compiling = compiling
         self.gpu = device.type == "cuda"
         self.flush = torch.empty(256 * 2**20 if self.gpu else 1, dtype=torch.int8, device=device)
         self.bandwidth = self.copy_bandwidth(2**30 if self.gpu else 2**20)
 
     def once(self, action: Run) -> float:
-        """Seconds of one call."""
-        if not self.gpu:
-            begin = time.perf_counter()
-            action()
-            return time.perf_counter() - begin
+        """Seconds of one call on the GPU, from events around it."""
         self.flush.zero_()
         event: Any = torch.cuda.Event
         start, stop = event(enable_timing=True), event(enable_timing=True)
@@ -66,13 +63,17 @@ class Bench:
         torch.cuda.synchronize()
         return float(start.elapsed_time(stop)) * 1e-3
 
-    def time(self, action: Run) -> tuple[float, float, float]:
-        """Seconds: 20th, 50th and 80th percentile."""
-        for _ in range(3):
-            action()
-        times = [self.once(action) for _ in range(self.repeats)]
-        low, _, _, high = statistics.quantiles(times, n=5)
-        return low, statistics.median(times), high
+    def timings(self, runs: Mapping[str, Run]) -> dict[str, Timing]:
+        """Timings of several ways in turn."""
+        for run in runs.values():
+            run()
+        stopwatch = self.once if self.gpu else wall_clock()
+        found = timed(runs, rounds=self.repeats, seconds=math.inf, stopwatch=stopwatch)
+        return {timing.name: timing for timing in found}
+
+    def median(self, run: Run) -> float:
+        """Seconds of one way."""
+        return self.timings({"": run})[""].p50
 
     def peak(self, action: Run) -> float | None:
         """MiB that a call allocates beyond what is held before it."""
@@ -90,27 +91,19 @@ class Bench:
         """Bytes per second, read and written, of a copy on the device."""
         source = torch.empty(size, dtype=torch.int8, device=self.device)
         target = torch.empty_like(source)
-        return 2 * size / self.time(lambda: target.copy_(source))[1]
+        return 2 * size / self.median(lambda: target.copy_(source))
 
-    def compiled(self, case: Case) -> float | None:
-        """Seconds of what ``torch.compile`` makes of the case."""
-        if not self.compiling or case.compiled is None:
-            return None
-        torch._dynamo.reset()
-        run = torch.compile(case.compiled, dynamic=False)
-        return self.time(lambda: run(*case.arguments))[1]
-
-    def row(self, case: Case) -> Row:
+    def row(self, case: LongCase) -> Row:
         """One line of the table."""
-        low, middle, high = self.time(case.ours)
-        eager, compiled = self.time(case.eager)[1], self.compiled(case)
-        row: Row = {**dict.fromkeys(COLUMNS), "operation": case.operation, **case.kind}
-        row |= {"ms": middle * 1e3, "ms_p20": low * 1e3, "ms_p80": high * 1e3, "eager_ms": eager * 1e3}
-        row |= {"share_of_copy": case.bytes_once / middle / self.bandwidth, "x_eager": eager / middle}
-        row["x_compile"] = None if compiled is None else compiled / middle
-        row |= {column: self.time(run)[1] / middle for column, run in case.others.items()}
-        row |= {"peak_mib": self.peak(case.ours), "eager_peak_mib": self.peak(case.eager), **case.facts}
-        print(f"{case.operation} {case.kind}: {middle * 1e3:.3f} ms, x{row['x_eager']:.2f} of eager", flush=True)
+        runs = dict(case.make())
+        ours, *others = self.timings(runs).values()
+        eager = next(timing for timing in others if timing.name == "eager")
+        row: Row = {**dict.fromkeys(COLUMNS), "operation": case.name, **case.facts}
+        row |= {"ms": ours.p50 * 1e3, "ms_p20": ours.p20 * 1e3, "ms_p80": ours.p80 * 1e3, "eager_ms": eager.p50 * 1e3}
+        row |= {"share_of_copy": case.bytes_moved / ours.p50 / self.bandwidth}
+        row |= {f"x_{timing.name}": ours.times_faster(timing) for timing in others}
+        row |= {"peak_mib": self.peak(runs[ours.name]), "eager_peak_mib": self.peak(runs["eager"])}
+        print(f"{case.name} {case.size}: {row['ms']:.3f} ms, x{row['x_eager']:.2f} of eager", flush=True)
         return row
 
 
@@ -124,17 +117,18 @@ def tuned(bench: Bench) -> Iterator[Row]:
             logits = torch.randn(*shape, device=bench.device).to(dtype)
             for candidate in CANDIDATES:
                 with mock.patch.object(triton_launch, "choose", return_value=candidate):
-                    middle = bench.time(partial(kernels.combine, logits, ALPHAS[: shape[0]], backend="triton"))[1]
+                    middle = bench.median(partial(kernels.combine, logits, ALPHAS[: shape[0]], backend="triton"))
                 share = logits.numel() * logits.element_size() / middle / bench.bandwidth
                 yield {"dtype": name, "shape": shape, "config": str(candidate), "ms": middle * 1e3, "share": share}
 
 
-def measured(bench: Bench, backend: str, quick: bool) -> Iterator[Row]:
+def measured(bench: Bench, backend: str, *, quick: bool, compiling: bool) -> Iterator[Row]:
     """All lines of the table."""
     shapes = SHAPES if bench.gpu else DRY_SHAPES
     for dtype in list(DTYPES.values())[: 1 if quick else None]:
         for shape in shapes[2:4] if quick else shapes:
-            yield from map(bench.row, gpu_cases.logit_cases(shape, dtype, bench.device, backend))
+            cases = gpu_cases.logit_cases(shape, dtype, bench.device, backend, compiling=compiling)
+            yield from map(bench.row, cases)
 
 
 def right(row: Row) -> bool:
@@ -154,17 +148,7 @@ def markdown(rows: list[Row], title: str) -> str:
 
     names = COLUMNS if "operation" in rows[0] else list(dict.fromkeys(name for row in rows for name in row))
     names = [c for c in names if any(row.get(c) is not None for row in rows)]
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    lines += ["| " + " | ".join(text(row.get(c)) for c in names) + " |" for row in rows]
-    return title + "\n\n" + "\n".join(lines) + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    return f"{title}\n\n{markdown_table(names, ([text(row.get(c)) for c in names] for row in rows))}"
 
 
 def report(options: argparse.Namespace, bench: Bench, backend: str) -> tuple[dict[str, Any], str, str]:
@@ -185,7 +169,8 @@ def report(options: argparse.Namespace, bench: Bench, backend: str) -> tuple[dic
             print(row, flush=True)
         return {**record, "correct": True, "rows": rows}, markdown(rows, head), name
     awkward = gpu_cases.awkward_inputs(bench.device, backend)
-    rows = list(measured(bench, backend, options.quick))
+    compiling = bench.gpu and not options.no_compile
+    rows = list(measured(bench, backend, quick=options.quick, compiling=compiling))
     correct = awkward and all(map(right, rows))
     head += f"; awkward inputs and all arg-maxes as the float64 reference: {'yes' if correct else 'NO'}"
     return {**record, "correct": correct, "rows": rows}, markdown(rows, head), name
@@ -201,20 +186,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="folder for the results; default benchmarks/results, none for --dry")
     options = parser.parse_args()
     if options.dry:
-        bench, backend = (
-            Bench(torch.device("cpu"), min(options.repeats, 3), False),
-            kernels.available_backends("cpu")[0],
-        )
+        bench, backend = Bench(torch.device("cpu"), min(options.repeats, 3)), kernels.available_backends("cpu")[0]
     elif not torch.cuda.is_available() or "triton" not in kernels.available_backends("cuda"):
         print("no GPU that Triton can use: nothing to measure (--dry runs everything on the CPU)", file=sys.stderr)
         return 2
     else:
-        bench, backend = Bench(torch.device("cuda"), options.repeats, not options.no_compile), "triton"
+        bench, backend = Bench(torch.device("cuda"), options.repeats), "triton"
     record, table, name = report(options, bench, backend)
     folder = options.out or (None if options.dry else RESULTS)
     if folder is not None:
-        write(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
-        write(folder / f"{name}.md", table)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+        write_text(folder / f"{name}.md", table)
     print("\n" + table)
     return 0 if record["correct"] else 1
 

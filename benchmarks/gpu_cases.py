@@ -4,56 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from case import LongCase
 from torch import Tensor
 
 from ensemw2s import kernels
+from ensemw2s.kernels.bench.baselines import EAGER, multinomial
+from ensemw2s.kernels.bench.timing import Run
 
 ALPHAS = [1.4, 1.0, 0.7, 0.5, 0.3, 0.2, 0.2, 0.1]
 SHAPES = [(3, 64, 50_257), (3, 512, 49_152), (5, 512, 151_936), (5, 64, 151_936), (5, 1, 151_936), (2, 4096, 32_000)]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 CHECKED_ROWS = 64
-Run = Callable[[], object]
 Row = dict[str, Any]
-
-
-@dataclass
-class Case:
-    """One line of the table."""
-
-    operation: str
-    kind: Row
-    """Data type and sizes."""
-    ours: Run
-    eager: Run
-    bytes_once: int
-    """What has to move at least."""
-    compiled: Callable[..., object] | None = None
-    """What ``torch.compile`` gets, with ``arguments``."""
-    arguments: tuple[Any, ...] = ()
-    others: dict[str, Run] = field(default_factory=dict)
-    """More ways to do the same, by column."""
-    facts: Row = field(default_factory=dict)
-    """Agreement with float64."""
-
-
-def eager_combine(logits: Tensor, alphas: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """What a straightforward implementation does: everything that ``combine`` returns, in torch operations."""
-    log_probs = logits.float().log_softmax(dim=-1)
-    mixed = torch.logsumexp(log_probs + alphas.log()[:, None, None], dim=0)
-    best = mixed.max(dim=-1)
-    wanted = targets[:, None]
-    expert_targets = log_probs.gather(2, wanted.expand(len(logits), -1, 1))[..., 0]
-    return best.indices, best.values, mixed.gather(1, wanted)[:, 0], logits.argmax(dim=-1), expert_targets
-
-
-def eager_sample(logits: Tensor, alphas: Tensor) -> Tensor:
-    """Draw one token for each row with ``torch.multinomial``."""
-    probabilities = (logits.float().softmax(dim=-1) * alphas[:, None, None]).sum(dim=0)
-    return torch.multinomial(probabilities, 1)[:, 0]
 
 
 def flashinfer_sampler(logits: Tensor, alphas: Tensor) -> dict[str, Run]:
@@ -66,14 +31,20 @@ def flashinfer_sampler(logits: Tensor, alphas: Tensor) -> dict[str, Run]:
         probabilities = (logits.float().softmax(dim=-1) * alphas[:, None, None]).sum(dim=0)
         return flashinfer.sampling.sampling_from_probs(probabilities)
 
-    return {"x_flashinfer": draw}
+    return {"flashinfer": draw}
 
 
-def largest_error(result: Any, truth: Any) -> float:
-    """The largest difference of log-probabilities; ``result`` is ours, or what ``eager_combine`` gives."""
-    names = ("logprob", "target_logprob", "expert_target_logprob")
-    given = [result[i] for i in (1, 2, 4)] if isinstance(result, tuple) else [getattr(result, name) for name in names]
-    pairs = zip(given, (getattr(truth, name) for name in names), strict=True)
+def compiled(formula: Callable[..., object], *arguments: object) -> dict[str, Run]:
+    """What ``torch.compile`` makes of a formula."""
+    torch._dynamo.reset()  # else, after eight shapes, eager would run in disguise
+    run = torch.compile(formula, dynamic=False)
+    return {"compile": lambda: run(*arguments)}
+
+
+def largest_error(given: tuple[Tensor, ...], truth: kernels.CombineResult) -> float:
+    """The largest difference of log-probabilities; ``given`` as ``baselines.eager`` gives it."""
+    expected = (truth.logprob, truth.target_logprob, truth.expert_target_logprob)
+    pairs = zip((given[1], given[2], given[5]), expected, strict=True)
     return max(float((a.double() - b).abs().max()) for a, b in pairs)
 
 
@@ -85,11 +56,12 @@ def agreement(logits: Tensor, alphas: list[float], targets: Tensor, backend: str
     truth = kernels.combine(part.double(), alphas, targets=wanted, backend="reference")
     drawn = kernels.sample(part, alphas, seed=3, backend=backend)
     expected = kernels.sample(part, alphas, seed=3, backend="reference")
+    names = ("argmax", "logprob", "target_logprob", "expert_argmax", "logsumexp", "expert_target_logprob")
     same = torch.equal(ours.argmax, truth.argmax) and torch.equal(ours.expert_argmax, truth.expert_argmax)
     return {
         "argmax": bool(same),
-        "error": largest_error(ours, truth),
-        "eager_error": largest_error(eager_combine(part, share, wanted), truth),
+        "error": largest_error(tuple(getattr(ours, name) for name in names), truth),
+        "eager_error": largest_error(EAGER["mixture"](part, share, wanted), truth),
         "same_draws": float((drawn == expected).double().mean()),
     }
 
@@ -122,7 +94,9 @@ def awkward_inputs(device: torch.device, backend: str) -> bool:
     return good
 
 
-def logit_cases(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, backend: str) -> Iterator[Case]:
+def logit_cases(
+    shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device, backend: str, *, compiling: bool
+) -> Iterator[LongCase]:
     """Combining and sampling from logits in memory."""
     experts, rows, vocabulary = shape
     generator = torch.Generator(device=device).manual_seed(0)
@@ -132,39 +106,38 @@ def logit_cases(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.d
     targets = torch.randint(0, vocabulary, (rows,), device=device, generator=generator)
     alphas = ALPHAS[:experts]
     share = torch.tensor(alphas, device=device) / sum(alphas)
-    flat = torch.zeros_like(logits)
     kind = {"dtype": str(dtype).removeprefix("torch."), "K": experts, "N": rows, "V": vocabulary}
-    facts = agreement(logits, alphas, targets, backend)
-    size = logits.numel() * logits.element_size()
+    facts = kind | agreement(logits, alphas, targets, backend)
 
-    def combining(name: str, x: Tensor, **options: Any) -> Case:
-        wanted: Row = {} if "return_probs" in options else {"targets": targets}
-        return Case(
-            operation=name,
-            kind=kind,
-            ours=lambda: kernels.combine(x, alphas, backend=backend, **wanted, **options),
-            eager=lambda: eager_combine(x, share, targets),
-            bytes_once=size,
-            compiled=eager_combine,
-            arguments=(x, share, targets),
-            facts=facts,
-        )
+    def case(name: str, ways: Callable[[], dict[str, Run]]) -> LongCase:
+        size = " ".join(map(str, kind.values()))
+        return LongCase("gpu", name, size, ways, bytes_moved=logits.numel() * dtype.itemsize, facts=facts)
 
-    def sampling(name: str, **options: Any) -> Case:
-        return Case(
-            operation=name,
-            kind=kind,
-            ours=lambda: kernels.sample(logits, alphas, seed=1, backend=backend, **options),
-            eager=lambda: eager_sample(logits, share),
-            bytes_once=size,
-            compiled=eager_sample,
-            arguments=(logits, share),
-            others={} if options else flashinfer_sampler(logits, share),
-            facts=facts,
-        )
+    def combining(name: str, x: Tensor, rule: str = "mixture", **options: Any) -> LongCase:
+        formula, wanted = EAGER[rule], {} if "return_probs" in options else {"targets": targets}
+
+        def ways() -> dict[str, Run]:
+            runs: dict[str, Run] = {
+                backend: lambda: kernels.combine(x, alphas, rule=rule, backend=backend, **wanted, **options),
+                "eager": lambda: formula(x, share, targets),
+            }
+            return runs | (compiled(formula, x, share, targets) if compiling else {})
+
+        return case(name, ways)
+
+    def sampling(name: str, **options: Any) -> LongCase:
+        def ways() -> dict[str, Run]:
+            runs: dict[str, Run] = {
+                backend: lambda: kernels.sample(logits, alphas, seed=1, backend=backend, **options),
+                "eager": lambda: multinomial(logits, share),
+            }
+            runs |= {} if options else flashinfer_sampler(logits, share)
+            return runs | (compiled(multinomial, logits, share) if compiling else {})
+
+        return case(name, ways)
 
     yield combining("combine", logits)
-    yield combining("combine, flat logits", flat)
+    yield combining("combine, flat logits", torch.zeros_like(logits))
     yield combining("combine, product", logits, rule="product")
     yield combining("combine, whole row", logits, return_probs=True)
     yield sampling("sample")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ensemw2s import __version__, _native
+import ensemw2s._native as _native
+from ensemw2s._version import __version__
 
 
 def device() -> dict[str, Any]:

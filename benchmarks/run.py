@@ -13,41 +13,57 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from case import Goal, LongCase
+from combine import combine_cases
 from machine import device
+from memory import extra_memory, reused_memory
 from plot import draw
 from quiet import Usage, wait_until_quiet
-from setups import Case, cases, extra_memory, reused_memory
+from samplers import sampler_cases, update_cases
 from tables import markdown
 
-from ensemw2s.kernels.bench.cases import Timing, timed
+from ensemw2s.kernels.bench.cases import READ
+from ensemw2s.kernels.bench.timing import Timing, timed
 
 RESULTS = Path(__file__).parent / "results"
+CASES = {"combine": combine_cases, "samplers": sampler_cases, "updates": update_cases}
 
 
-def measured(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
+def cases(*, quick: bool, only: str | None) -> Iterator[LongCase]:
+    """The cases that were asked for; their data are made when one is measured."""
+    for name, made in CASES.items():
+        if only in (None, name):
+            yield from made(quick=quick)
+
+
+def measured(case: LongCase, rounds: int, seconds: float) -> dict[str, Any]:
     """Time all ways of one case, and the memory that each needs."""
-    plain = {name: run for name, run in case.runs.items() if name not in case.tuned}
+    runs = dict(case.make())
+    ours = next(iter(runs))
+    plain = {name: run for name, run in runs.items() if name not in case.tuned}
     timings = {t.name: t for t in timed(plain, rounds=rounds, seconds=seconds)}
     for name in case.tuned:  # apart, since the allocator serves all of a process; ours runs beside it for the ratio
         with reused_memory() as works:
             if works:
-                pair = {f"{case.ours}, beside {name}": case.runs[case.ours], name: case.runs[name]}
+                pair = {f"{ours}, beside {name}": runs[ours], name: runs[name]}
                 timings |= {t.name: t for t in timed(pair, rounds=rounds, seconds=seconds)}
-    memory = {name: extra_memory(run) for name, run in plain.items() if name != "read"}
+    memory = {name: extra_memory(run) for name, run in plain.items() if name != READ}
+    ratios = {name: _ratio(ours, timings, name) for name in timings if name != ours and "beside" not in name}
+    share = _share(case, timings[ours], timings[READ])
     return {
-        "case": case.name,
-        "ours": case.ours,
+        "case": f"{case.name} {case.size}",
+        "ours": ours,
         "bytes": case.bytes_moved,
         "ways": {name: _way(timings[name], memory.get(name)) for name in timings},
-        "ratios": {name: _ratio(case, timings, name) for name in timings if name != case.ours and "beside" not in name},
-        "share_of_read": _share(case, timings),
-        "goals": [_goal(case, goal.name, goal.against, goal.safe, goal.stretch, timings) for goal in case.goals],
-        "skipped": case.skipped,
+        "ratios": ratios,
+        "share_of_read": share,
+        "goals": [_goal(goal, ratios, share) for goal in case.goals],
+        "skipped": dict(case.skipped),
     }
 
 
@@ -62,31 +78,27 @@ def _way(timing: Timing, memory: int | None) -> dict[str, Any]:
     }
 
 
-def _ratio(case: Case, timings: Mapping[str, Timing], name: str) -> float:
-    ours = timings.get(f"{case.ours}, beside {name}", timings[case.ours])
-    return ours.times_faster(timings[name])
+def _ratio(ours: str, timings: Mapping[str, Timing], name: str) -> float:
+    return timings.get(f"{ours}, beside {name}", timings[ours]).times_faster(timings[name])
 
 
-def _share(case: Case, timings: Mapping[str, Timing]) -> float:
+def _share(case: LongCase, ours: Timing, read: Timing) -> float:
     """Share of a plain read's bandwidth that the least number of bytes comes to: of the best times, which tell of the
     machine and not of its other work."""
-    ours, read = min(timings[case.ours].rounds), min(timings["read"].rounds)
-    return (case.bytes_moved / ours) / ((case.read_bytes or case.bytes_moved) / read)
+    return (case.bytes_moved / min(ours.rounds)) / ((case.read_bytes or case.bytes_moved) / min(read.rounds))
 
 
-def _goal(
-    case: Case, name: str, against: tuple[str, ...], safe: float, stretch: float, timings: Mapping[str, Timing]
-) -> dict[str, Any]:
-    share = against == ("read",)
-    reached = _share(case, timings) if share else min(_ratio(case, timings, x) for x in against if x in timings)
-    verdict = "stretch" if reached >= stretch else "safe" if reached >= safe else "missed"
-    return {"goal": name, "safe": safe, "stretch": stretch, "reached": reached, "verdict": verdict, "share": share}
+def _goal(goal: Goal, ratios: Mapping[str, float], share: float) -> dict[str, Any]:
+    of_read = goal.against == (READ,)
+    reached = share if of_read else min(ratios[name] for name in goal.against if name in ratios)
+    verdict = "stretch" if reached >= goal.stretch else "safe" if reached >= goal.safe else "missed"
+    numbers = {"safe": goal.safe, "stretch": goal.stretch, "reached": reached}
+    return {"goal": goal.name, **numbers, "verdict": verdict, "share": of_read}
 
 
 def one_case(index: int, arguments: argparse.Namespace) -> int:
     """Measure the case of that number and print it as JSON; in a process of its own, with an allocator unused so far."""
-    make = list(cases(quick=arguments.quick, only=arguments.only))[index]
-    case = make()
+    case = list(cases(quick=arguments.quick, only=arguments.only))[index]
     wait_until_quiet(arguments.patience)
     before = Usage.now()
     found = measured(case, arguments.rounds, arguments.seconds)
@@ -100,7 +112,7 @@ def main() -> int:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=("combine", "samplers", "updates"))
+    parser.add_argument("--only", choices=tuple(CASES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=20.0, help="for each case, about")
     parser.add_argument("--patience", type=float, default=0.0, help="seconds to wait for a quiet machine before a case")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from setups import CACHED
+from case import CACHED
 
 
 def markdown(report: Mapping[str, Any], *, head: bool = True) -> str:

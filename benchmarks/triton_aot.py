@@ -22,10 +22,12 @@ os.environ.pop("TRITON_INTERPRET", None)
 
 import torch
 import triton
+from case import markdown_table
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ensemw2s import kernels
+from ensemw2s.files import write_text
 from ensemw2s.kernels.gpu import launch as triton_launch
 from ensemw2s.kernels.request import combine_request, sample_request
 
@@ -179,13 +181,6 @@ def records(targets: list[str], experts: int, dtypes: list[torch.dtype], vocabul
                 yield {"kernel": name, **kind, **width, "target": target, **resources(compiled)}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The records as a Markdown table."""
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    return "\n".join(lines + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]) + "\n"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS))
@@ -207,11 +202,10 @@ def main() -> int:
         text += (
             "`scalar_to_lane`: gfx942's scalar registers that live in lanes of vector registers (no memory traffic).\n"
         )
-        text += "Written by `python benchmarks/triton_aot.py`; no GPU is needed.\n\n" + table(rows)
+        text += "Written by `python benchmarks/triton_aot.py`; no GPU is needed.\n\n"
+        text += markdown_table(list(rows[0]), (list(row.values()) for row in rows))
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = options.out.with_name(options.out.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(options.out)
+        write_text(options.out, text)
         print(text)
     return int(any(row["spills"] or row["stack"] for row in rows))
 

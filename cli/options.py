@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemw2s.registry import KERNEL_BACKENDS
+
 if TYPE_CHECKING:
     from ensemw2s.config.composition import Composed
     from ensemw2s.config.data import SourceConfig
@@ -32,7 +34,11 @@ Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="au
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads of torch on the CPU.")]
 Backend = Annotated[
     str | None,
-    typer.Option("--backend", metavar="NAME", help="Kernel that combines experts: auto, native, triton, reference."),
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help=f"Kernel that combines experts: {', '.join(('auto', *KERNEL_BACKENDS.own_names()))}.",
+    ),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the ensemble's models.")

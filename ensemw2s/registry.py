@@ -78,6 +78,10 @@ class Registry:
         """Distribution and version of a plug-in; None for a name that is not one's."""
         return None if name in self.own_names() else _distribution(self._point(name))
 
+    def did_you_mean(self, name: str) -> str:
+        """`` (did you mean 'x'?)`` for a name that is unknown, or the list of names; starts with a space."""
+        return did_you_mean(name, self.names(), "known")
+
     def _plugin(self, name: str) -> Any:
         point = self._point(name)
         what = f"The {self.kind} {shortened(name)!r} of {_distribution(point)} ({shortened(point.value)})"
@@ -95,10 +99,9 @@ class Registry:
     def _point(self, name: str) -> EntryPoint:
         points = [point for point in self._points() if point.name == name]
         if not points:
-            names = self.names()
             raise ConfigError(
-                f"Unknown {self.kind} {shortened(name)!r}{did_you_mean(name, names, 'known')}.",
-                hint=f"Known: {', '.join(names)}.",
+                f"Unknown {self.kind} {shortened(name)!r}{self.did_you_mean(name)}.",
+                hint=f"Known: {', '.join(self.names())}.",
             )
         if len(points) > 1:
             raise ConfigError(

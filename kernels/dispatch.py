@@ -88,14 +88,15 @@ def choose(name: str, inputs: Inputs) -> Backend:
     """The backend of that name, or the best one for ``auto``.
 
     Raises:
-        ValueError: there is none of that name, or it cannot run on the inputs' device; lists those that can.
+        ValueError: there is none of that name (the nearest is named), or it cannot run on the inputs' device; lists
+            those that can.
         ConfigError: the plug-in of that name cannot be loaded.
     """
     if name == "auto":
         name = available_backends(inputs.device)[0]
     elif name not in KERNEL_BACKENDS:
-        listed = ", ".join(available_backends(inputs.device))
-        raise ValueError(f"unknown kernel backend {name!r}; available for {inputs.device}: {listed}")
+        listed, meant = ", ".join(available_backends(inputs.device)), KERNEL_BACKENDS.did_you_mean(str(name))
+        raise ValueError(f"unknown kernel backend {name!r}{meant}; available for {inputs.device}: {listed}")
     backend: Backend = KERNEL_BACKENDS.get(name)
     reason = backend.unavailable(inputs.device)
     if reason is None:

@@ -1,4 +1,4 @@
-"""The work of the kernels as one would write it with torch and numpy: what benchmarks compare with."""
+"""The kernels' work in plain torch and numpy: what benchmarks compare with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Weights = NDArray[np.float64]
 
 
 def eager(logits: Sequence[Tensor], alphas: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """What ``combine`` gives, as one would write it in torch: every expert's log-softmax, then their mixture.
+    """What ``combine`` gives, in plain torch: every expert's log-softmax, then their mixture.
 
     Args:
         logits: K tensors ``[N, V]``.
@@ -80,11 +80,11 @@ def multinomial(logits: Sequence[Tensor], alphas: Tensor) -> Tensor:
     return torch.multinomial(torch.as_tensor(mixed), 1)[:, 0]
 
 
-def read_once(logits: Sequence[Tensor]) -> Run:
-    """Reads the logits' bytes once, as fast as torch does: sums of rows, of two-byte numbers in pairs as float32."""
-    flat = [part.reshape(-1) for part in logits]
-    whole = [part[: len(part) // 256 * 256] for part in flat]
-    views = [part.view(torch.float32).view(128 if part.element_size() == 2 else 256, -1) for part in whole]
+def read_once(tensors: Sequence[Tensor]) -> Run:
+    """Reads the tensors' bytes once, as fast as torch does: sums of rows, of two-byte numbers in pairs as float32."""
+    flat = [part.reshape(-1) for part in tensors]
+    whole = [part[: len(part) // 512 * 512] for part in flat]
+    views = [(part.view(torch.float32) if part.element_size() == 2 else part).view(256, -1) for part in whole]
     return lambda: [part.sum(dim=1) for part in views]
 
 
@@ -105,11 +105,12 @@ def keyed_draws(weights: Weights, draws: int, rng: np.random.Generator) -> Ints:
     return found
 
 
-def update(weights: Weights, wrong: NDArray[np.bool_], alpha: float, offsets: Ints, scratch: Weights) -> Weights:
+def update(
+    weights: NDArray[np.floating], wrong: NDArray[np.bool_], alpha: float, offsets: Ints, scratch: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """The boosting update in place and the sums of segments, by the formula."""
-    np.multiply(wrong, alpha, out=scratch)
+    np.multiply(wrong, weights.dtype.type(alpha), out=scratch)
     np.exp(scratch, out=scratch)
     np.multiply(weights, scratch, out=weights)
     np.divide(weights, weights.sum(), out=weights)
-    sums: Weights = np.add.reduceat(weights, offsets[:-1])
-    return sums
+    return np.add.reduceat(weights, offsets[:-1])

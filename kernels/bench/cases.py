@@ -1,8 +1,4 @@
-"""A short comparison of the kernels with torch and numpy on this machine: what ``ew2s bench`` runs.
-
-The timing that all benchmarks share is in :mod:`ensemw2s.kernels.bench.timing`, the usual ways to do the work in
-:mod:`ensemw2s.kernels.bench.baselines`.
-"""
+"""Cases that compare the kernels with torch and numpy, and their measurement: what ``ew2s bench`` runs."""
 
 from __future__ import annotations
 
@@ -14,29 +10,13 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import ensemw2s._native as _native
-from ensemw2s.kernels.bench import baselines as usual
-from ensemw2s.kernels.bench.baselines import eager, read_once
-from ensemw2s.kernels.bench.timing import Run, Timing, timed
+from ensemw2s.kernels.bench import baselines
+from ensemw2s.kernels.bench.timing import Run, Timing, timed, wall_clock
 from ensemw2s.kernels.dispatch import available_backends, combine, sample
 from ensemw2s.kernels.request import Rule
-
-__all__ = [
-    "READ",
-    "Case",
-    "Result",
-    "Run",
-    "Timing",
-    "benchmark",
-    "combine_cases",
-    "eager",
-    "measure",
-    "read_once",
-    "sampler_cases",
-    "suite",
-    "timed",
-]
 
 #: The way that only reads the bytes.
 READ = "read"
@@ -55,8 +35,8 @@ class Case:
     size: str
     make: Callable[[], Mapping[str, Run]]
     """The ways by name; ``read``, where it is one of them, just reads the bytes that ours must read."""
-    memory: int
-    """Bytes that it needs at its peak, about: inputs, and the largest of the ways."""
+    memory: int = 0
+    """Bytes that it needs at its peak, about: inputs, and the largest of the ways; 0 is not known."""
     bytes_moved: int = 0
     """The least number of bytes that must move."""
     seconds: float = 3.0
@@ -134,7 +114,7 @@ def benchmark(
 
 def measure(case: Case, *, device: torch.device, rounds: int = 7, least: int = 3, note: str | None = None) -> Result:
     """Measure one case."""
-    timings = timed(case.make(), rounds=rounds, seconds=case.seconds, least=least, device=device)
+    timings = timed(case.make(), rounds=rounds, seconds=case.seconds, least=least, stopwatch=wall_clock(device))
     return Result(case, tuple(timings), note)
 
 
@@ -192,24 +172,34 @@ def _logits_case(
     )
 
 
+def random_logits(
+    experts: int, rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Random logits, rising α and targets.
+
+    Returns:
+        K logits ``[N, V]`` of standard deviation 3; α float32 ``[K]``, summing to 1; targets int64 ``[N]``.
+    """
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = [(torch.randn(rows, vocabulary, generator=generator) * 3).to(dtype).to(device) for _ in range(experts)]
+    alphas = torch.arange(1.0, experts + 1, device=device) / sum(range(1, experts + 1))
+    return logits, alphas, torch.randint(vocabulary, (rows,), generator=generator).to(device)
+
+
 def _logits_ways(
     device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
 ) -> dict[str, Run]:
-    generator = torch.Generator().manual_seed(vocabulary)
-    logits = [(torch.randn(rows, vocabulary, generator=generator) * 3).to(dtype).to(device) for _ in range(_EXPERTS)]
-    alphas = torch.arange(1.0, _EXPERTS + 1, device=device) / sum(range(1, _EXPERTS + 1))
-    targets = torch.randint(vocabulary, (rows,), generator=generator).to(device)
-    weights = alphas.tolist()
-    read = read_once(logits)
+    logits, alphas, targets = random_logits(_EXPERTS, rows, vocabulary, dtype, device)
+    weights, read = alphas.tolist(), baselines.read_once(logits)
     if group == "sample":
         return {
             backend: lambda: sample(logits, weights, seed=1, backend=backend),
-            "torch.multinomial": lambda: usual.multinomial(logits, alphas),
+            "torch.multinomial": lambda: baselines.multinomial(logits, alphas),
             READ: read,
         }
     return {
         backend: lambda: combine(logits, weights, rule=rule, targets=targets, backend=backend),
-        "torch, eager": lambda: usual.EAGER[rule](logits, alphas, targets),
+        "torch, eager": lambda: baselines.EAGER[rule](logits, alphas, targets),
         READ: read,
     }
 
@@ -225,7 +215,8 @@ def sampler_cases(*, quick: bool) -> list[list[Case]]:
     ]
 
 
-def _weights(size: int) -> NDArray[np.float64]:
+def boosted_weights(size: int) -> NDArray[np.float64]:
+    """Weights as a few rounds of boosting leave them: log-normal. float64 ``[size]``."""
     return np.random.default_rng(0).lognormal(0.0, 1.0, size)
 
 
@@ -243,12 +234,12 @@ def _draws_case(size: int) -> Case:
 
 
 def _draws_ways(size: int) -> dict[str, Run]:
-    weights, rng = _weights(size), np.random.default_rng(1)
+    weights, rng = boosted_weights(size), np.random.default_rng(1)
     probabilities = weights / weights.sum()
     ways: dict[str, Run] = {
         "native": lambda: _native.WeightedSampler(weights).sample(size, 3, sorted=True),
         "numpy choice": lambda: rng.choice(size, size, p=probabilities),
-        "numpy searchsorted": lambda: usual.sorted_draws(weights, size, rng),
+        "numpy searchsorted": lambda: baselines.sorted_draws(weights, size, rng),
     }
     if size <= MULTINOMIAL_LIMIT:
         tensor = torch.from_numpy(weights)
@@ -268,12 +259,12 @@ def _subset_case(size: int) -> Case:
 
 
 def _subset_ways(size: int, draws: int) -> dict[str, Run]:
-    weights, rng = _weights(size), np.random.default_rng(2)
+    weights, rng = boosted_weights(size), np.random.default_rng(2)
     probabilities = weights / weights.sum()
     return {
         "native": lambda: _native.WeightedSampler(weights).sample(draws, 3, replacement=False),
         "numpy choice": lambda: rng.choice(size, draws, replace=False, p=probabilities),
-        "numpy argpartition": lambda: usual.keyed_draws(weights, draws, rng),
+        "numpy argpartition": lambda: baselines.keyed_draws(weights, draws, rng),
     }
 
 
@@ -298,7 +289,7 @@ def _update_ways(size: int) -> dict[str, Run]:
         _native.boost_update(ours, wrong, 0.01)
         return _native.segment_sum(ours, offsets)
 
-    return {"native": native, "numpy, in place": lambda: usual.update(theirs, wrong, 0.01, offsets, scratch)}
+    return {"native": native, "numpy, in place": lambda: baselines.update(theirs, wrong, 0.01, offsets, scratch)}
 
 
 def _millions(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Timing that all benchmarks share: ways to do one piece of work, in turn."""
+"""Timing that all benchmarks share: the ways of a case run in turn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 
 Run = Callable[[], object]
+Stopwatch = Callable[[Run], float]
+"""Runs once; gives the seconds that it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,26 @@ class Timing:
         return ratios[len(ratios) // 2]
 
 
+def wall_clock(device: torch.device | None = None) -> Stopwatch:
+    """Seconds from call to return; on a GPU until its work is done."""
+
+    def seconds(run: Run) -> float:
+        _wait(device)
+        start = time.perf_counter()
+        run()
+        _wait(device)
+        return time.perf_counter() - start
+
+    return seconds
+
+
 def timed(
     runs: Mapping[str, Run],
     *,
     rounds: int = 9,
     seconds: float = 20.0,
     least: int = 3,
-    device: torch.device | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> list[Timing]:
     """Time several ways in turn, round after round, so that other work on the machine disturbs all alike.
 
@@ -42,23 +57,19 @@ def timed(
         rounds: number of rounds, at least ``least``.
         seconds: stop after this long, with at least ``least`` rounds.
         least: number of rounds that are always run.
-        device: a GPU to wait for.
+        stopwatch: default :func:`wall_clock` of the CPU.
     """
-    names = list(runs)
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        runs[name]()
+    stopwatch = stopwatch or wall_clock()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
     begin = time.perf_counter()
     for number in range(rounds):
         if number >= least and time.perf_counter() - begin > seconds:
             break
-        for name in names:
-            _wait(device)
-            start = time.perf_counter()
-            runs[name]()
-            _wait(device)
-            found[name].append(time.perf_counter() - start)
-    return [_timing(name, tuple(found[name])) for name in names]
+        for name, run in runs.items():
+            found[name].append(stopwatch(run))
+    return [_timing(name, tuple(times)) for name, times in found.items()]
 
 
 def _timing(name: str, rounds: tuple[float, ...]) -> Timing:

@@ -69,9 +69,21 @@ def test_a_registered_backend_can_be_configured() -> None:
     assert compose(sets=["compute.backend=toy"]).config.compute.backend == "toy"
 
 
-def test_an_unknown_backend_is_an_error() -> None:
-    with pytest.raises(ValueError, match="unknown kernel backend 'tritn'; available for cpu: native, reference"):
-        kernels.combine(torch.zeros(1, 2, 9), [1], backend="tritn")
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tritn", r"'tritn' \(did you mean 'triton'\?\)"),
+        ("Native", r"'Native' \(did you mean 'native'\?\)"),
+        ("xyz", r"'xyz' \(known: 'native', 'triton', 'reference'.*\)"),
+        ("", r"'' \(known: 'native'.*\)"),
+        (None, r"None \(known: 'native'.*\)"),
+    ],
+)
+def test_an_unknown_backend_is_an_error_that_names_the_nearest(name, meant) -> None:
+    with pytest.raises(ValueError, match=f"unknown kernel backend {meant}; available for cpu: native, reference"):
+        kernels.combine(torch.zeros(1, 2, 9), [1], backend=name)
+    with pytest.raises(ValueError, match=f"unknown kernel backend {meant}"):
+        kernels.sample(torch.zeros(1, 2, 9), [1], seed=0, backend=name)
 
 
 @pytest.mark.usefixtures("toy")

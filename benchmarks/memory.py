@@ -1,63 +1,14 @@
-"""What is measured: one factory of cases, used for time and for memory.
-
-A case is one piece of work with several ways to do it, of which one is ours. All of them run on the same data, in turn.
-"""
+"""The allocator and the memory that a run needs, on Linux."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-Run = Callable[[], object]
-
-#: Ours on inputs that stay in the cache: how much of the time is arithmetic and not memory.
-CACHED = "native, rows from cache"
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a ratio, or a share of the read bandwidth, should reach."""
-
-    name: str
-    against: tuple[str, ...]
-    """The ways that ours is compared with: the fastest of them counts. ``("read",)``: a share of the bandwidth."""
-    safe: float
-    stretch: float
-
-
-@dataclass
-class Case:
-    """One piece of work."""
-
-    name: str
-    ours: str
-    runs: dict[str, Run]
-    """The ways to do it, by name; ``read`` just reads the bytes."""
-    bytes_moved: int
-    """The least number of bytes that must move: the roofline."""
-    goals: list[Goal] = field(default_factory=list)
-    read_bytes: int | None = None
-    """What ``read`` reads, where that is not ``bytes_moved``."""
-    tuned: frozenset[str] = frozenset()
-    """Runs whose memory the allocator keeps, see :func:`reused_memory`."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Ways that cannot do it, and why."""
-
-
-def cases(*, quick: bool, only: str | None) -> Iterator[Callable[[], Case]]:
-    """Makers of the cases, so that one case's data are gone before the next one's are made."""
-    from combine import combine_cases
-    from samplers import sampler_cases, update_cases
-
-    makers = {"combine": combine_cases, "samplers": sampler_cases, "updates": update_cases}
-    for name, maker in makers.items():
-        if only in (None, name):
-            yield from maker(quick=quick)
-
+from ensemw2s.kernels.bench.timing import Run
 
 _MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # of mallopt, see malloc.h
 
