@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ensemw2s.kernels import reference, sampling
+from ensemw2s.kernels import reference
 from ensemw2s.kernels.request import (
     Alphas,
     CombineRequest,
@@ -56,7 +56,7 @@ class _Reference:
         return reference.combine(request)
 
     def sample(self, request: SampleRequest) -> Tensor:
-        return sampling.sample(request)
+        return reference.sample(request)
 
 
 REFERENCE = _Reference()

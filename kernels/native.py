@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 import ensemw2s._native as _native
-from ensemw2s.kernels import reference, sampling
-from ensemw2s.kernels.philox import row_uniforms
+from ensemw2s.kernels import reference
 from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest
 from ensemw2s.kernels.result import CombineResult
 
@@ -76,14 +75,14 @@ class Native:
     def sample(self, request: SampleRequest) -> Tensor:
         """Draw a token for each row."""
         if not _narrow(request):
-            return sampling.sample(request)
+            return reference.sample(request)
         index = np.arange(request.rows) if request.index is None else request.index.numpy()
         tokens = _native.sample_tokens(
             [_array(expert) for expert in request.experts],
             list(request.weights),
             rule=request.rule,
             temperature=request.temperature,
-            uniforms=row_uniforms(request.seed, index.astype(np.int64)),
+            uniforms=reference.row_uniforms(request.seed, index.astype(np.int64)),
             top_k=request.top_k,
             top_p=request.top_p,
         )

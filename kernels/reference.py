@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ensemw2s.kernels.request import CombineRequest, Inputs
+import ensemw2s._native as _native
+from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest
 from ensemw2s.kernels.result import CombineResult, joined
 
 _BLOCK_ELEMENTS = 1 << 21
 _SHARE_GRID = 2.0**20
 _RANK_GRID = 2.0**40
+_SAMPLE_TAG = 0x53414D50  # "SAMP" in the last counter word: keeps token draws apart from other uses of one seed
 _APART = 8.0  # differences of logits at both ends of float64, divided by this, neither overflow nor lose a digit
 
 
@@ -188,3 +192,63 @@ def _combine_rows(request: CombineRequest, rows: slice) -> CombineResult:
         topk_ids=topk_ids,
         topk_logprob=topk,
     )
+
+
+def row_uniforms(seed: int, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One uniform number for each row, a function of ``(seed, index[r])`` alone.
+
+    A block of Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) with the counter ``(index low, index high, 0,
+    "SAMP")`` and the key ``(seed low, seed high)``: its first two words are a 64-bit integer (low word first), whose
+    upper 53 bits are the number.
+
+    Args:
+        seed: in ``[0, 2**64)``.
+        index: int64 ``[N]``; negative values are taken as their 64-bit pattern.
+
+    Returns:
+        float64 ``[N]`` in ``[0, 1)``, multiples of ``2**-53``.
+    """
+    bits, mask, half = index.astype(np.uint64), np.uint64(0xFFFFFFFF), np.uint64(32)
+    counter = np.zeros((bits.shape[0], 4), dtype=np.uint32)
+    counter[:, 0], counter[:, 1], counter[:, 3] = bits & mask, bits >> half, _SAMPLE_TAG
+    key = np.array([seed & 0xFFFFFFFF, seed >> 32], dtype=np.uint32)
+    block = _native.philox4x32(counter, key).astype(np.uint64)
+    whole = block[:, 0] | (block[:, 1] << half)
+    return (whole >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def sample(request: SampleRequest) -> Tensor:
+    """Implement :func:`ensemw2s.kernels.sample` for checked arguments; −1 in undefined rows."""
+    index = np.arange(request.rows) if request.index is None else request.index.cpu().numpy()
+    uniforms = torch.from_numpy(row_uniforms(request.seed, index.astype(np.int64)))
+    drawn = []
+    for rows in row_blocks(request):
+        block = combine_block(request, rows)
+        probabilities = kept_probabilities(block, request)
+        tokens = invert(probabilities, uniforms[rows].to(device=request.device, dtype=probabilities.dtype))
+        drawn.append(torch.where(block.undefined, -1, tokens))
+    return torch.cat(drawn)
+
+
+def kept_probabilities(block: Combined, request: SampleRequest) -> Tensor:
+    """Probabilities ``[N, V]`` after temperature and truncation, not normalised; 0 for tokens that are left out."""
+    probabilities = with_temperature(block.log_probs, request.temperature).exp()
+    if request.top_k is None and request.top_p is None:
+        return probabilities
+    vocabulary = probabilities.shape[1]
+    order = most_probable(block, vocabulary if request.top_k is None else request.top_k)
+    chosen = probabilities.gather(1, order)
+    if request.top_p is not None:
+        chosen = chosen / chosen.sum(dim=1, keepdim=True)
+        before = chosen.cumsum(dim=1) - chosen  # a token stays while those before it do not suffice; the first always
+        chosen = torch.where(before < request.top_p, chosen, 0.0)
+    return torch.zeros_like(probabilities).scatter_(1, order, chosen)
+
+
+def invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """The first token whose cumulative probability exceeds ``uniform · total``, int64 ``[N]``; its own is not 0."""
+    cumulative = probabilities.cumsum(dim=1)
+    total = cumulative[:, -1:].contiguous()
+    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
+    last = torch.searchsorted(cumulative, total)  # the last possible token: in float32 a uniform may round up to 1
+    return torch.minimum(tokens, last)[:, 0]

@@ -19,8 +19,8 @@ Rule = Literal["mixture", "product", "vote"]
 Logits = Tensor | Sequence[Tensor]
 Alphas = Tensor | Sequence[float]
 
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-FLOATS_TEXT = "float32, bfloat16, float16 or float64"
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_FLOATS_TEXT = "float32, bfloat16, float16 or float64"
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -89,17 +89,17 @@ class SampleRequest(Inputs):
     """The smallest set of most probable tokens with at least this probability, below 1; None is off."""
 
 
-def checked_experts(logits: Logits) -> tuple[Tensor, ...]:
+def _checked_experts(logits: Logits) -> tuple[Tensor, ...]:
     """Split the logits into K tensors ``[N, V]`` and check that they fit together."""
     if isinstance(logits, Tensor):
-        whole = plain_tensor(logits, "logits", FLOATS, FLOATS_TEXT)
+        whole = plain_tensor(logits, "logits", _FLOATS, _FLOATS_TEXT)
         if whole.ndim != 3:
             raise ValueError(
                 f"logits must be [K, N, V], or K tensors [N, V]; got one tensor of shape {tuple(whole.shape)}"
             )
         experts = tuple(whole.unbind(0))
     elif isinstance(logits, list | tuple):
-        experts = tuple(plain_tensor(x, f"logits of expert {k}", FLOATS, FLOATS_TEXT) for k, x in enumerate(logits))
+        experts = tuple(plain_tensor(x, f"logits of expert {k}", _FLOATS, _FLOATS_TEXT) for k, x in enumerate(logits))
     else:
         raise TypeError(f"logits are {type(logits).__name__}; expected a tensor [K, N, V], or a list of K tensors")
     if not experts:
@@ -115,7 +115,7 @@ def checked_experts(logits: Logits) -> tuple[Tensor, ...]:
     return experts
 
 
-def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
+def _normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
     """Divide the expert weights by their sum.
 
     Raises:
@@ -123,7 +123,7 @@ def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
         TypeError: they are no numbers.
     """
     if isinstance(alphas, Tensor):
-        alphas = plain_tensor(alphas, "alphas", (*FLOATS, *_INTEGERS), "numbers").reshape(-1).tolist()
+        alphas = plain_tensor(alphas, "alphas", (*_FLOATS, *_INTEGERS), "numbers").reshape(-1).tolist()
     if not isinstance(alphas, Iterable) or isinstance(alphas, str | bytes | bytearray):
         raise TypeError(f"alphas are {type(alphas).__name__}; expected {experts} numbers")
     values = [real_number(a, f"alphas[{k}]", "a finite number that is not negative") for k, a in enumerate(alphas)]
@@ -140,7 +140,7 @@ def normalised_weights(alphas: Alphas, experts: int) -> tuple[float, ...]:
     return tuple(value / total for value in scaled)
 
 
-def checked_rule(rule: str) -> Rule:
+def _checked_rule(rule: str) -> Rule:
     """The rule, if there is one of that name."""
     for known in get_args(Rule):
         if isinstance(rule, str) and rule == known:
@@ -148,7 +148,7 @@ def checked_rule(rule: str) -> Rule:
     raise ValueError(f"unknown rule {rule!r}; expected one of {', '.join(get_args(Rule))}")
 
 
-def checked_temperature(temperature: float) -> float:
+def _checked_temperature(temperature: float) -> float:
     """The temperature, if it is positive and finite."""
     value = real_number(temperature, "temperature", "a positive number")
     if not math.isfinite(value) or value <= 0.0:
@@ -156,7 +156,7 @@ def checked_temperature(temperature: float) -> float:
     return value
 
 
-def checked_top_k(top_k: int | None, vocabulary: int) -> int | None:
+def _checked_top_k(top_k: int | None, vocabulary: int) -> int | None:
     """``min(top_k, V)``, or None."""
     if top_k is None:
         return None
@@ -201,7 +201,7 @@ def combine_request(
     top_k: int | None,
 ) -> CombineRequest:
     """Check the arguments of ``combine``; its documentation lists the errors."""
-    experts = checked_experts(logits)
+    experts = _checked_experts(logits)
     rows, vocabulary = experts[0].shape
     if targets is not None:
         targets = _checked_vector(targets, "targets", rows, experts[0].device)
@@ -211,12 +211,12 @@ def combine_request(
             raise ValueError(f"targets[{row}] is {int(targets[row])}; expected a token id in [0, {vocabulary})")
     return CombineRequest(
         experts=experts,
-        weights=normalised_weights(alphas, len(experts)),
-        rule=checked_rule(rule),
-        temperature=checked_temperature(temperature),
+        weights=_normalised_weights(alphas, len(experts)),
+        rule=_checked_rule(rule),
+        temperature=_checked_temperature(temperature),
         targets=targets,
         return_probs=bool(return_probs),
-        top_k=checked_top_k(top_k, vocabulary),
+        top_k=_checked_top_k(top_k, vocabulary),
     )
 
 
@@ -232,14 +232,14 @@ def sample_request(
     index: Tensor | None,
 ) -> SampleRequest:
     """Check the arguments of ``sample``; its documentation lists the errors."""
-    experts = checked_experts(logits)
+    experts = _checked_experts(logits)
     rows, vocabulary = experts[0].shape
-    kept = checked_top_k(top_k, vocabulary)
+    kept = _checked_top_k(top_k, vocabulary)
     return SampleRequest(
         experts=experts,
-        weights=normalised_weights(alphas, len(experts)),
-        rule=checked_rule(rule),
-        temperature=checked_temperature(temperature),
+        weights=_normalised_weights(alphas, len(experts)),
+        rule=_checked_rule(rule),
+        temperature=_checked_temperature(temperature),
         seed=_checked_seed(seed),
         index=None if index is None else _checked_vector(index, "index", rows, experts[0].device),
         top_k=None if kept == vocabulary else kept,

@@ -12,7 +12,8 @@ from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit, encode_split
 from ensemw2s.data.synthetic import make_synthetic
-from ensemw2s.kernels.bench.cases import Case, Run
+from ensemw2s.kernels.bench.cases import Case
+from ensemw2s.kernels.bench.timing import Run
 from ensemw2s.models.inference.scoring import score_split
 from ensemw2s.models.loading.load import LoadedModel, load_model
 

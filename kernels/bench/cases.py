@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -109,13 +108,9 @@ def benchmark(
         if case is not sizes[0]:
             note = f"{sizes[0].size} would need {_mib(sizes[0].memory)}, and {_mib(free)} are free"
         least = 3 if time.monotonic() - begin < budget else 1
-        yield measure(case, device=torch.device(device), rounds=max(rounds, least), least=least, note=note)
-
-
-def measure(case: Case, *, device: torch.device, rounds: int = 7, least: int = 3, note: str | None = None) -> Result:
-    """Measure one case."""
-    timings = timed(case.make(), rounds=rounds, seconds=case.seconds, least=least, stopwatch=wall_clock(device))
-    return Result(case, tuple(timings), note)
+        stopwatch = wall_clock(torch.device(device))
+        timings = timed(case.make(), rounds=max(rounds, least), seconds=case.seconds, least=least, stopwatch=stopwatch)
+        yield Result(case, tuple(timings), note)
 
 
 def suite(device: torch.device | str = "cpu", *, quick: bool = False) -> list[list[Case]]:
@@ -157,21 +152,6 @@ def combine_cases(device: torch.device, backend: str, *, quick: bool) -> list[li
     return [[_logits_case(device, backend, n, *what) for n in rows] for what in wanted]
 
 
-def _logits_case(
-    device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
-) -> Case:
-    numbers, name = _EXPERTS * rows * vocabulary, str(dtype).removeprefix("torch.")
-    size = numbers * dtype.itemsize
-    return Case(
-        group,
-        f"{group}, {name}" if group == "sample" else f"{group}, {rule}, {name}",
-        f"K={_EXPERTS} N={rows} V={vocabulary}",
-        partial(_logits_ways, device, backend, rows, group, rule, dtype, vocabulary),
-        memory=size + numbers * (15 if dtype == torch.float32 else 20),  # eager torch's high-water mark, as measured
-        bytes_moved=size,
-    )
-
-
 def random_logits(
     experts: int, rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -186,22 +166,34 @@ def random_logits(
     return logits, alphas, torch.randint(vocabulary, (rows,), generator=generator).to(device)
 
 
-def _logits_ways(
+def _logits_case(
     device: torch.device, backend: str, rows: int, group: str, rule: Rule, dtype: torch.dtype, vocabulary: int
-) -> dict[str, Run]:
-    logits, alphas, targets = random_logits(_EXPERTS, rows, vocabulary, dtype, device)
-    weights, read = alphas.tolist(), baselines.read_once(logits)
-    if group == "sample":
+) -> Case:
+    def ways() -> dict[str, Run]:
+        logits, alphas, targets = random_logits(_EXPERTS, rows, vocabulary, dtype, device)
+        weights, read = alphas.tolist(), baselines.read_once(logits)
+        if group == "sample":
+            return {
+                backend: lambda: sample(logits, weights, seed=1, backend=backend),
+                "torch.multinomial": lambda: baselines.multinomial(logits, alphas),
+                READ: read,
+            }
         return {
-            backend: lambda: sample(logits, weights, seed=1, backend=backend),
-            "torch.multinomial": lambda: baselines.multinomial(logits, alphas),
+            backend: lambda: combine(logits, weights, rule=rule, targets=targets, backend=backend),
+            "torch, eager": lambda: baselines.EAGER[rule](logits, alphas, targets),
             READ: read,
         }
-    return {
-        backend: lambda: combine(logits, weights, rule=rule, targets=targets, backend=backend),
-        "torch, eager": lambda: baselines.EAGER[rule](logits, alphas, targets),
-        READ: read,
-    }
+
+    numbers, name = _EXPERTS * rows * vocabulary, str(dtype).removeprefix("torch.")
+    size = numbers * dtype.itemsize
+    return Case(
+        group,
+        f"{group}, {name}" if group == "sample" else f"{group}, {rule}, {name}",
+        f"K={_EXPERTS} N={rows} V={vocabulary}",
+        ways,
+        memory=size + numbers * (15 if dtype == torch.float32 else 20),  # eager torch's high-water mark, as measured
+        bytes_moved=size,
+    )
 
 
 def sampler_cases(*, quick: bool) -> list[list[Case]]:
@@ -221,75 +213,57 @@ def boosted_weights(size: int) -> NDArray[np.float64]:
 
 
 def _draws_case(size: int) -> Case:
+    def ways() -> dict[str, Run]:
+        weights, rng = boosted_weights(size), np.random.default_rng(1)
+        probabilities = weights / weights.sum()
+        runs: dict[str, Run] = {
+            "native": lambda: _native.WeightedSampler(weights).sample(size, 3, sorted=True),
+            "numpy choice": lambda: rng.choice(size, size, p=probabilities),
+            "numpy searchsorted": lambda: baselines.sorted_draws(weights, size, rng),
+        }
+        if size <= MULTINOMIAL_LIMIT:
+            tensor = torch.from_numpy(weights)
+            runs["torch.multinomial"] = lambda: torch.multinomial(tensor, size, replacement=True)
+        return runs
+
+    text = f"{_millions(size)} of {_millions(size)} weights"
     skipped = {"torch.multinomial": "refuses more than 2^24"} if size > MULTINOMIAL_LIMIT else {}
     return Case(
-        "samplers",
-        "draws with replacement",
-        f"{_millions(size)} of {_millions(size)} weights",
-        partial(_draws_ways, size),
-        memory=size * 64,
-        seconds=size * 2.5e-6,
-        skipped=skipped,
+        "samplers", "draws with replacement", text, ways, memory=size * 64, seconds=size * 2.5e-6, skipped=skipped
     )
-
-
-def _draws_ways(size: int) -> dict[str, Run]:
-    weights, rng = boosted_weights(size), np.random.default_rng(1)
-    probabilities = weights / weights.sum()
-    ways: dict[str, Run] = {
-        "native": lambda: _native.WeightedSampler(weights).sample(size, 3, sorted=True),
-        "numpy choice": lambda: rng.choice(size, size, p=probabilities),
-        "numpy searchsorted": lambda: baselines.sorted_draws(weights, size, rng),
-    }
-    if size <= MULTINOMIAL_LIMIT:
-        tensor = torch.from_numpy(weights)
-        ways["torch.multinomial"] = lambda: torch.multinomial(tensor, size, replacement=True)
-    return ways
 
 
 def _subset_case(size: int) -> Case:
     draws = size // 10
-    return Case(
-        "samplers",
-        "draws without replacement",
-        f"{_millions(draws)} of {_millions(size)} weights",
-        partial(_subset_ways, size, draws),
-        memory=size * 64,
-    )
 
+    def ways() -> dict[str, Run]:
+        weights, rng = boosted_weights(size), np.random.default_rng(2)
+        probabilities = weights / weights.sum()
+        return {
+            "native": lambda: _native.WeightedSampler(weights).sample(draws, 3, replacement=False),
+            "numpy choice": lambda: rng.choice(size, draws, replace=False, p=probabilities),
+            "numpy argpartition": lambda: baselines.keyed_draws(weights, draws, rng),
+        }
 
-def _subset_ways(size: int, draws: int) -> dict[str, Run]:
-    weights, rng = boosted_weights(size), np.random.default_rng(2)
-    probabilities = weights / weights.sum()
-    return {
-        "native": lambda: _native.WeightedSampler(weights).sample(draws, 3, replacement=False),
-        "numpy choice": lambda: rng.choice(size, draws, replace=False, p=probabilities),
-        "numpy argpartition": lambda: baselines.keyed_draws(weights, draws, rng),
-    }
+    text = f"{_millions(draws)} of {_millions(size)} weights"
+    return Case("samplers", "draws without replacement", text, ways, memory=size * 64)
 
 
 def _update_case(size: int) -> Case:
-    return Case(
-        "updates",
-        "weight update, segment sums",
-        f"{_millions(size)} weights, float64",
-        partial(_update_ways, size),
-        memory=size * 34,
-        bytes_moved=size * 34,  # weights are read for their total, written, and read again for the sums
-    )
+    def ways() -> dict[str, Run]:
+        wrong = np.random.default_rng(3).random(size) < 0.3
+        offsets = np.arange(0, size + 1, 1000, dtype=np.int64)
+        ours, theirs, scratch = (np.full(size, 1.0 / size) for _ in range(3))
 
+        def native() -> object:
+            _native.boost_update(ours, wrong, 0.01)
+            return _native.segment_sum(ours, offsets)
 
-def _update_ways(size: int) -> dict[str, Run]:
-    rng = np.random.default_rng(3)
-    wrong = rng.random(size) < 0.3
-    offsets = np.arange(0, size + 1, 1000, dtype=np.int64)
-    ours, theirs, scratch = (np.full(size, 1.0 / size) for _ in range(3))
+        return {"native": native, "numpy, in place": lambda: baselines.update(theirs, wrong, 0.01, offsets, scratch)}
 
-    def native() -> object:
-        _native.boost_update(ours, wrong, 0.01)
-        return _native.segment_sum(ours, offsets)
-
-    return {"native": native, "numpy, in place": lambda: baselines.update(theirs, wrong, 0.01, offsets, scratch)}
+    moved = size * 34  # weights are read for their total, written, and read again for the sums
+    text = f"{_millions(size)} weights, float64"
+    return Case("updates", "weight update, segment sums", text, ways, memory=moved, bytes_moved=moved)
 
 
 def _millions(count: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from ensemw2s.kernels import reference, sampling
+from ensemw2s.kernels import reference
 from ensemw2s.kernels.gpu import vote as triton_vote
 from ensemw2s.kernels.request import CombineRequest, Inputs, SampleRequest
 from ensemw2s.kernels.result import CombineResult, joined
@@ -72,7 +72,7 @@ class TritonBackend:
     def sample(self, request: SampleRequest) -> Tensor:
         """Draw a token for each row; −1 in undefined rows."""
         if request.result_dtype == torch.float64:
-            return sampling.sample(request)
+            return reference.sample(request)
         whole_rows = request.top_k is not None or request.top_p is not None
         if request.index is None:
             request = replace(request, index=torch.arange(request.rows, device=request.device))

@@ -80,27 +80,17 @@ class Problem:
     inv_temp: float
     experts: tuple[Tensor, ...]
     """K tensors ``[N, V]`` of one data type and one pair of strides."""
+    device: torch.device
+    rows: int
+    """N."""
+    vocabulary: int
+    """V."""
     config: Config
 
     @property
     def active(self) -> int:
         """Number of experts with a part in the ensemble."""
         return len(self.weights)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the logits are."""
-        return self.experts[0].device
-
-    @property
-    def rows(self) -> int:
-        """N."""
-        return self.experts[0].shape[0]
-
-    @property
-    def vocabulary(self) -> int:
-        """V."""
-        return self.experts[0].shape[1]
 
     @property
     def tiles(self) -> int:
@@ -349,5 +339,8 @@ def prepare(request: Inputs, config: Config | None = None) -> Problem:
         product=request.rule == "product" or len(weights) == 1,
         inv_temp=1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),
         experts=tuple(experts),
+        device=request.device,
+        rows=request.rows,
+        vocabulary=request.vocabulary,
         config=config or choose(experts[0].element_size(), len(experts), request.vocabulary),
     )

@@ -13,7 +13,7 @@ SAMPLE_TAG = tl.constexpr(0x53414D50)
 
 @triton.jit
 def row_uniform(seed, index):
-    """The number in ``[0, 1)`` that :func:`ensemw2s.kernels.philox.row_uniforms` gives, bit for bit; float64."""
+    """The number in ``[0, 1)`` that :func:`ensemw2s.kernels.reference.row_uniforms` gives, bit for bit; float64."""
     bits = index.to(tl.uint64)
     low = (bits & 0xFFFFFFFF).to(tl.uint32)
     high = (bits >> 32).to(tl.uint32)

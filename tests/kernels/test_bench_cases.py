@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from ensemw2s import _native, kernels
-from ensemw2s.kernels.bench import baselines as usual
-from ensemw2s.kernels.bench import timing
-from ensemw2s.kernels.bench.cases import READ, Case, Result, Run, Timing, benchmark, combine_cases, sampler_cases, suite
-from ensemw2s.kernels.bench.timing import timed
+from ensemw2s.kernels.bench import baselines, timing
+from ensemw2s.kernels.bench.cases import READ, Case, Result, benchmark, combine_cases, sampler_cases, suite
+from ensemw2s.kernels.bench.timing import Run, Timing, timed
 
 MIB = 2**20
 
@@ -40,6 +39,12 @@ def test_ways_run_in_turn_after_a_first_run_of_each(monkeypatch: pytest.MonkeyPa
     ran.clear()
     timed({"a": lambda: ran.append("a")}, rounds=9, seconds=0.0, least=1)
     assert len(ran) == 1 + 1
+
+
+def test_a_stopwatch_of_ones_own() -> None:
+    times = iter([3.0, 1.0, 2.0])
+    (found,) = timed({"a": lambda: None}, rounds=3, stopwatch=lambda run: next(times))
+    assert found.rounds == (3.0, 1.0, 2.0)
 
 
 def test_percentiles() -> None:
@@ -85,12 +90,12 @@ def test_ours_and_others_and_the_bandwidth() -> None:
 
 @pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_usual_ways_do_the_same_work(rule: str, dtype: torch.dtype) -> None:
+def test_the_baselines_do_the_same_work(rule: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     logits = [(torch.randn(9, 301, generator=generator) * 3).to(dtype) for _ in range(3)]
     alphas = torch.tensor([0.5, 0.3, 0.2])
     targets = torch.randint(301, (9,), generator=generator)
-    argmax, logprob, target, expert_argmax, logsumexp, expert_target = usual.EAGER[rule](logits, alphas, targets)
+    argmax, logprob, target, expert_argmax, logsumexp, expert_target = baselines.EAGER[rule](logits, alphas, targets)
     found = kernels.combine(logits, alphas.tolist(), rule=rule, targets=targets, backend="reference")
     assert torch.equal(argmax, found.argmax)
     assert torch.equal(expert_argmax, found.expert_argmax)
@@ -103,23 +108,23 @@ def test_the_usual_ways_do_the_same_work(rule: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(theirs, ours, atol=2e-5, rtol=1e-5)
 
 
-def test_the_usual_draws_and_updates() -> None:
+def test_the_baselines_of_draws_and_updates() -> None:
     rng = np.random.default_rng(0)
     weights = np.array([0.0, 1.0, 3.0])
-    drawn = usual.sorted_draws(weights, 40_000, rng)
+    drawn = baselines.sorted_draws(weights, 40_000, rng)
     assert (np.diff(drawn) >= 0).all()
     assert np.bincount(drawn, minlength=3)[1] / 40_000 == pytest.approx(0.25, abs=0.02)  # six standard deviations
-    some = usual.keyed_draws(rng.random(100) + 0.1, 30, rng)
+    some = baselines.keyed_draws(rng.random(100) + 0.1, 30, rng)
     assert len(set(some.tolist())) == 30
     wrong, offsets = rng.random(1000) < 0.3, np.array([0, 400, 1000])
     ours, theirs = (np.full(1000, 1e-3) for _ in range(2))
     _native.boost_update(ours, wrong, 0.4)
-    sums = usual.update(theirs, wrong, 0.4, offsets, np.empty(1000))
+    sums = baselines.update(theirs, wrong, 0.4, offsets, np.empty(1000))
     np.testing.assert_allclose(theirs, ours, rtol=1e-12)
     np.testing.assert_allclose(sums, _native.segment_sum(ours, offsets), rtol=1e-12)
     logits = [torch.full((5, 3), -torch.inf) for _ in range(2)]
     logits[0][:, 1] = logits[1][:, 1] = 0.0
-    assert usual.multinomial(logits, torch.tensor([0.5, 0.5])).tolist() == [1] * 5
+    assert baselines.multinomial(logits, torch.tensor([0.5, 0.5])).tolist() == [1] * 5
 
 
 def test_all_ways_of_small_cases_run() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ensemw2s import kernels
 from ensemw2s.kernels.gpu import vote as triton_vote
-from ensemw2s.kernels.philox import row_uniforms
+from ensemw2s.kernels.reference import row_uniforms
 
 
 def problem(seed: int, experts: int, vocabulary: int):

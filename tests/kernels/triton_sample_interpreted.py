@@ -14,7 +14,7 @@ from scipy import stats
 from ensemw2s import kernels
 from ensemw2s.kernels.gpu import launch as triton_launch
 from ensemw2s.kernels.gpu.configs import Config
-from ensemw2s.kernels.philox import row_uniforms
+from ensemw2s.kernels.reference import row_uniforms
 from ensemw2s.kernels.request import combine_request
 
 if os.environ.get("TRITON_INTERPRET") != "1":
