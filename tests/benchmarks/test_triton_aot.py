@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 def compiled(tmp_path: Path, *options: str) -> list[dict]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path / "cache")  # what is read must have been compiled now
-    command = [sys.executable, "-P", str(SCRIPT), "--json", *options]
+    command = [sys.executable, str(SCRIPT), "--json", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
     assert done.stdout, done.stderr[-4000:]
     return json.loads(done.stdout)
