@@ -13,6 +13,8 @@ TEST_SPLITS = ("test", "hard_test")
 #: W of every PGR, C, and the boosted ensemble. Results of earlier versions say ``single``, a bootstrap resample:
 #: ``Results.weak``.
 WEAK, CEILING, ENSEMBLE = "plain", "ceiling", "ensemble"
+#: The first expert where it is no plain fine-tune; the boosted ensemble of all rounds, chosen or not.
+SINGLE, BAGGING, ALL_ROUNDS = "single", "bagging", "ensemble_all"
 
 _STUDENT = "student_"
 _EXPERT = re.compile(r"expert_([0-9]{1,9})")
@@ -78,9 +80,8 @@ ARMS: tuple[ArmSpec, ...] = (
         name=WEAK, kind="teacher", option="plain", label="plain fine-tune", short="plain fine-tune",
         phrase="the plain fine-tune", plot=("vermillion", "x", "-"), screen=("green", "+"), rival=1,
     ),
-    # the first expert, where it is no plain fine-tune
     ArmSpec(
-        name="single", kind="teacher", label="single expert", short="single expert", phrase="the single expert",
+        name=SINGLE, kind="teacher", label="single expert", short="single expert", phrase="the single expert",
         plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2, spare=3,
     ),
     ArmSpec(
@@ -89,12 +90,12 @@ ARMS: tuple[ArmSpec, ...] = (
         spare=2,
     ),
     ArmSpec(
-        name="bagging", kind="teacher", option="bagging", several=True, label="bagging", short="bagging",
+        name=BAGGING, kind="teacher", option="bagging", several=True, label="bagging", short="bagging",
         plot=("orange", "s", "--"), screen=("orange", "■"), rival=3,
     ),
     # ``*_equal_rounds``: as many members as the boosted ensemble; without the suffix each has its own best number
     ArmSpec(
-        name="bagging_equal_rounds", kind="variant", option="bagging", several=True, of="bagging",
+        name="bagging_equal_rounds", kind="variant", option="bagging", several=True, of=BAGGING,
         label="bagging, same T", short="bagging, same T",
         phrase="bagging with as many members", plot=("orange", "s", "-"), screen=("orange", "□"), rival=4, spare=2,
     ),
@@ -115,7 +116,7 @@ ARMS: tuple[ArmSpec, ...] = (
         screen=("blue", "○"), rival=7, spare=2,
     ),
     ArmSpec(
-        name="ensemble_all", kind="variant", several=True, of=ENSEMBLE,
+        name=ALL_ROUNDS, kind="variant", several=True, of=ENSEMBLE,
         label="boosted, all rounds", short="boosted, all rounds",
         plot=("blue", "h", "-"), screen=("blue", "○"), spare=2,
     ),
@@ -216,10 +217,15 @@ def sorted_arms(arms: Iterable[str]) -> list[str]:
 
     def key(arm: str) -> tuple[bool, float, int, str]:
         number = expert_number(arm)
-        known = place.get(arm, len(ARMS)) if number is None else place["single"] + 0.5
+        known = place.get(arm, len(ARMS)) if number is None else place[SINGLE] + 0.5
         return is_strong(arm), known, number or 0, arm
 
     return sorted(arms, key=key)
+
+
+def without_experts(arms: Iterable[str]) -> list[str]:
+    """:func:`sorted_arms` without the experts by number."""
+    return [arm for arm in sorted_arms(arms) if not is_expert(arm)]
 
 
 def is_boosted(arm: str) -> bool:
@@ -243,7 +249,7 @@ HEADLINES = ((WEAK, "weak"), (ENSEMBLE, "ensemble"), (student_of(ENSEMBLE), "stu
 
 def claims(weak: str = WEAK) -> tuple[tuple[str, str], ...]:
     """The claims about methods that are tested over seeds, on ID and OOD, with Holm's adjustment."""
-    return ((ENSEMBLE, weak), (ENSEMBLE, "bagging"), (student_of(ENSEMBLE), student_of(weak)))
+    return ((ENSEMBLE, weak), (ENSEMBLE, BAGGING), (student_of(ENSEMBLE), student_of(weak)))
 
 
 def students(arms: Iterable[str]) -> list[str]:

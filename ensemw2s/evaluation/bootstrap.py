@@ -33,11 +33,12 @@ def resampled_sums(values: npt.ArrayLike, resamples: int, seed: int) -> npt.NDAr
     n = rows.shape[0]
     rng = np.random.default_rng(seed)
     share = np.full(n, 1.0 / n)
-    parts = [rng.multinomial(n, share, size=size) @ rows for size in _pieces(resamples, max(1, _CHUNK // n))]
+    parts = [rng.multinomial(n, share, size=size) @ rows for size in pieces(resamples, max(1, _CHUNK // n))]
     return np.concatenate(parts)
 
 
-def _pieces(total: int, largest: int) -> Iterator[int]:
+def pieces(total: int, largest: int) -> Iterator[int]:
+    """Sizes of at most ``largest`` that add up to ``total``: what is held in memory at once."""
     for start in range(0, total, largest):
         yield min(largest, total - start)
 

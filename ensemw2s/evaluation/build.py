@@ -64,16 +64,5 @@ def compare(correct: Correct, a: str, b: str, split: str, *, level: float = 0.95
         difference, test = paired_difference(first, second, level), mcnemar_exact(first, second)
     except ValueError as error:
         raise ValueError(f"comparison {a} − {b} on {split}: {error}") from error
-    return PairResult(
-        a=a,
-        b=b,
-        split=split,
-        estimate=difference.estimate,
-        low=difference.low,
-        high=difference.high,
-        se=difference.se,
-        n=difference.n,
-        b10=test.b10,
-        b01=test.b01,
-        mcnemar_p=test.p,
-    )
+    found = {name: getattr(difference, name) for name in ("estimate", "low", "high", "se", "n")}
+    return PairResult(a=a, b=b, split=split, **found, b10=test.b10, b01=test.b01, mcnemar_p=test.p)

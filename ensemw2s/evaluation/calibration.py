@@ -31,6 +31,12 @@ class Calibration(Record):
     bins: tuple[CalibrationBin, ...]
 
 
+def bin_of(confidence: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    """Which of ``bins`` bins of equal width over [0, 1] each confidence is in, from 0."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+
+
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> Calibration:
     """``Σ_b n_b/n · |accuracy_b − confidence_b|`` (Guo et al. 2017, equation 3).
 
@@ -53,20 +59,15 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
     edges = np.linspace(0.0, 1.0, bins + 1)
-    index = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
+    index = bin_of(sure, bins)
     count = np.bincount(index, minlength=bins)
     total_sure = np.bincount(index, weights=sure, minlength=bins)
     total_right = np.bincount(index, weights=right, minlength=bins)
     filled = np.flatnonzero(count)
+    means = [(float(total_sure[b] / count[b]), float(total_right[b] / count[b])) for b in filled]
     rows = tuple(
-        CalibrationBin(
-            float(edges[b]),
-            float(edges[b + 1]),
-            int(count[b]),
-            float(total_sure[b] / count[b]),
-            float(total_right[b] / count[b]),
-        )
-        for b in filled
+        CalibrationBin(float(edges[b]), float(edges[b + 1]), int(count[b]), *both)
+        for b, both in zip(filled, means, strict=True)
     )
     error = float(np.abs(total_right - total_sure).sum() / right.size)
     return Calibration(error, int(right.size), rows)

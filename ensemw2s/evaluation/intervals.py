@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ensemw2s.evaluation.bootstrap import pieces
 from ensemw2s.evaluation.record import Record
 
 #: Largest number of drawn cluster indices held at once by the bootstrap (32 MiB of int64).
@@ -113,9 +113,8 @@ def _resampled_means(
     """Means over values of ``resamples`` draws of ``n`` clusters, in chunks of bounded memory."""
     n = sums.size
     rows = max(1, _CHUNK // n)
-    means: npt.NDArray[np.float64] = np.empty(resamples)
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn: npt.NDArray[Any] = rng.integers(0, n, size=(size, n))
-        means[start : start + size] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    return means
+    means = []
+    for size in pieces(resamples, rows):
+        drawn = rng.integers(0, n, size=(size, n))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    return np.concatenate(means)

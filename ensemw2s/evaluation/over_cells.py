@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, student_of
 from ensemw2s.evaluation.comparisons import holm, paired_t
-from ensemw2s.evaluation.over_seeds import SeedSummary, aggregate, caution
+from ensemw2s.evaluation.over_seeds import SeedSummary, SeedTest, aggregate, caution, tested
 from ensemw2s.evaluation.pgr import PGR
-from ensemw2s.evaluation.record import Record
-from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, write_json
+from ensemw2s.evaluation.record import SCHEMA_VERSION, Record, SavedRecord
+from ensemw2s.evaluation.results import Results
 from ensemw2s.evaluation.sampling import Answers, sampling_error
 
 #: The arms whose accuracy is compared between cells, unless others are named.
@@ -77,8 +76,8 @@ class CellResult(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CellComparison(Record):
-    """Accuracy of an arm in a cell minus that in the baseline cell, paired over seeds (Student's t).
+class CellComparison(SeedTest):
+    """Accuracy of an arm in a cell minus that in the baseline cell; Holm's adjustment is over the whole sweep.
 
     Attributes:
         cell: the cell.
@@ -86,16 +85,6 @@ class CellComparison(Record):
         arm: the arm.
         split: the split.
         seeds: the seeds that both have, in order.
-        differences: one a seed.
-        mean: their mean.
-        sd: their standard deviation; None for a single seed.
-        low: lower end of the mean's interval; None where there is no test.
-        high: upper end.
-        t: test statistic, or None.
-        p: two-sided p-value, or None.
-        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.comparisons.paired_t`.
-        sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
-        p_holm: adjusted for all comparisons of the sweep, or None.
     """
 
     cell: str
@@ -103,20 +92,10 @@ class CellComparison(Record):
     arm: str
     split: str
     seeds: tuple[int, ...]
-    differences: tuple[float, ...]
-    mean: float
-    sd: float | None
-    low: float | None
-    high: float | None
-    t: float | None
-    p: float | None
-    se: float | None = None
-    sampling_se: float | None = None
-    p_holm: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepResults(Record):
+class SweepResults(SavedRecord):
     """``sweep.json``: how a sweep stands.
 
     Attributes:
@@ -151,19 +130,6 @@ class SweepResults(Record):
             if (found.cell, found.arm, found.split) == (cell, arm, split):
                 return found
         return None
-
-    def write(self, path: Path) -> None:
-        """Write ``sweep.json`` (atomically)."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def read(cls, path: Path) -> SweepResults:
-        """Read ``sweep.json``.
-
-        Raises:
-            DataError: the file is missing, unreadable, or not of this schema.
-        """
-        return read_record(cls, path)
 
 
 def cell_result(
@@ -237,12 +203,9 @@ def compare_cells(
         for arm in compared if cell.name != baseline else ():
             for split in TEST_SPLITS:
                 mine, theirs = cell.arms.get(arm, {}).get(split), base.arms.get(arm, {}).get(split)
-                comparison = (
-                    None
-                    if mine is None or theirs is None
-                    else _pair(cell.name, baseline, arm, split, mine, theirs, level, answers)
-                )
-                found += [] if comparison is None else [comparison]
+                if mine is not None and theirs is not None:
+                    comparison = _pair(cell.name, baseline, arm, split, mine, theirs, level, answers)
+                    found += [] if comparison is None else [comparison]
     adjusted = holm([comparison.p for comparison in found])
     return [replace(comparison, p_holm=p) for comparison, p in zip(found, adjusted, strict=True)]
 
@@ -263,23 +226,11 @@ def _pair(
         return None
     differences = tuple(a[seed] - b[seed] for seed in seeds)
     terms = [((answers[cell][seed], arm), (answers[baseline][seed], arm)) for seed in seeds]
-    test = paired_t(differences, level, sampling_error(split, terms)) if len(seeds) > 1 else None
-    return CellComparison(
-        cell=cell,
-        baseline=baseline,
-        arm=arm,
-        split=split,
-        seeds=seeds,
-        differences=differences,
-        mean=differences[0] if test is None else test.mean,
-        sd=None if test is None else test.sd,
-        low=None if test is None else test.low,
-        high=None if test is None else test.high,
-        t=None if test is None else test.t,
-        p=None if test is None else test.p,
-        se=None if test is None else test.se,
-        sampling_se=None if test is None else test.sampling_se,
-    )
+    if len(seeds) > 1:
+        found = tested(paired_t(differences, level, sampling_error(split, terms)))
+    else:  # no test
+        found = dict.fromkeys(("sd", "low", "high", "t", "p")) | {"differences": differences, "mean": differences[0]}
+    return CellComparison(cell=cell, baseline=baseline, arm=arm, split=split, seeds=seeds, **found)
 
 
 def sweep_caution(seeds: int, level: float) -> str:

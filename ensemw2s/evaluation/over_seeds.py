@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ensemw2s.arms import CEILING, TEST_SPLITS, WEAK, claims, planned_pairs, students
+from ensemw2s.arms import ALL_ROUNDS, CEILING, ENSEMBLE, TEST_SPLITS, WEAK, claims, planned_pairs, students
 from ensemw2s.errors import InputError
-from ensemw2s.evaluation.comparisons import holm, paired_t, t_critical
+from ensemw2s.evaluation.comparisons import PairedT, holm, paired_t, t_critical
 from ensemw2s.evaluation.pgr import PGR, ratio_of_means
-from ensemw2s.evaluation.record import Record
-from ensemw2s.evaluation.results import SCHEMA_VERSION, Results, read_record, write_json
+from ensemw2s.evaluation.record import SCHEMA_VERSION, Record, SavedRecord
+from ensemw2s.evaluation.results import Results
 from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error
 
 
@@ -37,32 +36,25 @@ class SeedSummary(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeedComparison(Record):
-    """Accuracy of ``a`` minus accuracy of ``b`` on one split, paired over seeds (Student's t).
+class SeedTest(Record):
+    """Differences of accuracies, paired over seeds: :func:`~ensemw2s.evaluation.comparisons.paired_t`.
 
     Attributes:
-        a: an arm.
-        b: the arm that it is compared with.
-        split: the split.
         differences: one a seed, in the order of the seeds.
         mean: their mean.
-        sd: their standard deviation.
-        low: lower end of the mean's interval; None where there is no measure of spread.
+        sd: their standard deviation; None for a single seed.
+        low: lower end of the mean's interval; None where there is no test.
         high: upper end.
         t: test statistic, or None.
         p: two-sided p-value, or None.
-        se: standard error of the mean, or None; see :func:`~ensemw2s.evaluation.comparisons.paired_t`.
+        se: standard error of the mean, or None.
         sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
-        p_holm: adjusted for all planned claims; None for a comparison that is not one of them.
-        claim: whether it is one of the planned claims about methods.
+        p_holm: adjusted for all comparisons that are tested together, or None.
     """
 
-    a: str
-    b: str
-    split: str
     differences: tuple[float, ...]
     mean: float
-    sd: float
+    sd: float | None
     low: float | None
     high: float | None
     t: float | None
@@ -70,11 +62,38 @@ class SeedComparison(Record):
     se: float | None = None
     sampling_se: float | None = None
     p_holm: float | None = None
+
+    @property
+    def estimate(self) -> float:
+        """The mean: what a single run calls the estimate of a difference."""
+        return self.mean
+
+
+def tested(test: PairedT) -> dict[str, Any]:
+    """The fields of a :class:`SeedTest` from a test."""
+    names = ("differences", "mean", "sd", "low", "high", "t", "p", "se", "sampling_se")
+    return {name: getattr(test, name) for name in names}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedComparison(SeedTest):
+    """Accuracy of ``a`` minus accuracy of ``b`` on one split.
+
+    Attributes:
+        a: an arm.
+        b: the arm that it is compared with.
+        split: the split.
+        claim: whether it is one of the planned claims about methods, which Holm's adjustment takes together.
+    """
+
+    a: str
+    b: str
+    split: str
     claim: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AggregateResults(Record):
+class AggregateResults(SavedRecord):
     """Results over seeds.
 
     Attributes:
@@ -111,25 +130,12 @@ class AggregateResults(Record):
     times: dict[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
-    def comparison(self, a: str, b: str, split: str) -> SeedComparison | None:
+    def difference(self, a: str, b: str, split: str) -> SeedComparison | None:
         """The comparison "a − b" on one split, or None where it was not made."""
         for found in self.comparisons:
             if (found.a, found.b, found.split) == (a, b, split):
                 return found
         return None
-
-    def write(self, path: Path) -> None:
-        """Write ``aggregate.json`` (atomically)."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def read(cls, path: Path) -> AggregateResults:
-        """Read ``aggregate.json``.
-
-        Raises:
-            DataError: the file is missing, unreadable, or not of this schema.
-        """
-        return read_record(cls, path)
 
 
 def aggregate(
@@ -229,11 +235,11 @@ def _check(runs: Sequence[Results]) -> None:
 
 def _with_all_rounds(runs: list[Results]) -> list[Results]:
     """Where validation chose all rounds, a run has no arm of its own for them: it is the boosted ensemble."""
-    if not any("ensemble_all" in run.arms for run in runs):
+    if not any(ALL_ROUNDS in run.arms for run in runs):
         return runs
     return [
-        replace(run, arms={**run.arms, "ensemble_all": run.arms["ensemble"]})
-        if "ensemble" in run.arms and "ensemble_all" not in run.arms
+        replace(run, arms={**run.arms, ALL_ROUNDS: run.arms[ENSEMBLE]})
+        if ENSEMBLE in run.arms and ALL_ROUNDS not in run.arms
         else run
         for run in runs
     ]
@@ -311,15 +317,7 @@ def _comparisons(
             a=cell[0],
             b=cell[1],
             split=cell[2],
-            differences=test.differences,
-            mean=test.mean,
-            sd=test.sd,
-            low=test.low,
-            high=test.high,
-            t=test.t,
-            p=test.p,
-            se=test.se,
-            sampling_se=test.sampling_se,
+            **tested(test),
             p_holm=adjusted.get(index),
             claim=index in adjusted,
         )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ensemw2s.evaluation.bootstrap import percentiles, resampled_sums
-from ensemw2s.evaluation.calibration import CalibrationBin, expected_calibration_error
+from ensemw2s.evaluation.bootstrap import percentiles, pieces, resampled_sums
+from ensemw2s.evaluation.calibration import CalibrationBin, bin_of, expected_calibration_error
 from ensemw2s.evaluation.intervals import critical_value, wilson
 from ensemw2s.evaluation.record import Record
 
@@ -127,9 +127,7 @@ def _basic_interval(value: float, resampled: npt.NDArray[np.float64], level: flo
 
 def _membership(sure: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.float64]:
     """Which bin each confidence is in, 0 or 1, ``[n, bins]``."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    index = np.clip(np.searchsorted(edges, sure, side="left") - 1, 0, bins - 1)
-    return np.asarray(index[:, None] == np.arange(bins), dtype=np.float64)
+    return np.asarray(bin_of(sure, bins)[:, None] == np.arange(bins), dtype=np.float64)
 
 
 def _calibrated_error(
@@ -137,13 +135,11 @@ def _calibrated_error(
 ) -> float:
     """The ``level`` quantile of the calibration error in worlds where every confidence is the chance to be right."""
     rng = np.random.default_rng([seed, 1])
-    errors = np.empty(resamples)
-    size = max(1, (1 << 22) // sure.size)
-    for start in range(0, resamples, size):
-        count = min(size, resamples - start)
+    errors = []
+    for count in pieces(resamples, max(1, (1 << 22) // sure.size)):
         off = (rng.random((count, sure.size)) < sure) - sure
-        errors[start : start + count] = np.abs(off @ member).sum(axis=1) / sure.size
-    return float(np.quantile(errors, level))
+        errors.append(np.abs(off @ member).sum(axis=1) / sure.size)
+    return float(np.quantile(np.concatenate(errors), level))
 
 
 def _with_interval(found: CalibrationBin, level: float) -> ReliabilityBin:

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
-from ensemw2s.arms import WEAK
-from ensemw2s.checksums import check_recorded
-from ensemw2s.errors import DataError
+from ensemw2s.arms import SINGLE, WEAK
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors
 from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR
-from ensemw2s.evaluation.record import Record
+from ensemw2s.evaluation.record import SCHEMA_VERSION, Record, SavedRecord
 from ensemw2s.evaluation.reliability import Reliability
-from ensemw2s.files import load_json, write_text
-
-SCHEMA_VERSION = 1
-_LARGEST = 1 << 26
-T = TypeVar("T", bound=Record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +105,7 @@ class PairResult(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Results(Record):
+class Results(SavedRecord):
     """All results of one run (one seed).
 
     Attributes:
@@ -150,7 +139,7 @@ class Results(Record):
     """
 
     #: W was the first expert, a bootstrap resample.
-    earlier: ClassVar[dict[str, Any]] = {"weak": "single"}
+    earlier: ClassVar[dict[str, Any]] = {"weak": SINGLE}
 
     name: str
     seed: int
@@ -186,60 +175,3 @@ class Results(Record):
             if (pair.a, pair.b, pair.split) == (a, b, split):
                 return pair
         return None
-
-    def write(self, path: Path) -> None:
-        """Write ``results.json`` (atomically)."""
-        write_json(path, self.to_json())
-
-    @classmethod
-    def read(cls, path: Path) -> Results:
-        """Read ``results.json``.
-
-        Raises:
-            DataError: the file is missing, unreadable, or not of this schema.
-        """
-        return read_record(cls, path)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON object through a temporary name in the same folder, so that no reader sees half of it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, text)
-
-
-def read_record(kind: type[T], path: Path) -> T:
-    """Read a result type from a JSON file.
-
-    Raises:
-        DamagedError: the file is not what was written.
-        DataError: the file is missing or unreadable, of another schema version, or lacks a key.
-    """
-    if path.exists():
-        check_recorded(path)
-    try:
-        content = load_json(path, _LARGEST)
-    except FileNotFoundError as error:
-        raise DataError(
-            f"There is no {path.name} in {path.parent}.",
-            hint="A run writes it at its end; repeat its command to finish it.",
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(
-            f"{path} cannot be read: {reason}.", hint="Repeat the run's command to write it again."
-        ) from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError(
-            f"{path} has schema version {version}, expected {SCHEMA_VERSION}.",
-            hint="Read it with the version of ensemw2s that wrote it, or repeat the run.",
-        )
-    try:
-        record: T = TypeAdapter(kind).validate_python({**kind.earlier, **content})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise DataError(
-            f"{path}, key {key}: {first['msg']}.", hint="Repeat the run's command to write the file again."
-        ) from error
-    return record

@@ -5,18 +5,28 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ensemw2s.arms import CEILING, ENSEMBLE, TEST_SPLITS, WEAK, is_expert, sorted_arms, student_of
+from ensemw2s.arms import (
+    CEILING,
+    ENSEMBLE,
+    SINGLE,
+    TEST_SPLITS,
+    WEAK,
+    arm_names,
+    is_strong,
+    student_of,
+    without_experts,
+)
 from ensemw2s.evaluation.reliability import Reliability
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
-from ensemw2s.report.theme import PANEL_TITLES, Theme, panels, series_style
+from ensemw2s.report.theme import PANEL_TITLES, Theme, legend_below, panels, series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 #: Arms of the reliability plot.
-_CURVES = (WEAK, "single", ENSEMBLE, student_of(ENSEMBLE), CEILING)
+_CURVES = (WEAK, SINGLE, ENSEMBLE, student_of(ENSEMBLE), CEILING)
 
 #: Bins with fewer examples say nothing.
 _SMALLEST_BIN = 5
@@ -56,14 +66,13 @@ def _curve(axes: Axes, found: Reliability, theme: Theme) -> None:
         [value - 100 * b.accuracy_low for value, b in zip(y, bins, strict=True)],
         [100 * b.accuracy_high - value for value, b in zip(y, bins, strict=True)],
     ]
-    size = 11.0 if style.marker == "*" else 6.0
     axes.errorbar(
         x,
         y,
         yerr=spread,
         color=style.colour,
         marker=style.marker,
-        ms=size,
+        ms=style.size(6.0, 11.0),
         linewidth=1.3,
         elinewidth=0.9,
         label=f"{name}, ECE {100 * found.ece:.1f}",
@@ -87,11 +96,8 @@ def _few_powers(axes: Axes) -> None:
 
 def draw_cost(results: Results, theme: Theme) -> Figure | None:
     """Accuracy of every arm against the operations that it takes to build it, on ID and OOD."""
-    arms = [
-        arm
-        for arm in sorted_arms(results.arm_costs)
-        if results.arm_costs[arm].total and arm in results.arms and not is_expert(arm)
-    ]
+    costs = results.arm_costs
+    arms = [arm for arm in without_experts(costs) if costs[arm].total and arm in results.arms]
     splits = [split for split in TEST_SPLITS if any(split in results.arms[arm] for arm in arms)]
     if not splits:
         return None
@@ -105,25 +111,22 @@ def draw_cost(results: Results, theme: Theme) -> Figure | None:
                 continue
             value = 100 * cell.accuracy
             axes.errorbar(
-                [results.arm_costs[arm].total],
+                [costs[arm].total],
                 [value],
                 yerr=[[value - 100 * cell.low], [100 * cell.high - value]],
-                fmt=style.marker,
-                color=style.colour,
-                ms=12.0 if style.marker == "*" else 7.5,
+                **style.point(),
                 mew=1.6,
                 elinewidth=1.0,
                 label=w.arm_label(arm),
             )
-        for arm in ("weak_zero_shot", "strong_zero_shot"):
+        for arm in arm_names(lambda spec: spec.kind == "zero-shot"):
             cell = results.arms.get(arm, {}).get(split)
             if cell is not None:
-                line = ":" if arm == "weak_zero_shot" else "--"
+                line = "--" if is_strong(arm) else ":"
                 axes.axhline(100 * cell.accuracy, color=theme.faint, ls=line, lw=1.2, label=w.arm_label(arm), zorder=0)
         axes.set_xlabel("operations to build it (FLOP)")
         _few_powers(axes)
         if axes is places[0] or theme.narrow:
             axes.set_ylabel("accuracy in %")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 if theme.narrow else 4, fontsize=8.5)
+    legend_below(figure, 2 if theme.narrow else 4, 8.5)
     return figure

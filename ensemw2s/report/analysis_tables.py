@@ -7,7 +7,7 @@ from ensemw2s.evaluation.disagreement import Share
 from ensemw2s.evaluation.reliability import Reliability
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
-from ensemw2s.report.table import Column, Table
+from ensemw2s.report.table import Table, columns
 
 
 def share_cell(share: Share | None) -> str:
@@ -17,26 +17,14 @@ def share_cell(share: Share | None) -> str:
 
 def disagreement_table(results: Results, *, wide: bool = True) -> Table:
     """Every student beside its teacher: which of the teacher's errors it corrects, and which it repeats."""
-    columns = [
-        Column("student from", "left"),
-        Column("split", "left"),
-        Column("corrected"),
-        Column("copied"),
-        Column("spoiled"),
-    ]
-    columns += [Column("same error"), Column("by chance")] if wide else []
-    table = Table("Corrected and copied errors in %", columns)
+    shares = ["corrected", "copied", "spoiled", *(["same error", "by chance"] if wide else [])]
+    table = Table("Corrected and copied errors in %", columns("student from", "split", right=shares))
     for split in TEST_SPLITS:
-        first = True
-        for found in results.disagreements:
-            if found.split != split:
-                continue
-            shares = [share_cell(s) for s in (found.corrected_share, found.copied_share, found.spoiled_share)]
-            if wide:
-                shares += [share_cell(found.same_wrong), w.percent(found.same_wrong_by_chance)]
+        for found in (one for one in results.disagreements if one.split == split):
+            row = [share_cell(s) for s in (found.corrected_share, found.copied_share, found.spoiled_share)]
+            row += [share_cell(found.same_wrong), w.percent(found.same_wrong_by_chance)] if wide else []
             name = w.teacher_label(found.teacher)
-            table.add(name, w.split_label(split), *shares, rule=first, strong=is_boosted(found.teacher))
-            first = False
+            table.add(name, w.split_label(split), *row, group=split, strong=is_boosted(found.teacher))
     table.notes = [
         "Corrected, copied: of the teacher's errors, those that the student has right, and those where it gives the "
         "same wrong answer. Spoiled: of the teacher's right answers, those it has wrong."
@@ -50,21 +38,10 @@ def disagreement_table(results: Results, *, wide: bool = True) -> Table:
 
 def shared_error_table(results: Results) -> Table:
     """How often the members of an ensemble are wrong together, over pairs of members."""
-    columns = [
-        Column("members", "left"),
-        Column("split", "left"),
-        Column("both wrong"),
-        Column("by chance"),
-        Column("same answer"),
-        Column("by chance"),
-        Column("all same"),
-    ]
-    table = Table("Errors that members share in %", columns)
+    numbers = ("both wrong", "by chance", "same answer", "by chance", "all same")
+    table = Table("Errors that members share in %", columns("members", "split", right=numbers))
     for split in TEST_SPLITS:
-        first = True
-        for found in results.shared_errors:
-            if found.split != split:
-                continue
+        for found in (one for one in results.shared_errors if one.split == split):
             table.add(
                 f"{found.members} {w.group_label(found.group)}",
                 w.split_label(split),
@@ -73,10 +50,9 @@ def shared_error_table(results: Results) -> Table:
                 "" if found.same_wrong is None else w.interval(w.percent(found.same_wrong), found.low, found.high),
                 w.percent(found.same_wrong_by_chance),
                 w.percent(found.all_same_wrong.share),
-                rule=first,
+                group=split,
                 strong=found.group == "boosting",
             )
-            first = False
     table.notes = [
         "Over all pairs of members. Both wrong by chance: if their errors were independent. Same answer: of the pairs "
         "that are both wrong; by chance: at random among the wrong options.",
@@ -90,24 +66,17 @@ def calibration_table(results: Results, *, wide: bool = True) -> Table:
     measures = [m for m in ("token", "option") if any(found.measure == m for found in results.reliability)]
     measures = measures if wide else measures[-1:]
     names = {"token": "confidence", "option": "share"}
-    columns = [Column("of", "left"), Column("split", "left"), Column("right")]
-    for measure in measures:
-        columns += [Column(names[measure]), Column("ECE")]
-    table = Table("Calibration in %", columns)
+    numbers = ["right", *(header for measure in measures for header in (names[measure], "ECE"))]
+    table = Table("Calibration in %", columns("of", "split", right=numbers))
     by_key: dict[tuple[str, str], dict[str, Reliability]] = {}
     for found in results.reliability:
         by_key.setdefault((found.name, found.split), {})[found.measure] = found
-    last = ""
     for (name, split), by_measure in by_key.items():
-        shown = [by_measure.get(measure) for measure in measures]
-        label = w.calibrated_label(name)
         cells = [w.percent(next(iter(by_measure.values())).accuracy)]
-        for one in shown:
+        for one in map(by_measure.get, measures):
             cells += ["", ""] if one is None else [w.percent(one.mean_confidence), ece_cell(one)]
-        pool = split == "hard_pool"
-        rule = pool and not last.startswith("labels")
-        table.add("" if label == last else label, "pool" if pool else w.split_label(split), *cells, rule=rule)
-        last = label
+        pool = "pool" if split == "hard_pool" else ""
+        table.add(w.calibrated_label(name), pool or w.split_label(split), *cells, group=pool, once=True)
     table.notes = [
         "ECE: expected calibration error over 10 bins; its interval begins at 0 where it is no larger than calibrated "
         "confidences give by chance."

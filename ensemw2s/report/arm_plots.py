@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ensemw2s.arms import CEILING, TEST_SPLITS, arm_names, arm_spec
-from ensemw2s.evaluation.over_seeds import AggregateResults
+from ensemw2s.evaluation.metrics import ArmResult
+from ensemw2s.evaluation.over_seeds import AggregateResults, SeedSummary
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
-from ensemw2s.report.theme import NARROW, PANEL_TITLES, WIDE, Theme, new_figure, panels, series_style
+from ensemw2s.report.theme import NARROW, PANEL_TITLES, WIDE, Theme, new_figure, panels, series_style, text_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+T = TypeVar("T")
+
 
 def draw_students(results: Results, theme: Theme) -> Figure | None:
     """Weak arms, students and ceiling with their intervals, on ID and OOD."""
-    # zero-shot bases would only stretch the axis
-    cells = {arm: results.arms[arm] for arm in arm_names(lambda spec: spec.main) if arm in results.arms}
+
+    def draw(axes: Axes, row: int, arm: str, cell: ArmResult) -> None:
+        style, value, high = series_style(arm, theme), 100 * cell.accuracy, 100 * cell.high
+        spread = [[value - 100 * cell.low], [high - value]]
+        axes.errorbar([value], [row], xerr=spread, mew=1.8, elinewidth=1.8, capsize=3, **style.point())
+        _value(axes, high, row, w.percent(cell.accuracy), theme)
+        if arm in (results.weak, CEILING):
+            axes.axvline(value, color=style.colour, ls=":", lw=1.3, zorder=0)
+
+    level, turn = w.level_text(results.level), "\n" if theme.narrow else " "
+    note = f"accuracy in %, {level} intervals;{turn}dotted: {w.arm_label(results.weak)} and ceiling"
+    return _ladder(results.arms, theme, 0.33, note, draw)
+
+
+def _ladder(
+    arms: Mapping[str, Mapping[str, T]],
+    theme: Theme,
+    height: float,
+    note: str,
+    draw: Callable[[Axes, int, str, T], None],
+) -> Figure | None:
+    """A panel a split, with a row an arm; without zero-shot bases, which would only stretch the axis.
+
+    Args:
+        arms: arm → split → what is drawn.
+        theme: colours and layout.
+        height: of a row, in inches.
+        note: below the panels.
+        draw: draws one arm into its row.
+    """
+    cells = {arm: arms[arm] for arm in arm_names(lambda spec: spec.main) if arm in arms}
     splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
     if not splits:
         return None
-    figure, places = panels(theme, len(splits), 1.45 + 0.33 * len(cells), share_y=True)
+    figure, places = panels(theme, len(splits), 1.45 + height * len(cells), share_y=True)
     for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
         _ladder_panel(axes, list(cells), split, theme, labelled=theme.narrow or place == 0)
         for row, (arm, by_split) in enumerate(cells.items()):
-            cell = by_split.get(split)
-            if cell is None:
-                continue
-            style = series_style(arm, theme)
-            value = 100 * cell.accuracy
-            spread = [[value - 100 * cell.low], [100 * cell.high - value]]
-            size = 12.0 if style.marker == "*" else 7.5
-            axes.errorbar(
-                [value],
-                [row],
-                xerr=spread,
-                fmt=style.marker,
-                color=style.colour,
-                ms=size,
-                mew=1.8,
-                elinewidth=1.8,
-                capsize=3,
-            )
-            _value(axes, 100 * cell.high, row, w.percent(cell.accuracy), theme)
-        for arm in (results.weak, CEILING):
-            if arm in cells and split in cells[arm]:
-                colour = series_style(arm, theme).colour
-                axes.axvline(100 * cells[arm][split].accuracy, color=colour, ls=":", lw=1.3, zorder=0)
+            if split in by_split:
+                draw(axes, row, arm, by_split[split])
         _room_for_values(axes)
-    level = w.level_text(results.level)
-    turn = "\n" if theme.narrow else " "
-    figure.supxlabel(
-        f"accuracy in %, {level} intervals;{turn}dotted: {w.arm_label(results.weak)} and ceiling", fontsize=10
-    )
+    figure.supxlabel(note, fontsize=10)
     return figure
 
 
@@ -66,11 +74,7 @@ def _ladder_panel(axes: Axes, arms: list[str], split: str, theme: Theme, *, labe
     narrow = theme.narrow
     axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 7))
     axes.set_title(PANEL_TITLES[split].removesuffix(" questions"), loc="center" if narrow else "left")
-    axes.set_yticks(range(len(arms)), [w.arm_label(arm) for arm in arms])
-    axes.tick_params(axis="y", length=0, labelleft=labelled)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.set_ylim(len(arms) - 0.4, -0.6)
+    text_rows(axes, [w.arm_label(arm) for arm in arms], labelled=labelled)
     for row, (above, below) in enumerate(pairwise(arms)):
         if _block(above) != _block(below):
             axes.axhline(row + 0.5, color=theme.grid, linewidth=1.0)
@@ -95,32 +99,17 @@ def _room_for_values(axes: Axes) -> None:
 
 def draw_seeds(results: AggregateResults, theme: Theme) -> Figure | None:
     """Mean ± standard deviation of every arm over seeds, with the seeds as dots."""
-    # zero-shot bases would only stretch the axis
-    cells = {arm: results.arms[arm] for arm in arm_names(lambda spec: spec.main) if arm in results.arms}
-    splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
-    if not splits:
-        return None
-    figure, places = panels(theme, len(splits), 1.45 + 0.36 * len(cells), share_y=True)
-    for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
-        _ladder_panel(axes, list(cells), split, theme, labelled=theme.narrow or place == 0)
-        for row, (arm, by_split) in enumerate(cells.items()):
-            summary = by_split.get(split)
-            if summary is None:
-                continue
-            style = series_style(arm, theme)
-            mean, sd = 100 * summary.mean, 100 * (summary.sd or 0.0)
-            size = 12.0 if style.marker == "*" else 7.5
-            axes.errorbar(
-                [mean], [row], xerr=[sd], fmt=style.marker, color=style.colour, ms=size, elinewidth=1.8, capsize=3
-            )
-            values = [100 * value for value in summary.values]
-            axes.plot(values, [row + 0.32] * len(values), ".", color=theme.text, alpha=0.75, ms=5)
-            _value(axes, max(mean + sd, *values), row, w.percent(summary.mean), theme)
-        _room_for_values(axes)
-    seeds = len(results.seeds)
+
+    def draw(axes: Axes, row: int, arm: str, summary: SeedSummary) -> None:
+        style, mean, sd = series_style(arm, theme), 100 * summary.mean, 100 * (summary.sd or 0.0)
+        axes.errorbar([mean], [row], xerr=[sd], elinewidth=1.8, capsize=3, **style.point())
+        values = [100 * value for value in summary.values]
+        axes.plot(values, [row + 0.32] * len(values), ".", color=theme.text, alpha=0.75, ms=5)
+        _value(axes, max(mean + sd, *values), row, w.percent(summary.mean), theme)
+
     turn = "\n" if theme.narrow else " "
-    figure.supxlabel(f"accuracy in %: mean ± standard deviation{turn}over {seeds} seeds; a dot is a seed", fontsize=10)
-    return figure
+    note = f"accuracy in %: mean ± standard deviation{turn}over {len(results.seeds)} seeds; a dot is a seed"
+    return _ladder(results.arms, theme, 0.36, note, draw)
 
 
 def draw_paired(results: AggregateResults, theme: Theme) -> Figure | None:
@@ -142,11 +131,7 @@ def draw_paired(results: AggregateResults, theme: Theme) -> Figure | None:
         )
     between = "\n" if theme.narrow else " "
     names = [f"{w.pair_label(c.a, c.b)},{between}{w.split_label(c.split)}" for c in claims]
-    axes.set_yticks(range(len(claims)), names)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
-    axes.set_ylim(len(claims) - 0.4, -0.6)
+    text_rows(axes, names)
     level = w.level_text(results.level)
     axes.set_xlabel(f"difference in points: mean with {level} interval (paired t, before Holm); a dot is a seed")
     return figure

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ensemw2s.checksums import check_recorded, recording
 from ensemw2s.errors import DataError
@@ -23,11 +23,20 @@ from ensemw2s.report.plots import run_plots, seed_plots, sweep_plots
 from ensemw2s.report.sweep_tables import shown, sweep_sentences, sweep_tables
 from ensemw2s.report.table import Table, to_markdown, to_rich
 from ensemw2s.report.tables import run_tables
-from ensemw2s.report.verdict import seed_verdict, seed_verdict_sentences, verdict, verdict_sentences
+from ensemw2s.report.theme import Mode
+from ensemw2s.report.verdict import seed_verdict_sentences, verdict_sentences
 from ensemw2s.text import markdown
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+AnyResults = Results | AggregateResults | SweepResults
+#: The file of each kind of results, in the order in which they are looked for.
+_FILES: dict[str, type[AnyResults]] = {
+    "results.json": Results,
+    "aggregate.json": AggregateResults,
+    "sweep.json": SweepResults,
+}
 
 _CAPTIONS = {
     "accuracy-by-round": "Accuracy by boosting round: each expert, and the ensembles of the members so far.",
@@ -83,22 +92,14 @@ def build_report(run_dir: Path, out: Path | None = None) -> Path:
     for name in ("config.yaml", "events.jsonl"):
         if (run_dir / name).exists():
             check_recorded(run_dir / name)
-    if isinstance(results, SweepResults):
-        tables, plots = sweep_tables(results), sweep_plots(results)
-        wide, narrow = sweep_plots(results, "page"), sweep_plots(results, "phone")
-        page, words = _sweep_page(results), " ".join(sweep_sentences(results))
-    elif isinstance(results, AggregateResults):
-        tables, plots = seed_tables(results), seed_plots(results)
-        wide, narrow = seed_plots(results, "page"), seed_plots(results, "phone")
-        page, words = _seed_page(results), seed_verdict(results)
-    else:
-        tables, plots = run_tables(results, with_pgr=False), run_plots(results)
-        wide, narrow = run_plots(results, "page"), run_plots(results, "phone")
-        page, words = _run_page(results, run_dir), verdict(results)
+    kind = _kind(results)
+    tables = kind.tables(results, None)
+    plots, wide, narrow = (kind.plots(results, mode) for mode in ("light", "page", "phone"))
+    page = kind.page(results, run_dir)
     page.blocks = _blocks(tables, wide, narrow)
     page.appendix = _appendix(results, run_dir)
     files = {f"{stem}.png": png for stem, png in plots.items()}
-    files["report.md"] = _markdown(page, words, tables, plots).encode()
+    files["report.md"] = _markdown(page, tables, plots).encode()
     files["tables.md"] = "\n".join(to_markdown(table) for table in tables).encode()
     files["tables.tex"] = latex_document(tables).encode()
     files["report.html"] = render(page).encode()
@@ -113,25 +114,22 @@ def build_report(run_dir: Path, out: Path | None = None) -> Path:
     return folder / "report.html"
 
 
-def load_results(run_dir: Path) -> Results | AggregateResults | SweepResults:
+def load_results(run_dir: Path) -> AnyResults:
     """The results of a run directory: one run's, the aggregate of several seeds, or a sweep.
 
     Raises:
         DataError: none of ``results.json``, ``aggregate.json`` and ``sweep.json`` is there, or it cannot be read.
     """
-    if (run_dir / "results.json").exists():
-        return Results.read(run_dir / "results.json")
-    if (run_dir / "aggregate.json").exists():
-        return AggregateResults.read(run_dir / "aggregate.json")
-    if (run_dir / "sweep.json").exists():
-        return SweepResults.read(run_dir / "sweep.json")
+    for name, kind in _FILES.items():
+        if (run_dir / name).exists():
+            return kind.read(run_dir / name)
     raise DataError(
         f"{run_dir} has no results.json and no aggregate.json.",
         hint="A run writes its results at its end; repeat its command to finish it, or name another run directory.",
     )
 
 
-def console_report(results: Results | AggregateResults | SweepResults, width: int, *, full: bool = False) -> Group:
+def console_report(results: AnyResults, width: int, *, full: bool = False) -> Group:
     """The tables and the verdict for a terminal of ``width`` characters.
 
     Args:
@@ -142,17 +140,30 @@ def console_report(results: Results | AggregateResults | SweepResults, width: in
     from rich.console import Group
     from rich.text import Text
 
-    if isinstance(results, SweepResults):
-        tables, words = sweep_tables(results, width), " ".join(sweep_sentences(results))
-    elif isinstance(results, AggregateResults):
-        tables, words = seed_tables(results, width), seed_verdict(results)
-    else:
-        tables, words = run_tables(results, width), verdict(results)
+    kind = _kind(results)
+    tables, words = kind.tables(results, width), " ".join(kind.sentences(results))
     kept = tables if full else [table for table in tables if table.title.startswith(_MAIN)]
     parts: list[Any] = []
     for table in kept:
         parts += [to_rich(table), Text()]
     return Group(*parts, Text(words))
+
+
+class _Kind(NamedTuple):
+    """What is made of one kind of results."""
+
+    tables: Callable[[Any, int | None], list[Table]]
+    plots: Callable[[Any, Mode], dict[str, bytes]]
+    page: Callable[[Any, Path], Page]
+    sentences: Callable[[Any], list[str]]
+
+
+def _kind(results: AnyResults) -> _Kind:
+    if isinstance(results, SweepResults):
+        return _Kind(sweep_tables, sweep_plots, _sweep_page, sweep_sentences)
+    if isinstance(results, AggregateResults):
+        return _Kind(lambda results, _: seed_tables(results), seed_plots, _seed_page, seed_verdict_sentences)
+    return _Kind(run_tables, run_plots, _run_page, verdict_sentences)
 
 
 def _blocks(tables: Iterable[Table], wide: Mapping[str, bytes], narrow: Mapping[str, bytes]) -> list[Block]:
@@ -189,7 +200,7 @@ def _run_page(results: Results, run_dir: Path) -> Page:
     )
 
 
-def _seed_page(results: AggregateResults) -> Page:
+def _seed_page(results: AggregateResults, _: Path) -> Page:
     facts = [f"Seeds {', '.join(map(str, results.seeds))} · task {results.task}"]
     for name, chosen in results.selected_rounds.items():
         facts.append(f"Rounds chosen on validation, {name}: {', '.join(map(str, chosen))}")
@@ -200,7 +211,7 @@ def _seed_page(results: AggregateResults) -> Page:
     )
 
 
-def _sweep_page(results: SweepResults) -> Page:
+def _sweep_page(results: SweepResults, _: Path) -> Page:
     facts = [f"Seeds {', '.join(map(str, results.seeds))} · task {results.task} · {len(results.cells)} cells"]
     facts += [f"{key}: {', '.join(map(shown, values))}" for key, values in results.over.items()]
     facts.append(f"Baseline: {results.baseline}")
@@ -260,7 +271,7 @@ def _hard_tokens(event: Mapping[str, Any]) -> dict[str, Any]:
     return {"round": event["round"], "examples": rows}
 
 
-def _appendix(results: Results | AggregateResults | SweepResults, run_dir: Path) -> list[Appendix]:
+def _appendix(results: AnyResults, run_dir: Path) -> list[Appendix]:
     items = []
     config = run_dir / "config.yaml"
     if config.exists():
@@ -275,9 +286,9 @@ def _appendix(results: Results | AggregateResults | SweepResults, run_dir: Path)
     return items
 
 
-def _markdown(page: Page, words: str, tables: Iterable[Table], plots: Mapping[str, bytes]) -> str:
+def _markdown(page: Page, tables: Iterable[Table], plots: Mapping[str, bytes]) -> str:
     """The report in Markdown, with links to the plots beside it."""
-    parts = [f"# {markdown(page.title)}", "  \n".join(map(markdown, page.facts)), markdown(words)]
+    parts = [f"# {markdown(page.title)}", "  \n".join(map(markdown, page.facts)), markdown(" ".join(page.verdict))]
     parts += [markdown(" ".join(page.findings))] if page.findings else []
     shown: set[str] = set()
     for table in tables:

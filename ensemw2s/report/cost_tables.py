@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import TEST_SPLITS, is_boosted, is_expert, is_strong, sorted_arms
+from ensemw2s.arms import TEST_SPLITS, arm_spec, is_boosted, without_experts
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
-from ensemw2s.report.table import Column, Table
+from ensemw2s.report.table import Table, columns
 
 
 def cost_table(results: Results) -> Table:
@@ -16,11 +16,8 @@ def cost_table(results: Results) -> Table:
     if "evaluation" in results.costs and results.costs["evaluation"].flops == 0:
         del groups["evaluation"]
     counted = bool(results.costs)
-    columns = [Column("stages", "left"), Column("number")]
-    columns += [Column("tokens"), Column("operations")] if counted else []
-    columns += [Column("time"), Column("share")]
-    columns += [Column("memory")] if results.memory else []
-    table = Table("Cost", columns)
+    headers = ["number", *(["tokens", "operations"] if counted else []), "time", "share"]
+    table = Table("Cost", columns("stages", right=headers + (["memory"] if results.memory else [])))
     total = sum(results.times.values())
     for name, stages in groups.items():
         timed = [results.times[stage] for stage in stages if stage in results.times]
@@ -31,7 +28,7 @@ def cost_table(results: Results) -> Table:
     if len(groups) > 1:
         every = [stage for stages in groups.values() for stage in stages]
         row = ["total", str(len(every)), *(_amounts(results, every) if counted else []), w.duration(total), ""]
-        table.add(*row, *([w.memory(_peak(results, every))] if results.memory else []), rule=True)
+        table.add(*row, *([w.memory(_peak(results, every))] if results.memory else []), group="total")
     if counted:
         table.notes = [
             "Operations: 6·N·D for fine-tuning, 2·N·D for scoring and decoding, with N parameters and D tokens, "
@@ -65,24 +62,11 @@ def _device_note(results: Results) -> str:
 
 def arm_cost_table(results: Results) -> Table:
     """What each arm would cost alone, beside its accuracy."""
-    columns = [
-        Column("arm", "left"),
-        Column("training"),
-        Column("in all"),
-        Column("× W"),
-        Column("a question"),
-        Column("ID"),
-        Column("OOD"),
-    ]
-    table = Table("Cost and accuracy of the arms", columns)
+    numbers = ("training", "in all", "× W", "a question", "ID", "OOD")
+    table = Table("Cost and accuracy of the arms", columns("arm", right=numbers))
     weak = results.arm_costs.get(results.weak)
-    strong_seen = False
-    for arm in sorted_arms(results.arm_costs):
+    for arm in without_experts(results.arm_costs):
         cost = results.arm_costs[arm]
-        if is_expert(arm):
-            continue
-        rule = is_strong(arm) and not strong_seen
-        strong_seen = strong_seen or rule
         cells = results.arms.get(arm, {})
         times = "" if weak is None or not weak.total or not cost.total else f"{cost.total / weak.total:.1f}"
         table.add(
@@ -92,7 +76,7 @@ def arm_cost_table(results: Results) -> Table:
             times,
             w.large(cost.answer),
             *("" if split not in cells else w.percent(cells[split].accuracy) for split in TEST_SPLITS),
-            rule=rule,
+            group=arm_spec(arm).side,
             strong=is_boosted(arm),
         )
     table.notes = [

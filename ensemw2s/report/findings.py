@@ -28,11 +28,13 @@ def _to_the_ceiling(results: Results) -> str | None:
     pair = None if student is None else results.difference(CEILING, student, _OOD)
     if student is None or pair is None:
         return None
-    name, span = w.arm_phrase(student), f"interval {w.points(pair.low)} to {w.points(pair.high)}"
+    digits = w.point_digits(pair.estimate)
+    name, span = w.arm_phrase(student), f"interval {w.points(pair.low, digits)} to {w.points(pair.high, digits)}"
     if not is_clear(pair, results.level):
-        return f"On OOD {name} is not clearly apart from the ceiling ({w.points(pair.estimate)} points to it, {span})."
+        points = w.points(pair.estimate, digits)
+        return f"On OOD {name} is not clearly apart from the ceiling ({points} points to it, {span})."
     place = "below" if pair.estimate > 0 else "above"
-    return f"On OOD {name} is {w.percent(abs(pair.estimate))} points {place} the ceiling ({span})."
+    return f"On OOD {name} is {w.number(100 * abs(pair.estimate), digits)} points {place} the ceiling ({span})."
 
 
 def _corrected(results: Results) -> str | None:

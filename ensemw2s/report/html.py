@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from html import escape
 from typing import Any
 
@@ -94,14 +94,5 @@ def render(page: Page) -> str:
     )
     environment.filters["split_cell"] = split_cell
     environment.filters["brief"] = brief
-    return environment.get_template("report.html.j2").render(
-        title=page.title,
-        facts=page.facts,
-        verdict=page.verdict,
-        findings=page.findings,
-        blocks=page.blocks,
-        warnings=page.warnings,
-        hard_tokens=page.hard_tokens,
-        samples=page.samples,
-        appendix=page.appendix,
-    )
+    values = {item.name: getattr(page, item.name) for item in fields(page)}
+    return environment.get_template("report.html.j2").render(values)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ensemw2s.arms import TEST_SPLITS
+from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, arm_names
 from ensemw2s.evaluation.intervals import wilson
 from ensemw2s.evaluation.results import Results, RoundResult
 from ensemw2s.report import wording as w
-from ensemw2s.report.theme import PANEL_TITLES, Style, Theme, panels, series_style
+from ensemw2s.report.theme import PANEL_TITLES, Style, Theme, legend_below, panels, series_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_MEMBERS = {"bagging": "bagging", "seeds": "seeds"}
 
 
 def _whole_numbers(axes: Axes) -> None:
@@ -37,19 +35,17 @@ def draw_accuracy_by_round(results: Results, theme: Theme) -> Figure | None:
             axes.set_ylabel("accuracy in %" if results.task == "choice" else "token accuracy in %")
         _accuracy_panel(axes, results, split, boosting, theme)
         _whole_numbers(axes)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = 2 if theme.narrow else len(labels) if len(labels) <= 5 else 3
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, fontsize=9, handlelength=2.6, columnspacing=1.5
-    )
+    count = len(figure.axes[0].get_legend_handles_labels()[1])
+    columns = 2 if theme.narrow else count if count <= 5 else 3
+    legend_below(figure, columns, handlelength=2.6, columnspacing=1.5)
     return figure
 
 
 def _accuracy_panel(axes: Axes, results: Results, split: str, boosting: list[RoundResult], theme: Theme) -> None:
-    style = series_style("ensemble", theme)
-    rounds, values = _line(axes, boosting, split, "ensemble_accuracy", style, "boosted ensemble so far", front=1)
-    for group, arm in _MEMBERS.items():
-        members = results.rounds.get(group, [])
+    style, label = series_style(ENSEMBLE, theme), f"{w.arm_label(ENSEMBLE)} so far"
+    rounds, values = _line(axes, boosting, split, "ensemble_accuracy", style, label, front=1)
+    for arm in arm_names(lambda spec: spec.kind == "teacher" and spec.several and spec.name != ENSEMBLE):
+        members = results.rounds.get(arm, [])
         label = f"{w.arm_label(arm)} so far"
         _line(axes, members, split, "ensemble_accuracy", series_style(arm, theme), label)
     _line(axes, boosting, split, "expert_accuracy", series_style("expert", theme), "expert")
@@ -59,7 +55,7 @@ def _accuracy_panel(axes: Axes, results: Results, split: str, boosting: list[Rou
         value = values[rounds.index(chosen)]
         (ring,) = axes.plot([chosen], [value], "o", mfc="none", mec=theme.text, mew=1.3, ms=13, zorder=6)
         ring.set_label("chosen on validation")
-    cell = results.arms.get("ensemble", {}).get(split)
+    cell = results.arms.get(ENSEMBLE, {}).get(split)
     if cell is not None and results.task == "choice":
         bands = [wilson(round(v / 100 * cell.n), cell.n, results.level) for v in values]
         axes.fill_between(
@@ -97,7 +93,7 @@ def draw_error_and_weight(results: Results, theme: Theme) -> Figure | None:
         return None
     figure, (left, right) = panels(theme, 2, 3.3)
     rounds = [e.round for e in entries]
-    error, weight = series_style("expert", theme), series_style("ensemble", theme)
+    error, weight = series_style("expert", theme), series_style(ENSEMBLE, theme)
     left.set_title("Token error under the round's weights")
     left.set_ylabel("ε")
     left.plot(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ensemw2s.arms import TEST_SPLITS
-from ensemw2s.evaluation.over_cells import SweepResults
+from ensemw2s.evaluation.over_cells import CellResult, SweepResults
 from ensemw2s.report import wording as w
-from ensemw2s.report.theme import PANEL_TITLES, Theme, panels, series_style
+from ensemw2s.report.theme import PANEL_TITLES, Theme, legend_below, panels, series_style, text_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,21 +27,23 @@ def draw_cells(results: SweepResults, theme: Theme) -> Figure | None:
     for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
         axes.set_title(PANEL_TITLES[split].removesuffix(" questions"), loc="center" if theme.narrow else "left")
         for offset, arm in enumerate(results.compared):
-            _rows(axes, results, split, arm, 0.26 * (offset - (len(results.compared) - 1) / 2), theme)
+            _rows(axes, results, cells, split, arm, 0.26 * (offset - (len(results.compared) - 1) / 2), theme)
         names = [_short(cell.name, 20 if theme.narrow else _LONGEST) for cell in cells]
-        axes.set_yticks(range(len(cells)), names)
-        axes.tick_params(axis="y", length=0, labelleft=theme.narrow or place == 0)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.set_ylim(len(cells) - 0.4, -0.6)
+        text_rows(axes, names, labelled=theme.narrow or place == 0)
         axes.set_xlabel("accuracy in %")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=1 if theme.narrow else 3, fontsize=9)
+    legend_below(figure, 1 if theme.narrow else 3)
     return figure
 
 
-def _rows(axes: Axes, results: SweepResults, split: str, arm: str, shift: float, theme: Theme) -> None:
-    cells = [cell for cell in results.cells if any(name in cell.arms for name in results.compared)]
+def _rows(
+    axes: Axes,
+    results: SweepResults,
+    cells: Sequence[CellResult],
+    split: str,
+    arm: str,
+    shift: float,
+    theme: Theme,
+) -> None:
     style = series_style(arm, theme)
     label: str | None = w.arm_label(arm)
     for row, cell in enumerate(cells):

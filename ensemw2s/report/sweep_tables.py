@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, student_of
-from ensemw2s.evaluation.over_cells import CellComparison, CellResult, SweepResults
+from ensemw2s.arms import ENSEMBLE, HEADLINES, TEST_SPLITS, student_of
+from ensemw2s.evaluation.over_cells import CellResult, SweepResults
 from ensemw2s.report import wording as w
-from ensemw2s.report.over_seeds_tables import SE_NOTE, mean_sd
-from ensemw2s.report.table import Column, Table
+from ensemw2s.report.over_seeds_tables import SE_NOTE, mean_sd, tested_cells
+from ensemw2s.report.table import Table, columns
 from ensemw2s.report.tables import WIDE, pgr_cell
+from ensemw2s.report.verdict import difference_phrase
 
 
-def sweep_tables(results: SweepResults, width: int = WIDE) -> list[Table]:
+def sweep_tables(results: SweepResults, width: int | None = None) -> list[Table]:
     """All tables of a sweep that have rows, the most important first.
 
     Args:
         results: the sweep.
         width: characters available; below :data:`~ensemw2s.report.tables.WIDE` the table of cells leaves out cost.
+            None is a page.
     """
     tables = [
-        cell_table(results, wide=width >= WIDE),
+        cell_table(results, wide=width is None or width >= WIDE),
         cell_comparison_table(results),
         cell_student_table(results),
         settings_table(results),
@@ -33,11 +35,10 @@ def cell_table(results: SweepResults, *, wide: bool = True) -> Table:
     """Cells × (arm, split): mean ± standard deviation over seeds."""
     seeds = len(results.seeds)
     shown = [arm for arm in results.compared if any(arm in cell.arms for cell in results.cells)]
-    columns = [Column("cell", "left"), Column("seeds")]
-    columns += [Column(f"{_brief(arm)} {w.split_label(split)}") for arm in shown for split in TEST_SPLITS]
-    columns += [Column("rounds"), Column("cost")] if wide else []
+    numbers = ["seeds", *(f"{_brief(arm)} {w.split_label(split)}" for arm in shown for split in TEST_SPLITS)]
+    numbers += ["rounds", "cost"] if wide else []
     spread = ", mean ± standard deviation" if seeds > 1 else ""
-    table = Table(f"Accuracy in %{spread} over {seeds} seed{'s' if seeds != 1 else ''}", columns)
+    table = Table(f"Accuracy in %{spread} over {seeds} seed{'s' if seeds != 1 else ''}", columns("cell", right=numbers))
     for cell in results.cells:
         row = [_name(results, cell.name), _progress(cell)]
         row += [mean_sd(cell.arms.get(arm, {}).get(split)) for arm in shown for split in TEST_SPLITS]
@@ -55,7 +56,7 @@ def cell_table(results: SweepResults, *, wide: bool = True) -> Table:
 
 
 def _brief(arm: str) -> str:
-    return {ENSEMBLE: "ensemble", student_of(ENSEMBLE): "student"}.get(arm, w.arm_label(arm))
+    return dict(HEADLINES).get(arm) or w.arm_label(arm)
 
 
 def _arms_note(shown: list[str]) -> str:
@@ -74,24 +75,11 @@ def _progress(cell: CellResult) -> str:
 
 def cell_comparison_table(results: SweepResults) -> Table:
     """Every cell against the baseline: paired t-tests over seeds with Holm's adjustment."""
-    level = w.level_text(results.level)
-    columns = [
-        Column("cell − baseline", "left"),
-        Column("arm", "left"),
-        Column("split", "left"),
-        Column(f"mean [{level}]"),
-        Column("sd"),
-        Column("se"),
-        Column("p"),
-        Column("p Holm"),
-    ]
-    table = Table("Against the baseline, in points", columns)
-    last = ""
+    numbers = (f"mean [{w.level_text(results.level)}]", "sd", "se", "p", "p Holm")
+    table = Table("Against the baseline, in points", columns("cell − baseline", "arm", "split", right=numbers))
     for found in results.comparisons:
-        spread = (w.percent(found.sd), w.percent(found.se))
-        cells = (_brief(found.arm), w.split_label(found.split), difference(found), *spread, w.p_value(found.p))
-        table.add("" if found.cell == last else found.cell, *cells, w.p_value(found.p_holm), rule=found.cell != last)
-        last = found.cell
+        cells = (_brief(found.arm), w.split_label(found.split), *tested_cells(found))
+        table.add(found.cell, *cells, group=found.cell, once=True)
     if not table.rows:
         return table
     count = len(table.rows)
@@ -106,14 +94,9 @@ def cell_comparison_table(results: SweepResults) -> Table:
     return table
 
 
-def difference(found: CellComparison) -> str:
-    """``+2.1 [−0.3, 4.5]``."""
-    return w.interval(w.points(found.mean), found.low, found.high)
-
-
 def cell_student_table(results: SweepResults) -> Table:
     """PGR of the student from the boosted ensemble, by cell."""
-    table = Table("Performance gap recovered", [Column("cell", "left"), Column("PGR ID"), Column("PGR OOD")])
+    table = Table("Performance gap recovered", columns("cell", right=("PGR ID", "PGR OOD")))
     for cell in results.cells:
         found = cell.pgr.get(student_of(ENSEMBLE), {})
         if found:
@@ -127,7 +110,7 @@ def cell_student_table(results: SweepResults) -> Table:
 
 def settings_table(results: SweepResults) -> Table:
     """What sets listed cells apart; a grid's cells say it in their names."""
-    table = Table("Settings of the cells", [Column("cell", "left"), Column("settings", "left")])
+    table = Table("Settings of the cells", columns("cell", "settings"))
     for cell in results.cells:
         if set(cell.settings) != set(results.over):
             table.add(cell.name, ", ".join(f"{key}={shown(value)}" for key, value in cell.settings.items()))
@@ -146,7 +129,7 @@ def shown(value: Any) -> str:
 
 def failure_table(results: SweepResults) -> Table:
     """Runs that failed, and why."""
-    table = Table("Failed runs", [Column("cell", "left"), Column("seed"), Column("why", "left")])
+    table = Table("Failed runs", [*columns("cell", right=("seed",)), *columns("why")])
     for cell in results.cells:
         failed = [job for job in cell.jobs if job.state == "failed"]
         reasons = {job.error for job in failed}
@@ -171,8 +154,9 @@ def sweep_sentences(results: SweepResults) -> list[str]:
     for found in clear:
         verb = "is better than" if found.mean > 0 else "is worse than"
         where = f"for {w.arm_phrase(found.arm)} on {w.split_label(found.split)}"
-        numbers = f"{difference(found)} points, {w.p_phrase(found.p_holm or 0.0)} after Holm"
-        sentences.append(f"{found.cell} {verb} the baseline {where} ({numbers}).")
+        numbers = difference_phrase(found.estimate, found.low, found.high)
+        test = f"{w.p_phrase(found.p_holm or 0.0)} after Holm"
+        sentences.append(f"{found.cell} {verb} the baseline {where} ({numbers}, {test}).")
     tested = [c for c in results.comparisons if c.p_holm is not None]
     if tested and not clear:
         sentences.append(

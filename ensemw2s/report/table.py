@@ -20,6 +20,11 @@ class Column:
     align: Literal["left", "right"] = "right"
 
 
+def columns(*left: str, right: Sequence[str] = ()) -> list[Column]:
+    """Columns by their headers: texts first, then numbers."""
+    return [*(Column(header, "left") for header in left), *map(Column, right)]
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row: its cells as text; ``rule`` draws a line above it, ``strong`` sets it in bold."""
@@ -37,16 +42,25 @@ class Table:
     columns: Sequence[Column]
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _last: tuple[str, str] = field(default=("", ""), init=False, repr=False)
 
-    def add(self, *cells: str, rule: bool = False, strong: bool = False) -> None:
+    def add(self, *cells: str, group: str = "", once: bool = False, strong: bool = False) -> None:
         """Append a row.
+
+        Args:
+            cells: one a column.
+            group: a line goes above the first row of every group but the first.
+            once: the first cell stays empty where the row above has the same one.
+            strong: set in bold.
 
         Raises:
             ValueError: the number of cells is not that of the columns.
         """
         if len(cells) != len(self.columns):
             raise ValueError(f"a row of {len(cells)} cells in a table of {len(self.columns)} columns")
-        self.rows.append(Row(cells, rule, strong))
+        above, self._last = self._last, (cells[0], group)
+        shown = ("", *cells[1:]) if once and self.rows and cells[0] == above[0] else cells
+        self.rows.append(Row(shown, bool(self.rows) and group != above[1], strong))
 
 
 def to_rich(table: Table) -> RichTable:

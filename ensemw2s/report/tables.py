@@ -5,41 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemw2s.arms import (
+    BAGGING,
     CEILING,
     TEST_SPLITS,
+    arm_spec,
     is_boosted,
-    is_expert,
-    is_strong,
     is_student,
-    sorted_arms,
     student_of,
     students,
     teacher_of,
+    without_experts,
 )
 from ensemw2s.evaluation.metrics import ArmResult
+from ensemw2s.evaluation.over_seeds import AggregateResults, SeedTest
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
 from ensemw2s.report.analysis_tables import calibration_table, disagreement_table, shared_error_table
 from ensemw2s.report.cost_tables import arm_cost_table, cost_table
-from ensemw2s.report.table import Column, Table
+from ensemw2s.report.table import Table, columns
 
 #: From this terminal width on the table of arms carries PGR too.
 WIDE = 110
 
 
-def run_tables(results: Results, width: int = WIDE, *, with_pgr: bool = True) -> list[Table]:
+def run_tables(results: Results, width: int | None = WIDE) -> list[Table]:
     """All tables of a run that have rows, the most important first.
 
     Args:
         results: the run.
         width: characters available; below :data:`WIDE` the table of arms leaves PGR to the table of students, the
-            table of rounds its effective sample sizes, and other tables what matters least.
-        with_pgr: whether a wide table of arms carries PGR.
+            table of rounds its effective sample sizes, and other tables what matters least. None is a page, where PGR
+            stands in the table of students alone.
     """
-    wide = width >= WIDE
+    wide = width is None or width >= WIDE
     tables = [
-        accuracy_table(results, with_pgr=wide and with_pgr),
+        accuracy_table(results, with_pgr=wide and width is not None),
         student_table(results),
         difference_table(results),
         label_table(results),
@@ -56,38 +57,23 @@ def run_tables(results: Results, width: int = WIDE, *, with_pgr: bool = True) ->
 def accuracy_table(results: Results, *, with_pgr: bool = False) -> Table:
     """Arms × (ID, OOD) with intervals, token accuracy, and PGR if asked for; later experts: see the rounds."""
     level = w.level_text(results.level)
-    columns = [
-        Column("arm", "left"),
-        Column(f"ID [{level}]"),
-        Column(f"OOD [{level}]"),
-        Column("tokens ID/OOD"),
-    ]
-    table = Table("Accuracy in %", columns + ([Column("PGR ID"), Column("PGR OOD")] if with_pgr else []))
-    strong_seen = False
-    for arm in sorted_arms(results.arms):
-        cells = results.arms[arm]
-        if is_expert(arm) or not any(split in cells for split in TEST_SPLITS):
+    numbers = [f"ID [{level}]", f"OOD [{level}]", "tokens ID/OOD", *(["PGR ID", "PGR OOD"] if with_pgr else [])]
+    table = Table("Accuracy in %", columns("arm", right=numbers))
+    for arm in without_experts(results.arms):
+        cells = [results.arms[arm].get(split) for split in TEST_SPLITS]
+        if not any(cells):
             continue
-        rule = is_strong(arm) and not strong_seen
-        strong_seen = strong_seen or rule
-        row = [w.arm_label(arm), *(_accuracy(cells.get(split)) for split in TEST_SPLITS)]
-        row.append(_tokens([cells.get(split) for split in TEST_SPLITS]))
+        tokens = [None if c is None or c.token_accuracy is None else c.token_accuracy.value for c in cells]
+        row = [w.arm_label(arm), *map(_accuracy, cells), _pair(tokens)]
         if with_pgr:
             row += [pgr_cell(results.pgr.get(arm, {}).get(split)) for split in TEST_SPLITS]
-        table.add(*row, rule=rule, strong=is_boosted(arm))
+        table.add(*row, group=arm_spec(arm).side, strong=is_boosted(arm))
     table.notes = _accuracy_notes(results)
     return table
 
 
 def _accuracy(cell: ArmResult | None) -> str:
     return "" if cell is None else w.interval(w.percent(cell.accuracy), cell.low, cell.high)
-
-
-def _tokens(cells: Sequence[ArmResult | None]) -> str:
-    values = [None if cell is None or cell.token_accuracy is None else cell.token_accuracy.value for cell in cells]
-    if all(value is None for value in values):
-        return ""
-    return " / ".join("–" if value is None else w.percent(value) for value in values)
 
 
 def _accuracy_notes(results: Results) -> list[str]:
@@ -117,17 +103,17 @@ def pgr_cell(pgr: PGR | None) -> str:
     return w.interval(w.number(pgr.value), pgr.low, pgr.high, scale=1.0, digits=2)
 
 
-def difference_cell(pair: PairResult | None) -> str:
+def difference_cell(found: PairResult | SeedTest | None) -> str:
     """``+4.3 [0.2, 8.4]``."""
-    return "" if pair is None else w.interval(w.points(pair.estimate), pair.low, pair.high)
+    return "" if found is None else w.interval(w.points(found.estimate), found.low, found.high)
 
 
-def student_table(results: Results) -> Table:
-    """Each student against the weak model and the ceiling: S − W, C − S, PGR."""
-    columns = [Column("student from", "left"), Column("split", "left"), Column("S − W"), Column("C − S"), Column("PGR")]
-    table = Table("Students: performance gap recovered", columns)
+def student_table(results: Results | AggregateResults) -> Table:
+    """Each student against the weak model and the ceiling: S − W, C − S, PGR; of several seeds the means."""
+    several = isinstance(results, AggregateResults)
+    title = f"Students{' over seeds' if several else ''}: performance gap recovered"
+    table = Table(title, columns("student from", "split", right=("S − W", "C − S", "PGR")))
     for split in TEST_SPLITS:
-        first = True
         for student in students(results.arms):
             gained, left = results.difference(student, results.weak, split), results.difference(CEILING, student, split)
             pgr = results.pgr.get(student, {}).get(split)
@@ -135,55 +121,33 @@ def student_table(results: Results) -> Table:
                 continue
             teacher = w.short_teacher(teacher_of(student) or student)
             cells = (teacher, w.split_label(split), difference_cell(gained), difference_cell(left), pgr_cell(pgr))
-            table.add(*cells, rule=first, strong=is_boosted(student))
-            first = False
+            table.add(*cells, group=split, strong=is_boosted(student))
     gaps = {split: results.difference(CEILING, results.weak, split) for split in TEST_SPLITS}
     shown = [f"{w.split_label(split)} {difference_cell(gap)}" for split, gap in gaps.items() if gap is not None]
-    table.notes = [
-        f"Points. S student, W {w.arm_label(results.weak)}, C ceiling; PGR = (S − W) / (C − W), Fieller's interval."
-    ]
+    one = f"Points. S student, W {w.arm_label(results.weak)}, C ceiling; PGR = (S − W) / (C − W), Fieller's interval."
+    table.notes = ["PGR: mean of S − W over mean of C − W, Fieller's interval paired over seeds." if several else one]
     table.notes += ["C − W: " + ", ".join(shown) + "."] if shown else []
     return table
 
 
 def difference_table(results: Results) -> Table:
     """The planned comparisons that are not part of a PGR, with McNemar's exact test."""
-    columns = [
-        Column("comparison", "left"),
-        Column("split", "left"),
-        Column("difference"),
-        Column("won : lost"),
-        Column("p"),
-    ]
-    table = Table("Paired differences in points", columns)
-    last = ""
+    numbers = ("difference", "won : lost", "p")
+    table = Table("Paired differences in points", columns("comparison", "split", right=numbers))
     for pair in results.differences:
         if CEILING in (pair.a, pair.b) or (pair.b == results.weak and is_student(pair.a)):
             continue
+        counts, p = f"{pair.b10} : {pair.b01}", w.p_value(pair.mcnemar_p)
         name = w.pair_label(pair.a, pair.b)
-        cells = (
-            w.split_label(pair.split),
-            difference_cell(pair),
-            f"{pair.b10} : {pair.b01}",
-            w.p_value(pair.mcnemar_p),
-        )
-        table.add("" if name == last else name, *cells)
-        last = name
-    table.notes = ["Won: only the first is right; lost: only the second. p: exact McNemar test."] if last else []
+        table.add(name, w.split_label(pair.split), difference_cell(pair), counts, p, once=True)
+    table.notes = ["Won: only the first is right; lost: only the second. p: exact McNemar test."] if table.rows else []
     return table
 
 
 def label_table(results: Results) -> Table:
     """The pseudo-labels by teacher, beside what the student made of them."""
-    columns = [
-        Column("labels of", "left"),
-        Column("kept"),
-        Column("right"),
-        Column("confidence"),
-        Column("agreement"),
-        Column("student"),
-    ]
-    table = Table("Pseudo-labels of the hard pool", columns)
+    numbers = ("kept", "right", "confidence", "agreement", "student")
+    table = Table("Pseudo-labels of the hard pool", columns("labels of", right=numbers))
     for teacher, labels in results.labels.items():
         student = results.arms.get(student_of(teacher), {}).get("hard_test")
         table.add(
@@ -206,19 +170,11 @@ def round_table(results: Results, *, with_size: bool = True) -> Table:
 
     ``with_size`` adds the effective sample size of the round's token weights.
     """
-    columns = [
-        Column("round"),
-        Column("ε"),
-        Column("ε₀"),
-        Column("α"),
-        *([Column("n_eff")] if with_size else []),
-        Column("expert ID/OOD"),
-        Column("ensemble ID/OOD"),
-    ]
-    columns += [Column("bagging ID/OOD")] if results.rounds.get("bagging") else []
+    members = {member.round: member for member in results.rounds.get(BAGGING, [])}
+    headers = ["round", "ε", "ε₀", "α", *(["n_eff"] if with_size else []), "expert ID/OOD", "ensemble ID/OOD"]
+    headers += [f"{w.arm_label(BAGGING)} ID/OOD"] if members else []
     unit = "accuracy" if results.task == "choice" else "token accuracy"
-    table = Table(f"Boosting by round ({unit} in %)", columns)
-    bagging = {member.round: member for member in results.rounds.get("bagging", [])}
+    table = Table(f"Boosting by round ({unit} in %)", columns(right=headers))
     chosen = results.selected_rounds.get("boosting")
     for entry in results.rounds.get("boosting", []):
         scores = [entry.splits.get(split) for split in TEST_SPLITS]
@@ -231,8 +187,8 @@ def round_table(results: Results, *, with_size: bool = True) -> Table:
             _pair([None if s is None else s.expert_accuracy for s in scores]),
             _pair([None if s is None else s.ensemble_accuracy for s in scores]),
         ]
-        if bagging:
-            other = bagging.get(entry.round)
+        if members:
+            other = members.get(entry.round)
             both = [None if other is None else other.splits.get(split) for split in TEST_SPLITS]
             row.append(_pair([None if s is None else s.ensemble_accuracy for s in both]))
         table.add(*row, strong=entry.round == chosen)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ensemw2s.arms import arm_spec
 
@@ -60,6 +60,14 @@ class Style:
     colour: str
     marker: str
     line: str = "-"
+
+    def size(self, usual: float = 7.5, star: float = 12.0) -> float:
+        """Size of the marker in points; a star looks smaller than it is."""
+        return star if self.marker == "*" else usual
+
+    def point(self) -> dict[str, Any]:
+        """Keywords of matplotlib's ``errorbar`` for a single point."""
+        return {"fmt": self.marker, "color": self.colour, "ms": self.size()}
 
 
 def series_style(name: str, theme: Theme) -> Style:
@@ -133,3 +141,18 @@ def panels(theme: Theme, count: int, height: float, *, share_y: bool = False) ->
     for place in range(count):
         axes.append(figure.add_subplot(1, count, place + 1, sharey=axes[0] if share_y and axes else None))
     return figure, axes
+
+
+def text_rows(axes: Axes, names: Sequence[str], *, labelled: bool = True) -> None:
+    """Make the vertical axis a list of names, the first at the top; ``labelled``: whether they are written."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelleft=labelled)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def legend_below(figure: Figure, columns: int, size: float = 9, **layout: float) -> None:
+    """A legend of the first panel's series below all panels."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=size, **layout)

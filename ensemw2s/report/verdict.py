@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import CEILING, ENSEMBLE, TEST_SPLITS, claims, student_of, students, teacher_of
+from collections.abc import Sequence
+
+from ensemw2s.arms import CEILING, ENSEMBLE, SINGLE, TEST_SPLITS, claims, student_of, students, teacher_of
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
-
-
-def verdict(results: Results) -> str:
-    """A short paragraph about one run: :func:`verdict_sentences` as one text."""
-    return " ".join(verdict_sentences(results))
 
 
 def verdict_sentences(results: Results) -> list[str]:
@@ -21,11 +18,12 @@ def verdict_sentences(results: Results) -> list[str]:
     """
     sentences = []
     if results.selected_rounds.get("boosting") == 1:
-        first = "single" if "single" in results.arms else results.weak
+        first = SINGLE if SINGLE in results.arms else results.weak
         sentences.append(f"Validation chose a single round, so the boosted ensemble is {w.arm_phrase(first)}.")
     for a, b in claims(results.weak):
-        pairs = [results.difference(a, b, split) for split in reversed(TEST_SPLITS)]
-        sentences += _pair_sentences([pair for pair in pairs if pair is not None], results.level)
+        pairs = [p for split in reversed(TEST_SPLITS) if (p := results.difference(a, b, split)) is not None]
+        clear = [is_clear(pair, results.level) for pair in pairs]
+        sentences += _comparison(a, b, pairs, clear, [w.p_phrase(pair.mcnemar_p) for pair in pairs])
     sentences += _pgr_sentences(results)
     if CEILING not in results.arms and students(results.arms):
         sentences.append("Without a ceiling there is no PGR.")
@@ -43,19 +41,22 @@ def is_clear(pair: PairResult, level: float) -> bool:
     return (pair.low > 0.0 or pair.high < 0.0) and pair.mcnemar_p < 1.0 - level
 
 
-def _pair_sentences(pairs: list[PairResult], level: float) -> list[str]:
+def _comparison(
+    a: str,
+    b: str,
+    found: Sequence[PairResult | SeedComparison],
+    clear: Sequence[bool],
+    tests: Sequence[str],
+) -> list[str]:
     """One sentence for a comparison: OOD first, then ID."""
-    if not pairs:
-        return []
-    a, b = w.arm_phrase(pairs[0].a), w.arm_phrase(pairs[0].b)
-    clauses = []
-    for place, pair in enumerate(pairs):
-        verb, standing = _judge(pair.estimate, is_clear(pair, level))
-        numbers = f"{difference_phrase(pair.estimate, pair.low, pair.high)}, {w.p_phrase(pair.mcnemar_p)}"
-        subject = f"{a} {verb} {b}" if place == 0 else f"it is {standing}"
-        clauses.append(f"on {w.split_label(pair.split)} {subject} ({numbers})")
+    clauses: list[str] = []
+    for one, sure, test in zip(found, clear, tests, strict=True):
+        verb, standing = _judge(one.estimate, sure)
+        subject = f"it is {standing}" if clauses else f"{w.arm_phrase(a)} {verb} {w.arm_phrase(b)}"
+        numbers = difference_phrase(one.estimate, one.low, one.high)
+        clauses.append(f"on {w.split_label(one.split)} {subject} ({numbers}, {test})")
     text = "; ".join(clauses)
-    return [text[0].upper() + text[1:] + "."]
+    return [text[0].upper() + text[1:] + "."] if clauses else []
 
 
 def _judge(estimate: float, clear: bool) -> tuple[str, str]:
@@ -68,11 +69,12 @@ def _judge(estimate: float, clear: bool) -> tuple[str, str]:
 
 
 def difference_phrase(estimate: float, low: float | None, high: float | None) -> str:
-    """``+4.3 points, 0.2 to 8.4``."""
-    text = f"{w.points(estimate)} points"
+    """``+4.3 points, interval +0.2 to +8.4``; with more decimals where a difference would be shown as 0."""
+    digits = w.point_digits(estimate)
+    text = f"{w.points(estimate, digits)} points"
     if low is None or high is None:
         return text
-    return f"{text}, interval {w.points(low)} to {w.points(high)}"
+    return f"{text}, interval {w.points(low, digits)} to {w.points(high, digits)}"
 
 
 def _pgr_sentences(results: Results | AggregateResults) -> list[str]:
@@ -108,34 +110,18 @@ def _join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def seed_verdict(results: AggregateResults) -> str:
-    """A short paragraph about several seeds: :func:`seed_verdict_sentences` as one text."""
-    return " ".join(seed_verdict_sentences(results))
-
-
 def seed_verdict_sentences(results: AggregateResults) -> list[str]:
     """What several seeds show, sentence by sentence: the paired t-test decides, after Holm's adjustment."""
     sentences = []
     for a, b in claims(results.weak):
-        found = [results.comparison(a, b, split) for split in reversed(TEST_SPLITS)]
-        sentences += _seed_sentences([c for c in found if c is not None], results.level)
+        found = [c for split in reversed(TEST_SPLITS) if (c := results.difference(a, b, split)) is not None]
+        clear = [c.p_holm is not None and c.p_holm < 1.0 - results.level for c in found]
+        sentences += _comparison(a, b, found, clear, [_seed_test(c) for c in found])
     sentences += _pgr_sentences(results)
     sentences.append(results.caution)
     return sentences
 
 
-def _seed_sentences(found: list[SeedComparison], level: float) -> list[str]:
-    if not found:
-        return []
-    a, b = w.arm_phrase(found[0].a), w.arm_phrase(found[0].b)
-    clauses = []
-    for place, c in enumerate(found):
-        clear = c.p_holm is not None and c.p_holm < 1.0 - level
-        verb, standing = _judge(c.mean, clear)
-        test = f"{w.p_phrase(c.p_holm)} after Holm" if c.p_holm is not None else "no test, nothing varies"
-        ahead = sum(d > 0 for d in c.differences)
-        numbers = f"{difference_phrase(c.mean, c.low, c.high)}, ahead in {ahead} of {len(c.differences)} seeds, {test}"
-        subject = f"{a} {verb} {b}" if place == 0 else f"it is {standing}"
-        clauses.append(f"on {w.split_label(c.split)} {subject} ({numbers})")
-    text = "; ".join(clauses)
-    return [text[0].upper() + text[1:] + "."]
+def _seed_test(found: SeedComparison) -> str:
+    test = "no test, nothing varies" if found.p_holm is None else f"{w.p_phrase(found.p_holm)} after Holm"
+    return f"ahead in {sum(d > 0 for d in found.differences)} of {len(found.differences)} seeds, {test}"

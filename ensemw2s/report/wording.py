@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from ensemw2s.arms import arm_spec, teacher_of
 
 MINUS = "−"
 
 _SPLITS = {"test": "ID", "hard_test": "OOD", "validation": "validation", "hard_pool": "hard pool"}
-
-_GROUPS = {"boosting": "boosting", "bagging": "bagging", "seeds": "plain"}
 
 
 def arm_label(arm: str) -> str:
@@ -42,7 +42,7 @@ def short_teacher(teacher: str) -> str:
 
 def group_label(group: str) -> str:
     """Name of an ensemble's members in a table."""
-    return _GROUPS.get(group, group.replace("_", " "))
+    return teacher_label(group).removesuffix(" ensemble")
 
 
 def calibrated_label(name: str) -> str:
@@ -62,9 +62,15 @@ def percent(share: float | None) -> str:
     return "" if share is None else _fixed(100.0 * share, 1)
 
 
-def points(difference: float | None) -> str:
+def points(difference: float | None, digits: int = 1) -> str:
     """A difference between shares in percentage points, with its sign: ``+4.3``."""
-    return "" if difference is None else _signed(100.0 * difference, 1)
+    return "" if difference is None else _signed(100.0 * difference, digits)
+
+
+def point_digits(difference: float) -> int:
+    """Decimals with which a difference in points is not shown as 0 unless it is 0: one, or up to its first digit."""
+    size = abs(round(100.0 * difference, 9))
+    return 1 if size == 0.0 or size >= 0.05 else -math.floor(math.log10(size))
 
 
 def interval(value: str, low: float | None, high: float | None, scale: float = 100.0, digits: int = 1) -> str:

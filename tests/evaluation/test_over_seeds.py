@@ -112,8 +112,8 @@ def test_round_trip(tmp_path, runs):
     found.write(tmp_path / "aggregate.json")
     assert AggregateResults.read(tmp_path / "aggregate.json") == found
     assert found.name == "four"
-    assert found.comparison("ensemble", "plain", "test").claim
-    assert found.comparison("plain", "ensemble", "test") is None
+    assert found.difference("ensemble", "plain", "test").claim
+    assert found.difference("plain", "ensemble", "test") is None
 
 
 def test_arms_that_only_some_seeds_have_are_kept_with_their_seeds(make_results):

@@ -96,7 +96,7 @@ def test_escape(text, expected):
 
 def test_hostile_text_stays_text():
     table = Table(r"\input{/etc/passwd}", [Column("x", "left"), Column("$y$")])
-    table.add(r"\\", "}{", rule=True)
+    table.add(r"\\", "}{", group="last")
     table.add("[x]", "", strong=True)
     table.notes = [r"% \end{table}"]
     check(to_latex(table))

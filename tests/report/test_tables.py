@@ -26,7 +26,7 @@ from ensemw2s.report.tables import (
     run_tables,
     student_table,
 )
-from ensemw2s.report.verdict import verdict
+from ensemw2s.report.verdict import verdict_sentences
 from ensemw2s.report.wording import percent
 
 
@@ -213,7 +213,7 @@ def test_calibration_table(results):
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
 def test_no_cell_is_broken_at_any_width(results, seeds, width):
     """Every row of every table takes one line, and no line is wider than the terminal."""
-    for table in [*run_tables(results, width), *seed_tables(seeds, width)]:
+    for table in [*run_tables(results, width), *seed_tables(seeds)]:
         lines = shown(to_rich(table), width).splitlines()
         assert max(map(len, lines)) <= width
         for line in table.rows:
@@ -298,7 +298,7 @@ def test_seed_tables(seeds):
     listed = tables["Differences seed by seed, in points"]
     assert [r.cells[0] for r in listed.rows] == ["0", "1", "2"]
     assert [c.header for c in listed.columns][1:3] == ["E−W ID", "E−W OOD"]
-    first = seeds.comparison("ensemble", "plain", "test").differences
+    first = seeds.difference("ensemble", "plain", "test").differences
     assert [r.cells[1] for r in listed.rows] == [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first]
 
 
@@ -320,4 +320,4 @@ def test_a_run_of_an_earlier_version_keeps_its_own_w(tmp_path):
     assert table.notes[0].startswith("Points. S student, W single expert,")
     gained = old.difference("student_ensemble", "single", "hard_test")
     assert row(table, "ensemble", "OOD").cells[2] == difference_cell(gained)
-    assert "the single expert and the ceiling on OOD, PGR is" in verdict(old)
+    assert "the single expert and the ceiling on OOD, PGR is" in " ".join(verdict_sentences(old))

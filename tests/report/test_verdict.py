@@ -9,7 +9,16 @@ import pytest
 from ensemw2s.evaluation.build import build_comparisons
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.over_seeds import aggregate
-from ensemw2s.report.verdict import is_clear, seed_verdict, verdict
+from ensemw2s.report.findings import findings
+from ensemw2s.report.verdict import is_clear, seed_verdict_sentences, verdict_sentences
+
+
+def verdict(results):
+    return " ".join(verdict_sentences(results))
+
+
+def seed_verdict(results):
+    return " ".join(seed_verdict_sentences(results))
 
 
 def plain(text):
@@ -56,6 +65,25 @@ def test_an_unclear_gain_is_not_a_gain(run_factory):
     text = plain(verdict(stated(run_factory, **ALL | {"bagging": 557})))
     assert "does not clearly beat bagging (+0.3 points" in text
     assert "on ID it is ahead, but not clearly" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(1 / 3000, "+0.03"), (-1 / 3000, "−0.03"), (0.00049, "+0.05"), (0.0, "±0.0")]
+)
+def test_a_small_difference_is_not_told_as_none(run_factory, share, shown):
+    results = stated(run_factory, **ALL)
+    pairs = [
+        replace(p, estimate=share, low=share - 0.01, high=share + 0.01, mcnemar_p=0.9)
+        if (p.a, p.b) in (("ensemble", "bagging"), ("ceiling", "student_ensemble"))
+        else p
+        for p in results.differences
+    ]
+    results = replace(results, differences=pairs)
+    text = plain(verdict(results))
+    words = "level" if share == 0 else "ahead, but not clearly" if share > 0 else "behind"
+    assert f"on ID it is {words} ({shown} points, interval −" in text
+    assert f"({shown} points to it, interval −" in " ".join(findings(results))
+    assert ("±0.0" in text) == (share == 0)
 
 
 def test_a_clear_loss_is_told(run_factory):
@@ -117,7 +145,7 @@ def test_seeds_are_judged_after_holm(seeds):
             ("the student from the boosted ensemble", "the student from the plain fine-tune"),
         ),
     ):
-        found = seeds.comparison(a, b, "hard_test")
+        found = seeds.difference(a, b, "hard_test")
         claimed = f"On OOD {words[0]} beats {words[1]} (" in text
         assert claimed == (found.p_holm < 0.05 and found.mean > 0)
         ahead = sum(d > 0 for d in found.differences)
@@ -132,7 +160,7 @@ def test_seeds_that_do_not_differ_have_the_error_of_their_questions(run_factory)
     own = runs[0].difference("ensemble", "plain", "hard_test")
     text = seed_verdict(aggregate(runs))
     assert "On OOD the boosted ensemble beats the plain fine-tune (+6.0 points" in text
-    assert aggregate(runs).comparison("ensemble", "plain", "hard_test").se == pytest.approx(own.se)
+    assert aggregate(runs).difference("ensemble", "plain", "hard_test").se == pytest.approx(own.se)
 
 
 def test_where_nothing_varies_there_is_no_test(run_factory):
