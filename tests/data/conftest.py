@@ -1,22 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """Folder with published raw files; tests that need it are skipped where it is missing."""
-    default = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("EW2S_TEST_DATA", default))
-    if not folder.is_dir():
-        pytest.skip(f"no data at {folder} (set EW2S_TEST_DATA)")
-    return folder
 
 
 @pytest.fixture

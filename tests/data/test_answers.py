@@ -462,9 +462,9 @@ def test_options_that_are_the_same_in_every_row(
 
 
 @pytest.mark.parametrize("letters", [False, True])
-def test_published_questions_in_columns(real_data: Path, tmp_path: Path, letters: bool) -> None:
+def test_published_questions_in_columns(shared_data: Path, tmp_path: Path, letters: bool) -> None:
     """ARC as a spreadsheet would have it, and SciQ by its columns: read as the known kinds read them."""
-    known = load_source(SourceConfig(kind="arc", path=str(real_data / "arc_easy")), 0)
+    known = load_source(SourceConfig(kind="arc", path=str(shared_data / "arc_easy")), 0)
     rows = []
     for example in known:
         options = dict(zip("abcde", [*(example.choices or ()), "", "", ""], strict=False))
@@ -475,10 +475,10 @@ def test_published_questions_in_columns(real_data: Path, tmp_path: Path, letters
     assert [(e.answer, e.choices) for e in load_source(source, 0)] == [(e.answer, e.choices) for e in known]
 
 
-def test_published_distractors_are_taken(real_data: Path) -> None:
+def test_published_distractors_are_taken(shared_data: Path) -> None:
     names = {"prompt": "question", "answer": "correct_answer"}
     columns = ColumnMap(**names, distractors=["distractor1", "distractor2", "distractor3"])
-    path = real_data / "sciq" / "valid.json"
+    path = shared_data / "sciq" / "valid.json"
     source = SourceConfig(kind="file", path=str(path), columns=columns)
     assert len(load_source(source, 0)) == 1000
     in_columns = ColumnMap(**names, choices=[*columns.distractors, "correct_answer"])

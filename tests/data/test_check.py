@@ -158,8 +158,8 @@ def test_synthetic_is_clean() -> None:
         ("gsm8k", "generate", 4600, {}),
     ],
 )
-def test_published_files(real_data: Path, kind: str, task: Any, examples: int, kinds: dict[str, int]) -> None:
-    source = SourceConfig(kind="arc" if kind == "arc_easy" else kind, path=str(real_data / kind))  # type: ignore[arg-type]
+def test_published_files(shared_data: Path, kind: str, task: Any, examples: int, kinds: dict[str, int]) -> None:
+    source = SourceConfig(kind="arc" if kind == "arc_easy" else kind, path=str(shared_data / kind))  # type: ignore[arg-type]
     report = check_source(source, task=task)
     assert report.ok
     assert report.examples == report.rows == examples

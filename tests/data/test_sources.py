@@ -183,8 +183,8 @@ def test_columns_are_either_options_or_distractors() -> None:
 # The published files.
 
 
-def test_arc_raw_files(real_data: Path) -> None:
-    folder = real_data / "arc_easy"
+def test_arc_raw_files(shared_data: Path) -> None:
+    folder = shared_data / "arc_easy"
     annotations = folder / "annotations.json"
     source = SourceConfig(kind="arc", path=str(folder), annotations=str(annotations))
     examples = load_source(source, 0)
@@ -208,11 +208,11 @@ def test_arc_raw_files(real_data: Path) -> None:
     assert {len(e.choices or ()) for e in examples} == {3, 4, 5}
 
 
-def test_arc_hub_rows_give_the_same_examples(real_data: Path, tmp_path: Path) -> None:
+def test_arc_hub_rows_give_the_same_examples(shared_data: Path, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    raw_file = real_data / "arc_easy" / "ARC-Easy-Dev.jsonl"
+    raw_file = shared_data / "arc_easy" / "ARC-Easy-Dev.jsonl"
     rows = [json.loads(line) for line in raw_file.read_text(encoding="utf-8").splitlines()]
     hub = [
         {
@@ -232,8 +232,8 @@ def test_arc_hub_rows_give_the_same_examples(real_data: Path, tmp_path: Path) ->
     )
 
 
-def test_sciq_raw_file(real_data: Path) -> None:
-    file = real_data / "sciq" / "valid.json"
+def test_sciq_raw_file(shared_data: Path) -> None:
+    file = shared_data / "sciq" / "valid.json"
     rows = json.loads(file.read_text(encoding="utf-8"))
     examples = load_source(SourceConfig(kind="sciq", path=str(file.parent)), 0)
     assert len(examples) == len(rows) == 1000
@@ -250,8 +250,8 @@ def test_sciq_raw_file(real_data: Path) -> None:
         assert example.prompt == (f"{passage}\n{row['question'].strip()}" if passage else row["question"].strip())
 
 
-def test_gsm8k_raw_files(real_data: Path) -> None:
-    examples = load_source(SourceConfig(kind="gsm8k", path=str(real_data / "gsm8k")), 0)
+def test_gsm8k_raw_files(shared_data: Path) -> None:
+    examples = load_source(SourceConfig(kind="gsm8k", path=str(shared_data / "gsm8k")), 0)
     assert len(examples) == 4600
     by_id = {e.id: e for e in examples}
     first = by_id["train-1"]
@@ -260,7 +260,7 @@ def test_gsm8k_raw_files(real_data: Path) -> None:
     )
     assert first.difficulty == 2.0
     assert first.choices is None
-    rows = [json.loads(s) for s in (real_data / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(s) for s in (shared_data / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     for number, row in enumerate(rows, start=1):
         example = by_id[f"train-{number}"]
         answer = example.answer or ""

@@ -341,8 +341,8 @@ def test_every_example_is_as_likely_in_every_place(jsonl: Write) -> None:
     assert sum(counts.values()) == 300 * 12
 
 
-def test_real_arc_by_level(real_data: Path) -> None:
-    folder = real_data / "arc_easy"
+def test_real_arc_by_level(shared_data: Path) -> None:
+    folder = shared_data / "arc_easy"
     source = SourceConfig(kind="arc", path=str(folder), annotations=str(folder / "annotations.json"))
     splits = make_splits(DataConfig(source=source, split=SplitConfig(hard_values=["High"])), 0, "choice")
     assert split_overlaps(splits) == {}

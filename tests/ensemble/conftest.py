@@ -1,11 +1,10 @@
-"""Small random experts with a real tokenizer, and a hub of our own; nothing is downloaded."""
+"""Adapters, models of several tokenizers, and a hub of our own; nothing is downloaded."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,88 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-ALPHABET = "0123456789abcdefghij +-=,.?:"
-SPECIAL = ["<unk>", "<eos>"]
-VOCABULARY = len(ALPHABET) + len(SPECIAL)
-
-
-def build_tokenizer() -> Any:
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *ALPHABET])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>")
-
-
-def build_model(seed: int, kind: str = "llama") -> Any:
-    import torch
-    import transformers as t
-
-    torch.manual_seed(seed)
-    small = {"vocab_size": VOCABULARY, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
-    if kind == "gpt2":  # tied embeddings
-        return t.GPT2LMHeadModel(
-            t.GPT2Config(n_embd=16, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3, **small)
-        ).eval()
-    if kind == "bloom":  # no position ids
-        config = t.BloomConfig(hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3, **small)
-        return t.BloomForCausalLM(config).eval()
-    if kind == "mamba":  # a recurrent state, no key-value cache
-        return t.MambaForCausalLM(
-            t.MambaConfig(hidden_size=16, num_hidden_layers=2, state_size=4, initializer_range=0.3, **small)
-        ).eval()
-    if kind == "gemma2":  # sliding windows on every other layer
-        return t.Gemma2ForCausalLM(
-            t.Gemma2Config(
-                hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                head_dim=8, sliding_window=4, initializer_range=0.3, attn_implementation="eager", **small,
-            )
-        ).eval()  # fmt: skip
-    return t.LlamaForCausalLM(
-        t.LlamaConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-            max_position_embeddings=128, initializer_range=0.25, **small,
-        )
-    ).eval()  # fmt: skip
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def make_expert() -> Callable[..., Any]:
-    """A small random causal language model: ``make_expert(seed, kind)``."""
-    return build_model
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Any:
-    return build_tokenizer()
-
-
-@pytest.fixture(scope="session")
-def expert_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three experts of one shape, as a run leaves them."""
-    from ensemw2s.models.loading.quiet import quiet_transformers
-
-    folders = []
-    for seed in range(3):
-        folder = tmp_path_factory.mktemp(f"expert{seed}")
-        with quiet_transformers():
-            build_model(seed).save_pretrained(folder)
-            build_tokenizer().save_pretrained(folder)
-        folders.append(folder)
-    return folders
 
 
 @dataclass
@@ -108,7 +25,9 @@ class AdapterFolders:
 
 
 @pytest.fixture(scope="session")
-def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> AdapterFolders:
+def adapter_folders(
+    tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Any], tokenizer: Any
+) -> AdapterFolders:
     import peft
     import torch
 
@@ -116,13 +35,12 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> AdapterFolders:
 
     root = tmp_path_factory.mktemp("adapters")
     out = AdapterFolders(root / "base")
-    tokenizer = build_tokenizer()
     with quiet_transformers():
-        build_model(0).save_pretrained(out.base)
+        make_model(0).save_pretrained(out.base)
         tokenizer.save_pretrained(out.base)
         for k in range(3):
             settings = peft.LoraConfig(r=k + 1, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
-            model = peft.get_peft_model(build_model(0), settings)
+            model = peft.get_peft_model(make_model(0), settings)
             torch.manual_seed(100 + k)
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:

@@ -41,8 +41,8 @@ GREEDY: dict[str, Any] = {"do_sample": False, "pad_token_id": 0}
 
 @pytest.mark.parametrize("rule", ["mixture", "product"])
 @pytest.mark.parametrize("copies", [1, 3])
-def test_copies_of_one_expert_are_that_expert(make_expert: Make, rule: str, copies: int) -> None:
-    expert = make_expert(0)
+def test_copies_of_one_expert_are_that_expert(make_model: Make, rule: str, copies: int) -> None:
+    expert = make_model(0)
     model = EnsembleForCausalLM.from_experts(
         [copy.deepcopy(expert) for _ in range(copies)], [0.5, 2.0, 1.0][:copies], rule=rule
     )
@@ -55,8 +55,8 @@ def test_copies_of_one_expert_are_that_expert(make_expert: Make, rule: str, copi
     assert torch.equal(model.generate(**inputs, max_new_tokens=12, num_beams=4, **GREEDY), expected)
 
 
-def test_logits_are_the_log_probabilities_of_the_rule(make_expert: Make) -> None:
-    experts = [make_expert(seed) for seed in range(3)]
+def test_logits_are_the_log_probabilities_of_the_rule(make_model: Make) -> None:
+    experts = [make_model(seed) for seed in range(3)]
     alphas = torch.tensor([0.5, 0.0, 2.0], dtype=torch.float64)
     ids = random_ids(2, 7)
     logs = torch.stack([e(ids).logits.double().log_softmax(-1) for e in experts]).detach()
@@ -73,9 +73,9 @@ def test_logits_are_the_log_probabilities_of_the_rule(make_expert: Make) -> None
 
 
 @pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
-def test_greedy_generation_is_that_of_the_ensemble_on_disk(expert_folders: list[Path], rule: Any) -> None:
+def test_greedy_generation_is_that_of_the_ensemble_on_disk(model_folders: list[Path], rule: Any) -> None:
     ensemble = Ensemble(
-        experts=expert_folders,
+        experts=model_folders,
         alphas=[1.0, 2.0, 0.5],
         task="generate",
         config=EnsembleConfig(rule=rule),
@@ -98,8 +98,8 @@ def test_greedy_generation_is_that_of_the_ensemble_on_disk(expert_folders: list[
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom", "gemma2", "mamba"])
-def test_generation_with_and_without_caches(make_expert: Make, kind: str) -> None:
-    model = EnsembleForCausalLM.from_experts([make_expert(seed, kind) for seed in range(2)], [1.0, 0.7])
+def test_generation_with_and_without_caches(make_model: Make, kind: str) -> None:
+    model = EnsembleForCausalLM.from_experts([make_model(seed, kind) for seed in range(2)], [1.0, 0.7])
     assert model.stateful == (kind == "mamba")
     ids = random_ids(2, 6)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -109,8 +109,8 @@ def test_generation_with_and_without_caches(make_expert: Make, kind: str) -> Non
         assert torch.equal(cached, plain)
 
 
-def test_sampling_follows_the_combined_distribution(make_expert: Make) -> None:
-    model = EnsembleForCausalLM.from_experts([make_expert(seed) for seed in range(2)], [1.0, 1.0])
+def test_sampling_follows_the_combined_distribution(make_model: Make) -> None:
+    model = EnsembleForCausalLM.from_experts([make_model(seed) for seed in range(2)], [1.0, 1.0])
     ids = random_ids(1, 5)
     torch.manual_seed(0)
     many = {"input_ids": ids.repeat(4000, 1), "attention_mask": torch.ones(4000, 5, dtype=torch.long)}
@@ -123,8 +123,8 @@ def test_sampling_follows_the_combined_distribution(make_expert: Make) -> None:
     assert torch.equal(drawn, again)
 
 
-def test_a_cache_continues_where_it_was(make_expert: Make) -> None:
-    model = EnsembleForCausalLM.from_experts([make_expert(seed) for seed in range(2)], [1.0, 0.0])
+def test_a_cache_continues_where_it_was(make_model: Make) -> None:
+    model = EnsembleForCausalLM.from_experts([make_model(seed) for seed in range(2)], [1.0, 0.0])
     ids = random_ids(2, 8)
     whole = model(ids, use_cache=False)
     assert whole.past_key_values is None
@@ -140,8 +140,8 @@ def test_a_cache_continues_where_it_was(make_expert: Make) -> None:
     assert isinstance(model(ids, return_dict=False), tuple)
 
 
-def test_the_loss_is_the_mean_negative_log_probability(make_expert: Make) -> None:
-    model = EnsembleForCausalLM.from_experts([make_expert(seed) for seed in range(2)], [1.0, 2.0])
+def test_the_loss_is_the_mean_negative_log_probability(make_model: Make) -> None:
+    model = EnsembleForCausalLM.from_experts([make_model(seed) for seed in range(2)], [1.0, 2.0])
     ids = random_ids(2, 8)
     labels = ids.clone()
     labels[:, :3] = -100
@@ -151,10 +151,10 @@ def test_the_loss_is_the_mean_negative_log_probability(make_expert: Make) -> Non
     assert not found.logits.requires_grad
 
 
-def test_what_it_refuses(make_expert: Make) -> None:
+def test_what_it_refuses(make_model: Make) -> None:
     from transformers import DynamicCache
 
-    model = EnsembleForCausalLM.from_experts([make_expert(0)], [1.0])
+    model = EnsembleForCausalLM.from_experts([make_model(0)], [1.0])
     ids = random_ids(1, 4)
     with pytest.raises(ValueError, match="EnsembleCache"):
         model(ids, past_key_values=DynamicCache())
@@ -163,11 +163,11 @@ def test_what_it_refuses(make_expert: Make) -> None:
     with pytest.raises(ValueError, match="static cache"):
         model.generate(ids, max_new_tokens=2, cache_implementation="static", pad_token_id=0)
     with pytest.raises(ValueError, match="1 experts, but 2 weights"):
-        EnsembleForCausalLM.from_experts([make_expert(0)], [1.0, 1.0])
-    other = make_expert(0)
+        EnsembleForCausalLM.from_experts([make_model(0)], [1.0, 1.0])
+    other = make_model(0)
     other.resize_token_embeddings(40)
     with pytest.raises(ValueError, match=r"share a vocabulary; these have \[30, 40\]"):
-        EnsembleForCausalLM.from_experts([make_expert(0), other], [1.0, 1.0])
+        EnsembleForCausalLM.from_experts([make_model(0), other], [1.0, 1.0])
 
 
 @pytest.mark.parametrize(

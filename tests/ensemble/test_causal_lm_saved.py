@@ -46,8 +46,8 @@ def equal_weights(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_a_model_comes_back_bit_for_bit(make_expert: Callable[..., Any], tmp_path: Path, kind: str) -> None:
-    model = EnsembleForCausalLM.from_experts([make_expert(k, kind) for k in range(2)], [1.0, 0.25], rule="product")
+def test_a_model_comes_back_bit_for_bit(make_model: Callable[..., Any], tmp_path: Path, kind: str) -> None:
+    model = EnsembleForCausalLM.from_experts([make_model(k, kind) for k in range(2)], [1.0, 0.25], rule="product")
     model.save_pretrained(tmp_path / "saved")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     assert isinstance(again, EnsembleForCausalLM)
@@ -68,12 +68,12 @@ def test_a_model_comes_back_bit_for_bit(make_expert: Callable[..., Any], tmp_pat
     assert fresh.num_parameters() == model.num_parameters()
 
 
-def test_an_ensemble_becomes_one_folder(expert_folders: list[Path], tmp_path: Path) -> None:
-    ensemble = ensemble_of(expert_folders)
+def test_an_ensemble_becomes_one_folder(model_folders: list[Path], tmp_path: Path) -> None:
+    ensemble = ensemble_of(model_folders)
     saved = ensemble.save_pretrained(tmp_path / "saved")
     assert (saved.experts, saved.base_bytes) == (3, 0)
     assert saved.total_bytes == sum(f.stat().st_size for f in saved.path.rglob("*") if f.is_file())
-    for k, folder in enumerate(expert_folders, start=1):
+    for k, folder in enumerate(model_folders, start=1):
         copied = saved.path / f"experts/expert-0{k}/model.safetensors"
         assert copied.read_bytes() == (folder / "model.safetensors").read_bytes()
         assert not (copied.parent / "tokenizer.json").exists()  # one for all, beside config.json
@@ -89,8 +89,8 @@ def test_an_ensemble_becomes_one_folder(expert_folders: list[Path], tmp_path: Pa
     assert Ensemble.from_pretrained(tmp_path / "model", CPU).score(questions) == ensemble.score(questions)
 
 
-def test_pipelines_take_the_folder(expert_folders: list[Path], tmp_path: Path) -> None:
-    ensemble = ensemble_of(expert_folders, task="generate")
+def test_pipelines_take_the_folder(model_folders: list[Path], tmp_path: Path) -> None:
+    ensemble = ensemble_of(model_folders, task="generate")
     folder = ensemble.save_pretrained(tmp_path / "saved").path
     generate = pipeline("text-generation", model=str(folder))
     texts = [ensemble.template.prompt.format(prompt=prompt) for prompt in PROMPTS]
@@ -139,7 +139,7 @@ def test_whole_models_and_adapters_do_not_mix(adapter_folders: Any, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_the_card_has_the_runs_numbers(expert_folders: list[Path], tmp_path: Path) -> None:
+def test_the_card_has_the_runs_numbers(model_folders: list[Path], tmp_path: Path) -> None:
     arms = {
         arm: {"test": summarise([True] * right + [False] * (20 - right))}
         for arm, right in (("ensemble", 15), ("single", 12))
@@ -147,7 +147,7 @@ def test_the_card_has_the_runs_numbers(expert_folders: list[Path], tmp_path: Pat
     results = Results(
         name="mine", seed=3, task="choice", config_fingerprint="f" * 64, arms=arms, split_sizes={"test": 20}
     )
-    folder = ensemble_of(expert_folders).save_pretrained(tmp_path / "saved", results=results, title="My ensemble").path
+    folder = ensemble_of(model_folders).save_pretrained(tmp_path / "saved", results=results, title="My ensemble").path
     card = (folder / "README.md").read_text(encoding="utf-8")
     header = card.split("---\n")[1]
     assert "library_name: transformers" in header
@@ -162,8 +162,8 @@ def test_the_card_has_the_runs_numbers(expert_folders: list[Path], tmp_path: Pat
     assert "| this ensemble | 75.0" in (again / "README.md").read_text(encoding="utf-8")
 
 
-def test_only_saved_ensembles_are_written_over(expert_folders: list[Path], tmp_path: Path) -> None:
-    ensemble = ensemble_of(expert_folders)
+def test_only_saved_ensembles_are_written_over(model_folders: list[Path], tmp_path: Path) -> None:
+    ensemble = ensemble_of(model_folders)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="not empty, and not a saved ensemble"):
@@ -220,10 +220,10 @@ def hub_process(hub: Any, home: Path, *arguments: str, **environment: str) -> su
 
 
 def test_a_hub_gives_back_what_was_pushed(
-    hub: Any, expert_folders: list[Path], adapter_folders: Any, tmp_path: Path
+    hub: Any, model_folders: list[Path], adapter_folders: Any, tmp_path: Path
 ) -> None:
     same_prompt = {"task": "generate", "template": TemplateConfig(prompt="{prompt}", answer="{answer}")}
-    whole = ensemble_of(expert_folders, **same_prompt).save_pretrained(tmp_path / "whole").path
+    whole = ensemble_of(model_folders, **same_prompt).save_pretrained(tmp_path / "whole").path
     adapters = ensemble_of(adapter_folders.adapters, **same_prompt).save_pretrained(tmp_path / "adapters").path
     done = hub_process(hub, tmp_path / "home", "-c", _ON_THE_HUB, str(whole), str(adapters))
     assert done.returncode == 0, done.stderr
@@ -239,8 +239,8 @@ def test_a_hub_gives_back_what_was_pushed(
         assert hub.repos[f"models/me/again-{form}"][weights] == (tmp_path / form / weights).read_bytes()
 
 
-def test_a_hub_that_says_no(hub: Any, expert_folders: list[Path], tmp_path: Path) -> None:
-    saved = ensemble_of(expert_folders).save_pretrained(tmp_path / "saved").path
+def test_a_hub_that_says_no(hub: Any, model_folders: list[Path], tmp_path: Path) -> None:
+    saved = ensemble_of(model_folders).save_pretrained(tmp_path / "saved").path
     command = ("-m", "ensemw2s.cli", "export", "ensemble", str(saved), str(tmp_path / "copy"), "--push", "me/mine")
     done = hub_process(hub, tmp_path / "home", *command, HF_TOKEN="hf_wrong")
     assert done.returncode == 2
@@ -259,9 +259,9 @@ def test_errors_of_the_hub_say_what_to_do() -> None:
         Ensemble.from_pretrained("./nowhere")
 
 
-def test_a_folder_cannot_allow_its_own_code(expert_folders: list[Path], tmp_path: Path) -> None:
+def test_a_folder_cannot_allow_its_own_code(model_folders: list[Path], tmp_path: Path) -> None:
     loading = {"dtype": "float32", "trust_remote_code": True}
-    folder = ensemble_of(expert_folders, loading=loading).save_pretrained(tmp_path / "s").path
+    folder = ensemble_of(model_folders, loading=loading).save_pretrained(tmp_path / "s").path
     content = json.loads((folder / "ensemble.json").read_text())
     assert "trust_remote_code" not in content["loading"]
     content["loading"]["trust_remote_code"] = True

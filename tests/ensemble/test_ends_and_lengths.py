@@ -54,9 +54,9 @@ def cut(tokens: list[int], ends: set[int]) -> list[int]:
     ],
 )
 def test_all_declared_ends_are_known(
-    expert_folders: list[Path], tmp_path: Path, config: Any, generation: Any, ends: list[int]
+    model_folders: list[Path], tmp_path: Path, config: Any, generation: Any, ends: list[int]
 ) -> None:
-    folder = declare(expert_folders[0], tmp_path / "model", config=config, generation=generation)
+    folder = declare(model_folders[0], tmp_path / "model", config=config, generation=generation)
     loaded = load_model(ModelConfig(path=str(folder)))
     assert loaded.end_ids == ends
     assert loaded.eos_id == 1
@@ -66,10 +66,10 @@ def test_all_declared_ends_are_known(
 
 @pytest.mark.parametrize("experts", ["all", "one"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_any_declared_end_ends_an_answer(expert_folders: list[Path], tmp_path: Path, experts: str, count: int) -> None:
+def test_any_declared_end_ends_an_answer(model_folders: list[Path], tmp_path: Path, experts: str, count: int) -> None:
     """The tokens are those that were written without that end, up to it; the saved ensemble stops there too."""
     decoding = DecodingConfig(max_new_tokens=12, method="sample" if experts == "one" else "greedy", experts=experts)
-    folders = expert_folders[:count]
+    folders = model_folders[:count]
     plain = Ensemble(folders, [1.0, 0.5][:count], "generate", compute=CPU)
     before = [row["token_ids"] for row in plain.generate(PROMPTS, decoding, seed=3)]
     often = np.bincount(np.concatenate([tokens[1:] for tokens in before if len(tokens) > 2]))

@@ -49,10 +49,10 @@ def ensemble_of(folders: list[Path], norm: str, prompt: str = "{prompt}?", **cha
 @pytest.mark.parametrize("norm", ["sum", "mean", "byte"])
 @pytest.mark.parametrize("prompt", ["{prompt}?", "{prompt}  "])
 def test_the_tasks_scoring_is_that_of_the_ensemble(
-    expert_folders: list[Path], tmp_path: Path, norm: str, prompt: str
+    model_folders: list[Path], tmp_path: Path, norm: str, prompt: str
 ) -> None:
     """The harness's part, log-probabilities of texts, is played by the ensemble's own model."""
-    ensemble = ensemble_of(expert_folders, norm, prompt)
+    ensemble = ensemble_of(model_folders, norm, prompt)
     examples = questions()
     assert write_task(ensemble, examples, tmp_path, "mine") == 25
     spec = importlib.util.spec_from_file_location("scoring", tmp_path / "scoring.py")
@@ -77,8 +77,8 @@ def test_the_tasks_scoring_is_that_of_the_ensemble(
     assert "task: mine" in (tmp_path / "mine.yaml").read_text()
 
 
-def test_what_makes_no_task(expert_folders: list[Path], tmp_path: Path) -> None:
-    ensemble = ensemble_of(expert_folders, "sum")
+def test_what_makes_no_task(model_folders: list[Path], tmp_path: Path) -> None:
+    ensemble = ensemble_of(model_folders, "sum")
     with pytest.raises(InputError, match="cannot be a task's name"):
         write_task(ensemble, questions(2), tmp_path, "a b")
     with pytest.raises(DataError, match="'q0' has no answer"):
@@ -92,12 +92,12 @@ def test_what_makes_no_task(expert_folders: list[Path], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "rule"), [("sum", "mixture"), ("mean", "product"), ("byte", "mixture")])
 def test_lm_eval_gives_the_accuracy_of_evaluate(
-    expert_folders: list[Path], tmp_path: Path, norm: str, rule: str
+    model_folders: list[Path], tmp_path: Path, norm: str, rule: str
 ) -> None:
     pytest.importorskip("lm_eval")
     from ensemw2s.tasks.use_ensemble import evaluate_file
 
-    saved = ensemble_of(expert_folders, norm, rule=rule).save_pretrained(tmp_path / "saved").path
+    saved = ensemble_of(model_folders, norm, rule=rule).save_pretrained(tmp_path / "saved").path
     examples = questions(120)
     file = tmp_path / "questions.jsonl"
     file.write_text("".join(json.dumps(example.to_json()) + "\n" for example in examples))

@@ -39,8 +39,8 @@ def content_for(folders: list[Path]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def content(expert_folders: list[Path]) -> dict[str, Any]:
-    return content_for(expert_folders[:2])
+def content(model_folders: list[Path]) -> dict[str, Any]:
+    return content_for(model_folders[:2])
 
 
 def write(folder: Path, content: Any) -> Path:
@@ -186,8 +186,8 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_mutated_ensembles_work_or_are_refused(tmp_path: Path, expert_folders: list[Path], data: st.DataObject) -> None:
-    content = content_for(expert_folders[:2])
+def test_mutated_ensembles_work_or_are_refused(tmp_path: Path, model_folders: list[Path], data: st.DataObject) -> None:
+    content = content_for(model_folders[:2])
     for _ in range(data.draw(st.integers(1, 2))):
         place = data.draw(st.sampled_from(_places(content)))
         target: Any = content
@@ -223,7 +223,7 @@ class Evil:
 
 
 def test_pickles_are_not_read(
-    tmp_path: Path, expert_folders: list[Path], adapter_folders: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model_folders: list[Path], adapter_folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     mark = tmp_path / "ran"
@@ -236,7 +236,7 @@ def test_pickles_are_not_read(
         assert not mark.exists()
 
     for name in ("pytorch_model.bin", "model.pt", "tf_model.h5"):
-        folder = Path(shutil.copytree(expert_folders[0], tmp_path / name))
+        folder = Path(shutil.copytree(model_folders[0], tmp_path / name))
         (folder / "model.safetensors").unlink()
         (folder / name).write_bytes(evil)
         refused(folder, "safetensors")
@@ -246,7 +246,7 @@ def test_pickles_are_not_read(
     refused(adapter, "adapter_model.safetensors")
     both = Ensemble([adapter_folders.adapters[1], adapter], [1.0, 1.0], compute=COMPUTE)
     refused(adapter, "adapter_model.safetensors", lambda _: both.load_experts())
-    named = Path(shutil.copytree(expert_folders[0], tmp_path / "named"))
+    named = Path(shutil.copytree(model_folders[0], tmp_path / "named"))
     config = json.loads((named / "config.json").read_text())
     (named / "config.json").write_text(json.dumps(config | {"transformers_weights": "adapter_model.bin"}))
     (named / "adapter_model.bin").write_bytes(evil)
@@ -260,8 +260,8 @@ def test_pickles_are_not_read(
     refused(saved, "adapter_model.safetensors", lambda place: Ensemble.load(place, COMPUTE).load_experts())
 
 
-def test_code_that_a_configuration_names_is_not_fetched(tmp_path: Path, expert_folders: list[Path]) -> None:
-    folder = Path(shutil.copytree(expert_folders[0], tmp_path / "m"))
+def test_code_that_a_configuration_names_is_not_fetched(tmp_path: Path, model_folders: list[Path]) -> None:
+    folder = Path(shutil.copytree(model_folders[0], tmp_path / "m"))
     config = json.loads((folder / "config.json").read_text())
     for key in ("attn_implementation", "experts_implementation"):
         (folder / "config.json").write_text(json.dumps(config | {key: "kernels-community/something"}))
@@ -337,8 +337,8 @@ def test_a_damaged_adapter_configuration(tmp_path: Path, adapter_folders: Any, k
         ("model.safetensors", "\xff" * 100),
     ],
 )
-def test_damaged_files_of_a_model(tmp_path: Path, expert_folders: list[Path], file: str, text: str) -> None:
-    folder = Path(shutil.copytree(expert_folders[0], tmp_path / "m"))
+def test_damaged_files_of_a_model(tmp_path: Path, model_folders: list[Path], file: str, text: str) -> None:
+    folder = Path(shutil.copytree(model_folders[0], tmp_path / "m"))
     (folder / file).write_text(text, encoding="latin-1")
     cfg = ModelConfig(path=str(folder))
     error = error_of(lambda: (load_tokenizer(cfg), load_model(cfg)))
@@ -348,7 +348,7 @@ def test_damaged_files_of_a_model(tmp_path: Path, expert_folders: list[Path], fi
 
 
 def test_what_was_fetched_names_nothing_outside(
-    tmp_path: Path, content: dict[str, Any], adapter_folders: Any, expert_folders: list[Path]
+    tmp_path: Path, content: dict[str, Any], adapter_folders: Any, model_folders: list[Path]
 ) -> None:
     def refused(given: dict[str, Any], word: str) -> None:
         folder = write(tmp_path / "e", given)
@@ -358,7 +358,7 @@ def test_what_was_fetched_names_nothing_outside(
         assert word in caught.value.message
 
     refused(content, "experts[0]")
-    outside = Path(os.path.relpath(expert_folders[0], tmp_path / "e"))
+    outside = Path(os.path.relpath(model_folders[0], tmp_path / "e"))
     refused(changed(content, "experts.0.path", str(outside)), "experts[0]")
     named = {"name": "embedded:weak", "alpha": 1.0}
     refused(changed(content, "experts", [named]), "experts[0]")

@@ -138,10 +138,10 @@ def test_a_reader_reads_only_what_changed(families: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom", "mamba", "gemma2"])
-def test_rows_are_read_together(kind: str, make_expert: Any, tokenizer: Any) -> None:
+def test_rows_are_read_together(kind: str, make_model: Any, tokenizer: Any) -> None:
     from ensemw2s.models.loading.load import LoadedModel
 
-    model = make_expert(0, kind)
+    model = make_model(0, kind)
     reader = Reader(LoadedModel(model, tokenizer, kind, None, 0, "float32", "sdpa"), token_texts(tokenizer))
     prompts = ["abc 12", "j", "1 2 3 4"]
     reader.begin([(prompt, np.array(tokenizer(prompt)["input_ids"])) for prompt in prompts])

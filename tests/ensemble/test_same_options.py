@@ -38,14 +38,14 @@ def _turned(examples: list[Example]) -> list[Example]:
 
 
 @pytest.mark.parametrize("rule", ["mixture", "product", "vote"])
-def test_the_label_depends_on_neither_order_nor_batch(expert_folders: list[Path], rule: str) -> None:
+def test_the_label_depends_on_neither_order_nor_batch(model_folders: list[Path], rule: str) -> None:
     told = Messages()
     labels = []
     for examples in (_questions(12), _turned(_questions(12)), _questions(12)[::-1]):
         for tokens in (64, 4096):
             compute = ComputeConfig(device="cpu", threads=1, batch_tokens=tokens)
             ensemble = Ensemble(
-                expert_folders[:2],
+                model_folders[:2],
                 [0.7, 0.3],
                 config=EnsembleConfig(rule=rule),
                 compute=compute,  # type: ignore[arg-type]
@@ -64,11 +64,11 @@ def test_the_label_depends_on_neither_order_nor_batch(expert_folders: list[Path]
     assert "warning: 12 of 24 questions (the first is 'twin 0') have options with the same tokens" in told.texts[0]
 
 
-def test_evaluation_leaves_them_out(expert_folders: list[Path], tmp_path: Path) -> None:
+def test_evaluation_leaves_them_out(model_folders: list[Path], tmp_path: Path) -> None:
     from ensemw2s.tasks.use_ensemble import evaluate_file
 
     compute = ComputeConfig(device="cpu", threads=1)
-    folder = Ensemble(expert_folders[:2], [0.7, 0.3], compute=compute).save(tmp_path / "ensemble").parent
+    folder = Ensemble(model_folders[:2], [0.7, 0.3], compute=compute).save(tmp_path / "ensemble").parent
     columns = ColumnMap(choices="choices", id="id")
 
     def evaluate(examples: list[Example]) -> dict[str, Any]:

@@ -190,8 +190,8 @@ def test_models_without_a_cache_give_the_same(experts, prompts, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "opt", "bloom", "mamba"])
-def test_other_architectures(kind: str, prompts, other_model, tokenizer) -> None:
-    loaded = LoadedModel(other_model(kind).eval(), tokenizer, kind, None, 0, "float32", "eager")
+def test_other_architectures(kind: str, prompts, make_model, tokenizer) -> None:
+    loaded = LoadedModel(make_model(3, kind).eval(), tokenizer, kind, None, 0, "float32", "eager")
     got = generate([loaded], [1.0], prompts[:6], decoding=DecodingConfig(max_new_tokens=6), compute=CPU)
     for prompt, generation in zip(prompts, got, strict=False):
         ids, logprobs, _, ended = naive([loaded], [1.0], prompt, "mixture", 6)

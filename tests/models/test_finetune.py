@@ -413,8 +413,8 @@ def test_importing_the_room_does_not_import_transformers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mamba", "falcon_h1"])
-def test_all_linear_leaves_out_what_peft_forbids(kind: str, other_model, tokenizer, tmp_path: Path, recorder) -> None:
-    model = other_model(kind)
+def test_all_linear_leaves_out_what_peft_forbids(kind: str, make_model, tokenizer, tmp_path: Path, recorder) -> None:
+    model = make_model(3, kind)
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     base, out = ModelConfig(path=str(tmp_path / "base")), tmp_path / "adapter"

@@ -58,9 +58,9 @@ def test_the_first_layers_are_the_model_cut_by_hand(deep: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "opt", "bloom", "mamba"])
-def test_other_architectures(kind: str, other_model: Any, tokenizer: Any, tmp_path: Path) -> None:
+def test_other_architectures(kind: str, make_model: Any, tokenizer: Any, tmp_path: Path) -> None:
     with quiet_transformers():
-        model = other_model(kind)
+        model = make_model(3, kind)
         model.save_pretrained(tmp_path)
         tokenizer.save_pretrained(tmp_path)
     kept = load_model(cfg(tmp_path, keep_layers=1))
@@ -90,8 +90,8 @@ def test_a_configuration_that_cannot_be_cut(monkeypatch: pytest.MonkeyPatch) -> 
         first_layers(transformers.PretrainedConfig(), 2, "none")
 
 
-def test_lists_with_one_entry_a_layer_are_cut(other_model: Any) -> None:
-    config = other_model("gemma2").config
+def test_lists_with_one_entry_a_layer_are_cut(make_model: Any) -> None:
+    config = make_model(3, "gemma2").config
     shorter = first_layers(config, 1, "gemma")
     assert shorter.layer_types == config.layer_types[:1]
     assert len(config.layer_types) == 2

@@ -90,9 +90,9 @@ def test_against_the_naive_loop_in_any_batch(experts, prompts, batch_tokens: int
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "opt", "bloom", "mamba"])
-def test_other_architectures(kind: str, prompts, other_model, tokenizer) -> None:
+def test_other_architectures(kind: str, prompts, make_model, tokenizer) -> None:
     """Sliding windows, positions counted from the mask, ALiBi, a recurrent state."""
-    loaded = [LoadedModel(other_model(kind).eval(), tokenizer, kind, None, 0, "float32", "eager") for _ in range(2)]
+    loaded = [LoadedModel(make_model(3, kind).eval(), tokenizer, kind, None, 0, "float32", "eager") for _ in range(2)]
     with torch.no_grad():
         for parameter in loaded[1].model.parameters():
             parameter.mul_(1.1)

@@ -116,8 +116,8 @@ def test_logits_are_computed_at_answer_positions_only(loaded: LoadedModel) -> No
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "opt", "bloom", "mamba"])
-def test_other_architectures(kind: str, other_model, tokenizer) -> None:
-    model = other_model(kind)
+def test_other_architectures(kind: str, make_model, tokenizer) -> None:
+    model = make_model(3, kind)
     split = make_split(5, n=5, options=(2, 4))
     table = score_split(as_loaded(model, tokenizer), split, compute=CPU, top_k=2)
     targets, argmax, _ = naive(model, split)

@@ -246,10 +246,10 @@ def test_regimes() -> None:
     assert both.differs([9, 10, 14, 15], [10, 11, 15, 16]).tolist() == [False, True, False, True]
 
 
-def test_plain_models_are_not_slowed_down(make_model: Any, other_model: Any) -> None:
+def test_plain_models_are_not_slowed_down(make_model: Any) -> None:
     kinds = ("gpt2", "gemma2", "opt", "bloom")
     granite = t.GraniteMoeForCausalLM(t.GraniteMoeConfig(**SMALL, num_local_experts=2, num_experts_per_tok=1)).eval()
-    for model in (make_model(0), granite, *(other_model(kind).eval() for kind in kinds)):
+    for model in (make_model(0), granite, *(make_model(3, kind).eval() for kind in kinds)):
         reading = reading_of(model)
         assert (reading.together, reading.cached, reading.note) == (True, True, None)
         assert length_scaling(model) is None

@@ -111,8 +111,8 @@ def test_any_lengths_and_any_wanted_rows(make_model, tokenizer, data: st.DataObj
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("gpt2", 64), ("gemma2", 0), ("opt", 64), ("bloom", 0), ("mamba", 0)])
-def test_which_models_read_trees(other_model, tokenizer, kind: str, expected: int) -> None:
-    assert longest_tree(as_loaded(other_model(kind), tokenizer)) == expected
+def test_which_models_read_trees(make_model, tokenizer, kind: str, expected: int) -> None:
+    assert longest_tree(as_loaded(make_model(3, kind), tokenizer)) == expected
 
 
 def test_a_model_that_ignores_the_mask_or_refuses_it_is_found_out(make_model, tokenizer, monkeypatch) -> None:

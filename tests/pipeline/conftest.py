@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -56,40 +55,20 @@ def mini_generate(**changes: Any) -> RunConfig:
     return mini(**settings)
 
 
-class Recorder(NullSink):
-    """Keeps milestones."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def event(self, kind: str, **fields: Any) -> None:
-        self.events.append((kind, fields))
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [fields for name, fields in self.events if name == kind]
-
-    def stages(self, kind: str) -> set[str]:
-        return {fields["stage"] for fields in self.of(kind)}
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    """A sink that keeps milestones."""
-    return Recorder()
+def with_results(folder: Path) -> tuple[Path, dict[str, Any]]:
+    return folder, json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+def finished(build_once) -> tuple[Path, dict[str, Any]]:
     """A finished mini run: its folder, which no test changes, and its results."""
-    folder = tmp_path_factory.mktemp("run") / "mini"
-    return folder, execute(mini(), folder, sink=NullSink())
+    return with_results(build_once("mini", lambda folder: execute(mini(), folder, sink=NullSink())))
 
 
 @pytest.fixture(scope="session")
-def written(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+def written(build_once) -> tuple[Path, dict[str, Any]]:
     """A finished run with written answers."""
-    folder = tmp_path_factory.mktemp("run") / "written"
-    return folder, execute(mini_generate(), folder, sink=NullSink())
+    return with_results(build_once("written", lambda folder: execute(mini_generate(), folder, sink=NullSink())))
 
 
 @pytest.fixture
@@ -138,15 +117,6 @@ def numbers(run_dir: Path) -> dict[str, Any]:
 def read_numbers():
     """Reads the comparable part of results.json."""
     return numbers
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The public data sets beside the clone; ``EW2S_TEST_DATA`` names another place."""
-    folder = Path(os.environ.get("EW2S_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"the public data sets are not at {folder} (set EW2S_TEST_DATA)")
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -46,8 +46,8 @@ def test_every_arm_has_answers_and_the_same_models_decode_once(written):
     assert all(cost["answer"] > 0 for cost in results["arm_costs"].values())
 
 
-def test_repeating_it_decodes_nothing(written, generate_config, recorder, read_numbers, no_models):
-    folder, _ = written
+def test_repeating_it_decodes_nothing(written, copy_of, generate_config, recorder, read_numbers, no_models):
+    folder = copy_of(written[0])
     before = read_numbers(folder)
     execute(generate_config(), folder, sink=recorder, report=False)
     assert not recorder.stages("stage_started")

@@ -89,8 +89,8 @@ def test_every_logged_line_follows_the_schema(finished):
     assert {"labels_done", "label_sample", "run_finished", "train"} <= seen
 
 
-def test_repeating_a_finished_run_keeps_every_stage(finished, mini_config, read_numbers, recorder, no_models):
-    folder, _ = finished
+def test_repeating_a_finished_run_keeps_every_stage(finished, copy_of, mini_config, read_numbers, recorder, no_models):
+    folder = copy_of(finished[0])
     before = read_numbers(folder)
     execute(mini_config(), folder, sink=recorder, report=False)
     assert read_numbers(folder) == before

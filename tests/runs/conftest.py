@@ -6,29 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from ensemw2s.sink import NullSink
-
-
-class RecordingSink(NullSink):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-
-    def event(self, kind: str, **fields: Any) -> None:
-        self.events.append({"kind": kind, **fields})
-
-    def kinds(self) -> list[str]:
-        return [event["kind"] for event in self.events]
-
-
-@pytest.fixture
-def recording() -> RecordingSink:
-    return RecordingSink()
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ def _write(text: str) -> Callable[[Path], None]:
     return work
 
 
-def test_a_stage_is_done_once_and_kept(tmp_path: Path, recording: Any) -> None:
-    stages = Stages(tmp_path, recording)
+def test_a_stage_is_done_once_and_kept(tmp_path: Path, recorder: Any) -> None:
+    stages = Stages(tmp_path, recorder)
     folder = stages.ensure("experts/round-01", {"b": 1, "a": 0.5}, _write("one"), seed=3)
     assert folder == tmp_path / "experts" / "round-01"
     stages.ensure("experts/round-01", {"a": 0.5, "b": 1}, _write("two"))
@@ -46,17 +46,17 @@ def test_a_stage_is_done_once_and_kept(tmp_path: Path, recording: Any) -> None:
     assert (record.name, record.seed, record.inputs) == ("experts/round-01", 3, {"a": 0.5, "b": 1})
     assert record.fingerprint == fingerprint({"a": 0.5, "b": 1})
     assert {"ensemw2s", "python", "numpy"} <= record.versions.keys()
-    assert recording.kinds() == ["stage_started", "stage_finished", "stage_finished"]
-    assert [e["cached"] for e in recording.events[1:]] == [False, True]
+    assert recorder.kinds() == ["stage_started", "stage_finished", "stage_finished"]
+    assert [e["cached"] for e in recorder.events[1:]] == [False, True]
 
 
-def test_changed_inputs_rerun_and_say_why(tmp_path: Path, recording: Any) -> None:
-    stages = Stages(tmp_path, recording)
+def test_changed_inputs_rerun_and_say_why(tmp_path: Path, recorder: Any) -> None:
+    stages = Stages(tmp_path, recorder)
     stages.ensure("s", {"training": {"steps": 300, "lr": 1}, "gone": 1}, _write("one"))
     (tmp_path / "s" / "old").touch()
-    recording.events.clear()
+    recorder.events.clear()
     stages.ensure("s", {"training": {"steps": 200, "lr": 1}, "added": 1}, _write("two"))
-    assert recording.events[0] == {
+    assert recorder.events[0] == {
         "kind": "stage_rerun",
         "stage": "s",
         "reason": "added: new; gone: gone; training.steps: 300 → 200",

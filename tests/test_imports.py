@@ -1,0 +1,93 @@
+"""Imports between modules, those for type checkers and those within functions included: no circles, none upward."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import grimp
+import numpy as np
+import pytest
+from scipy.sparse.csgraph import connected_components
+
+FACE = "ensemw2s"
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+
+#: Circles that there are, by their modules' last names; a new one fails.
+KNOWN = [
+    {"adapters", "fingerprint", "gguf", "load"},
+    {"causal_lm", "members"},
+    {"answer", "ensemble", "save", "score"},
+    {"accounting", "context", "joint", "parts", "scored_model", "scoring"},
+    {"error_analysis", "results", "run"},
+    {"app", "background_run"},
+]
+
+Graph = dict[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """Imported modules by module; the package itself, which re-exports from all over, imports nothing here."""
+    found = grimp.build_graph(FACE, exclude_type_checking_imports=False, cache_dir=None)
+    imports = {name: found.find_modules_directly_imported_by(name) for name in found.modules - {FACE}}
+    for name, imported in imports.items():
+        if FACE in imported:
+            lines = [detail["line_contents"] for detail in found.get_import_details(importer=name, imported=FACE)]
+            if all(re.search(r"\b_native\b", line) for line in lines):  # the extension, no Python module
+                imported.discard(FACE)
+    return imports
+
+
+def circles(graph: Graph) -> list[set[str]]:
+    """Strongly connected components of more than one module."""
+    names = sorted(graph)
+    place = {name: at for at, name in enumerate(names)}
+    matrix = np.zeros((len(names), len(names)), dtype=bool)
+    for name, imported in graph.items():
+        matrix[place[name], [place[other] for other in imported if other in place]] = True
+    count, label = connected_components(matrix, connection="strong")
+    found = [{names[at] for at in np.flatnonzero(label == k)} for k in range(count)]
+    return [circle for circle in found if len(circle) > 1]
+
+
+def last_names(modules: set[str]) -> set[str]:
+    return {module.rsplit(".", 1)[1] for module in modules}
+
+
+def floors() -> list[str]:
+    """Top-level modules in the order of the page's table: down the rows, and from left to right within one."""
+    table = PAGE.read_text(encoding="utf-8").split("| room |")[1].split("\n\n")[0]
+    rooms = [word for row in table.splitlines() for word in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    return [room.removeprefix("ensemw2s/").rstrip("/") for room in rooms if not room.startswith("ensemw2s.")]
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c", "x"}, "c": {"a"}, "d": {"a", "x"}, "x": {"outside"}}
+    assert circles(graph) == [{"a", "b", "c"}]
+
+
+def test_no_modules_import_one_another_in_a_circle(graph: Graph) -> None:
+    assert len(graph) > 200
+    found = [circle for circle in circles(graph) if not any(last_names(circle) <= known for known in KNOWN)]
+    assert [sorted(circle) for circle in found] == []
+
+
+def test_no_module_imports_the_face_of_the_package(graph: Graph) -> None:
+    known = {"ensemw2s.runs.stage", "ensemw2s.cli.main", "ensemw2s.cli.commands.doctor"}  # its version
+    assert {name for name, imported in graph.items() if FACE in imported} <= known
+
+
+def test_no_module_imports_from_above(graph: Graph) -> None:
+    """Modules that the table leaves out (errors, seeds, text, …) are below all of it."""
+    order = floors()
+    rank = {room: at for at, room in enumerate(order)}
+    assert set(order) - {"csrc"} <= {name.split(".")[1] for name in graph}
+
+    def floor(module: str) -> int:
+        room = module.split(".")[1]
+        return -1 if room == "__main__" else rank.get(room, len(order))
+
+    pairs = [(name, other) for name, imported in graph.items() for other in imported - {FACE}]
+    assert [f"{name} imports {other}" for name, other in pairs if floor(name) > floor(other)] == []
+    assert {floor(name) for name in graph} >= set(range(20))
