@@ -60,7 +60,7 @@ demo-real: $(STAMP)
 	@$(BIN)/ew2s run --preset smollm2 --set "data.source.path=$(ARC)" --set "data.source.annotations=$(ARC)/annotations.json"
 
 test: $(STAMP)
-	$(PYTEST) -n 2 -m "not slow and not gpu"
+	$(PYTEST) -n 2 --dist worksteal -m "not slow and not gpu"
 
 test-slow: $(STAMP)
 	$(PYTEST) -m slow
