@@ -9,7 +9,8 @@ from ensemw2s.ensemble.combine.argmax import ensemble_argmax
 from ensemw2s.ensemble.combine.choices import EnsembleChoices, final_choices, own_choices
 from ensemw2s.ensemble.combine.option_scores import mixture, normalise, sequence_scores
 from ensemw2s.ensemble.ensemble import Ensemble
-from ensemw2s.ensemble.hf.causal_lm import EnsembleConfig, EnsembleForCausalLM
+from ensemw2s.ensemble.hf.causal_lm import EnsembleForCausalLM
+from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.mixed.compatibility import Compatibility, check_compatibility
 
 __all__ = [

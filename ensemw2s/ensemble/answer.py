@@ -1,27 +1,31 @@
-"""A trained ensemble writes answers."""
+"""Writes answers to questions with an ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ensemw2s.config.method import DecodingConfig
+from ensemw2s.data.chat import prompt_texts
+from ensemw2s.data.encode import encode_prompts
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.combine.answers import clean_text, confidence_of, margin_of, normalised
 from ensemw2s.ensemble.combine.option_scores import agreement
-from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, told_about
+from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, naming_expert
+from ensemw2s.ensemble.mixed.decoder import UnionDecoder
+from ensemw2s.ensemble.mixed.reader import Reader
+from ensemw2s.ensemble.mixed.token_texts import token_texts
+from ensemw2s.ensemble.spec import EnsembleSpec
 from ensemw2s.errors import ModelError
+from ensemw2s.models.inference.decode import Generation, generate
+from ensemw2s.models.loading.info import configured_context_length
+from ensemw2s.models.loading.load import LoadedModel, load_tokenizer
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink
 
-if TYPE_CHECKING:
-    from ensemw2s.ensemble.ensemble import Ensemble
-    from ensemw2s.models.inference.decode import Generation
-    from ensemw2s.models.loading.load import LoadedModel
-
 
 def write_answers(
-    ensemble: Ensemble,
+    ensemble: EnsembleSpec,
     examples: Sequence[Example],
     decoding: DecodingConfig,
     *,
@@ -31,6 +35,7 @@ def write_answers(
     sink: EventSink,
 ) -> list[dict[str, Any]]:
     """Decode answers; see :meth:`ensemw2s.ensemble.Ensemble.answer`."""
+    ensemble.report_mixing_once("generate", sink)
     writer = _Writer(ensemble, examples, decoding, sub_seed(seed, "decoding"), first, sink)
     found = ensemble.compatibility()
     union = found.how("generate") == "union"
@@ -49,7 +54,7 @@ class _Writer:
 
     def __init__(
         self,
-        ensemble: Ensemble,
+        ensemble: EnsembleSpec,
         examples: Sequence[Example],
         decoding: DecodingConfig,
         seed: int,
@@ -76,8 +81,6 @@ class _Writer:
 
     def decode(self, members: list[int], decoding: DecodingConfig) -> list[Generation]:
         """Answers from experts that share their tokens."""
-        from ensemw2s.models.inference.decode import generate
-
         alone = len(members) == 1
         return generate(
             [self.models[k] for k in members],
@@ -112,12 +115,6 @@ def _write_by_tokens(writer: _Writer, size: int | None) -> list[dict[str, Any]]:
 
 def _write_from_union(writer: _Writer) -> list[dict[str, Any]]:
     """Answers from experts with different tokenizers."""
-    from ensemw2s.data.chat import prompt_texts
-    from ensemw2s.ensemble.mixed.decoder import UnionDecoder
-    from ensemw2s.ensemble.mixed.reader import Reader
-    from ensemw2s.ensemble.mixed.token_texts import token_texts
-    from ensemw2s.models.loading.load import load_tokenizer
-
     ensemble = writer.ensemble
     if writer.decoding.draws_experts:
         raise ModelError(
@@ -132,7 +129,7 @@ def _write_from_union(writer: _Writer) -> list[dict[str, Any]]:
     prompts = {}
     for k in active:
         plain = prompt_texts(hidden, writer.models[k].tokenizer, ensemble.template)
-        with told_about(str(ensemble.experts[k])):
+        with naming_expert(str(ensemble.experts[k])):
             prompts[k] = list(zip(plain, writer.prompts(k), strict=True))
     decoder = UnionDecoder(
         [Reader(writer.models[k], texts[k]) for k in active],
@@ -162,16 +159,13 @@ def _row(example: Example, text: str, token_ids: list[int], answer: Generation) 
 
 
 def prompts_of(
-    ensemble: Ensemble, k: int, examples: Sequence[Example], tokenizer: Any, decoding: DecodingConfig
+    ensemble: EnsembleSpec, k: int, examples: Sequence[Example], tokenizer: Any, decoding: DecodingConfig
 ) -> list[Any]:
     """The prompts as tokens of expert ``k``, int32 each.
 
     Raises:
         DataError: a prompt leaves no room for the answer.
     """
-    from ensemw2s.data.encode import encode_prompts
-    from ensemw2s.models.loading.info import configured_context_length
-
     limit = configured_context_length(ensemble.model_config(k))
     room = None if limit is None else limit - decoding.max_new_tokens
     return encode_prompts([example.hide_answer() for example in examples], tokenizer, ensemble.template, room)

@@ -10,17 +10,18 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ensemw2s.data.chat import prompt_texts
 from ensemw2s.data.example import Example
+from ensemw2s.data.template import render_answer
+from ensemw2s.ensemble.spec import EnsembleSpec
 from ensemw2s.errors import DataError, InputError
 from ensemw2s.files import write_text
+from ensemw2s.models.loading.load import load_tokenizer
 from ensemw2s.outputs import check_output_folder
-
-if TYPE_CHECKING:
-    from ensemw2s.ensemble.ensemble import Ensemble
 
 _TASK = """task: {name}
 custom_dataset: !function scoring.questions
@@ -64,7 +65,7 @@ def accuracy(doc, results):
 '''
 
 
-def write_task(ensemble: Ensemble, examples: Sequence[Example], folder: Path, name: str) -> int:
+def write_task(ensemble: EnsembleSpec, examples: Sequence[Example], folder: Path, name: str) -> int:
     """Write ``NAME.yaml``, ``questions.jsonl`` and ``scoring.py`` into a folder.
 
     Args:
@@ -104,11 +105,7 @@ def write_task(ensemble: Ensemble, examples: Sequence[Example], folder: Path, na
     return len(rows)
 
 
-def _rows(ensemble: Ensemble, examples: Sequence[Example]) -> list[dict[str, Any]]:
-    from ensemw2s.data.chat import prompt_texts
-    from ensemw2s.data.template import render_answer
-    from ensemw2s.models.loading.load import load_tokenizer
-
+def _rows(ensemble: EnsembleSpec, examples: Sequence[Example]) -> list[dict[str, Any]]:
     enc = ensemble.encode(examples)
     tokens = np.diff(enc.row_offsets) - 1
     lengths = {"sum": np.ones_like(tokens), "mean": tokens, "byte": enc.option_bytes}[ensemble.config.length_norm]

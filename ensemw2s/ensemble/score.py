@@ -1,28 +1,28 @@
-"""A trained ensemble chooses options: its experts are loaded one after the other and score them."""
+"""Scores the options of questions with an ensemble's experts, loaded one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.combine.by_option import choices_by_option
 from ensemw2s.ensemble.combine.choices import EnsembleChoices, final_choices
 from ensemw2s.ensemble.combine.option_scores import Ints
-from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, told_about
-from ensemw2s.errors import DataError
+from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, naming_expert
+from ensemw2s.ensemble.spec import EnsembleSpec
+from ensemw2s.errors import DataError, shortened
+from ensemw2s.models.inference.joint_scoring import score_joint, sequence_rows
+from ensemw2s.models.inference.score_table import ScoreTable
+from ensemw2s.models.inference.scoring import score_split
 from ensemw2s.sink import EventSink
 
-if TYPE_CHECKING:
-    from ensemw2s.data.encode import EncodedSplit
-    from ensemw2s.ensemble.ensemble import Ensemble
-    from ensemw2s.models.inference.score_table import ScoreTable
 
-
-def check_choices(ensemble: Ensemble, examples: Sequence[Example]) -> None:
+def check_choices(ensemble: EnsembleSpec, examples: Sequence[Example]) -> None:
     """Whether there are options to choose from.
 
     Raises:
@@ -40,41 +40,61 @@ def check_choices(ensemble: Ensemble, examples: Sequence[Example]) -> None:
         )
 
 
-def readers(ensemble: Ensemble, task: str) -> list[int]:
+def readers(ensemble: EnsembleSpec, task: str) -> list[int]:
     """The experts that each read questions in tokens of their own: the first stands for all that share them."""
     if ensemble.compatibility().how(task) == "tokens":
         return [0]
     return [k for k, alpha in enumerate(ensemble.alphas) if alpha > 0.0]
 
 
-def choose_options(
-    ensemble: Ensemble, examples: Sequence[Example], sink: EventSink
-) -> tuple[EnsembleChoices, Ints, NDArray[np.bool_]]:
-    """What an ensemble chooses.
-
-    Args:
-        ensemble: the experts.
-        examples: questions with choices.
-        sink: gets progress.
-
-    Returns:
-        The choices; int64 [n+1]: the scores of example i are those from ``[i]`` up to ``[i + 1]``; and bool [n]:
-        whether two options of an example have the same tokens for one of the experts.
-    """
-    found = ensemble.compatibility()
-    if found.how("choice") == "options":
-        return _by_option(ensemble, examples, sink)
-    enc = ensemble.encode_for(0, examples)
-    return _by_tokens(ensemble, enc, found.common_size, sink), enc.example_offsets, enc.indistinct
+def score_options(ensemble: EnsembleSpec, examples: Sequence[Example], sink: EventSink) -> list[dict[str, Any]]:
+    """Score the options of questions; see :meth:`ensemw2s.ensemble.Ensemble.score`."""
+    check_choices(ensemble, examples)
+    if not examples:
+        return []
+    ensemble.report_mixing_once("choice", sink)
+    common = ensemble.compatibility()
+    if common.how("choice") == "options":
+        found, starts, indistinct = _by_option(ensemble, examples, sink)
+    else:
+        enc = ensemble.encode_for(0, examples)
+        found = _by_tokens(ensemble, enc, common.common_size, sink)
+        starts, indistinct = enc.example_offsets, enc.indistinct
+    if indistinct.any():
+        first = next(example.id for example, alike in zip(examples, indistinct, strict=True) if alike)
+        text = (
+            f"{int(indistinct.sum())} of {len(examples)} questions (the first is {shortened(first)!r}) have "
+            "options with the same tokens, which no model tells apart: the label among those is a coin's."
+        )
+        sink.event("message", level="warning", text=text)
+    out = []
+    for i, example in enumerate(examples):
+        option = int(found.choices.option[i])
+        row: dict[str, Any] = {
+            "id": example.id,
+            "label": (example.choices or ())[option],
+            "option": option,
+            "scores": [round(float(s), 6) for s in found.choices.scores[starts[i] : starts[i + 1]]],
+            "confidence": round(float(found.confidence[i]), 6),
+            "margin": round(float(found.choices.margin[i]), 6),
+            "agreement": round(float(found.agreement[i]), 6),
+        }
+        if indistinct[i]:
+            row["indistinct"] = True
+        elif example.answer is not None:
+            row["correct"] = option == example.answer_index
+        out.append(row)
+    return out
 
 
 def _by_option(
-    ensemble: Ensemble, examples: Sequence[Example], sink: EventSink
+    ensemble: EnsembleSpec, examples: Sequence[Example], sink: EventSink
 ) -> tuple[EnsembleChoices, Ints, NDArray[np.bool_]]:
+    """The choices; int64 [n+1], where each example's scores start; bool [n], whether any expert finds options alike."""
     active = readers(ensemble, "choice")
     encoded = []
     for k in active:
-        with told_about(str(ensemble.experts[k])):
+        with naming_expert(str(ensemble.experts[k])):
             encoded.append(ensemble.encode_for(k, examples))
     tables = [_scores(ensemble, k, enc, None, sink) for k, enc in zip(active, encoded, strict=True)]
     alphas = [ensemble.alphas[k] for k in active]
@@ -83,9 +103,7 @@ def _by_option(
     return chosen, encoded[0].example_offsets, indistinct
 
 
-def _by_tokens(ensemble: Ensemble, enc: EncodedSplit, size: int | None, sink: EventSink) -> EnsembleChoices:
-    from ensemw2s.models.inference.joint_scoring import score_joint, sequence_rows
-
+def _by_tokens(ensemble: EnsembleSpec, enc: EncodedSplit, size: int | None, sink: EventSink) -> EnsembleChoices:
     tables = [_scores(ensemble, k, enc, size, sink) for k in range(len(ensemble.experts))]
     product = None
     if ensemble.config.rule == "product" and len(tables) > 1:
@@ -97,9 +115,7 @@ def _by_tokens(ensemble: Ensemble, enc: EncodedSplit, size: int | None, sink: Ev
     return final_choices(tables, ensemble.alphas, enc, ensemble.config, product)
 
 
-def _scores(ensemble: Ensemble, k: int, enc: EncodedSplit, size: int | None, sink: EventSink) -> ScoreTable:
+def _scores(ensemble: EnsembleSpec, k: int, enc: EncodedSplit, size: int | None, sink: EventSink) -> ScoreTable:
     """One expert's scores; it is in memory for as long as that takes, unless the ensemble keeps it."""
-    from ensemw2s.models.inference.scoring import score_split
-
     loaded = cut_vocabulary(ensemble.expert(k), size)
     return score_split(loaded, enc, compute=ensemble.compute, top_k=1, sink=sink, tag=f"expert {k + 1}")

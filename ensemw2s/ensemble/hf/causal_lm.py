@@ -19,7 +19,6 @@ from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
     GenerationMixin,
-    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -29,44 +28,12 @@ from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.ensemble.folder import settings_of, write_ensemble_file
 from ensemw2s.ensemble.hf import members as parts
 from ensemw2s.ensemble.hf.caches import EnsembleCache, StackedCache
+from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder, scratch_folder
 from ensemw2s.kernels import combine
 from ensemw2s.models.forward import context_length, positions_of, vocabulary_size
 from ensemw2s.models.inference.reading import Reading, reading_of
 from ensemw2s.models.loading.scaling import length_scaling
-
-__all__ = ["EnsembleCache", "EnsembleConfig", "EnsembleForCausalLM", "register"]
-
-
-class EnsembleConfig(PretrainedConfig):  # type: ignore[misc]
-    """``config.json`` of a saved ensemble (not the section ``ensemble`` of a run's configuration).
-
-    Attributes:
-        experts: one an expert: its model's configuration; with a ``base``, its adapter's.
-        base: configuration of the base that the adapters share; None where every expert is a whole model.
-        alphas: the experts' weights ``α_t``, not normalised.
-        rule: ``mixture``, ``product`` or ``vote``.
-        backend: the kernel that combines experts.
-        ensemble: what ``ensemble.json`` says besides the experts: task, template, decoding, length norm, loading.
-        vocab_size: tokens; the same for all experts.
-        max_position_embeddings: the shortest context among the experts; None where none says.
-    """
-
-    model_type = "ensemw2s"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (a field of the dataclass if it were annotated)
-
-    experts: list[dict[str, Any]] | None = None
-    base: dict[str, Any] | None = None
-    alphas: list[float] | None = None
-    rule: str = "mixture"
-    backend: str = "auto"
-    ensemble: dict[str, Any] | None = None
-    vocab_size: int | None = None
-    max_position_embeddings: int | None = None
-    use_cache: bool = True
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
 
 
 class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]

@@ -10,19 +10,17 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from ensemw2s.ensemble.folder import BASE, EXPERTS, expert_folder
+from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.models.inference.reading import Reading
 from ensemw2s.models.loading.adapters import AdapterView
-from ensemw2s.models.loading.load import declared_ends
+from ensemw2s.models.loading.load import check_configuration, declared_ends, no_pickles
 from ensemw2s.models.loading.quiet import quiet_transformers
-
-if TYPE_CHECKING:
-    from ensemw2s.ensemble.hf.causal_lm import EnsembleConfig
 
 
 def modules_of(members: Sequence[Any]) -> list[nn.Module]:
@@ -117,8 +115,6 @@ def adapter_dict(config: Any) -> dict[str, Any]:
 
 def build(config: EnsembleConfig) -> list[Any]:
     """Experts with new weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     if not config.experts:
         raise ValueError("the configuration names no experts")
 
@@ -156,10 +152,6 @@ def load(
     Returns:
         The experts, and what loading them reported.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from ensemw2s.models.loading.load import check_configuration, no_pickles
-
     found: dict[str, Any] = {}
 
     def model_in(part: str) -> Any:

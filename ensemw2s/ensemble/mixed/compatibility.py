@@ -6,15 +6,20 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.training import ModelConfig
+from ensemw2s.data.encode import beginning
 from ensemw2s.ensemble.folder import TOKENIZER_FILES
+from ensemw2s.ensemble.mixed.token_texts import token_texts
 from ensemw2s.errors import DataError, ModelError
-
-if TYPE_CHECKING:
-    from ensemw2s.models.loading.load import LoadedModel
+from ensemw2s.models.forward import vocabulary_size
+from ensemw2s.models.loading.gguf import opened_source
+from ensemw2s.models.loading.info import configuration
+from ensemw2s.models.loading.load import LoadedModel, load_tokenizer
+from ensemw2s.models.loading.quiet import quiet_transformers
+from ensemw2s.models.loading.source import base_of
 
 How = Literal["tokens", "options", "union"]
 
@@ -93,8 +98,6 @@ def check_compatibility(experts: Sequence[ModelConfig], template: TemplateConfig
     Raises:
         ModelError: a tokenizer or configuration is missing.
     """
-    from ensemw2s.models.loading.info import configuration
-
     if not experts:
         raise ValueError("an ensemble needs at least one expert")
     names = tuple(cfg.path for cfg in experts)
@@ -119,9 +122,6 @@ def check_compatibility(experts: Sequence[ModelConfig], template: TemplateConfig
 
 def cut_vocabulary(loaded: LoadedModel, size: int | None) -> LoadedModel:
     """The model, with its first ``size`` tokens alone: the rest is padding that no tokenizer knows; None leaves all."""
-    from ensemw2s.models.forward import vocabulary_size
-    from ensemw2s.models.loading.quiet import quiet_transformers
-
     if size is not None and vocabulary_size(loaded.model) > size:
         with quiet_transformers():
             loaded.model.resize_token_embeddings(size, mean_resizing=False)
@@ -129,7 +129,7 @@ def cut_vocabulary(loaded: LoadedModel, size: int | None) -> LoadedModel:
 
 
 @contextlib.contextmanager
-def told_about(expert: str) -> Iterator[None]:
+def naming_expert(expert: str) -> Iterator[None]:
     """Let errors about data name the expert whose tokens they are about."""
     try:
         yield
@@ -166,9 +166,6 @@ class _Tokenizer:
 
     @classmethod
     def read(cls, cfg: ModelConfig) -> _Tokenizer:
-        from ensemw2s.data.encode import beginning
-        from ensemw2s.models.loading.load import load_tokenizer
-
         tokenizer: Any = load_tokenizer(cfg)
         added = tokenizer.added_tokens_decoder
         special = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
@@ -218,8 +215,6 @@ def _begins(tokenizer: _Tokenizer) -> str:
 
 def _known(tokenizer: Any) -> frozenset[bytes]:
     """The texts of a vocabulary; the tokens' names where texts are not known."""
-    from ensemw2s.ensemble.mixed.token_texts import token_texts
-
     try:
         return frozenset(text for text in token_texts(tokenizer).texts if text is not None)
     except ModelError:
@@ -239,9 +234,6 @@ def _parts(tokenizer: Any) -> dict[str, bytes]:
 
 def tokenizer_identity(cfg: ModelConfig) -> str:
     """Equal for models whose tokenizers come from the same files, or files of the same content."""
-    from ensemw2s.models.loading.gguf import opened_source
-    from ensemw2s.models.loading.source import base_of
-
     source = opened_source(cfg.path)
     if not source.has_tokenizer and source.is_adapter:
         return tokenizer_identity(base_of(cfg, source))

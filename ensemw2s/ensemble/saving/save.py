@@ -7,8 +7,11 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import AutoConfig, GenerationConfig
+
+from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.ensemble.folder import (
     BASE,
@@ -21,15 +24,20 @@ from ensemw2s.ensemble.folder import (
     measured,
     write_ensemble_file,
 )
+from ensemw2s.ensemble.hf.config import EnsembleConfig
+from ensemw2s.ensemble.hf.members import adapter_dict, config_dict
+from ensemw2s.ensemble.hub import fetch_folder
 from ensemw2s.ensemble.saving.card import CardFacts, model_card
+from ensemw2s.ensemble.spec import EnsembleSpec
 from ensemw2s.errors import DataError, ModelError
 from ensemw2s.evaluation.results import Results
 from ensemw2s.files import write_json
+from ensemw2s.models.loading.gguf import opened_source
+from ensemw2s.models.loading.load import declared_ends, load_model, load_tokenizer
+from ensemw2s.models.loading.quiet import quiet_transformers
+from ensemw2s.models.loading.scaling import context_of
+from ensemw2s.models.loading.source import adapter_base, base_of, find_source
 from ensemw2s.outputs import check_output_folder
-
-if TYPE_CHECKING:
-    from ensemw2s.config.method import DecodingConfig
-    from ensemw2s.ensemble.ensemble import Ensemble
 
 _RESULTS = "results.json"
 
@@ -49,8 +57,6 @@ def find_folder(name: str | Path, **options: Any) -> Path:
     folder = Path(text).expanduser()
     if local or folder.exists():
         return folder
-    from ensemw2s.ensemble.hub import fetch_folder
-
     return fetch_folder(text, **options)
 
 
@@ -65,7 +71,7 @@ def results_in(folder: Path | None) -> Results | None:
 
 
 def save_ensemble(
-    ensemble: Ensemble, folder: Path, results: Results | None, title: str | None, address: str | None = None
+    ensemble: EnsembleSpec, folder: Path, results: Results | None, title: str | None, address: str | None = None
 ) -> SavedEnsemble:
     """Write everything that an ensemble needs into one folder; see :meth:`Ensemble.save_pretrained`.
 
@@ -106,9 +112,7 @@ def _is_saved(folder: Path) -> bool:
     )
 
 
-def _write(ensemble: Ensemble, folder: Path, results: Results | None, title: str, address: str) -> None:
-    from ensemw2s.models.loading.quiet import quiet_transformers
-
+def _write(ensemble: EnsembleSpec, folder: Path, results: Results | None, title: str, address: str) -> None:
     configs = [ensemble.model_config(k) for k in range(len(ensemble.experts))]
     adapters = _copy_experts(configs, folder)
     settings = ensemble.settings()
@@ -140,9 +144,6 @@ def _write(ensemble: Ensemble, folder: Path, results: Results | None, title: str
 
 def _copy_experts(configs: list[ModelConfig], folder: Path) -> bool:
     """Copy the experts' weights as they are; returns whether they are adapters over ``base/``."""
-    from ensemw2s.models.loading.gguf import opened_source
-    from ensemw2s.models.loading.source import base_of
-
     sources = [opened_source(config.path) for config in configs]
     bases = {base_of(c, s).model_dump_json() if s.is_adapter else None for c, s in zip(configs, sources, strict=True)}
     if len(bases) > 1:
@@ -166,10 +167,6 @@ def _copy_experts(configs: list[ModelConfig], folder: Path) -> bool:
 
 
 def _save_base(base: ModelConfig, target: Path) -> None:
-    from ensemw2s.models.loading.gguf import opened_source
-    from ensemw2s.models.loading.load import load_model
-    from ensemw2s.models.loading.quiet import quiet_transformers
-
     source = opened_source(base.path)
     if source.folder is not None and base.keep_layers is None:
         copy_model(source.folder, target, tokenizer=False)
@@ -181,8 +178,6 @@ def _save_base(base: ModelConfig, target: Path) -> None:
 
 def _save_tokenizer(config: ModelConfig, folder: Path) -> Any:
     """Save the experts' common tokenizer, ready for batches."""
-    from ensemw2s.models.loading.load import load_tokenizer
-
     tokenizer: Any = load_tokenizer(config)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -191,15 +186,8 @@ def _save_tokenizer(config: ModelConfig, folder: Path) -> Any:
     return tokenizer
 
 
-def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], adapters: bool) -> list[int]:
+def _write_config(ensemble: EnsembleSpec, folder: Path, settings: dict[str, Any], adapters: bool) -> list[int]:
     """``config.json``, from the copied experts' own; gives the tokens that end a text for any of them."""
-    from transformers import AutoConfig, GenerationConfig
-
-    from ensemw2s.ensemble.hf.causal_lm import EnsembleConfig, EnsembleForCausalLM
-    from ensemw2s.ensemble.hf.members import adapter_dict, config_dict
-    from ensemw2s.models.loading.load import declared_ends
-    from ensemw2s.models.loading.scaling import context_of
-
     count = len(ensemble.experts)
     trust = bool(ensemble.loading.get("trust_remote_code", False))
     parts = [BASE] if adapters else [expert_folder(k) for k in range(count)]
@@ -225,7 +213,7 @@ def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], ad
         vocab_size=texts[0].vocab_size,
         max_position_embeddings=min(limits, default=None),
         dtype=ensemble.model_config(0).dtype,
-        architectures=[EnsembleForCausalLM.__name__],
+        architectures=["EnsembleForCausalLM"],
         **{name: getattr(configs[0], name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     ).save_pretrained(folder)
     generation = [part for part in parts if (folder / part / "generation_config.json").is_file()]
@@ -235,8 +223,6 @@ def _write_config(ensemble: Ensemble, folder: Path, settings: dict[str, Any], ad
 
 def _write_generation(decoding: DecodingConfig, folder: Path, tokenizer: Any, ends: list[int]) -> None:
     """``generation_config.json``: the ensemble's decoding, ended by the tokenizer's end-of-sequence and ``ends``."""
-    from transformers import GenerationConfig
-
     settings: dict[str, Any] = {"do_sample": decoding.method == "sample", "max_new_tokens": decoding.max_new_tokens}
     if decoding.method == "sample":
         settings |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k or 0}
@@ -250,8 +236,6 @@ def _write_generation(decoding: DecodingConfig, folder: Path, tokenizer: Any, en
 
 def _hub_base(config: ModelConfig, results: Results | None) -> str | None:
     """The weak base's id on the hub, where that is known."""
-    from ensemw2s.models.loading.source import adapter_base, find_source
-
     source = find_source(config.path)
     names = [adapter_base(source).path] if source.is_adapter else []
     names += [results.models["weak"].source] if results is not None and "weak" in results.models else []
