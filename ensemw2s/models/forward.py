@@ -83,8 +83,8 @@ def vocabulary_size(model: Any) -> int:
 def padded(
     sequences: Sequence[Tokens], pad_id: int, *, left: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Token ids ``[B, L]`` filled up with ``pad_id``, and their attention mask ``[B, L]`` (1 for tokens)."""
-    longest = max(len(s) for s in sequences)
+    """Token ids ``[B, L]``, L ≥ 1, filled up with ``pad_id``, and their attention mask ``[B, L]`` (1 for tokens)."""
+    longest = max([1, *map(len, sequences)])
     ids = np.full((len(sequences), longest), pad_id, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, sequence in enumerate(sequences):

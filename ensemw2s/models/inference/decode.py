@@ -16,21 +16,17 @@ from ensemw2s.config.training import ComputeConfig
 from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.kernels import CombineResult, combine
 from ensemw2s.models.forward import (
-    accepts,
     context_length,
-    logits_at,
-    padded,
-    positions_of,
     vocabulary_size,
 )
 from ensemw2s.models.inference.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.inference.expert_sampling import OneExpertDecoder
 from ensemw2s.models.inference.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
+from ensemw2s.models.inference.incremental import IncrementalReader
 from ensemw2s.models.inference.joint_scoring import same_vocabulary
 from ensemw2s.models.inference.reading import reading_of, tell_readings
 from ensemw2s.models.loading.load import LoadedModel, all_ends
 from ensemw2s.models.loading.quiet import quiet_transformers
-from ensemw2s.models.loading.scaling import length_scaling
 from ensemw2s.sink import EventSink, NullSink
 
 __all__ = ["Generation", "generate"]
@@ -196,10 +192,10 @@ class _Decoder:
     def decode(self, numbers: NDArray[np.int64], prompts: list[Tokens], rooms: NDArray[np.int64]) -> list[Generation]:
         """Decode the prompts of one batch; ``numbers`` are their places among all prompts, ``rooms`` their limits."""
         answers = [_Answer() for _ in prompts]
-        streams = [_Stream(loaded, prompts) for loaded in self.models]
+        readers = [IncrementalReader(loaded, len(prompts)) for loaded in self.models]
+        logits = [reader.read_rows(prompts) for reader in readers]
         alive = np.arange(len(prompts))
         for step in range(int(rooms.max(initial=0))):
-            logits = [stream.logits for stream in streams]
             index = torch.from_numpy(numbers[alive] * self.decoding.max_new_tokens + step)
             taken = self._choose(logits, index.to(logits[0].device))
             tokens = taken.chosen.cpu().numpy()
@@ -207,9 +203,10 @@ class _Decoder:
             going = np.flatnonzero(~np.isin(tokens, self.end_ids) & (step + 1 < rooms[alive]))
             if not len(going):
                 break
-            for stream in streams:
-                stream.advance(taken.chosen, going)
-            alive = alive[going]
+            alive, next_tokens = alive[going], taken.chosen[torch.from_numpy(going).to(taken.chosen.device)]
+            for reader in readers:
+                reader.keep(going)
+            logits = [reader.read_next(next_tokens) for reader in readers]
         return [answer.generation() for answer in answers]
 
     def _choose(self, logits: list[Tensor], index: Tensor) -> _Step:
@@ -255,60 +252,6 @@ class _Decoder:
             answer.rivals.append(rival)
             answer.topk_ids.append(kept[place])
             answer.topk_logprob.append(kept_logprob[place])
-
-
-class _Stream:
-    """One expert reading a batch of prompts and the tokens that are chosen for them.
-
-    ``logits`` ``[B, V]`` are for the next token. With a cache only new tokens are read; without one (recurrent models)
-    everything is read again at each step, and all prompts of the batch have the same length. Where a row's positions
-    are scaled anew at its length, its keys are of no use any more, and everything is read again too.
-    """
-
-    def __init__(self, loaded: LoadedModel, prompts: list[Tokens]) -> None:
-        ids, mask = padded(prompts, loaded.pad_id, left=True)
-        self.loaded = loaded
-        self.ids = torch.from_numpy(ids).to(loaded.device)
-        self.mask = torch.from_numpy(mask).to(loaded.device)
-        self.cached = reading_of(loaded.model, loaded.pad_id).cached
-        self.cache: Any = None
-        self._scaling = length_scaling(loaded.model)
-        self._keeps_ids = self._scaling is not None or not self.cached
-        # Without padding a model counts positions best by itself: not all begin with 0.
-        self._explicit = accepts(loaded.model, "position_ids") and (self.cached or self._scaling is not None)
-        self._caches = accepts(loaded.model, "use_cache")
-        self.logits = self._read(self.ids)
-
-    def advance(self, chosen: Tensor, going: NDArray[np.int64]) -> None:
-        """Append the chosen tokens and go on with the rows ``going`` alone."""
-        rows = torch.from_numpy(going).to(self.loaded.device)
-        token = chosen[rows][:, None]
-        if len(going) < len(self.mask):
-            self.mask = self.mask[rows]
-            if self.cached:
-                self.cache.batch_select_indices(rows)
-        if self._keeps_ids:
-            self.ids = torch.cat([self.ids[rows], token], dim=1)
-        self.mask = torch.cat([self.mask, torch.ones_like(token)], dim=1)
-        if self._scaling is not None:
-            lengths = self.mask.sum(dim=1).cpu().numpy()
-            if self._scaling.differs(lengths - 1, lengths).any():
-                self.cache = None
-        self.logits = self._read(self.ids if self.cache is None else token)
-
-    def _read(self, ids: Tensor) -> Tensor:
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": self.mask}
-        if self._caches:
-            inputs["use_cache"] = self.cached
-        if self.cached:
-            inputs["past_key_values"] = self.cache
-        if self._explicit:
-            inputs["position_ids"] = positions_of(self.mask)[:, -ids.shape[1] :]
-        last = torch.arange(1, len(ids) + 1, device=ids.device) * ids.shape[1] - 1
-        logits, output = logits_at(self.loaded.model, last, inputs)
-        if self.cached:
-            self.cache = output.past_key_values
-        return logits
 
 
 def _rooms(models: Sequence[LoadedModel], prompts: Sequence[Tokens], largest: int) -> NDArray[np.int64]:

@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import DynamicCache
 
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.kernels import combine, sample
-from ensemw2s.models.forward import accepts, logits_at, padded, positions_of, vocabulary_size
+from ensemw2s.models.forward import padded, vocabulary_size
 from ensemw2s.models.inference.batches import MAX_LOGITS
 from ensemw2s.models.inference.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
+from ensemw2s.models.inference.incremental import CachedModel
 from ensemw2s.models.inference.reading import reading_of
 from ensemw2s.models.inference.token_grid import ranges
 from ensemw2s.models.loading.load import LoadedModel
@@ -159,7 +161,7 @@ class _Text:
         return [self._written[row, : self.lengths[row]] for row in rows]
 
 
-class _Reader:
+class _Reader(CachedModel):
     """One expert reading a batch: it keeps keys and values of what it has read, and reads on where it is asked.
 
     Rows of a batch have read up to different columns. They go on together from the first column that one of them lacks:
@@ -169,17 +171,14 @@ class _Reader:
     """
 
     def __init__(self, loaded: LoadedModel, text: _Text) -> None:
-        self.loaded = loaded
-        self.text = text
         scaling = length_scaling(loaded.model)
         grows = scaling is not None and bool(scaling.differs(text.prompts, text.prompts + text.rooms).any())
+        super().__init__(loaded, cached=reading_of(loaded.model, loaded.pad_id).cuts and not grows)
+        self.text = text
         self._scaling = scaling if grows else None
-        self.cached = reading_of(loaded.model, loaded.pad_id).cuts and not grows
         self.read = np.zeros(len(text.lengths), dtype=np.int64)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._states: Tensor | None = None
-        self._explicit = accepts(loaded.model, "position_ids") and (self.cached or scaling is not None)
-        self._caches = accepts(loaded.model, "use_cache")
 
     def next_logits(self, rows: Ints) -> Tensor:
         """Logits ``[R, V]`` for the next token of the rows int ``[R]``."""
@@ -241,23 +240,15 @@ class _Reader:
         Gives logits at the flattened ``places``; or, from hidden states, at the tokens ``wanted`` of answers (rows, and
         tokens of each), read now or before.
         """
-        from transformers import DynamicCache
-
         device = self.text.ids.device
         which = slice(None) if len(lines) == len(self.read) else torch.from_numpy(lines).to(device)
         mask = self.text.mask[which, :stop]
         if ends is not None:
             mask = mask * (torch.arange(stop, device=device) < torch.from_numpy(ends).to(device)[:, None])
-        inputs: dict[str, Any] = {"input_ids": self.text.ids[which, begin:stop], "attention_mask": mask}
-        if self._caches:
-            inputs["use_cache"] = self.cached
-        if self._explicit:
-            inputs["position_ids"] = positions_of(mask)[:, begin:]
-        if self.cached:
-            inputs["past_key_values"] = cache = DynamicCache()
-            for layer, (keys, values) in self._kept.items() if begin > 0 else ():
-                here = which if isinstance(which, slice) else which.to(keys.device)
-                cache.update(keys[:, :, :begin][here], values[:, :, :begin][here], layer)
+        cache = DynamicCache()
+        for layer, (keys, values) in self._kept.items() if begin > 0 else ():
+            here = which if isinstance(which, slice) else which.to(keys.device)
+            cache.update(keys[:, :, :begin][here], values[:, :, :begin][here], layer)
         positions = torch.from_numpy(places).to(device)
 
         def choose(states: Tensor) -> Tensor:
@@ -268,7 +259,8 @@ class _Reader:
             return kept[rows, tokens]
 
         # Hidden states of another regime say nothing of the tokens that come before it.
-        logits, _ = logits_at(self.loaded.model, positions, inputs, choose=None if self._scaling else choose)
+        pick = None if self._scaling else choose
+        logits, _ = self.forward(self.text.ids[which, begin:stop], mask, positions, cache, pick)
         if self.cached and wanted is None:
             self._keep(cache, which, begin, stop)
         return logits

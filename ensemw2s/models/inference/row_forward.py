@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemw2s.config.training import ComputeConfig
-from ensemw2s.models.forward import accepts, logits_at, positions_of, vocabulary_size
+from ensemw2s.models.forward import logits_at, vocabulary_size
 from ensemw2s.models.inference.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
+from ensemw2s.models.inference.incremental import CachedModel
 from ensemw2s.models.inference.reading import reading_of, tell_readings
 from ensemw2s.models.inference.token_grid import Grid, Layout, ranges
 from ensemw2s.models.inference.tree_attention import longest_tree, tree_inputs
@@ -202,43 +203,27 @@ class RowForward:
         prompts, options = layout.prompt_lengths[examples], layout.lengths[sequences]
         grid = Grid(len(sequences), int((prompts + options).max()), loaded.pad_id)
         grid.put(layout.prompt_tokens(examples), prompts, line=line)
-        grid.put(layout.option_tokens(sequences), options, line=line, start=prompts, position=prompts)
+        grid.put(layout.option_tokens(sequences), options, line=line, start=prompts)
         start = line * grid.ids.shape[1] + prompts
         rows, where = layout.wanted_rows(sequences, self.wanted, start - 1, start)
-        inputs: dict[str, Any] = {"input_ids": _on(loaded, grid.ids), "attention_mask": _on(loaded, grid.mask)}
-        if accepts(loaded.model, "use_cache"):
-            inputs["use_cache"] = False
-        if length_scaling(loaded.model) is not None and accepts(loaded.model, "position_ids"):
-            inputs["position_ids"] = _on(loaded, grid.positions)
-        return rows, logits_at(loaded.model, _on(loaded, where), inputs)[0]
+        model = CachedModel(loaded, cached=False)
+        return rows, model.forward(_on(loaded, grid.ids), _on(loaded, grid.mask), _on(loaded, where))[0]
 
     def _cache(self, loaded: LoadedModel, examples: Ints, sequences: Ints) -> tuple[NDArray[np.int64], Tensor]:
-        model, layout = loaded.model, self.layout
+        model, layout = CachedModel(loaded, cached=True), self.layout
         place, _, _ = self._places(examples, sequences)
         lengths = layout.prompt_lengths[examples]
         grid = Grid(len(examples), int(lengths.max()), loaded.pad_id)
         width = grid.ids.shape[1]
         grid.put(layout.prompt_tokens(examples), lengths, line=np.arange(len(examples)), start=width - lengths)
         prompt_mask = _on(loaded, grid.mask)
-        explicit = accepts(model, "position_ids")
-        inputs: dict[str, Any] = {"input_ids": _on(loaded, grid.ids), "attention_mask": prompt_mask, "use_cache": True}
-        if explicit:
-            inputs["position_ids"] = positions_of(prompt_mask)
         last = np.arange(1, len(examples) + 1) * width - 1
-        first, output = logits_at(model, _on(loaded, last), inputs)
-        repeat, cache = _on(loaded, place), output.past_key_values
+        first, cache = model.forward(_on(loaded, grid.ids), prompt_mask, _on(loaded, last))
+        repeat = _on(loaded, place)
         cache.batch_select_indices(repeat)
         options, line = layout.lengths[sequences], np.arange(len(sequences))
         grid = Grid(len(sequences), int(options.max()), loaded.pad_id)
-        grid.put(layout.option_tokens(sequences), options, line=line, position=lengths[place])
-        inputs = {
-            "input_ids": _on(loaded, grid.ids),
-            "attention_mask": torch.cat([prompt_mask[repeat], _on(loaded, grid.mask)], dim=1),
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-        if explicit:
-            inputs["position_ids"] = _on(loaded, grid.positions)
+        grid.put(layout.option_tokens(sequences), options, line=line)
         starts = layout.offsets[sequences]
         at_start = self.wanted[starts]
         first = first[_on(loaded, place[at_start])]
@@ -246,7 +231,8 @@ class RowForward:
         rows, where = layout.wanted_rows(sequences, self.wanted, nowhere, line)
         if not len(rows):
             return starts[at_start], first
-        later, _ = logits_at(model, _on(loaded, where), inputs)
+        mask = torch.cat([prompt_mask[repeat], _on(loaded, grid.mask)], dim=1)
+        later, _ = model.forward(_on(loaded, grid.ids), mask, _on(loaded, where), cache)
         return np.concatenate([starts[at_start], rows]), torch.cat([first, later])
 
     def _places(self, examples: Ints, sequences: Ints) -> tuple[Ints, Ints, Ints]:
