@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.combine.choices import EnsembleChoices
+from ensemw2s.ensemble.decoded import Answers
 from ensemw2s.errors import DataError
 from ensemw2s.files import replaced
+from ensemw2s.models.inference.generation import Generation
 
 _HINT = "Remove the folder of that file; the command of its run makes it again."
 
@@ -191,4 +194,46 @@ def labels_from_choices(teacher: str, examples: list[Example], enc: EncodedSplit
         margin=found.choices.margin,
         agreement=found.agreement,
         ended=np.ones(len(examples), dtype=np.bool_),
+    )
+
+
+def labels_from_answers(
+    teacher: str,
+    examples: list[Example],
+    answers: Answers,
+    *,
+    own: Sequence[Iterable[str]] | None,
+    alphas: Sequence[float],
+    soft: bool,
+) -> Labels:
+    """Labels for ``task: generate``: the decoded answers.
+
+    Args:
+        teacher: its name.
+        examples: the labelled questions.
+        answers: decoded with candidates.
+        own: each expert's own greedy answers, for the agreement; None for an expert that labels alone and greedily.
+        alphas: the experts' weights ``α_t``, not normalised.
+        soft: whether the candidates become soft targets.
+    """
+    found = answers.generations
+    return Labels(
+        teacher=teacher,
+        ids=[example.id for example in examples],
+        texts=answers.texts,
+        token_ids=[answer.token_ids for answer in found],
+        options=np.full(len(found), -1, dtype=np.int64),
+        confidence=answers.confidence,
+        margin=answers.margin,
+        agreement=np.ones(len(found)) if own is None else answers.agreement(own, alphas),
+        ended=np.array([answer.ended for answer in found], dtype=np.bool_),
+        soft=_soft_targets(found) if soft else None,
+    )
+
+
+def _soft_targets(answers: Sequence[Generation]) -> SoftTargets:
+    return SoftTargets(
+        offsets=np.concatenate([[0], np.cumsum([len(answer.logprobs) for answer in answers])]).astype(np.int64),
+        ids=np.concatenate([answer.topk_ids for answer in answers if answer.topk_ids is not None]),
+        logprob=np.concatenate([answer.topk_logprob for answer in answers if answer.topk_logprob is not None]),
     )

@@ -56,7 +56,7 @@ def sequence_tokens(enc: EncodedSplit, sequences: NDArray[np.int64] | None = Non
 
 
 @contextmanager
-def spent_decoding(ctx: Context, side: Side, what: str) -> Iterator[EventSink]:
+def counted_decoding(ctx: Context, side: Side, what: str) -> Iterator[EventSink]:
     """Yields the sink for decoding; what it hears of is added when the block ends."""
     counter = DecodeCounter()
     yield TeeSink(ctx.sink, counter)

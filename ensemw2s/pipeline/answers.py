@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import normalise
+from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.errors import DataError
 from ensemw2s.files import parse_json, write_text
-from ensemw2s.pipeline.accounting import spent_decoding
+from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.plan import answers_stage
 from ensemw2s.pipeline.scored_model import Member
@@ -115,15 +116,13 @@ def prompt_tokens(ctx: Context, side: Side, split: SplitName) -> list[NDArray[np
 def _decode(
     ctx: Context, name: str, side: Side, members: Sequence[Member], shares: Sequence[float], split: SplitName
 ) -> list[dict[str, Any]]:
-    from ensemw2s.ensemble.combine.answers import clean_text, confidence_of
-    from ensemw2s.models.inference.decode import generate
     from ensemw2s.models.loading.adapters import opened_models
 
     with (
         opened_models([member.model for member in members], ctx.config.compute) as models,
-        spent_decoding(ctx, side, split) as sink,
+        counted_decoding(ctx, side, split) as sink,
     ):
-        answers = generate(
+        answers = decode_answers(
             models,
             shares,
             prompt_tokens(ctx, side, split),
@@ -133,8 +132,5 @@ def _decode(
             sink=sink,
             tag=name,
         )
-    tokenizer = ctx.base(side).tokenizer
-    return [
-        {"id": e.id, "text": clean_text(tokenizer, answer.token_ids), "confidence": confidence_of(answer)}
-        for e, answer in zip(ctx.splits[split], answers, strict=True)
-    ]
+    rows = zip(ctx.splits[split], answers.texts, answers.confidence.tolist(), strict=True)
+    return [{"id": example.id, "text": text, "confidence": confidence} for example, text, confidence in rows]

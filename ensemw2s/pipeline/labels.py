@@ -11,19 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.data.example import Example
+from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation.calibration import expected_calibration_error
 from ensemw2s.evaluation.matching import text_correct
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.results import LabelResult
-from ensemw2s.labelling import Labels, SoftTargets, label_by_generating, labels_from_choices
-from ensemw2s.pipeline.accounting import spent_decoding
+from ensemw2s.labelling import Labels, SoftTargets, labels_from_answers, labels_from_choices
+from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.joint import prepare_together, run_together
 from ensemw2s.pipeline.prefixes import choices_of
 from ensemw2s.pipeline.scored_model import Member
 from ensemw2s.registry import STUDENT_LOSSES
+from ensemw2s.seeds import sub_seed
 
 _SAMPLES = 50
 _CONFIDENCES = 2000
@@ -121,22 +123,23 @@ def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft:
 
     with (
         opened_models([member.model for member in teacher.members], ctx.config.compute) as models,
-        spent_decoding(ctx, "weak", "hard_pool") as sink,
+        counted_decoding(ctx, "weak", "hard_pool") as sink,
     ):
-        return label_by_generating(
-            teacher.name,
+        answers = decode_answers(
             models,
             teacher.alphas,
-            _hidden_pool(ctx),
             prompt_tokens(ctx, "weak", "hard_pool"),
-            own=own,
             decoding=ctx.config.labelling.decoding,
             rule=rule_of(ctx, teacher.members),
-            soft_top_k=soft,
-            seed=ctx.seed,
+            seed=sub_seed(ctx.seed, "labelling", teacher.name),
             compute=ctx.config.compute,
+            keep_top_k=soft or 1,
             sink=sink,
+            tag=f"labels/{teacher.name}",
         )
+    return labels_from_answers(
+        teacher.name, _hidden_pool(ctx), answers, own=own, alphas=teacher.alphas, soft=soft is not None
+    )
 
 
 def needs_soft_labels(ctx: Context) -> bool:

@@ -14,7 +14,6 @@ import torch
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.ensemble.combine.answers import confidence_of, margin_of
 from ensemw2s.ensemble.mixed.decoder import UnionDecoder
 from ensemw2s.ensemble.mixed.reader import Reader
 from ensemw2s.ensemble.mixed.token_texts import TokenTexts, token_texts
@@ -216,8 +215,8 @@ def test_with_one_tokenizer_the_union_writes_what_tokens_do(method: str, rule: s
         assert found.token_ids == answer.token_ids.tolist()
         assert found.generation.ended == answer.ended
         np.testing.assert_allclose(found.generation.logprobs, answer.logprobs, atol=2e-5)
-        assert confidence_of(found.generation) == pytest.approx(confidence_of(answer), abs=1e-5)
-        assert margin_of(found.generation) == pytest.approx(margin_of(answer), abs=1e-4)
+        assert found.generation.confidence == pytest.approx(answer.confidence, abs=1e-5)
+        assert found.generation.margin == pytest.approx(answer.margin, abs=1e-4)
         endings.add(answer.ended)
     assert True in endings or method == "sample"
 

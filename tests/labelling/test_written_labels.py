@@ -1,4 +1,4 @@
-"""``label_by_generating``, and the two-answer tokens of ``logconf``."""
+"""``labels_from_answers``, and the two-answer tokens of ``logconf``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit, encode_prompts
 from ensemw2s.data.example import Example
+from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.kernels import combine
-from ensemw2s.labelling import label_by_generating
+from ensemw2s.labelling import labels_from_answers
 from ensemw2s.models.loading.load import load_model
-from ensemw2s.sink import NullSink
 from ensemw2s.student import binary_answer_tokens
 
 ALPHAS = [2.0, 0.5, 1.0]
@@ -42,20 +42,17 @@ def label(experts, pool):
     prompts = encode_prompts(pool, experts[0].tokenizer, TemplateConfig(), None)
 
     def make(models=None, alphas=ALPHAS, *, own=None, rule="mixture", soft=None, seed=0, **decoding):
-        return label_by_generating(
-            "ensemble",
+        answers = decode_answers(
             models or experts,
             alphas,
-            pool,
             prompts,
-            own=own,
             decoding=DecodingConfig(**{"max_new_tokens": 6, **decoding}),
             rule=rule,
-            soft_top_k=soft,
             seed=seed,
             compute=CPU,
-            sink=NullSink(),
+            keep_top_k=soft or 1,
         )
+        return labels_from_answers("ensemble", pool, answers, own=own, alphas=alphas, soft=soft is not None)
 
     make.prompts = prompts
     return make

@@ -82,7 +82,7 @@ def test_greedy_against_the_naive_loop(experts, prompts, rule: str, recorder) ->
         assert generation.token_ids.tolist() == ids
         assert generation.ended == ended
         np.testing.assert_allclose(generation.logprobs, logprobs, atol=5e-5)
-        np.testing.assert_allclose(generation.rivals, rivals, atol=5e-5)
+        np.testing.assert_allclose(generation.runner_up, rivals, atol=5e-5)
         assert generation.topk_ids.shape == (len(logprobs), 3)
         assert generation.topk_ids[:, 0].tolist() == [*ids, *[1] * ended]
         if rule == "vote":  # candidates are the rule's: shares of votes
@@ -105,10 +105,10 @@ def test_samples_are_as_sure_as_the_mixture_says(experts, prompts, rule: str, ke
         )
         np.testing.assert_allclose(answer.logprobs, logprobs, atol=5e-5)
         if keep is None:
-            assert answer.rivals is None
+            assert answer.runner_up is None
             assert answer.topk_ids is None
         else:
-            np.testing.assert_allclose(answer.rivals, rivals, atol=5e-5)
+            np.testing.assert_allclose(answer.runner_up, rivals, atol=5e-5)
             assert answer.topk_ids.shape == (len(tokens), keep)
 
 

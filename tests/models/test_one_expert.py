@@ -73,7 +73,7 @@ def same(answer, expected) -> None:
     tokens, logprobs, rivals, ended = expected
     assert (answer.token_ids.tolist(), answer.ended) == (tokens, ended)
     np.testing.assert_allclose(answer.logprobs, logprobs, atol=2e-4)
-    np.testing.assert_allclose(answer.rivals, rivals, atol=2e-4)
+    np.testing.assert_allclose(answer.runner_up, rivals, atol=2e-4)
 
 
 @pytest.mark.parametrize("batch_tokens", [64, 150, 16384])
@@ -84,7 +84,7 @@ def test_against_the_naive_loop_in_any_batch(experts, prompts, batch_tokens: int
         same(answer, naive(experts, ALPHAS, number, prompt, 5))
         assert answer.topk_ids.shape == answer.topk_logprob.shape == (len(answer.logprobs), 3)
         assert np.all(np.diff(answer.topk_logprob, axis=1) <= 0)
-        best = np.maximum(answer.logprobs, answer.rivals)
+        best = np.maximum(answer.logprobs, answer.runner_up)
         np.testing.assert_array_equal(best, answer.topk_logprob[:, 0])
     assert 0 < sum(answer.ended for answer in got) < len(got)
 
@@ -190,7 +190,7 @@ def test_models_without_a_projection_to_hook(experts, prompts, monkeypatch: pyte
     for one, other in zip(usual, again, strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=2e-4)
-        np.testing.assert_allclose(one.rivals, other.rivals, atol=2e-4)
+        np.testing.assert_allclose(one.runner_up, other.runner_up, atol=2e-4)
 
 
 def test_answers_are_scored_in_parts(experts, prompts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_answers_are_scored_in_parts(experts, prompts, monkeypatch: pytest.Monke
     assert asked
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=2e-4)
-        np.testing.assert_allclose(one.rivals, other.rivals, atol=2e-4)
+        np.testing.assert_allclose(one.runner_up, other.runner_up, atol=2e-4)
         assert one.topk_ids.shape == other.topk_ids.shape
 
 

@@ -108,9 +108,9 @@ def _settled(candidates: Ints, low: Floats, high: Floats, exact: Bools, unseen: 
     best = np.argmax(low, axis=1)[:, None]
     chosen = np.take_along_axis(candidates, best, axis=1)
     floor = np.take_along_axis(low, best, axis=1)[:, 0]
-    rivals = np.where(candidates == chosen, -np.inf, high).max(axis=1)
+    runner_up = np.where(candidates == chosen, -np.inf, high).max(axis=1)
     # A rival that has exactly the same and a higher id loses the tie.
-    sure = (floor > rivals) | (exact & (floor >= rivals))
+    sure = (floor > runner_up) | (exact & (floor >= runner_up))
     return chosen[:, 0], sure & (floor > unseen)
 
 
@@ -148,6 +148,6 @@ def _vote(candidates: Ints, ids: list[Ints], weights: list[float], low: Floats, 
     best = np.argmax(np.where(tied, low, -np.inf), axis=1)
     chosen = np.take_along_axis(candidates, best[:, None], axis=1)[:, 0]
     floor = np.take_along_axis(low, best[:, None], axis=1)[:, 0]
-    rivals = np.where(tied & (candidates != chosen[:, None]), high, -np.inf).max(axis=1)
+    runner_up = np.where(tied & (candidates != chosen[:, None]), high, -np.inf).max(axis=1)
     known = np.take_along_axis(high, best[:, None], axis=1)[:, 0] == floor
-    return chosen, (floor > rivals) | (known & (floor >= rivals))
+    return chosen, (floor > runner_up) | (known & (floor >= runner_up))

@@ -46,14 +46,14 @@ class _Row:
     pieces: list[bytes] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    rivals: list[float] = field(default_factory=list)
+    runner_up: list[float] = field(default_factory=list)
     ended: bool = False
     stuck: bool = False
 
     def answer(self, token_ids: list[int]) -> UnionAnswer:
-        rivals = np.array(self.rivals, dtype=np.float32) if self.rivals else None
+        runner_up = np.array(self.runner_up, dtype=np.float32) if self.runner_up else None
         logprobs = np.array(self.logprobs, dtype=np.float32)
-        generation = Generation(np.array(self.places, dtype=np.int32), logprobs, self.ended, rivals)
+        generation = Generation(np.array(self.places, dtype=np.int32), logprobs, self.ended, runner_up)
         return UnionAnswer(b"".join(self.pieces).decode("utf-8", errors="replace"), self.pieces, token_ids, generation)
 
 
@@ -166,14 +166,14 @@ class UnionDecoder:
         index = torch.tensor([row.number * self.decoding.max_new_tokens + step for row in rows])
         chosen = self._choose(distribution, mixture, index)
         logprobs = mixture.gather(1, chosen[:, None])[:, 0]
-        rivals = mixture.scatter(1, chosen[:, None], -torch.inf).amax(dim=1)
-        found = zip(rows, stuck.tolist(), chosen.tolist(), logprobs.tolist(), rivals.tolist(), strict=True)
+        runner_up = mixture.scatter(1, chosen[:, None], -torch.inf).amax(dim=1)
+        found = zip(rows, stuck.tolist(), chosen.tolist(), logprobs.tolist(), runner_up.tolist(), strict=True)
         for row, nobody, place, logprob, rival in found:
             row.stuck = nobody
             if nobody:
                 continue
             row.logprobs.append(logprob)
-            row.rivals.append(rival)
+            row.runner_up.append(rival)
             row.ended = place == self.union.end
             if not row.ended:
                 row.places.append(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,21 @@ from torch import Tensor
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.errors import ConfigError, DataError
-from ensemw2s.kernels import CombineResult, combine
+from ensemw2s.kernels import combine
 from ensemw2s.models.forward import (
     context_length,
     vocabulary_size,
 )
 from ensemw2s.models.inference.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.inference.expert_sampling import OneExpertDecoder
-from ensemw2s.models.inference.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
+from ensemw2s.models.inference.generation import (
+    Generation,
+    candidates_needed,
+    draw_tokens,
+    generations,
+    not_finite,
+    what_is_kept,
+)
 from ensemw2s.models.inference.incremental import IncrementalReader
 from ensemw2s.models.inference.joint_scoring import same_vocabulary
 from ensemw2s.models.inference.reading import reading_of, tell_readings
@@ -113,12 +120,13 @@ def _decode_all(
     tag: str,
 ) -> list[Generation]:
     """Answers to all prompts, in order."""
-    rooms = _rooms(decoder.models, prompts, decoder.decoding.max_new_tokens)
-    sizes = _sizes(prompts, rooms)
+    limits = _answer_limits(decoder.models, prompts, decoder.decoding.max_new_tokens)
+    one = np.ones(len(prompts), dtype=np.int64)
+    sizes = Sizes(np.array([len(prompt) for prompt in prompts], dtype=np.int64), limits, one, one)
     answers: dict[int, Generation] = {}
 
     def work(batch: NDArray[np.int64]) -> None:
-        found = decoder.decode(batch + first, [prompts[i] for i in batch], rooms[batch])
+        found = decoder.decode(batch + first, [prompts[i] for i in batch], limits[batch])
         answers.update(zip(batch.tolist(), found, strict=True))
         sink.progress(tag, len(answers), len(prompts))
 
@@ -144,38 +152,6 @@ def _decode_all(
 
 
 @dataclass(slots=True)
-class _Answer:
-    """What one prompt has produced so far."""
-
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ended: bool = False
-    rivals: list[float] = field(default_factory=list)
-    topk_ids: list[NDArray[np.int32]] = field(default_factory=list)
-    topk_logprob: list[NDArray[np.float32]] = field(default_factory=list)
-
-    def generation(self) -> Generation:
-        return Generation(
-            np.array(self.tokens, dtype=np.int32),
-            np.array(self.logprobs, dtype=np.float32),
-            self.ended,
-            np.array(self.rivals, dtype=np.float32) if self.rivals else None,
-            np.array(self.topk_ids, dtype=np.int32) if self.topk_ids else None,
-            np.array(self.topk_logprob, dtype=np.float32) if self.topk_logprob else None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One token for every row of a batch: its id, log-probability, the best other token's, and the rule's say."""
-
-    chosen: Tensor
-    logprob: Tensor
-    rivals: Tensor | None
-    result: CombineResult
-
-
-@dataclass(slots=True)
 class _Decoder:
     """Decodes one batch after the other with the same experts and settings."""
 
@@ -189,30 +165,32 @@ class _Decoder:
     keep_top_k: int | None
 
     @torch.inference_mode()
-    def decode(self, numbers: NDArray[np.int64], prompts: list[Tokens], rooms: NDArray[np.int64]) -> list[Generation]:
-        """Decode the prompts of one batch; ``numbers`` are their places among all prompts, ``rooms`` their limits."""
-        answers = [_Answer() for _ in prompts]
+    def decode(self, numbers: NDArray[np.int64], prompts: list[Tokens], limits: NDArray[np.int64]) -> list[Generation]:
+        """Decode the prompts of one batch; ``numbers`` are their places among all prompts, ``limits`` as tokens."""
         readers = [IncrementalReader(loaded, len(prompts)) for loaded in self.models]
         logits = [reader.read_rows(prompts) for reader in readers]
-        alive = np.arange(len(prompts))
-        for step in range(int(rooms.max(initial=0))):
+        alive, owners, written, said = np.arange(len(prompts)), [], [], []
+        for step in range(int(limits.max(initial=0))):
             index = torch.from_numpy(numbers[alive] * self.decoding.max_new_tokens + step)
-            taken = self._choose(logits, index.to(logits[0].device))
-            tokens = taken.chosen.cpu().numpy()
-            self._keep([answers[i] for i in alive], tokens, taken)
-            going = np.flatnonzero(~np.isin(tokens, self.end_ids) & (step + 1 < rooms[alive]))
+            chosen, kept = self._choose(logits, index.to(logits[0].device))
+            tokens = chosen.cpu().numpy()
+            owners.append(alive)
+            written.append(tokens)
+            said.append(kept)
+            going = np.flatnonzero(~np.isin(tokens, self.end_ids) & (step + 1 < limits[alive]))
             if not len(going):
                 break
-            alive, next_tokens = alive[going], taken.chosen[torch.from_numpy(going).to(taken.chosen.device)]
+            alive, chosen = alive[going], chosen[torch.from_numpy(going).to(chosen.device)]
             for reader in readers:
                 reader.keep(going)
-            logits = [reader.read_next(next_tokens) for reader in readers]
-        return [answer.generation() for answer in answers]
+            logits = [reader.read_next(chosen) for reader in readers]
+        all_kept = [None if part[0] is None else np.concatenate(part) for part in zip(*said, strict=True)]
+        return generations(np.concatenate(owners), np.concatenate(written), all_kept, self.end_ids)
 
-    def _choose(self, logits: list[Tensor], index: Tensor) -> _Step:
+    def _choose(self, logits: list[Tensor], index: Tensor) -> tuple[Tensor, list[NDArray[Any] | None]]:
         """The next token of every row, and what is kept of it."""
         drawn = self._draw(logits, index) if self.decoding.method == "sample" else None
-        keep = candidates_for_rivals(self.keep_top_k)
+        keep = candidates_needed(self.keep_top_k)
         result = combine(logits, self.alphas, rule=self.rule, targets=drawn, top_k=keep, backend=self.backend)
         if bool(result.logprob.isnan().any()):
             raise not_finite()
@@ -221,8 +199,7 @@ class _Decoder:
         if self.rule == "vote":
             two = None if keep is None else 2
             sure = combine(logits, self.alphas, rule="mixture", targets=chosen, top_k=two, backend=self.backend)
-        logprob = sure.logprob if sure.target_logprob is None else sure.target_logprob
-        return _Step(chosen, logprob, rivals_of(sure, chosen), result)
+        return chosen, what_is_kept(chosen, result, sure, self.keep_top_k)
 
     def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
         return draw_tokens(
@@ -237,43 +214,22 @@ class _Decoder:
             backend=self.backend,
         )
 
-    def _keep(self, answers: list[_Answer], tokens: NDArray[np.int64], step: _Step) -> None:
-        for answer, token, logprob in zip(answers, tokens.tolist(), step.logprob.tolist(), strict=True):
-            answer.logprobs.append(logprob)
-            if token in self.end_ids:
-                answer.ended = True
-            else:
-                answer.tokens.append(token)
-        ids, logprobs = step.result.topk_ids, step.result.topk_logprob
-        if step.rivals is None or ids is None or logprobs is None:
-            return
-        kept, kept_logprob = ids[:, : self.keep_top_k].cpu().numpy(), logprobs[:, : self.keep_top_k].cpu().numpy()
-        for place, (answer, rival) in enumerate(zip(answers, step.rivals.tolist(), strict=True)):
-            answer.rivals.append(rival)
-            answer.topk_ids.append(kept[place])
-            answer.topk_logprob.append(kept_logprob[place])
 
-
-def _rooms(models: Sequence[LoadedModel], prompts: Sequence[Tokens], largest: int) -> NDArray[np.int64]:
+def _answer_limits(models: Sequence[LoadedModel], prompts: Sequence[Tokens], largest: int) -> NDArray[np.int64]:
     """``[n]``: tokens that an answer may have, by the configuration and the models' context."""
-    limits = [limit for loaded in models if (limit := context_length(loaded.model)) is not None]
-    rooms = np.full(len(prompts), largest, dtype=np.int64)
+    contexts = [limit for loaded in models if (limit := context_length(loaded.model)) is not None]
+    limits = np.full(len(prompts), largest, dtype=np.int64)
     for number, prompt in enumerate(prompts):
         if not len(prompt):
             raise DataError(f"Prompt {number} has no tokens; there is nothing to continue.")
-        if limits:
-            rooms[number] = min(largest, min(limits) - len(prompt))
-        if rooms[number] < 1:
+        if contexts:
+            limits[number] = min(largest, min(contexts) - len(prompt))
+        if limits[number] < 1:
             raise DataError(
-                f"Prompt {number} has {len(prompt)} tokens, which leaves no room in a context of {min(limits)}.",
+                f"Prompt {number} has {len(prompt)} tokens, which leaves no room in a context of {min(contexts)}.",
                 hint="Shorten it, or choose a model with a longer context.",
             )
-    return rooms
-
-
-def _sizes(prompts: Sequence[Tokens], rooms: NDArray[np.int64]) -> Sizes:
-    one = np.ones(len(prompts), dtype=np.int64)
-    return Sizes(np.array([len(p) for p in prompts], dtype=np.int64), rooms, one, one)
+    return limits
 
 
 def _equal_lengths(batches: list[NDArray[np.int64]], lengths: Tokens) -> list[NDArray[np.int64]]:

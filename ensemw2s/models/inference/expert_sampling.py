@@ -27,7 +27,14 @@ from ensemw2s.config.method import DecodingConfig
 from ensemw2s.kernels import combine, sample
 from ensemw2s.models.forward import padded, vocabulary_size
 from ensemw2s.models.inference.batches import MAX_LOGITS
-from ensemw2s.models.inference.generation import Generation, candidates_for_rivals, draw_tokens, not_finite, rivals_of
+from ensemw2s.models.inference.generation import (
+    Generation,
+    candidates_needed,
+    draw_tokens,
+    generations,
+    not_finite,
+    what_is_kept,
+)
 from ensemw2s.models.inference.incremental import CachedModel
 from ensemw2s.models.inference.reading import reading_of
 from ensemw2s.models.inference.token_grid import ranges
@@ -68,17 +75,17 @@ class OneExpertDecoder:
     keep_top_k: int | None
 
     @torch.inference_mode()
-    def decode(self, numbers: Ints, prompts: list[Ints], rooms: Ints) -> list[Generation]:
+    def decode(self, numbers: Ints, prompts: list[Ints], limits: Ints) -> list[Generation]:
         """Decode the prompts of one batch.
 
         Args:
             numbers: int ``[B]``, their places among all prompts.
             prompts: their tokens.
-            rooms: int ``[B]``, the largest length of each answer.
+            limits: int ``[B]``, the largest length of each answer.
         """
-        index = numbers[:, None] * self.decoding.max_new_tokens + np.arange(int(rooms.max(initial=0)))
+        index = numbers[:, None] * self.decoding.max_new_tokens + np.arange(int(limits.max(initial=0)))
         experts = draw_experts(self.alphas, self.seed, index)
-        text = _Text(prompts, rooms, self.models[0])
+        text = _Text(prompts, limits, self.models[0])
         readers = [_Reader(loaded, text) for loaded in self.models]
         for step in range(index.shape[1]):
             alive = np.flatnonzero(text.going(self.end_ids))  # answers go on together: the less is read twice
@@ -94,32 +101,18 @@ class OneExpertDecoder:
     def _scored(self, text: _Text, readers: list[_Reader]) -> list[Generation]:
         """The answers, with what the mixture of all experts says of their tokens."""
         vocabulary = sum(vocabulary_size(loaded.model) for loaded in self.models)
-        keep = candidates_for_rivals(self.keep_top_k)
+        keep = candidates_needed(self.keep_top_k)
         answers: list[Generation] = []
         for rows in _parts(text.lengths, MAX_LOGITS // vocabulary):
             chosen = text.answers(rows)
-            targets = torch.from_numpy(np.concatenate(chosen)).to(text.ids.device)
+            targets = torch.from_numpy(chosen).to(text.ids.device)
             logits = [reader.answer_logits(rows) for reader in readers]
             result = combine(logits, self.alphas, targets=targets, top_k=keep, backend=self.backend)
             if result.target_logprob is None or bool(result.target_logprob.isnan().any()):
                 raise not_finite()
-            rivals = rivals_of(result, targets)
-            ids, logprobs = result.topk_ids, result.topk_logprob
-            offset = 0
-            for tokens in chosen:
-                part = slice(offset, offset + len(tokens))
-                ended = bool(tokens[-1] in self.end_ids)
-                answers.append(
-                    Generation(
-                        tokens[: len(tokens) - ended].astype(np.int32),
-                        result.target_logprob[part].cpu().numpy(),
-                        ended,
-                        None if rivals is None else rivals[part].cpu().numpy(),
-                        None if ids is None else ids[part, : self.keep_top_k].to(torch.int32).cpu().numpy(),
-                        None if logprobs is None else logprobs[part, : self.keep_top_k].cpu().numpy(),
-                    )
-                )
-                offset += len(tokens)
+            owner = np.repeat(np.arange(len(rows)), text.lengths[rows])
+            kept = what_is_kept(targets, result, result, self.keep_top_k)
+            answers += generations(owner, chosen, kept, self.end_ids)
         return answers
 
 
@@ -130,13 +123,13 @@ class _Text:
     tokens of prompts and of answers.
     """
 
-    def __init__(self, prompts: list[Ints], rooms: Ints, loaded: LoadedModel) -> None:
+    def __init__(self, prompts: list[Ints], limits: Ints, loaded: LoadedModel) -> None:
         ids, mask = padded(prompts, loaded.pad_id, left=True)
         self.start = ids.shape[1]
-        room = ((0, 0), (0, int(rooms.max(initial=0))))
+        room = ((0, 0), (0, int(limits.max(initial=0))))
         self.ids = torch.from_numpy(np.pad(ids, room, constant_values=loaded.pad_id)).to(loaded.device)
         self.mask = torch.from_numpy(np.pad(mask, room)).to(loaded.device)
-        self.rooms = rooms
+        self.limits = limits
         self.prompts = mask.sum(axis=1)
         self.lengths = np.zeros(len(prompts), dtype=np.int64)
         self._written = np.zeros((len(prompts), room[1][1]), dtype=np.int64)
@@ -144,7 +137,7 @@ class _Text:
     def going(self, end_ids: Ints) -> NDArray[np.bool_]:
         """Which answers have room and have not ended, bool ``[B]``."""
         last = self._written[np.arange(len(self.lengths)), np.maximum(self.lengths - 1, 0)]
-        going: NDArray[np.bool_] = (self.lengths < self.rooms) & ((self.lengths == 0) | ~np.isin(last, end_ids))
+        going: NDArray[np.bool_] = (self.lengths < self.limits) & ((self.lengths == 0) | ~np.isin(last, end_ids))
         return going
 
     def append(self, rows: Ints, tokens: Tensor) -> None:
@@ -156,9 +149,9 @@ class _Text:
         self._written[rows, self.lengths[rows]] = tokens.cpu().numpy()
         self.lengths[rows] += 1
 
-    def answers(self, rows: Ints) -> list[NDArray[np.int64]]:
-        """The tokens of the answers ``rows``, end-of-sequence included."""
-        return [self._written[row, : self.lengths[row]] for row in rows]
+    def answers(self, rows: Ints) -> NDArray[np.int64]:
+        """The tokens of the answers ``rows``, one after the other, end-of-sequence included."""
+        return np.concatenate([self._written[row, : self.lengths[row]] for row in rows])
 
 
 class _Reader(CachedModel):
@@ -172,7 +165,7 @@ class _Reader(CachedModel):
 
     def __init__(self, loaded: LoadedModel, text: _Text) -> None:
         scaling = length_scaling(loaded.model)
-        grows = scaling is not None and bool(scaling.differs(text.prompts, text.prompts + text.rooms).any())
+        grows = scaling is not None and bool(scaling.differs(text.prompts, text.prompts + text.limits).any())
         super().__init__(loaded, cached=reading_of(loaded.model, loaded.pad_id).cuts and not grows)
         self.text = text
         self._scaling = scaling if grows else None

@@ -26,7 +26,7 @@ class Generation:
     votes does not say how probable a token is."""
     ended: bool
     """Whether end-of-sequence came, rather than the largest length."""
-    rivals: NDArray[np.float32] | None = None
+    runner_up: NDArray[np.float32] | None = None
     """``[m (+ 1)]``: log-probability of the best other token at each step, from the same distribution as ``logprobs``;
     None where no candidates were asked for."""
     topk_ids: NDArray[np.int32] | None = None
@@ -34,17 +34,75 @@ class Generation:
     topk_logprob: NDArray[np.float32] | None = None
     """Their log-probabilities."""
 
+    @property
+    def confidence(self) -> float:
+        """Geometric mean probability of the tokens, end-of-sequence left out; 0 for an empty answer."""
+        logprobs = np.asarray(self.logprobs, dtype=np.float64)[: len(self.token_ids)]
+        return float(np.exp(logprobs.mean())) if logprobs.size else 0.0
 
-def candidates_for_rivals(keep_top_k: int | None) -> int | None:
+    @property
+    def margin(self) -> float:
+        """Mean log-probability of the tokens less that of the best other one, in nats; 0 for an empty answer.
+
+        Raises:
+            ValueError: the answer was decoded without candidates.
+        """
+        m = len(self.token_ids)
+        if self.runner_up is None and len(self.logprobs):
+            raise ValueError("the margin needs an answer that was decoded with keep_top_k")
+        if m == 0 or self.runner_up is None:
+            return 0.0
+        difference = np.asarray(self.logprobs[:m], dtype=np.float64) - self.runner_up[:m]
+        finite = difference[np.isfinite(difference)]  # a token that is certain has no runner-up
+        return float(finite.mean()) if finite.size else 0.0
+
+
+def candidates_needed(keep_top_k: int | None) -> int | None:
     """How many candidates are needed to keep ``keep_top_k`` of them and to know the best token but the chosen one."""
-    return None if keep_top_k is None else max(keep_top_k, 2)  # a rival is the second at the latest
+    return None if keep_top_k is None else max(keep_top_k, 2)  # a runner-up is the second at the latest
 
 
-def rivals_of(result: CombineResult, chosen: Tensor) -> Tensor | None:
-    """Log-probability ``[N]`` of the best token other than ``chosen`` int64 ``[N]``; None without candidates."""
-    if result.topk_ids is None or result.topk_logprob is None:
-        return None
-    return result.topk_logprob.masked_fill(result.topk_ids == chosen[:, None], -torch.inf).amax(dim=1)
+def what_is_kept(
+    chosen: Tensor, result: CombineResult, sure: CombineResult, keep_top_k: int | None
+) -> list[NDArray[Any] | None]:
+    """What :func:`generations` keeps of N steps besides the tokens.
+
+    Args:
+        chosen: int64 ``[N]``, the tokens.
+        result: of the rule, with :func:`candidates_needed`.
+        sure: of the distribution that says how sure the ensemble is, with its candidates.
+        keep_top_k: candidates.
+
+    Returns:
+        Log-probabilities ``[N]``, the runners-up's ``[N]``, candidates ``[N, k]`` and their log-probabilities; None
+        without candidates.
+    """
+    logprob = sure.logprob if sure.target_logprob is None else sure.target_logprob
+    if sure.topk_ids is None or sure.topk_logprob is None or result.topk_ids is None or result.topk_logprob is None:
+        return [logprob.cpu().numpy(), None, None, None]
+    runner_up = sure.topk_logprob.masked_fill(sure.topk_ids == chosen[:, None], -torch.inf).amax(dim=1)
+    ids = result.topk_ids[:, :keep_top_k].to(torch.int32)
+    return [part.cpu().numpy() for part in (logprob, runner_up, ids, result.topk_logprob[:, :keep_top_k])]
+
+
+def generations(
+    owner: NDArray[np.int64], tokens: NDArray[np.int64], kept: Sequence[NDArray[Any] | None], end_ids: NDArray[np.int64]
+) -> list[Generation]:
+    """Answers from all their tokens.
+
+    Args:
+        owner: ``[T]``, to which answer, from 0, each token belongs; those of one answer are in order. None is empty.
+        tokens: ``[T]``, end-of-sequence included.
+        kept: :func:`what_is_kept` of the tokens.
+        end_ids: the tokens that end an answer.
+    """
+    order, ends = np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1]
+    parts = [[None] * (len(ends) + 1) if part is None else np.split(part[order], ends) for part in kept]
+    out = []
+    for own, logprobs, *others in zip(np.split(tokens[order], ends), *parts, strict=True):
+        ended = bool(own[-1] in end_ids)
+        out.append(Generation(own[: len(own) - ended].astype(np.int32), logprobs, ended, *others))
+    return out
 
 
 def draw_tokens(logits: Sequence[Tensor], alphas: Sequence[float], **how: Any) -> Tensor:
