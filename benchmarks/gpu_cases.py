@@ -1,4 +1,4 @@
-"""What ``gpu.py`` measures: our kernels and what a straightforward implementation does instead, on the same tensors."""
+"""Cases of ``gpu.py``: our kernels, torch eager, torch.compile and flashinfer on the same tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What benchmarks run on."""
+"""The machine and the versions that a benchmark ran on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ensemw2s._version import __version__
 
 
 def device() -> dict[str, Any]:
-    """What was measured on."""
+    """CPU, cores, threads, instruction set, compiler, system and versions."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

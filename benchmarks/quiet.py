@@ -1,4 +1,4 @@
-"""How busy the machine is with other things, from Linux's counters; nothing is known elsewhere."""
+"""CPU use of other processes, from ``/proc/stat``; None where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single arguments, checked: numbers that are numbers, and tensors whose memory a kernel may read as it lies."""
+"""Checks of single arguments: integers, real numbers, and tensors whose memory a kernel can read in place."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _unexpected(value: Any, name: str, expected: str) -> TypeError:
 
 
 def whole_number(value: Any, name: str, expected: str) -> int:
-    """An integer of Python, numpy or torch; nothing that would have to be rounded or parsed, and no boolean.
+    """An integer of Python, numpy or torch: no float, text or boolean.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is no integer.
     """
     if isinstance(value, bool | np.bool_):
         raise _unexpected(value, name, expected)
@@ -34,7 +34,7 @@ def real_number(value: Any, name: str, expected: str) -> float:
     """A number of Python, numpy or torch.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is no number.
         ValueError: it is too large for float64.
     """
     if isinstance(value, bool | np.bool_ | str | bytes | bytearray):
@@ -48,15 +48,15 @@ def real_number(value: Any, name: str, expected: str) -> float:
 
 
 def plain_tensor(value: Any, name: str, dtypes: tuple[torch.dtype, ...], expected: str) -> Tensor:
-    """The tensor without its gradient, as kernels read it: its memory holds its values, at addresses of their size.
+    """The tensor without its gradient, dense and aligned.
 
-    Views that a flag negates or conjugates, and tensors at odd addresses, are copied; strides of any kind stay.
+    Views with the negative or conjugate bit and misaligned tensors are copied; strides of any kind stay.
 
     Args:
-        value: what was given.
-        name: what it is called, in the plural.
+        value: the argument.
+        name: its name in messages, in the plural.
         dtypes: allowed data types.
-        expected: how messages call these.
+        expected: their name in messages.
 
     Raises:
         TypeError: it is no tensor, not dense, or of another type.

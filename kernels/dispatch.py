@@ -1,4 +1,4 @@
-"""The public functions, and the choice of a backend by the device that holds the tensors."""
+"""The public functions ``combine`` and ``sample``; the backend is chosen by the device of the tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ensemw2s.registry import KERNEL_BACKENDS
 
 @runtime_checkable
 class Backend(Protocol):
-    """An implementation of the contract. It gets checked requests and returns tensors on the request's device."""
+    """Implements ``combine`` and ``sample`` for checked requests; returns tensors on the request's device."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The compiled backend for the CPU: one read of the logits where they lie, in float32, bfloat16 or float16."""
+"""The compiled backend for the CPU: reads float32, bfloat16 or float16 logits once, in place."""
 
 from __future__ import annotations
 

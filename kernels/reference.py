@@ -1,4 +1,4 @@
-"""The contract in plain torch: clear rather than fast, and the yardstick of the other backends.
+"""``combine`` and ``sample`` in plain torch: the reference of the other backends, clear rather than fast.
 
 Everything is computed in float64 (float32 on devices without it), a block of rows at a time, so that memory does not
 grow with the number of rows.

@@ -26,7 +26,7 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What both functions share."""
+    """Arguments of both functions."""
 
     experts: tuple[Tensor, ...]
     """K tensors ``[N, V]`` on one device, floating point, any strides."""

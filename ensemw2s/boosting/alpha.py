@@ -1,4 +1,4 @@
-"""Weighted errors and the rules that turn them into expert weights.
+"""Weighted errors, and the α rules that turn them into expert weights.
 
 Every rule is a difference of log-odds. With ``logit x = log(x / (1 − x))`` the paper's rule is
 ``α_t = logit ε_0 − logit ε_t``: SAMME's ``log(K − 1)`` is ``log(1/(1/K) − 1)``, the log-odds of guessing among ``K``

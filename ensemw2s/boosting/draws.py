@@ -1,4 +1,4 @@
-"""How the token weights enter training: the three draws have the same expected loss."""
+"""The training set of a round from the token weights: three draws with the same expected loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as wrong (``s``), and honest estimates of an expert's error."""
+"""Token errors ``s`` (level, window), and held-out estimates of an expert's error: out-of-bag and cross-fitting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The round loop of token-level boosting. It owns ``D_t`` and decides; a :class:`Learner` trains and scores."""
+"""The rounds of token-level boosting: token weights ``D_t``, expert weights ``α_t`` and the stopping rule.
+
+A :class:`Learner` trains and scores the experts.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """What a round found.
+    """One round.
 
     Attributes:
         round: from 1.
@@ -60,7 +63,7 @@ class RoundRecord:
         epsilon_prior: ``ε_0`` after clipping.
         alpha: ``α_t``.
         kept: whether the expert is in the ensemble.
-        errors_from: ``train``, ``out_of_bag`` or ``crossfit``: where ``s`` came from.
+        errors_from: source of ``s``: ``train``, ``out_of_bag`` or ``crossfit``.
         n_eff: effective sample size ``1/ΣD_t²``.
         top1_share: share of weight on the heaviest 1 % of tokens.
         validation: validation score of the ensemble with this expert; None if it was dropped.
@@ -204,7 +207,7 @@ class Booster:
         return reason
 
     def _error(self, round_: int, draw: Draw) -> tuple[Floats, WeightedError, str]:
-        """``s`` (smoothed), ``ε_t`` and where they came from."""
+        """``s`` (smoothed), ``ε_t`` and their source."""
         source: str = self.config.errors
         if source == "out_of_bag":
             wrong = self._smooth(self.learner.errors(round_))
@@ -223,7 +226,7 @@ class Booster:
         """Why an out-of-bag error cannot be relied on, or None.
 
         It can be if its sample is worth ``m = min_effective`` examples, and no more than ``0.5/√m`` of the weight may
-        go unheard: the largest standard error of an error rate over ``m`` examples.
+        be unobserved: the largest standard error of an error rate over ``m`` examples.
         """
         least, found = self.config.min_effective, 0.0 if error is None else error.n_eff
         if found < least:

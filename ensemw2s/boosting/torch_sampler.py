@@ -1,4 +1,4 @@
-"""Weighted draws for a ``torch.utils.data.DataLoader``, of any number of weights and shared by several processes."""
+"""A weighted sampler for ``torch.utils.data.DataLoader``: any number of weights, split over processes."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def update_left_out(
 ) -> None:
     """The same update for the tokens that a round left out, whose total mass stays what it was.
 
-    Tokens that the round trained on keep their weight: nothing honest is known about them.
+    Tokens that the round trained on keep their weight: their errors are training errors.
 
     Args:
         weights: ``D_t``, float64 [N]; overwritten.

@@ -17,7 +17,7 @@ from ensemw2s.kernels.bench.timing import Run, Timing, timed, wall_clock
 from ensemw2s.kernels.dispatch import available_backends, combine, sample
 from ensemw2s.kernels.request import Rule
 
-#: The way that only reads the bytes.
+#: The way that only reads the bytes: shows the memory bandwidth.
 READ = "read"
 #: torch refuses to draw from more categories.
 MULTINOMIAL_LIMIT = 2**24
@@ -27,7 +27,7 @@ _EXPERTS = 3
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work with several ways to do it, the first of which is ours."""
+    """One computation and the ways to do it, ours first."""
 
     group: str
     name: str
@@ -37,7 +37,7 @@ class Case:
     memory: int = 0
     """Bytes that it needs at its peak, about: inputs, and the largest of the ways; 0 is not known."""
     bytes_moved: int = 0
-    """The least number of bytes that must move."""
+    """Bytes that must be read and written at least."""
     seconds: float = 3.0
     """How long it takes, about; longer only where three rounds do."""
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found for one case."""
+    """Timings of one case."""
 
     case: Case
     timings: tuple[Timing, ...]
@@ -66,12 +66,12 @@ class Result:
 
     @property
     def bandwidth(self) -> float | None:
-        """Bytes per second of our median time; None where the least number of bytes says little."""
+        """Bytes per second at our median time; None without ``bytes_moved``."""
         return self.case.bytes_moved / self.ours.p50 if self.case.bytes_moved else None
 
     @property
     def read_share(self) -> float | None:
-        """That as a share of what a plain sum over the same bytes reaches; None where there is no such sum."""
+        """Share of the bandwidth that a plain sum over the same bytes reaches; None without ``read``."""
         read = next((timing for timing in self.timings if timing.name == READ), None)
         return None if read is None else self.ours.times_faster(read)
 

@@ -24,7 +24,7 @@ class Timing:
     rounds: tuple[float, ...]
 
     def times_faster(self, other: Timing) -> float:
-        """By how much this one is faster: the median over rounds, each of which ran both, of the ratio."""
+        """Speed-up over ``other``: the median over rounds of the ratio of their times."""
         ratios = sorted(b / a for a, b in zip(self.rounds, other.rounds, strict=True))
         return ratios[len(ratios) // 2]
 

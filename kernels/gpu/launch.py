@@ -1,4 +1,4 @@
-"""Launches the Triton kernels: buffers, grids, and which passes a question needs.
+"""Launches the Triton kernels: buffers, grids, and the passes that a request needs.
 
 With α = 0 for an expert, its logits are read for its own fields only. One read of the logits is enough for the
 arg-max, targets and draws at temperature 1, for the product rule and lone experts at any temperature, and for votes;
@@ -73,8 +73,8 @@ class Problem:
 
     order: list[int]
     """The launch's expert ``i`` is the request's expert ``order[i]``."""
-    weights: tuple[float, ...]
-    log_weights: tuple[float, ...]
+    active: int
+    """Number of experts with a part in the ensemble."""
     product: bool
     """The product rule, or an expert alone."""
     inv_temp: float
@@ -85,17 +85,11 @@ class Problem:
     """N."""
     vocabulary: int
     """V."""
+    tiles: int
+    """Tiles in a row."""
     config: Config
-
-    @property
-    def active(self) -> int:
-        """Number of experts with a part in the ensemble."""
-        return len(self.weights)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles in a row."""
-        return -(-self.vocabulary // self.config.block)
+    shared: dict[str, Any]
+    """Arguments of the same name and value in all kernels that take them."""
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """An uninitialised tensor on the logits' device."""
@@ -108,21 +102,9 @@ class Problem:
         return by_expert.index_select(0, torch.tensor(self.order, device=by_expert.device).argsort())
 
     def launch(self, kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
-        """Start ``programs`` programs of a kernel on the logits' device."""
-        start(kernel, programs, self.device, {"num_warps": warps}, arguments)
-
-    def reading(self) -> dict[str, Any]:
-        """The arguments that all kernels share that read logits."""
-        return {
-            "experts": self.experts,
-            "row_stride": self.experts[0].stride(0),
-            "col_stride": self.experts[0].stride(1),
-            "rows": self.rows,
-            "vocabulary": self.vocabulary,
-            "tiles": self.tiles,
-            "block": self.config.block,
-            "contiguous": self.experts[0].stride(1) == 1,
-        }
+        """Start ``programs`` programs of a kernel on the logits' device; what it shares with others is filled in."""
+        shared = {name: value for name, value in self.shared.items() if name in kernel.arg_names}
+        start(kernel, programs, self.device, {"num_warps": warps}, shared | arguments)
 
     def first_pass(
         self, targets: Tensor | None = None, *, best: bool = True, experts: bool = True, mass: bool = False
@@ -135,38 +117,27 @@ class Problem:
             experts: find every expert's arg-max.
             mass: give the mass of every tile.
         """
-        p, (n, count) = self, (self.rows, len(self.experts))
-        tiles = p._tile_stats()
-        constants = {
-            "weights": _weights_on(p.device, p.weights),
-            "active": p.active,
-            "product": p.product,
-            "inv_temp": p.inv_temp,
-        }
-        constants |= {"centre": p.empty(count, n), "offset": p.empty(count, n), "base": p.empty(n, dtype=torch.float64)}
-        argmax = p.empty(n, dtype=torch.int64)
-        out = {name: p.empty(n) for name in ("best_value", "logprob", "target_logprob", "shift", "norm")}
-        out |= {name: p.empty(count, n) for name in ("logsumexp", "expert_target")}
-        out["expert_argmax"] = p.empty(count, n, dtype=torch.int64)
-        out["mass"] = p.empty(n, p.tiles) if mass else tiles["tile_max"]
-        p.launch(
+        n, count, tiles = self.rows, len(self.experts), self._tile_stats()
+        constants = {name: self.empty(count, n) for name in ("centre", "offset")}
+        constants["base"] = self.empty(n, dtype=torch.float64)
+        argmax = self.empty(n, dtype=torch.int64)
+        out = {name: self.empty(n) for name in ("best_value", "logprob", "target_logprob", "shift", "norm")}
+        out |= {name: self.empty(count, n) for name in ("logsumexp", "expert_target")}
+        out["expert_argmax"] = self.empty(count, n, dtype=torch.int64)
+        out["mass"] = self.empty(n, self.tiles) if mass else tiles["tile_max"]
+        self.launch(
             triton_rows.finish_rows,
             n,
-            p.config.row_warps * (2 if p.product and p.active > 1 else 1),  # the product's sums are float64
-            **p.reading(),
+            self.config.row_warps * (2 if self.product and self.active > 1 else 1),  # the product's sums are float64
             **tiles,
             **constants,
             **out,
-            log_weights=p.log_weights,
-            count=count,
             targets=argmax if targets is None else targets.contiguous(),
             argmax=argmax,
             has_targets=targets is not None,
             want_best=best,
             want_mass=mass,
             want_experts=experts,
-            count_padded=_power_of_two(count),
-            tiles_padded=_power_of_two(p.tiles),
         )
         return Rows(
             undefined=argmax < 0,
@@ -179,21 +150,14 @@ class Problem:
 
     def _tile_stats(self) -> dict[str, Tensor]:
         """The one read of the logits: what is known of every tile afterwards."""
-        p, n, count = self, self.rows, len(self.experts)
-        out = {name: p.empty(count, n, p.tiles) for name in ("tile_max", "tile_sum")}
-        if not p.product:
-            p.launch(
-                triton_tiles.tile_stats, count * n * p.tiles, p.config.tile_warps, **p.reading(), **out, count=count
-            )
+        n, count, warps = self.rows, len(self.experts), self.config.tile_warps
+        out = {name: self.empty(count, n, self.tiles) for name in ("tile_max", "tile_sum")}
+        if not self.product:
+            self.launch(triton_tiles.tile_stats, count * n * self.tiles, warps, **out)
             return {**out, "product_max": out["tile_max"], "product_sum": out["tile_max"]}
-        out |= {"product_max": p.empty(n, p.tiles, dtype=torch.float64), "product_sum": p.empty(n, p.tiles)}
-        shared = {
-            "weights": _weights_on(p.device, p.weights),
-            "inv_temp": p.inv_temp,
-            "active": p.active,
-            "count": count,
-        }
-        p.launch(triton_tiles.tile_stats_product, n * p.tiles, p.config.tile_warps, **p.reading(), **out, **shared)
+        out["product_max"] = self.empty(n, self.tiles, dtype=torch.float64)
+        out["product_sum"] = self.empty(n, self.tiles)
+        self.launch(triton_tiles.tile_stats_product, n * self.tiles, warps, **out)
         return out
 
     def second_pass(self, rows: Rows, mode: str) -> tuple[Tensor, Tensor]:
@@ -202,14 +166,12 @@ class Problem:
         Returns:
             ``[N, V]`` (empty for "mass") and ``[N, tiles]`` (undefined for "log_probs").
         """
-        p = self
-        whole = p.empty(0) if mode == "mass" else p.empty(p.rows, p.vocabulary)
-        tile_out = p.empty(p.rows, p.tiles)
-        p.launch(
+        whole = self.empty(0) if mode == "mass" else self.empty(self.rows, self.vocabulary)
+        tile_out = self.empty(self.rows, self.tiles)
+        self.launch(
             triton_tiles.tile_values,
-            p.rows * p.tiles,
-            p.config.tile_warps,
-            **p.reading(),
+            self.rows * self.tiles,
+            self.config.tile_warps,
             **rows.constants,
             shift=rows.shift,
             norm=rows.norm,
@@ -231,12 +193,11 @@ class Problem:
 
     def draw(self, rows: Rows, seed: int, index: Tensor) -> Tensor:
         """A token for each row from the tiles' masses, int64 ``[N]``; −1 in undefined rows."""
-        p, out = self, torch.empty_like(rows.argmax)
-        p.launch(
+        out = torch.empty_like(rows.argmax)
+        self.launch(
             triton_sampling.draw_tokens,
-            p.rows,
-            p.config.row_warps,
-            **p.reading(),
+            self.rows,
+            self.config.row_warps,
             **rows.constants,
             shift=rows.shift,
             mass=rows.mass,
@@ -244,15 +205,13 @@ class Problem:
             index=index,
             out=out,
             seed=seed,
-            tiles_padded=_power_of_two(p.tiles),
         )
         return out
 
     def uniforms(self, seed: int, index: Tensor) -> Tensor:
         """The rows' uniform numbers, float64 ``[N]``."""
         out = self.empty(self.rows, dtype=torch.float64)
-        arguments = {"out": out, "index": index, "seed": seed, "rows": self.rows, "block": 128}
-        self.launch(triton_sampling.uniforms, -(-self.rows // 128), 4, **arguments)
+        self.launch(triton_sampling.uniforms, -(-self.rows // 128), 4, out=out, index=index, seed=seed, block=128)
         return out
 
     def select(
@@ -291,15 +250,10 @@ class Problem:
             out=ids,
             out_rank=ranks,
             seed=seed or 0,
-            vocabulary=self.vocabulary,
-            tiles=self.tiles,
-            inv_temp=self.inv_temp,
             top_k=count,
             top_p_bits=struct.unpack("<q", struct.pack("<d", top_p or 1.0))[0],
             has_top_p=top_p is not None,
             draw=drawing,
-            block=self.config.block,
-            tiles_padded=_power_of_two(self.tiles),
         )
         if drawing:
             return ids, ranks
@@ -332,15 +286,26 @@ def prepare(request: Inputs, config: Config | None = None) -> Problem:
         experts = [x.to(torch.float32) for x in experts]
     if len({x.stride() for x in experts}) > 1:
         experts = [x.contiguous() for x in experts]
-    return Problem(
-        order=order,
-        weights=tuple(max(w, SMALLEST) for w in weights),
-        log_weights=tuple(math.log(w) for w in weights),
-        product=request.rule == "product" or len(weights) == 1,
-        inv_temp=1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),
-        experts=tuple(experts),
-        device=request.device,
-        rows=request.rows,
-        vocabulary=request.vocabulary,
-        config=config or choose(experts[0].element_size(), len(experts), request.vocabulary),
-    )
+    config = config or choose(experts[0].element_size(), len(experts), request.vocabulary)
+    tiles = -(-request.vocabulary // config.block)
+    shared: dict[str, Any] = {
+        "experts": tuple(experts),
+        "row_stride": experts[0].stride(0),
+        "col_stride": experts[0].stride(1),
+        "contiguous": experts[0].stride(1) == 1,
+        "rows": request.rows,
+        "vocabulary": request.vocabulary,
+        "count": len(experts),
+        "count_padded": _power_of_two(len(experts)),
+        "active": len(active),
+        "weights": _weights_on(request.device, tuple(max(w, SMALLEST) for w in weights)),
+        "log_weights": tuple(math.log(w) for w in weights),
+        "product": request.rule == "product" or len(active) == 1,
+        "inv_temp": 1.0 if request.rule == "vote" else min(max(1.0 / request.temperature, SMALLEST), LARGEST),
+        "tiles": tiles,
+        "tiles_padded": _power_of_two(tiles),
+        "block": config.block,
+    }
+    named = ("experts", "active", "product", "inv_temp", "rows", "vocabulary", "tiles")
+    fields = {name: shared[name] for name in named}
+    return Problem(order=order, device=request.device, config=config, shared=shared, **fields)

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Triton: from the tiles of a row to its results; the arg-max reads again only the tiles that can hold it."""
+"""Triton: a row's results from the statistics of its tiles; the arg-max re-reads only tiles that can hold it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-"""Triton: one draw for each row by inverting the cumulative probabilities in the order of the token ids."""
+"""Triton: one draw a row, by inverting the cumulative probabilities in the order of the token ids."""
 
 from __future__ import annotations
 

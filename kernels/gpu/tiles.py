@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, assignment"
-"""Triton: one read of the logits, tile by tile, and the combined value of any tile afterwards.
+"""Triton: tile statistics from one read of the logits, and the combined values of any tile afterwards.
 
 A *tile* is ``block`` consecutive tokens of a row. The first pass gives each tile's maximum and sum of exponentials;
 from these follow every expert's log-sum-exp, an upper bound of the combined distribution in each tile, and, where the

@@ -1,7 +1,4 @@
-"""The vote rule from the experts' arg-maxes, for backends that do not hold the whole distribution.
-
-At most K tokens have a share, so everything is a matter of ``[K, K, N]`` comparisons in plain torch.
-"""
+"""The vote rule from the experts' arg-maxes, in plain torch: at most K tokens have a share."""
 
 from __future__ import annotations
 
