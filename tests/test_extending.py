@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from ensemw2s import kernels, registry
-from ensemw2s.boosting import Booster, Draw, TokenLayout
+from ensemw2s.boosting.draws import Draw
+from ensemw2s.boosting.loop import Booster
+from ensemw2s.boosting.weights import TokenLayout
 from ensemw2s.config.composition import compose
 from ensemw2s.data.sources import load_source
 from ensemw2s.models.training.losses import IGNORED, LossConfig, training_loss

@@ -289,7 +289,7 @@ class Booster:
             update_left_out(self.weights, wrong, left_out, exponent, self.config.cap)
             self._mass = None
         else:
-            self._mass = update_weights(self.weights, wrong, exponent, self.config.cap, layout=self.layout, error=error)
+            self._mass = update_weights(self.weights, wrong, exponent, self.config.cap, self.layout, error)
 
     def _patience_over(self, scores: list[float]) -> bool:
         if self.config.patience is None or not scores:

@@ -76,14 +76,8 @@ def concentration(weights: Floats) -> Concentration:
 
 
 def update_weights(
-    weights: Floats,
-    wrong: Floats,
-    exponent: float,
-    cap: float | None,
-    *,
-    layout: TokenLayout | None = None,
-    error: WeightedError | None = None,
-) -> Floats | None:
+    weights: Floats, wrong: Floats, exponent: float, cap: float | None, layout: TokenLayout, error: WeightedError
+) -> Floats:
     """``D_{t+1} ∝ D_t · exp(exponent · s)`` in place, normalised and capped at ``cap/N``.
 
     Args:
@@ -91,16 +85,15 @@ def update_weights(
         wrong: ``s``, float64 [N] in [0, 1].
         exponent: ``ν·κ·α_t``.
         cap: ``c ≥ 1``, or None.
-        layout: tokens of each example; the new weights of the examples then come with the same sweep.
-        error: what :func:`~ensemw2s.boosting.weighted_error` found for these ``weights`` and ``wrong``: it tells the
-            sum to divide by, which then takes no sweep of its own.
+        layout: tokens of each example.
+        error: of these ``weights`` and ``wrong``: where ``s`` is binary it tells the sum to divide by without a sweep.
 
     Returns:
-        ``D_{t+1}(i)``, float64 [n], or None without ``layout``.
+        ``D_{t+1}(i)``, float64 [n], from the same sweep.
     """
-    total = None if error is None else error.grown_total(exponent)
-    offsets = None if layout is None else layout.offsets
-    return _native.boost_update(weights, wrong, exponent, cap, total=total, offsets=offsets)["segment_sums"]
+    total = error.grown_total(exponent)
+    updated = _native.boost_update(weights, wrong, exponent, cap, total=total, offsets=layout.offsets)
+    return np.asarray(updated["segment_sums"])
 
 
 def update_left_out(

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s.boosting import (
-    Booster,
-    BoostingResult,
-    Draw,
-    TokenLayout,
-    draw_training_set,
-    example_weights,
-    initial_weights,
-    loss_constant,
-)
-from ensemw2s.boosting.weights import Floats, save_weights
+from ensemw2s.boosting.draws import Draw, draw_training_set, loss_constant
+from ensemw2s.boosting.loop import Booster, BoostingResult
+from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights, initial_weights, save_weights
 from ensemw2s.checksums import recording
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import own_choices

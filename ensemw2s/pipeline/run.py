@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, student_of
-from ensemw2s.boosting import BoostingResult
+from ensemw2s.boosting.loop import BoostingResult
 from ensemw2s.checksums import recording
 from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig

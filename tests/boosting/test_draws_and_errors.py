@@ -9,10 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemw2s.boosting import TokenLayout, draw_training_set, example_weights, initial_weights, weighted_error
-from ensemw2s.boosting.draws import EOS_CAP, loss_constant
+from ensemw2s.boosting.alpha import weighted_error
+from ensemw2s.boosting.draws import EOS_CAP, draw_training_set, loss_constant
 from ensemw2s.boosting.errors import fold_of_example, left_out_weights, out_of_bag_error, smooth_errors, unseen_mass
-from ensemw2s.boosting.weights import concentration, update_left_out, update_weights
+from ensemw2s.boosting.weights import (
+    TokenLayout,
+    concentration,
+    example_weights,
+    initial_weights,
+    update_left_out,
+    update_weights,
+)
 
 layouts = st.lists(st.integers(1, 6), min_size=1, max_size=12).map(
     lambda lengths: TokenLayout(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
@@ -247,11 +254,14 @@ def test_update_in_a_memory_map(tmp_path):
     path = tmp_path / "d.npy"
     weights = np.lib.format.open_memmap(path, mode="w+", dtype=np.float64, shape=(1000,))
     weights[:] = 1e-3
-    wrong = np.arange(1000) % 3 == 0
-    update_weights(weights, wrong.astype(np.float64), 0.7, None)
+    wrong = (np.arange(1000) % 3 == 0).astype(np.float64)
+    sums = update_weights(
+        weights, wrong, 0.7, None, TokenLayout(np.array([0, 400, 1000])), weighted_error(weights, wrong)
+    )
     weights.flush()
-    expected = np.where(wrong, math.exp(0.7), 1.0)
-    np.testing.assert_allclose(np.load(path), expected / expected.sum(), rtol=1e-12)
+    expected = np.exp(0.7 * wrong) / np.exp(0.7 * wrong).sum()
+    np.testing.assert_allclose(np.load(path), expected, rtol=1e-12)
+    np.testing.assert_allclose(sums, [expected[:400].sum(), expected[400:].sum()], rtol=1e-12)
 
 
 def test_concentration_of_uniform_weights():

@@ -11,7 +11,9 @@ import pytest
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from ensemw2s.boosting import Booster, Draw, TokenLayout
+from ensemw2s.boosting.draws import Draw
+from ensemw2s.boosting.loop import Booster
+from ensemw2s.boosting.weights import TokenLayout
 from ensemw2s.config.method import BoostingConfig
 from ensemw2s.sink import NullSink
 

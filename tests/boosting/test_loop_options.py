@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ensemw2s.boosting import Booster, TokenLayout, example_weights
 from ensemw2s.boosting.errors import fold_of_example, out_of_bag_error, smooth_errors
+from ensemw2s.boosting.loop import Booster
+from ensemw2s.boosting.weights import TokenLayout, example_weights
 from ensemw2s.config.method import BoostingConfig
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import NullSink

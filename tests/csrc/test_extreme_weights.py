@@ -12,7 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from ensemw2s._native import boost_update
-from ensemw2s.boosting import weighted_error
+from ensemw2s.boosting.alpha import weighted_error
 from ensemw2s.boosting.weights import update_left_out
 
 MP = mpmath.mp.clone()
