@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from ensemw2s.cli.dashboard.model.names import stage_round
 from ensemw2s.cli.terminal import LINES, Terminal
 from ensemw2s.errors import EXIT_INTERRUPTED, Ew2sError, Interrupted
 from ensemw2s.text import printable
@@ -45,10 +44,12 @@ class Plan:
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.done: set[str] = set()
+        self._rounds: dict[str, int] = {}
 
-    def begin(self, stages: list[str]) -> None:
-        """A new run, or the next seed."""
+    def begin(self, stages: list[str], records: Sequence[Mapping[str, Any]] = ()) -> None:
+        """A new run, or the next seed; the fields are those of the event ``plan``."""
         self.stages, self.done = list(stages), set()
+        self._rounds = {record["name"]: record["round"] or 0 for record in records}
 
     def finish(self, stage: str) -> None:
         """A stage is done. Stages come in order: those before it that are not done will not be."""
@@ -63,7 +64,7 @@ class Plan:
 
     def stop_boosting(self, rounds: int) -> None:
         """Rounds that will not happen leave the plan."""
-        self.stages = [s for s in self.stages if s in self.done or (stage_round(s) or 0) <= rounds]
+        self.stages = [s for s in self.stages if s in self.done or self._rounds.get(s, 0) <= rounds]
 
     @property
     def position(self) -> str:
@@ -113,7 +114,7 @@ class ProgressSink:
     def event(self, kind: str, **fields: Any) -> None:
         """Turn a milestone into a line, or nothing."""
         if kind == "plan":
-            self.plan.begin(fields["stages"])
+            self.plan.begin(**fields)
         elif kind == "stage_finished":
             if fields["cached"] and fields["stage"] in self.plan.done:
                 return  # used again by a later phase of the same run: nothing new

@@ -34,6 +34,10 @@ class ArmSpec:
         option: the field of ``arms`` that asks for it; empty: every run has it, or a teacher's student.
         several: whether it is an ensemble of models.
         of: the arm whose models it has; empty: it has its own.
+        draw: how its models' training sets are drawn from ``D_1``: ``none`` is all data, ``example`` a bootstrap
+            resample. The first model of ``none`` is the plain fine-tune, that of ``example`` the first boosted expert.
+            Empty: its models are its own alone.
+        all_steps: whether its model is trained for the steps of all rounds together.
         label: in tables, at most 27 characters.
         short: on the dashboard, at most 19 characters.
         brief: in a comparison, and as a teacher; empty: ``label``.
@@ -50,6 +54,8 @@ class ArmSpec:
     option: str = ""
     several: bool = False
     of: str = ""
+    draw: Literal["", "none", "example"] = ""
+    all_steps: bool = False
     label: str
     short: str
     brief: str = ""
@@ -77,21 +83,21 @@ ARMS: tuple[ArmSpec, ...] = (
         screen=("dim", "▽"),
     ),
     ArmSpec(
-        name=WEAK, kind="teacher", option="plain", label="plain fine-tune", short="plain fine-tune",
+        name=WEAK, kind="teacher", option="plain", draw="none", label="plain fine-tune", short="plain fine-tune",
         phrase="the plain fine-tune", plot=("vermillion", "x", "-"), screen=("green", "+"), rival=1,
     ),
     ArmSpec(
-        name=SINGLE, kind="teacher", label="single expert", short="single expert", phrase="the single expert",
-        plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2, spare=3,
+        name=SINGLE, kind="teacher", draw="example", label="single expert", short="single expert",
+        phrase="the single expert", plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2, spare=3,
     ),
     ArmSpec(
-        name="plain_long", kind="variant", option="plain_long", label="plain fine-tune, T× steps",
+        name="plain_long", kind="variant", option="plain_long", all_steps=True, label="plain fine-tune, T× steps",
         short="plain, T× steps", brief="plain, T× steps", plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
         spare=2,
     ),
     ArmSpec(
-        name=BAGGING, kind="teacher", option="bagging", several=True, label="bagging", short="bagging",
-        plot=("orange", "s", "--"), screen=("orange", "■"), rival=3,
+        name=BAGGING, kind="teacher", option="bagging", several=True, draw="example", label="bagging",
+        short="bagging", plot=("orange", "s", "--"), screen=("orange", "■"), rival=3,
     ),
     # ``*_equal_rounds``: as many members as the boosted ensemble; without the suffix each has its own best number
     ArmSpec(
@@ -100,8 +106,8 @@ ARMS: tuple[ArmSpec, ...] = (
         phrase="bagging with as many members", plot=("orange", "s", "-"), screen=("orange", "□"), rival=4, spare=2,
     ),
     ArmSpec(
-        name="seeds", kind="teacher", option="seeds", several=True, label="plain ensemble", short="plain ensemble",
-        phrase="the plain ensemble", plot=("green", "^", "-."), screen=("green", "▲"), rival=5,
+        name="seeds", kind="teacher", option="seeds", several=True, draw="none", label="plain ensemble",
+        short="plain ensemble", phrase="the plain ensemble", plot=("green", "^", "-."), screen=("green", "▲"), rival=5,
     ),
     ArmSpec(
         name="seeds_equal_rounds", kind="variant", option="seeds", several=True, of="seeds",

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ensemw2s.arms import arm_spec, is_strong
 from ensemw2s.config.schema import RunConfig
-from ensemw2s.config.training import ComputeConfig, ModelConfig, TrainingConfig
-from ensemw2s.estimate.sizes import DataSize, Lengths, ModelSize, data_size, model_size
-from ensemw2s.pipeline.plan import planned_stages
+from ensemw2s.config.training import ComputeConfig, ModelConfig
+from ensemw2s.estimate.sizes import DataSize, ModelSize, data_size, model_size
+from ensemw2s.pipeline.plan import PlannedStage, plan
 from ensemw2s.runs.cost import forward_flops, training_flops
 
 #: Share of a matrix product's speed that fine-tuning and scoring reach.
@@ -57,6 +56,7 @@ class StageEstimate:
         flops: floating-point operations.
         memory: bytes at the peak.
         seconds: time.
+        group: its row of the timeline.
     """
 
     stage: str
@@ -64,6 +64,7 @@ class StageEstimate:
     flops: int | None
     memory: int | None
     seconds: float | None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ class Estimate:
         )
 
     def groups(self) -> dict[str, StageEstimate]:
-        """Stages summed by phase."""
+        """Stages summed by row of the timeline."""
         by: dict[str, list[StageEstimate]] = defaultdict(list)
         for stage in self.stages:
-            by[_phase(stage.stage)].append(stage)
+            by[stage.group].append(stage)
         return {name: self.total(stages) for name, stages in by.items()}
 
     def to_json(self) -> dict[str, Any]:
@@ -118,22 +119,12 @@ class Estimate:
         }
 
 
-def _phase(stage: str) -> str:
-    if stage.startswith(("student/", "ceiling")):
-        return "students and ceiling"
-    if stage.startswith("labels/") or stage.endswith("/hard_pool"):
-        return "labels"
-    if "zero-shot" in stage or "zero_shot" in stage:
-        return "zero-shot"
-    return "boosted experts" if stage.startswith(("experts/", "joint/boosting")) else "other weak arms and answers"
-
-
 def estimate(config: RunConfig, until: str | None = None, *, seeds: int = 1, speed: Speed | None = None) -> Estimate:
     """Estimate what a run costs on this machine. No weights and no data are downloaded.
 
     Args:
         config: the resolved configuration.
-        until: the last phase, as in :func:`~ensemw2s.pipeline.plan.planned_stages`.
+        until: the last phase, as in :func:`~ensemw2s.pipeline.plan.plan`.
         seeds: how many seeds are run one after the other.
         speed: of the machine; measured by default, which takes about half a second.
 
@@ -143,7 +134,8 @@ def estimate(config: RunConfig, until: str | None = None, *, seeds: int = 1, spe
     sizes = {"weak": model_size(config.models.weak), "strong": model_size(config.models.strong)}
     data = data_size(config)
     measured = speed or measure_speed(config.compute)
-    stages = [_stage(config, name, sizes, data, measured) for name in planned_stages(config, until) if name != "data"]
+    of = _Estimator(config, sizes, data, measured).stage
+    stages = [of(planned) for planned in plan(config, until) if planned.expected and planned.kind != "data"]
     return Estimate(stages, sizes["weak"], sizes["strong"], data, measured, seeds)
 
 
@@ -187,100 +179,85 @@ def _seconds(work: Any, device: Any, budget: float = 0.2) -> float:
     return best
 
 
-def _stage(config: RunConfig, name: str, sizes: dict[str, ModelSize], data: DataSize, speed: Speed) -> StageEstimate:
-    strong = name.startswith(("student/", "ceiling", "baselines/zero-shot-strong"))
-    strong = strong or (name.startswith("answers/") and is_strong(name.split("/")[1]))
-    side = "strong" if strong else "weak"
-    base: ModelConfig = getattr(config.models, side)
-    size = sizes[side]
-    if name.startswith("answers/"):
-        return _decoding(config, name, size, data, speed, base)
-    if name.startswith(("labels/", "joint/")):
-        several = config.boosting.rounds if config.task == "choice" and name.startswith("joint/") else 0
-        return _scoring(config, name, size, several * _split_tokens(config, data, ["train"]), speed, base)
-    if name.endswith("/scores"):
-        return _scoring(config, name, size, _split_tokens(config, data, _scored(config, name, strong)), speed, base)
-    training = config.training.student if strong else config.training.expert
-    times = config.boosting.rounds if name == "baselines/plain-long" else 1
-    lengths = data.hard if strong else data.easy
-    return _training(name, size, base, training, training.steps * times, lengths, speed)
+@dataclass(frozen=True)
+class _Estimator:
+    """Cost of stages from what their records say is read, trained or written, and with how many models."""
 
+    config: RunConfig
+    sizes: dict[str, ModelSize]
+    data: DataSize
+    speed: Speed
 
-def _scored(config: RunConfig, name: str, strong: bool) -> list[str]:
-    """The splits that a model is scored on."""
-    if strong:
-        return ["test", "hard_test"]
-    pool = ["hard_pool"] if config.task == "choice" else []
-    boosted = name.startswith("experts/") or "zero-shot" in name
-    return [*(["train"] if boosted else []), "validation", "test", "hard_test", *pool]
+    def stage(self, planned: PlannedStage) -> StageEstimate:
+        """The cost of one stage; of one for which no model runs, nothing."""
+        if not planned.splits:
+            return StageEstimate(planned.name, 0, 0, 0, 0.0, planned.group)
+        way = {"train": self._training, "answer": self._decoding, "label": self._decoding}
+        tokens, flops, memory, seconds = way.get(planned.kind, self._scoring)(planned)
+        if self.sizes[planned.side].parameters is None:
+            return StageEstimate(planned.name, round(tokens), None, None, None, planned.group)
+        return StageEstimate(planned.name, round(tokens), flops, round(memory), seconds, planned.group)
 
+    def _work(self, flops: int) -> float:
+        """Seconds of floating-point operations."""
+        return _PADDING * flops / (self.speed.flops * _REACHED)
 
-def _split_tokens(config: RunConfig, data: DataSize, splits: Sequence[str]) -> int:
-    """Tokens read for scoring: a prompt once, and its answer (train, ``task: generate``) or all options."""
-    total = 0.0
-    for split in splits:
-        answers_only = config.task == "generate" or (split == "train" and config.boosting.error_unit == "token")
-        lengths = data.of(split)
-        total += data.counts[split] * (lengths.prompt + lengths.answer * (1.0 if answers_only else lengths.options))
-    return round(total)
+    def _training(self, planned: PlannedStage) -> tuple[float, int, float, float]:
+        size, base = self.sizes[planned.side], getattr(self.config.models, planned.side)
+        cfg = self.config.training.student if planned.side == "strong" else self.config.training.expert
+        data, steps, lora = self.data.of(planned.splits[0]), planned.steps, cfg.lora is not None
+        n = size.parameters or 0
+        length = data.prompt + data.answer
+        tokens = steps * cfg.batch_size * length
+        flops = training_flops(n, round(tokens), lora=lora, checkpointing=cfg.gradient_checkpointing)
+        trained = 0 if lora else n
+        seconds = self._work(flops) + steps * trained * _OPTIMISER_TRAFFIC / self.speed.bandwidth
+        seconds += steps * cfg.gradient_accumulation * (size.layers or 24) * _LAYER_SECONDS["train"]
+        kept = {"8bit": 1.0, "4bit": 0.6}.get(str(base.quantization), float(_BYTES[base.dtype]))
+        weights = n * kept if lora else n * 16.0  # float32 weight, gradient and two moments
+        sequences = -(-cfg.batch_size // cfg.gradient_accumulation)
+        memory = weights + _activations(size, sequences * length * _PADDING, cfg.gradient_checkpointing)
+        memory += 3.0 * 4.0 * sequences * (data.answer + 1) * (size.vocabulary or 50_000)
+        return tokens, flops, memory, seconds
 
+    def _split_tokens(self, split: str) -> float:
+        """Tokens read for scoring: a prompt once, and its answer (train, ``task: generate``) or all options."""
+        generate, by_token = self.config.task == "generate", self.config.boosting.error_unit == "token"
+        lengths = self.data.of(split)
+        options = 1.0 if generate or (split == "train" and by_token) else lengths.options
+        return self.data.counts[split] * (lengths.prompt + lengths.answer * options)
 
-def _training(
-    name: str, size: ModelSize, base: ModelConfig, cfg: TrainingConfig, steps: int, data: Lengths, speed: Speed
-) -> StageEstimate:
-    length = data.prompt + data.answer
-    tokens = round(steps * cfg.batch_size * length)
-    if size.parameters is None:
-        return StageEstimate(name, tokens, None, None, None)
-    lora, n = cfg.lora is not None, size.parameters
-    flops = training_flops(n, tokens, lora=lora, checkpointing=cfg.gradient_checkpointing)
-    trained = 0 if lora else n
-    seconds = _PADDING * flops / (speed.flops * _REACHED) + steps * trained * _OPTIMISER_TRAFFIC / speed.bandwidth
-    seconds += steps * cfg.gradient_accumulation * (size.layers or 24) * _LAYER_SECONDS["train"]
-    kept = {"8bit": 1.0, "4bit": 0.6}.get(str(base.quantization), float(_BYTES[base.dtype]))
-    weights = n * kept if lora else n * 16.0  # float32 weight, gradient and two moments
-    sequences = -(-cfg.batch_size // cfg.gradient_accumulation)
-    memory = weights + _activations(size, sequences * length * _PADDING, cfg.gradient_checkpointing)
-    memory += 3.0 * 4.0 * sequences * (data.answer + 1) * (size.vocabulary or 50_000)
-    return StageEstimate(name, tokens, flops, round(memory), seconds)
+    def _scoring(self, planned: PlannedStage) -> tuple[float, int, float, float]:
+        size, at_once = self.sizes[planned.side], self.config.compute.batch_tokens
+        tokens = planned.models * sum(map(self._split_tokens, planned.splits))
+        flops = forward_flops(size.parameters or 0, round(tokens))
+        batches = tokens * _PADDING / at_once + 1
+        seconds = self._work(flops) + batches * (size.layers or 24) * _LAYER_SECONDS["score"]
+        activations = at_once * (size.hidden or 1024) * _ACTIVATIONS * 4.0
+        return tokens, flops, planned.models * self._weights(planned) + activations, seconds
+
+    def _weights(self, planned: PlannedStage) -> int:
+        """Bytes of one model."""
+        base: ModelConfig = getattr(self.config.models, planned.side)
+        return (self.sizes[planned.side].parameters or 0) * _BYTES[base.dtype]
+
+    def _decoding(self, planned: PlannedStage) -> tuple[float, int, float, float]:
+        """Every model reads the prompts and the new tokens, one after the other."""
+        size, models, at_once = self.sizes[planned.side], planned.models, self.config.compute.batch_tokens
+        (split,) = planned.splits
+        lengths, count = self.data.of(split), self.data.counts[split]
+        new = min(self.config.labelling.decoding.max_new_tokens, 1.5 * lengths.answer + 1)
+        tokens = models * count * (lengths.prompt + new)
+        flops = forward_flops(size.parameters or 0, round(tokens))
+        steps = models * new * max(1.0, count / max(1.0, at_once / (lengths.prompt + new)))
+        reading = self._weights(planned) / self.speed.bandwidth  # every step reads all weights
+        seconds = self._work(flops) + steps * (reading + (size.layers or 24) * _LAYER_SECONDS["score"])
+        base: ModelConfig = getattr(self.config.models, planned.side)
+        cache = at_once * 2.0 * (size.layers or 24) * (size.hidden or 1024) * _BYTES[base.dtype]
+        return tokens, flops, models * (self._weights(planned) + cache), seconds
 
 
 def _activations(size: ModelSize, tokens: float, checkpointing: bool) -> float:
     """Bytes that a backward pass needs, float32."""
     layers, hidden = size.layers or 24, size.hidden or 1024
     return 4.0 * tokens * hidden * (layers * (1 if checkpointing else _ACTIVATIONS) + _ACTIVATIONS)
-
-
-def _scoring(
-    config: RunConfig, name: str, size: ModelSize, tokens: int, speed: Speed, base: ModelConfig
-) -> StageEstimate:
-    if size.parameters is None:
-        return StageEstimate(name, tokens, None, None, None)
-    flops = forward_flops(size.parameters, tokens)
-    batches = tokens * _PADDING / config.compute.batch_tokens + 1
-    seconds = _PADDING * flops / (speed.flops * _REACHED) + batches * (size.layers or 24) * _LAYER_SECONDS["score"]
-    width = (size.hidden or 1024) * _ACTIVATIONS * 4.0
-    memory = size.parameters * _BYTES[base.dtype] + config.compute.batch_tokens * width
-    return StageEstimate(name, tokens, flops, round(memory), seconds if tokens else 0.0)
-
-
-def _decoding(
-    config: RunConfig, name: str, size: ModelSize, data: DataSize, speed: Speed, base: ModelConfig
-) -> StageEstimate:
-    """Answers of an arm: every expert reads the prompts and the new tokens, one after the other."""
-    arm, _, split = name.removeprefix("answers/").rpartition("/")
-    models = config.boosting.rounds if arm_spec(arm).several else 1
-    lengths = data.of(split)
-    new = min(config.labelling.decoding.max_new_tokens, 1.5 * lengths.answer + 1)
-    count = data.counts[split]
-    tokens = round(models * count * (lengths.prompt + new))
-    if size.parameters is None:
-        return StageEstimate(name, tokens, None, None, None)
-    flops = forward_flops(size.parameters, tokens)
-    at_once = max(1.0, config.compute.batch_tokens / (lengths.prompt + new))
-    steps = models * new * max(1.0, count / at_once)
-    reading = size.parameters * _BYTES[base.dtype] / speed.bandwidth  # every step reads all weights
-    seconds = _PADDING * flops / (speed.flops * _REACHED)
-    seconds += steps * (reading + (size.layers or 24) * _LAYER_SECONDS["score"])
-    cache = config.compute.batch_tokens * 2.0 * (size.layers or 24) * (size.hidden or 1024) * _BYTES[base.dtype]
-    return StageEstimate(name, tokens, flops, round(models * (size.parameters * _BYTES[base.dtype] + cache)), seconds)

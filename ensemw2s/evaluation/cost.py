@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ensemw2s.stage_names as stage
 from ensemw2s.arms import arm_spec, teacher_of
 from ensemw2s.evaluation.record import Record
 
@@ -72,16 +73,15 @@ def stage_cost(work: Iterable[Mapping[str, object]]) -> StageCost:
 
 
 def flops_of(stages: Mapping[str, StageCost], names: Iterable[str], kind: str, what: str | None = None) -> int:
-    """Operations of one kind (and of one piece, where named) over some stages and their parts (``NAME/…``).
+    """Operations of one kind (and of one piece, where named) over some stages.
 
     A stage that is not there, or is of a version that did not count, counts 0.
     """
     return sum(
         piece.flops
         for name in names
-        for stage, cost in stages.items()
-        if stage == name or stage.startswith(f"{name}/")
-        for piece in cost.work
+        if name in stages
+        for piece in stages[name].work
         if piece.kind == kind and what in (None, piece.what)
     )
 
@@ -109,16 +109,16 @@ def arm_cost(
     boosters = teacher or members
 
     def scores(models: Sequence[str], split: str) -> int:
-        return flops_of(stages, [f"{model}/scores" for model in models], "score", split)
+        return flops_of(stages, map(stage.scores, models), "score", split)
 
     training = flops_of(stages, [*members, *teacher], "train")
     scoring = scores(boosters, "train") if boosted and len(boosters) > 1 else 0
     labelling = 0
     who = teacher_of(name)
-    if teacher:
-        own = [f"answers/{member}/hard_pool" for member in teacher]
-        asked = [stages[stage] for stage in (f"labels/{who}", f"joint/labels/{who}", *own) if stage in stages]
-        labelling = scores(teacher, "hard_pool") + sum(cost.flops for cost in asked)
+    if who is not None and teacher:
+        own = [stage.answers(member, "hard_pool") for member in teacher]
+        asked = (stage.labels(who), stage.joint_labels(who), *own)
+        labelling = scores(teacher, "hard_pool") + sum(stages[name].flops for name in asked if name in stages)
     test = scores(members, "test") if answers is None else flops_of(stages, [answers], "decode")
     return ArmCost(
         training=training,

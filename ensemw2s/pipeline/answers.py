@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import ensemw2s.stage_names as stage
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import normalise
@@ -19,7 +20,6 @@ from ensemw2s.errors import DataError
 from ensemw2s.files import parse_json, write_text
 from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.plan import answers_stage
 from ensemw2s.pipeline.scored_model import Member
 from ensemw2s.runs import fingerprint
 
@@ -44,7 +44,7 @@ def written_answers(
     Returns:
         ``id``, ``text`` and ``confidence`` of every answer.
     """
-    name = answers_stage(who, split)
+    name = stage.answers(who, split)
     shares = normalise(alphas).tolist()
     decoding = ctx.config.labelling.decoding.model_copy(update={"method": "greedy"})
     inputs = {

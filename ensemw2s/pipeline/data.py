@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ensemw2s.stage_names as stage
 from ensemw2s.config.data import DataConfig, SourceConfig
 from ensemw2s.config.keys import plugins
 from ensemw2s.data.example import Example
@@ -41,7 +42,7 @@ def prepare_data(ctx: Context) -> None:
     def work(partial: Path) -> None:
         write_splits(make_splits(config, seed, ctx.config.task, indistinct if bases else None), partial)
 
-    splits = read_splits(ctx.ensure("data", inputs, work, seed=seed))
+    splits = read_splits(ctx.ensure(stage.DATA, inputs, work, seed=seed))
     ctx.set_splits(splits)
     train = ctx.encoded("weak", "train", "answers")
     ctx.sink.event(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+import ensemw2s.stage_names as stage
 from ensemw2s.arms import arm_spec, teacher_of
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagreement, shared_errors
@@ -20,7 +21,7 @@ from ensemw2s.pipeline.answers import read_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm, Scoreboard
 from ensemw2s.pipeline.labels import Teacher, label_correct
-from ensemw2s.pipeline.plan import TESTS, answers_stage
+from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.prefixes import choices_of
 from ensemw2s.seeds import sub_seed
 
@@ -142,7 +143,7 @@ def _option_share(scores: Floats, chosen: NDArray[np.int64], offsets: NDArray[np
 
 
 def _written(ctx: Context, arm: Arm, split: SplitName) -> Answers:
-    rows = read_answers(ctx.run.path / answers_stage(arm.name, split))
+    rows = read_answers(ctx.run.path / stage.answers(arm.name, split))
     texts = [row["text"] for row in rows]
     match, pattern = ctx.config.evaluation.match, ctx.config.data.template.answer_pattern
     right = text_correct(texts, [example.answer or "" for example in ctx.splits[split]], match, pattern)
@@ -175,7 +176,7 @@ def _arm_reliability(ctx: Context, board: Scoreboard) -> Iterator[Reliability]:
 
 def _label_reliability(ctx: Context, teachers: dict[str, Teacher]) -> Iterator[Reliability]:
     for name in ctx.config.teachers:
-        labels = Labels.load(ctx.run.path / "labels" / name)
+        labels = Labels.load(ctx.run.path / stage.labels(name))
         right = label_correct(ctx, labels)
         sure = {"token": np.clip(labels.confidence, 0.0, 1.0)}
         teacher = teachers[name]

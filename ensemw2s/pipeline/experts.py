@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import ensemw2s.stage_names as stage
+from ensemw2s.arms import WEAK
 from ensemw2s.boosting.draws import Draw, draw_training_set, loss_constant
 from ensemw2s.boosting.loop import Booster, BoostingResult
 from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights, initial_weights, save_weights
@@ -16,6 +18,7 @@ from ensemw2s.checksums import recording
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import own_choices
 from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.plan import expert_splits, member_splits
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.scored_model import Member, Recipe, base_member, member_seed, trained_member, training_inputs
 from ensemw2s.runs import fingerprint
@@ -55,17 +58,6 @@ class ExpertSchool:
         """The training split with its true answers only."""
         return self.ctx.encoded("weak", "train", "answers")
 
-    @property
-    def expert_splits(self) -> list[SplitName]:
-        """What a boosted expert is scored on."""
-        return ["train", *self.member_splits]
-
-    @property
-    def member_splits(self) -> list[SplitName]:
-        """What any weak model is scored on; the unlabelled pool only where options are scored."""
-        pool: list[SplitName] = ["hard_pool"] if self.ctx.config.task == "choice" else []
-        return ["validation", "test", "hard_test", *pool]
-
     def training_set(self, draw: Draw) -> TrainingSet:
         """A draw as a training set."""
         from ensemw2s.models.training.training_set import TrainingSet
@@ -76,13 +68,15 @@ class ExpertSchool:
             self.answers, weights=draw.token_weights[~is_eos], eos_weights=eos_weights, index=draw.index
         )
 
-    def train(self, name: str, draw: Draw, seed: int, splits: Sequence[SplitName], steps: int = 1) -> Member:
+    def train(self, name: str, draw: Draw, seed: int, splits: Sequence[SplitName] = (), steps: int = 1) -> Member:
         """Fine-tune the weak base on a draw; ``steps`` multiplies the optimiser steps.
 
+        It is scored on ``splits``, by default those of every weak model.
         A model that was trained before on the same data with the same seed is that model, whatever it is called.
         """
         from ensemw2s.models.training.losses import LossConfig
 
+        splits = splits or member_splits(self.ctx.config)
         config = self.ctx.config.training.expert
         recipe = Recipe(
             data=self.training_set(draw),
@@ -129,8 +123,8 @@ class BoostingLearner:
 
     def fit(self, round_: int, draw: Draw) -> None:
         """Train the expert of a round, or find it done."""
-        name = f"experts/round-{round_:02d}"
-        self.members[round_] = self.school.train(name, draw, _seed(self.school, round_), self.school.expert_splits)
+        name = stage.expert(round_)
+        self.members[round_] = self.school.train(name, draw, _seed(self.school, round_), expert_splits(self.ctx.config))
 
     def errors(self, round_: int) -> NDArray[np.float64]:
         """Raw ``s`` of a round's expert."""
@@ -142,7 +136,7 @@ class BoostingLearner:
 
     def helper_errors(self, round_: int, fold: int, draw: Draw) -> NDArray[np.float64]:
         """Raw ``s`` of a cross-fitting helper."""
-        name = f"experts/helpers/round-{round_:02d}-fold-{fold + 1}"
+        name = stage.helper(round_, fold + 1)
         helper = self.school.train(name, draw, member_seed(self.ctx, "helpers", round_, fold), ["train"])
         return self.school.wrong_tokens(helper)
 
@@ -154,7 +148,7 @@ class BoostingLearner:
 
 def weak_base(school: ExpertSchool) -> Member:
     """The weak base as it is, scored like an expert."""
-    return base_member(school.ctx, "baselines/zero-shot-weak", "weak", school.expert_splits)
+    return base_member(school.ctx, stage.zero_shot("weak"), "weak", expert_splits(school.ctx.config))
 
 
 def boost(school: ExpertSchool) -> tuple[BoostingResult, BoostingLearner]:
@@ -211,15 +205,15 @@ def train_plain(school: ExpertSchool, member: int = 1) -> Member:
 
     Member 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
     """
-    name = "baselines/plain" if member == 1 else f"baselines/seeds/member-{member:02d}"
-    return school.train(name, _from_first_weights(school, "none", member), _seed(school, member), school.member_splits)
+    name = stage.baseline(WEAK) if member == 1 else stage.baseline("seeds", member)
+    return school.train(name, _from_first_weights(school, "none", member), _seed(school, member))
 
 
 def train_plain_long(school: ExpertSchool, rounds: int) -> Member:
     """The same with as many times the steps as rounds were trained: the cost of the whole ensemble in one model."""
     seed = member_seed(school.ctx, "plain-long")
     draw = _from_first_weights(school, "none", 1)
-    return school.train("baselines/plain-long", draw, seed, school.member_splits, steps=rounds)
+    return school.train(stage.baseline("plain_long"), draw, seed, steps=rounds)
 
 
 def train_bagging(school: ExpertSchool, first: Member, rounds: int) -> list[Member]:
@@ -231,7 +225,7 @@ def train_bagging(school: ExpertSchool, first: Member, rounds: int) -> list[Memb
     members = [first]
     for k in range(2, rounds + 1):
         draw = _from_first_weights(school, "example", k)
-        members.append(school.train(f"baselines/bagging/member-{k:02d}", draw, _seed(school, k), school.member_splits))
+        members.append(school.train(stage.baseline("bagging", k), draw, _seed(school, k)))
     return members
 
 

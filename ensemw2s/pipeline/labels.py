@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import ensemw2s.stage_names as stage
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.errors import ConfigError, DataError
@@ -65,7 +66,7 @@ def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> L
     if soft is not None:
         require_shared_tokenizer(ctx)
     if choice:
-        prepare_together(ctx, f"joint/labels/{teacher.name}", teacher.members, [teacher.alphas], ["hard_pool"])
+        prepare_together(ctx, stage.joint_labels(teacher.name), teacher.members, [teacher.alphas], ["hard_pool"])
     inputs = {
         "experts": [member.fingerprint for member in teacher.members],
         "alphas": teacher.alphas,
@@ -90,7 +91,7 @@ def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> L
             confidences=[round(float(c), 4) for c in labels.confidence[:_CONFIDENCES]],
         )
 
-    folder = ctx.ensure(f"labels/{teacher.name}", inputs, work, seed=ctx.seed)
+    folder = ctx.ensure(stage.labels(teacher.name), inputs, work, seed=ctx.seed)
     labels = Labels.load(folder)
     if labels.ids != [example.id for example in ctx.splits.hard_pool]:
         raise DataError(
@@ -135,7 +136,7 @@ def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft:
             compute=ctx.config.compute,
             keep_top_k=soft or 1,
             sink=sink,
-            tag=f"labels/{teacher.name}",
+            tag=stage.labels(teacher.name),
         )
     return labels_from_answers(
         teacher.name, _hidden_pool(ctx), answers, own=own, alphas=teacher.alphas, soft=soft is not None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from ensemw2s.arms import ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, expert_number, student_of
+import ensemw2s.stage_names as stage
+from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, expert_number, student_of
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.registry import ALPHA_RULES
@@ -12,64 +15,86 @@ from ensemw2s.registry import ALPHA_RULES
 #: Where arms are compared: held-out easy (ID) and held-out hard (OOD).
 TESTS: tuple[SplitName, ...] = ("test", "hard_test")
 
+#: Splits on which every prefix of an ensemble is reported. Only the first has a say in anything.
+REPORTED: tuple[SplitName, ...] = ("validation", *TESTS)
 
-def answers_stage(who: str, split: SplitName) -> str:
-    """Name of the stage that holds the answers of an arm or a model."""
-    return f"answers/{who}/{split}"
+StageKind = Literal["data", "train", "score", "joint", "answer", "label"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStage:
+    """A stage of a run.
+
+    Attributes:
+        name: in the log and in ``results.json``; its folder in the run directory.
+        kind: fine-tuning (``train``), teacher-forced scores of one model (``score``) or of several together
+            (``joint``), decoded answers, labels, or the data.
+        group: the row of the timeline and of the estimate.
+        side: the base at work.
+        arm: whose model, answers or labels it holds; empty for a cross-fitting helper and for joint scores.
+        round: the boosting round that it belongs to; None: it comes however many rounds there are.
+        models: models at work, at most.
+        splits: what is read.
+        steps: optimiser steps of a fine-tuning.
+        expected: False where it comes under circumstances only that are not known before: ``joint/…`` with a rule other
+            than ``product`` where the kept candidates leave an arg-max open, cross-fitting helpers where too few
+            examples were left out of a draw, and answers of ``ensemble_all`` where validation chose fewer rounds.
+    """
+
+    name: str
+    kind: StageKind
+    group: str
+    side: Literal["weak", "strong"] = "weak"
+    arm: str = ""
+    round: int | None = None
+    models: int = 1
+    splits: tuple[SplitName, ...] = ()
+    steps: int = 0
+    expected: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """What whoever watches the run is told about the stage."""
+        return {what: getattr(self, what) for what in ("name", "kind", "group", "side", "arm", "round", "expected")}
 
 
 def planned_stages(config: RunConfig, until: str | None = None) -> list[str]:
-    """Names of the stages of a run, in the order in which they come.
+    """Names of the stages that are expected, in the order in which they come; see :func:`plan`."""
+    return [planned.name for planned in plan(config, until) if planned.expected]
+
+
+def plan(config: RunConfig, until: str | None = None) -> list[PlannedStage]:
+    """The stages of a run, in the order in which they come.
 
     Some may be left out: boosting can stop before its last round, validation can choose fewer members, and models do
-    not run together where their separate scores decide everything. Some can come in between: ``joint/…`` with a rule
-    other than ``product`` where the kept candidates leave an arg-max open, cross-fitting helpers where too few examples
-    were left out of a draw, and answers of ``ensemble_all`` where validation chose fewer rounds.
+    not run together where their separate scores decide everything.
 
     Args:
         config: the resolved configuration.
         until: ``data``, ``experts``, ``labels`` or ``student``: the last phase; None is all.
     """
-    phases: list[tuple[str, Callable[[RunConfig], list[str]]]] = [
-        ("experts", _experts),
-        ("labels", _labels),
-        ("student", _students),
-    ]
-    stages = ["data"]
-    for phase, of in phases if until != "data" else []:
-        stages += of(config)
+    phases: dict[str, Callable[[RunConfig], list[PlannedStage]]] = {
+        "data": lambda _: [PlannedStage(name=stage.DATA, kind="data", group="data")],
+        "experts": _experts,
+        "labels": _labels,
+        "student": _students,
+    }
+    found: dict[str, PlannedStage] = {}
+    for phase, of in phases.items():
+        for planned in of(config):
+            found.setdefault(planned.name, planned)  # what several arms share belongs to the first
         if phase == until:
             break
-    return list(dict.fromkeys(stages))
+    return list(found.values())
 
 
-def _member(name: str) -> list[str]:
-    return [name, f"{name}/scores"]
+def member_splits(config: RunConfig) -> tuple[SplitName, ...]:
+    """What any weak model is scored on; the unlabelled pool only where options are scored."""
+    return (*REPORTED, "hard_pool") if config.task == "choice" else REPORTED
 
 
-def _answers(config: RunConfig, *arms: str) -> list[str]:
-    if config.task == "choice":
-        return []
-    return [answers_stage(arm, split) for arm in arms for split in TESTS]
-
-
-def _joint(config: RunConfig, name: str) -> list[str]:
-    return [f"joint/{name}"] if config.ensemble.rule == "product" and config.boosting.rounds > 1 else []
-
-
-def _experts(config: RunConfig) -> list[str]:
-    stages: list[str] = []
-    if config.arms.zero_shot:
-        stages += ["baselines/zero-shot-strong/scores", "baselines/zero-shot-weak/scores"]
-        stages += _answers(config, "weak_zero_shot", "strong_zero_shot")
-    for t in range(1, config.boosting.rounds + 1):
-        stages += _round(config, t)
-    for arm in weak_arms(config):
-        stages += [stage for model in _members(config, arm) for stage in _member(model)]
-        spec = arm_spec(arm)
-        stages += _joint(config, arm) if spec.several and not spec.boosted and not spec.of else []
-        stages += _answers(config, arm)
-    return stages
+def expert_splits(config: RunConfig) -> tuple[SplitName, ...]:
+    """What a boosted expert, and the weak base, is scored on."""
+    return ("train", *member_splits(config))
 
 
 def weak_arms(config: RunConfig) -> list[str]:
@@ -83,53 +108,151 @@ def weak_arms(config: RunConfig) -> list[str]:
     return [arm for arm in order if config.has_arm(arm)]
 
 
-def _round(config: RunConfig, t: int) -> list[str]:
-    stages = _member(f"experts/round-{t:02d}")
-    if config.boosting.errors == "crossfit":
-        folds = range(1, config.boosting.folds + 1)
-        stages += [stage for f in folds for stage in _member(f"experts/helpers/round-{t:02d}-fold-{f}")]
+def _model(
+    config: RunConfig, name: str, group: str, arm: str, splits: tuple[SplitName, ...], round_: int | None = None
+) -> list[PlannedStage]:
+    """A fine-tuning, and the scores of the model."""
+    spec = arm_spec(arm)
+    strong = spec.side == "strong"
+    steps = (config.training.student if strong else config.training.expert).steps
+    pool: tuple[SplitName, ...] = ("hard_pool",) if strong else ("train",)
+    steps *= config.boosting.rounds if spec.all_steps else 1
+    trained = PlannedStage(
+        name=name, kind="train", group=group, side=spec.side, arm=arm, round=round_, splits=pool, steps=steps
+    )
+    return [trained, _scores(name, group, arm, splits, round_)]
+
+
+def _scores(model: str, group: str, arm: str, splits: tuple[SplitName, ...], round_: int | None = None) -> PlannedStage:
+    side = arm_spec(arm).side
+    return PlannedStage(
+        name=stage.scores(model), kind="score", group=group, side=side, arm=arm, round=round_, splits=splits
+    )
+
+
+def _zero_shot(config: RunConfig, side: Literal["weak", "strong"]) -> PlannedStage:
+    splits = expert_splits(config) if side == "weak" else TESTS
+    return _scores(stage.zero_shot(side), "zero-shot bases", f"{side}_zero_shot", splits)
+
+
+def _answers(config: RunConfig, arm: str, expected: bool = True) -> list[PlannedStage]:
+    """Answers of an arm to the tests, where they are written."""
+    spec, tests = arm_spec(arm), TESTS if config.task == "generate" else ()
+    models = config.boosting.rounds if spec.several else 1
+    return [
+        PlannedStage(
+            name=stage.answers(arm, split), kind="answer", group="answers", side=spec.side, arm=arm,
+            round=expert_number(arm), models=models, splits=(split,), expected=expected,
+        )
+        for split in tests
+    ]  # fmt: skip
+
+
+def _joint(
+    config: RunConfig, name: str, models: int, splits: tuple[SplitName, ...], round_: int | None = None
+) -> list[PlannedStage]:
+    """Joint scores, of all rows under ``rule: product`` with ``task: choice``, otherwise of the few that are open."""
+    product = config.ensemble.rule == "product"
+    every = splits if product and config.task == "choice" else ()
+    return [
+        PlannedStage(
+            name=name, kind="joint", group="joint scores", round=round_, models=models, splits=every, expected=product
+        )
+    ]
+
+
+def _experts(config: RunConfig) -> list[PlannedStage]:
+    stages: list[PlannedStage] = []
+    if config.arms.zero_shot:
+        stages += [_zero_shot(config, "strong"), _zero_shot(config, "weak")]
+        stages += _answers(config, "weak_zero_shot") + _answers(config, "strong_zero_shot")
+    for t in range(1, config.boosting.rounds + 1):
+        stages += _round(config, t)
+    for arm in weak_arms(config):
+        stages += _weak_arm(config, arm)
+    return stages
+
+
+def _round(config: RunConfig, t: int) -> list[PlannedStage]:
+    first = WEAK if config.boosting.first_is_plain else "single"
+    arm = first if t == 1 else expert_arm(t)
+    stages = _model(config, stage.expert(t), "experts", arm, expert_splits(config), t)
+    if config.boosting.errors != "train":
+        expected = config.boosting.errors == "crossfit"
+        for fold in range(1, config.boosting.folds + 1):
+            helper = _model(config, stage.helper(t, fold), "experts", "", ("train",), t)
+            stages += [replace(planned, expected=expected) for planned in helper]
     if t == 1:
-        return [*stages, "baselines/zero-shot-weak/scores"]  # the prior error needs it, whatever is compared
-    return stages + _joint(config, f"boosting/round-{t:02d}")
+        return [*stages, _zero_shot(config, "weak")]  # the prior error needs it, whatever is compared
+    return stages + _joint(config, stage.joint("boosting", t), t, REPORTED, t)
 
 
-def _members(config: RunConfig, arm: str) -> list[str]:
+def _weak_arm(config: RunConfig, arm: str) -> list[PlannedStage]:
+    spec, models = arm_spec(arm), _models(config, arm)
+    stages = [
+        planned
+        for name in models
+        for planned in _model(config, name, spec.short, spec.of or arm, member_splits(config))
+    ]
+    if spec.several and not spec.boosted and not spec.of and len(models) > 1:
+        stages += _joint(config, stage.joint(arm), len(models), REPORTED)
+    stages += _answers(config, arm)
+    return stages + (_answers(config, "ensemble_all", expected=False) if arm == "ensemble_equal" else [])
+
+
+def _models(config: RunConfig, arm: str) -> list[str]:
     """Stages of the models that can be part of an arm; models that are equal are trained once."""
     boosting, spec = config.boosting, arm_spec(arm)
-    counts = range(1, boosting.rounds + 1)
-    experts = [f"experts/round-{t:02d}" for t in counts]
+    experts = [stage.expert(t) for t in range(1, boosting.rounds + 1)]
     if (number := expert_number(arm)) is not None:
         return [experts[number - 1]]
+    own = arm_spec(spec.of or arm)
     # Under weights that never change, the rounds are bootstrap resamples, or trainings on all data, themselves.
-    constant = not ALPHA_RULES.get(boosting.alpha).updates
-    same = {"example": "bagging", "none": "seeds"}.get(boosting.draw) if constant else None
-    own = spec.of or arm
-    if own in (ENSEMBLE, same):
+    same = own.draw == boosting.draw and not ALPHA_RULES.get(boosting.alpha).updates
+    if own.several and (own.boosted or same):
         return experts
-    plain = experts[0] if boosting.first_is_plain else "baselines/plain"
-    first = {WEAK: plain, "single": experts[0], "bagging": experts[0], "seeds": plain}.get(own)
-    folder = f"baselines/{own.replace('_', '-')}"
-    if not spec.several:
-        return [first or folder]
-    members = [f"{folder}/member-{k:02d}" for k in counts]
+    plain = experts[0] if boosting.first_is_plain else stage.baseline(WEAK)
+    first = {"none": plain, "example": experts[0]}.get(own.draw)
+    if not own.several:
+        return [first or stage.baseline(own.name)]
+    members = [stage.baseline(own.name, k) for k in range(1, boosting.rounds + 1)]
     return [first or members[0], *members[1:]]
 
 
-def _labels(config: RunConfig) -> list[str]:
-    own: list[str] = []
-    stages: list[str] = []
+def _labels(config: RunConfig) -> list[PlannedStage]:
+    own: list[PlannedStage] = []
+    stages: list[PlannedStage] = []
+    choice = config.task == "choice"
     for teacher in config.teachers:
-        members = _members(config, teacher)
-        if config.task == "choice":
-            stages += _joint(config, f"labels/{teacher}") if len(members) > 1 else []
-        elif len(members) > 1 or config.labelling.decoding.method != "greedy":
-            own += [answers_stage(member, "hard_pool") for member in members]
-        stages.append(f"labels/{teacher}")
+        members = _models(config, teacher)
+        several = len(members)
+        if choice and several > 1:
+            stages += _joint(config, stage.joint_labels(teacher), several, ("hard_pool",))
+        elif not choice and (several > 1 or config.labelling.decoding.method != "greedy"):
+            own += [_own_answers(config, member) for member in members]
+        pool: tuple[SplitName, ...] = () if choice else ("hard_pool",)
+        stages.append(
+            PlannedStage(
+                name=stage.labels(teacher), kind="label", group="labels", arm=teacher, models=several, splits=pool
+            )
+        )
     return own + stages
 
 
-def _students(config: RunConfig) -> list[str]:
-    stages: list[str] = []
+def _own_answers(config: RunConfig, model: str) -> PlannedStage:
+    """A member's own answers to the hard pool, for the agreement."""
+    rounds = {stage.expert(t): t for t in range(2, config.boosting.rounds + 1)}
+    return PlannedStage(
+        name=stage.answers(model, "hard_pool"), kind="answer", group="answers", round=rounds.get(model),
+        splits=("hard_pool",),
+    )  # fmt: skip
+
+
+def _students(config: RunConfig) -> list[PlannedStage]:
+    stages: list[PlannedStage] = []
     for teacher in config.teachers:
-        stages += _member(f"student/{teacher}") + _answers(config, student_of(teacher))
-    return stages + (_member("ceiling") + _answers(config, "ceiling") if config.arms.ceiling else [])
+        arm = student_of(teacher)
+        stages += _model(config, stage.student(teacher), "students", arm, TESTS) + _answers(config, arm)
+    if config.arms.ceiling:
+        stages += _model(config, stage.ceiling(), "ceiling", CEILING, TESTS) + _answers(config, CEILING)
+    return stages

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+import ensemw2s.stage_names as stage
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import EnsembleChoices, ensemble_argmax, final_choices, own_choices
 from ensemw2s.evaluation.results import RoundScore
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.joint import prepare_together, together_of
+from ensemw2s.pipeline.plan import REPORTED
 from ensemw2s.pipeline.scored_model import Member
 
 Bools = NDArray[np.bool_]
-
-#: Splits on which every prefix is reported. Only the first has a say in anything.
-REPORTED: tuple[SplitName, ...] = ("validation", "test", "hard_test")
 
 
 class PrefixScores:
@@ -44,7 +43,7 @@ class PrefixScores:
         """
         members = [*self.members, member]
         equal = [1.0] * len(members)
-        prepare_together(self.ctx, f"joint/{self.arm}/round-{len(members):02d}", members, [alphas, equal], REPORTED)
+        prepare_together(self.ctx, stage.joint(self.arm, len(members)), members, [alphas, equal], REPORTED)
         return self._report(member, alphas)
 
     def add_all(self, members: list[Member]) -> list[float]:
@@ -55,7 +54,7 @@ class PrefixScores:
         """
         counts = range(1, len(members) + 1)
         prefixes = [[1.0] * t + [0.0] * (len(members) - t) for t in counts]
-        prepare_together(self.ctx, f"joint/{self.arm}", members, prefixes, REPORTED)
+        prepare_together(self.ctx, stage.joint(self.arm), members, prefixes, REPORTED)
         return [self._report(member, [1.0] * t) for t, member in zip(counts, members, strict=True)]
 
     def _report(self, member: Member, alphas: list[float]) -> float:

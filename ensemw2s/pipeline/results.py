@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import ensemw2s.stage_names as stage
 from ensemw2s.arms import WEAK, teacher_of
 from ensemw2s.checksums import recording
 from ensemw2s.config.dump import config_fingerprint
@@ -14,7 +15,7 @@ from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, 
 from ensemw2s.evaluation.results import ModelInfo, Results
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.error_analysis import look_beyond
-from ensemw2s.pipeline.plan import TESTS, answers_stage
+from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.scored_model import clipped_share
 from ensemw2s.runs import StageRecord
 from ensemw2s.runs.stage import versions
@@ -70,8 +71,8 @@ def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str
 
 def _clipped(ctx: Context) -> dict[str, float]:
     """Fine-tuning → share of clipped steps, for those of this run that counted them."""
-    shares = {stage: clipped_share(ctx.run.path / stage) for stage in ctx.stages}
-    return {stage: share for stage, share in shares.items() if share is not None}
+    shares = {name: clipped_share(ctx.run.path / name) for name in ctx.stages}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def _model_info(ctx: Context, side: Side) -> ModelInfo:
@@ -82,8 +83,8 @@ def _model_info(ctx: Context, side: Side) -> ModelInfo:
 def _stage_records(ctx: Context) -> dict[str, list[StageRecord]]:
     """The records of the run's stages, in order; those of stages that are told as one are together."""
     found: dict[str, list[StageRecord]] = {}
-    for stage, told in ctx.stages.items():
-        record = ctx.run.stage_record(stage)
+    for name, told in ctx.stages.items():
+        record = ctx.run.stage_record(name)
         if record is not None and record.cost:
             found.setdefault(told, []).append(record)
     return found
@@ -117,7 +118,7 @@ def _arm_costs(ctx: Context, state: Progress, stages: dict[str, StageCost]) -> d
         teacher = state.teachers.get(teacher_of(name) or "")
         taught_by = [] if teacher is None else [member.name for member in teacher.members]
         members = [member.name for member in arm.members]
-        answers = ctx.answered.get(answers_stage(name, "test"))
+        answers = ctx.answered.get(stage.answers(name, "test"))
         costs[name] = arm_cost(name, members, stages, len(ctx.splits.test), taught_by, answers=answers)
     return costs
 
@@ -139,7 +140,7 @@ def summary_of_labels(ctx: Context, state: Progress) -> dict[str, Any]:
     return {
         **summary_of_experts(ctx, state),
         "labels": {
-            name: {"folder": str(ctx.run.path / "labels" / name), **found.to_json()}
+            name: {"folder": str(ctx.run.path / stage.labels(name)), **found.to_json()}
             for name, found in state.labels.items()
         },
     }

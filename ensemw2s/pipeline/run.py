@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+import ensemw2s.stage_names as stage
 from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, student_of
 from ensemw2s.boosting.loop import BoostingResult
 from ensemw2s.checksums import recording
@@ -34,7 +35,7 @@ from ensemw2s.pipeline.experts import (
     weak_base,
 )
 from ensemw2s.pipeline.labels import Teacher, label_pool, label_result, own_answers, report_labels
-from ensemw2s.pipeline.plan import planned_stages, weak_arms
+from ensemw2s.pipeline.plan import TESTS, plan, weak_arms
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
 from ensemw2s.pipeline.scored_model import Member, base_member
@@ -114,7 +115,9 @@ def execute(
         for problem in damaged:
             text = f"{problem.path.relative_to(run.path).as_posix()} is damaged or was edited: {problem.why}"
             ctx.sink.event("message", level="warning", text=f"{text}; the run makes it again.")
-        ctx.sink.event("plan", stages=planned_stages(config, until))
+        stages = plan(config, until)
+        names = [planned.name for planned in stages if planned.expected]
+        ctx.sink.event("plan", stages=names, records=[planned.to_json() for planned in stages])
         return _phases(ctx, until, preset, report)
 
 
@@ -159,7 +162,7 @@ def experts_phase(ctx: Context, state: Progress) -> None:
     """Boosted experts and the unboosted weak arms."""
     school = ExpertSchool(ctx)
     if ctx.config.arms.zero_shot:
-        strong = base_member(ctx, "baselines/zero-shot-strong", "strong", ["test", "hard_test"])
+        strong = base_member(ctx, stage.zero_shot("strong"), "strong", TESTS)
         bases = [("weak_zero_shot", weak_base(school)), ("strong_zero_shot", strong)]
         evaluate_arms(ctx, [_arm(name, [base]) for name, base in bases], state.board)
     result, learner = boost(school)

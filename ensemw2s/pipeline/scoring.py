@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import ensemw2s.stage_names as stage
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.pipeline.accounting import spend_split
@@ -51,12 +52,12 @@ def score_splits(
             compute=ctx.config.compute,
             top_k=ctx.config.ensemble.top_k,
             sink=ctx.sink,
-            tag=f"{name}/scores/{split}",
+            tag=f"{stage.scores(name)}/{split}",
         )
         table.save(partial)
 
     parts = {str(split): _inputs(ctx, side, mark, split) for split in splits}
-    folder = ensure_parts(ctx, f"{name}/scores", parts, work)
+    folder = ensure_parts(ctx, stage.scores(name), parts, work)
     for split in splits:  # of older versions, which recorded no checksums
         enc = ctx.encoded(side, split, ctx.scoring_view(split))
         ScoreTable.load(folder / split, rows=len(enc.row_tokens), answers=len(enc.answer_rows(include_eos=True)[0]))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+import ensemw2s.stage_names as stage
 from ensemw2s.data.encode import encode_prompts
-from ensemw2s.data.example import Example, SplitName
+from ensemw2s.data.example import Example
 from ensemw2s.labelling import Labels
 from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.scored_model import Member, Recipe, member_seed, trained_member
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.student import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
-
-_SPLITS: list[SplitName] = ["test", "hard_test"]
 
 
 def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Member:
@@ -48,7 +48,7 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Memb
         binary = binary_answer_tokens(ctx.encoded("strong", "hard_pool", "hidden"))
     loss = student_loss(ctx.config.student, config.steps, binary)
     recipe = Recipe(data=data, config=config, loss=loss, loss_constant=constant, seed=member_seed(ctx, "student"))
-    return trained_member(ctx, f"student/{labels.teacher}", "strong", recipe, _SPLITS)
+    return trained_member(ctx, stage.student(labels.teacher), "strong", recipe, TESTS)
 
 
 def train_ceiling(ctx: Context) -> Member:
@@ -65,7 +65,7 @@ def train_ceiling(ctx: Context) -> Member:
         loss_constant=constant,
         seed=member_seed(ctx, "student"),
     )
-    return trained_member(ctx, "ceiling", "strong", recipe, _SPLITS)
+    return trained_member(ctx, stage.ceiling(), "strong", recipe, TESTS)
 
 
 def _tokens(ctx: Context, pool: list[Example], texts: list[str]) -> tuple[list[Tokens], list[Tokens]]:

@@ -26,7 +26,7 @@ EVENTS: dict[str, dict[str, str]] = {
         "versions": "object",
         "host": "str",
     },
-    "plan": {"stages": "list[str]"},
+    "plan": {"stages": "list[str]", "records": "~list[object]"},
     "stage_started": {"stage": "str"},
     "stage_finished": {"stage": "str", "seconds": "float", "cached": "bool"},
     "stage_rerun": {"stage": "str", "reason": "str"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import ensemw2s.stage_names as stage
 from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.store import read_splits
@@ -44,9 +45,9 @@ def export_run_labels(
         if teacher not in found:
             raise InputError(f"{run_dir} has no labels of {teacher!r}.", hint=f"There are {', '.join(found)}.")
     results = _results(run)
-    labels = {teacher: Labels.load(run.path / "labels" / teacher) for teacher in chosen}
+    labels = {teacher: Labels.load(run.path / stage.labels(teacher)) for teacher in chosen}
     provenance = {teacher: _provenance(run, config, teacher, results) for teacher in chosen}
-    pool = read_splits(run.path / "data").hard_pool
+    pool = read_splits(run.path / stage.DATA).hard_pool
     folder.mkdir(parents=True, exist_ok=True)
     origin = _origin(run, config, results, title or f"{config.name} labels")
     return export_labels(labels, pool, provenance, origin, folder)
@@ -62,7 +63,7 @@ def _is_exported(folder: Path) -> bool:
 def _teachers(run: RunDirectory) -> list[str]:
     root = run.path / "labels"
     names = sorted(file.parent.name for file in root.glob("*/labels.parquet"))
-    return [name for name in names if run.stage_record(f"labels/{name}") is not None]
+    return [name for name in names if run.stage_record(stage.labels(name)) is not None]
 
 
 def _results(run: RunDirectory) -> Results | None:
@@ -73,7 +74,7 @@ def _results(run: RunDirectory) -> Results | None:
 
 
 def _provenance(run: RunDirectory, config: RunConfig, teacher: str, results: Results | None) -> Provenance:
-    record = run.stage_record(f"labels/{teacher}")
+    record = run.stage_record(stage.labels(teacher))
     inputs = {} if record is None else record.inputs
     combined = inputs.get("ensemble", {})
     return Provenance(
@@ -85,7 +86,7 @@ def _provenance(run: RunDirectory, config: RunConfig, teacher: str, results: Res
 
 
 def _origin(run: RunDirectory, config: RunConfig, results: Results | None, title: str) -> Origin:
-    record = run.stage_record("data")
+    record = run.stage_record(stage.DATA)
     source = config.data.hard_source or config.data.source
     place = source.path if isinstance(source.path, str) else next(iter(source.path or []), None)
     return Origin(

@@ -19,7 +19,10 @@ class Screen(io.StringIO):
 
 def _events(sink: Any) -> None:
     sink.event("run_started", name="tiny", seed=0, resumed=False)
-    sink.event("plan", stages=["data", "experts/round-01", "experts/round-02", "experts/round-03", "ceiling"])
+    stages = ["data", "experts/round-01", "experts/round-02", "experts/round-03", "ceiling"]
+    rounds = [None, 1, 2, 3, None]
+    records = [{"name": name, "round": number} for name, number in zip(stages, rounds, strict=True)]
+    sink.event("plan", stages=stages, records=records)
     sink.event("stage_finished", stage="data", seconds=0.2, cached=True)
     notes = {"dropped_duplicates": {"exact": 1, "near": 1, "contradictions": 59}, "unused_easy": 0}
     sink.event("data_ready", counts={"train": 19, "test": 6}, tokens=40, notes=notes)
@@ -59,7 +62,8 @@ def test_plain_lines_come_at_the_ends_of_stages_and_every_ten_seconds(capsys: py
 
 def test_the_plan_follows_what_comes() -> None:
     plan = Plan()
-    plan.begin(["data", "experts/round-01", "experts/round-02", "experts/round-02/scores", "labels/single", "ceiling"])
+    rounds = {"data": None, "experts/round-01": 1, "a": 2, "b": 2, "labels/single": None, "ceiling": None}
+    plan.begin(list(rounds), [{"name": name, "round": number} for name, number in rounds.items()])
     for stage in ("data", "experts/round-01"):
         plan.finish(stage)
     plan.finish("joint/bagging")  # nobody planned it

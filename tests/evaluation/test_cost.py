@@ -9,14 +9,13 @@ def work(kind, what, tokens, flops):
 
 STAGES = {
     "experts/round-01": stage_cost([work("train", "", 10, 600)]),
-    # scores may be one stage, or a part for each split
     "experts/round-01/scores": stage_cost(
         [work("score", "train", 5, 100), work("score", "test", 2, 40), work("score", "hard_pool", 3, 60)]
     ),
     "experts/round-02": stage_cost([work("train", "", 10, 610)]),
-    "experts/round-02/scores/train": stage_cost([work("score", "train", 5, 110)]),
-    "experts/round-02/scores/test": stage_cost([work("score", "test", 2, 44)]),
-    "experts/round-02/scores/hard_pool": stage_cost([work("score", "hard_pool", 3, 66)]),
+    "experts/round-02/scores": stage_cost(
+        [work("score", "train", 5, 110), work("score", "test", 2, 44), work("score", "hard_pool", 3, 66)]
+    ),
     "experts/round-021": stage_cost([work("train", "", 10, 9999)]),
     "labels/ensemble": stage_cost([work("score", "together", 1, 7)]),
     "student/ensemble": stage_cost([work("train", "", 10, 3000)]),

@@ -11,9 +11,10 @@ from rich.console import Console
 from ensemw2s import arms
 from ensemw2s.cli.dashboard.drawing.palette import look_of
 from ensemw2s.cli.dashboard.model.names import arm_name
-from ensemw2s.cli.dashboard.model.summary import arm_rows
+from ensemw2s.cli.dashboard.model.summary import arm_rows, groups
 from ensemw2s.cli.dashboard.reading.follow import load_run
 from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.estimate.estimate import Speed, estimate
 from ensemw2s.pipeline import execute, planned_stages, run
 from ensemw2s.pipeline.experts import train_plain
 from ensemw2s.report.build import console_report, load_results
@@ -97,6 +98,9 @@ def test_a_new_arm_is_a_row_and_a_trainer(monkeypatch, copy_of, finished, mini_c
     monkeypatch.setitem(run._TRAINERS, "other_seed", lambda school, *_: [train_plain(school, 2)])
     config = mini_config()
     assert {"baselines/other-seed", "baselines/other-seed/scores"} <= set(planned_stages(config))
+    costs = {cost.stage: cost for cost in estimate(config, speed=Speed("cpu", 1e11, 2e10)).stages}
+    trained = costs["baselines/other-seed"]
+    assert (trained.tokens, trained.group) == (2 * costs["experts/round-01"].tokens, "other seed")  # ``all_steps``
     folder = copy_of(finished[0])
     results = execute(config, folder, sink=NullSink())
     assert set(results["arms"]) == {*finished[1]["arms"], "other_seed"}
@@ -115,4 +119,6 @@ def test_a_new_arm_is_a_row_and_a_trainer(monkeypatch, copy_of, finished, mini_c
     model = load_run(LocalSource(folder))
     shown = [entry.arm for entry in arm_rows(model)]
     assert shown.index("other_seed") == shown.index("plain") + 1
+    (row,) = (group for group in groups(model) if group.name == "other seed")
+    assert [stage.name for stage in row.stages] == ["baselines/other-seed", "baselines/other-seed/scores"]
     assert (arm_name("other_seed"), look_of("other_seed")) == ("other seed", ("purple", "■"))

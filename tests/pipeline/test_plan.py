@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from ensemw2s.estimate.estimate import Speed, estimate
 from ensemw2s.pipeline import execute, planned_stages
+from ensemw2s.pipeline.plan import plan
 from ensemw2s.pipeline.results import _notes
 from ensemw2s.sink import NullSink
 
@@ -19,26 +21,55 @@ def told_stages(folder):
     return list(dict.fromkeys(ends)), plans[0]
 
 
+#: Kind of a stage → kinds of its work; ``label`` decodes or, of options, runs nothing.
+WORK = {"train": {"train"}, "score": {"score"}, "joint": {"score"}, "answer": {"decode"}, "label": {"decode"}}
+
+
+def check_costs(config, folder):
+    """What is estimated is what was expected; what was counted is what the records say."""
+    records = {planned.name: planned for planned in plan(config)}
+    estimates = {stage.stage: stage for stage in estimate(config, speed=Speed("cpu", 1e11, 2e10)).stages}
+    assert ["data", *estimates] == [name for name, planned in records.items() if planned.expected]
+    assert set(told_stages(folder)[0]) <= set(records)
+    compared = set()
+    for name, planned in records.items():
+        files = [folder / name / "stage.json", *(folder / name).glob("*/stage.json")]
+        work = [piece for file in files if file.exists() for piece in json.loads(file.read_text())["cost"]["work"]]
+        if not work or (planned.kind in ("train", "score") and name not in estimates):
+            continue
+        own = [piece for piece in work if piece["kind"] in WORK[planned.kind]]
+        if planned.kind == "score":
+            assert {piece["what"] for piece in own} == set(planned.splits), name
+        if planned.kind == "joint" and not planned.splits:
+            continue  # a few rows are open
+        tokens = sum(piece["tokens"] for piece in own)
+        assert estimates[name].tokens == pytest.approx(tokens, rel=0.3 if "decode" in WORK[planned.kind] else 0.1), name
+        assert estimates[name].group == planned.group
+        compared.add(planned.kind)
+    return compared
+
+
 def check(folder, config, optional=(), until=None):
     """Every stage is in the plan, in its order; what is missing may be."""
     told, recorded = told_stages(folder)
-    plan = planned_stages(config, until)
-    assert recorded == plan
-    surprises = [name for name in told if name not in plan]
-    assert all(name.startswith("joint/") or name.startswith("answers/ensemble_all/") for name in surprises), surprises
-    expected = [name for name in told if name in plan]
-    assert expected == [name for name in plan if name in set(told)]  # in order
-    missing = [name for name in plan if name not in told]
+    names = planned_stages(config, until)
+    assert recorded == names
+    records = [planned.name for planned in plan(config, until)]
+    assert set(told) <= set(records)
+    assert [name for name in told if name in names] == [name for name in names if name in set(told)]  # in order
+    missing = [name for name in names if name not in told]
     assert all(name.startswith(tuple(optional)) for name in missing), missing
 
 
 def test_choices(finished, mini_config):
     check(finished[0], mini_config())
+    assert check_costs(mini_config(), finished[0]) == {"train", "score"}
 
 
 def test_written_answers(written, generate_config):
     # Members that validation did not choose need not answer for the agreement.
     check(written[0], generate_config(), ["answers/experts/", "answers/baselines/"])
+    assert check_costs(generate_config(), written[0]) == {"train", "score", "answer", "label"}
     assert {"answers/ensemble/test", "answers/student_ensemble/hard_test"} <= set(planned_stages(generate_config()))
 
 
@@ -54,9 +85,29 @@ def test_other_arms(mini_config, tmp_path, changes, until):
     config = mini_config(**changes)
     execute(config, tmp_path / "run", sink=NullSink(), until=until)
     check(tmp_path / "run", config, ["joint/labels/"], until)
-    plan = planned_stages(config)
+    assert check_costs(config, tmp_path / "run") >= {"train", "score"} | ({"joint"} if until == "labels" else set())
     if "boosting.errors" in changes:
-        assert {f"experts/helpers/round-02-fold-{fold}/scores" for fold in (1, 2)} <= set(plan)
+        assert {f"experts/helpers/round-02-fold-{fold}/scores" for fold in (1, 2)} <= set(planned_stages(config))
+
+
+@pytest.mark.parametrize("draw", ["example", "token", "none"])
+@pytest.mark.parametrize("errors", ["train", "crossfit", "out_of_bag"])
+@pytest.mark.parametrize("task", ["choice", "generate"])
+def test_records_are_complete(mini_config, generate_config, task, errors, draw):
+    if errors == "out_of_bag" and draw != "example":
+        return
+    every = {"boosting.errors": errors, "boosting.draw": draw, "arms.seeds": True, "arms.plain_long": True}
+    config = (mini_config if task == "choice" else generate_config)(**every, **{"arms.plain": True})
+    found = plan(config)
+    helpers = {planned.expected for planned in found if not planned.arm and planned.kind == "train"}
+    assert helpers == {"train": set(), "crossfit": {True}, "out_of_bag": {False}}[errors]
+    for planned in found:
+        assert planned.group
+        assert bool(planned.steps) == (planned.kind == "train")
+        assert planned.kind in ("data", "joint", "label") or planned.splits
+    assert {planned.round for planned in found} == {None, 1, 2}
+    steps = {planned.arm: planned.steps for planned in found if planned.kind == "train"}
+    assert steps["plain_long"] == 2 * steps["ceiling"] == 24
 
 
 @pytest.mark.parametrize("until", ["data", "experts", "labels", "student"])

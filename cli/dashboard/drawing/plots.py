@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ensemw2s.arms import CEILING, ENSEMBLE, sorted_arms, students
+from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, sorted_arms, student_of, students
 from ensemw2s.cli.dashboard.drawing.palette import CYCLE, look_of
 from ensemw2s.cli.dashboard.drawing.plot import Curve, Plot, Rule
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import BINS, RunModel
 from ensemw2s.cli.dashboard.model.names import SPLITS, arm_name
-from ensemw2s.cli.dashboard.model.series import Floats
+from ensemw2s.cli.dashboard.model.series import Floats, Series
 from ensemw2s.cli.dashboard.model.summary import weak_arm
 
 MAX_EARLIER = 12
@@ -28,12 +28,14 @@ def _curve(name: str, look: str, points: Mapping[int, float], faint: bool = Fals
 
 def loss_plot(model: RunModel) -> Plot:
     """Training loss of the current round over those of the earlier ones."""
-    tags = sorted((tag for tag in model.curves if tag.startswith("experts/")), key=_round_number)
+    infos = {tag: model.info(tag) for tag in model.curves}
+    rounds = {tag: info.round for tag, info in infos.items() if info.round and info.arm}  # helpers are no arm
+    tags = sorted(rounds, key=rounds.__getitem__)
     curves = []
     for tag in tags[-MAX_EARLIER - 1 :]:
         x, y = model.curves[tag].loss.arrays()
         newest = tag == tags[-1]
-        name = f"round {_round_number(tag)}" if newest else "earlier"
+        name = f"round {rounds[tag]}" if newest else "earlier"
         curves.append(
             Curve(name, x, y, "blue", "●" if newest else "", faint=not newest, legend=newest or tag == tags[-2])
         )
@@ -48,11 +50,6 @@ def newest_loss_plot(model: RunModel) -> Plot:
     newest = max(dated, key=lambda curve: curve.time)
     x, y = newest.loss.arrays()
     return Plot(f"Training loss of {newest.tag}", [Curve("", x, y, "blue", "")], x_name="step", whole_x=True)
-
-
-def _round_number(tag: str) -> int:
-    digits = "".join(char for char in tag.rpartition("/")[2] if char.isdigit())
-    return int(digits) if digits else 0
 
 
 def accuracy_plot(model: RunModel, split: str) -> Plot:
@@ -124,15 +121,19 @@ def concentration_plot(model: RunModel) -> Plot:
     )  # fmt: skip
 
 
+def _strong_curves(model: RunModel) -> dict[str, Series]:
+    """Arm → training loss, of the students and the ceiling."""
+    infos = {tag: model.info(tag) for tag in model.curves}
+    return {info.arm: model.curves[tag].loss for tag, info in infos.items() if info.side == "strong" and info.arm}
+
+
 def student_loss_plot(model: RunModel) -> Plot:
     """Training loss of the students and the ceiling."""
     curves = []
-    arms = {tag.replace("/", "_"): tag for tag in model.curves if tag.startswith("student/") or tag == "ceiling"}
+    arms = _strong_curves(model)
     for arm in sorted_arms(arms):
-        if (tag := arms[arm]) in model.curves:
-            colour, marker = look_of(arm)
-            x, y = model.curves[tag].loss.arrays()
-            curves.append(Curve(arm_name(arm), x, y, colour, marker))
+        colour, marker = look_of(arm)
+        curves.append(Curve(arm_name(arm), *arms[arm].arrays(), colour, marker))
     return Plot("Training loss", curves, x_name="step", whole_x=True, empty="No student is trained yet.")
 
 
@@ -256,8 +257,9 @@ def compare_plot(title: str, runs: Mapping[str, RunModel], what: str) -> Plot:
     for place, (name, model) in enumerate(runs.items()):
         colour, marker = CYCLE[place % len(CYCLE)]
         if what == "loss":
-            tag = next((t for t in ("student/ensemble", "student/plain", "student/single") if t in model.curves), None)
-            x, y = model.curves[tag].loss.arrays() if tag is not None else (np.zeros(0), np.zeros(0))
+            losses = _strong_curves(model)
+            taught = [arm for arm in map(student_of, (ENSEMBLE, WEAK, "single")) if arm in losses]
+            x, y = losses[taught[0]].arrays() if taught else (np.zeros(0), np.zeros(0))
             curves.append(Curve(name, x, y, colour, marker))
             continue
         if what == "epsilon":

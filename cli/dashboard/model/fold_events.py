@@ -18,7 +18,8 @@ from ensemw2s.cli.dashboard.model.model import (
     Stage,
     Teacher,
 )
-from ensemw2s.cli.dashboard.model.names import arm_name, percent, short, stage_round
+from ensemw2s.cli.dashboard.model.names import arm_name, percent, short
+from ensemw2s.cli.dashboard.model.stages import planned_infos
 
 MAX_ROUNDS = 10_000
 MAX_STAGES = 5_000
@@ -69,8 +70,11 @@ def _run_started(model: RunModel, record: Record) -> None:
 
 def _plan(model: RunModel, record: Record) -> None:
     names = texts(record, "stages")[:MAX_STAGES]
+    model.records = planned_infos(record, MAX_STAGES)
     old = model.stages
     model.stages = {name: old.get(name) or Stage(name) for name in names}
+    for name, stage in model.stages.items():
+        stage.info = model.info(name)
     model.touch("stages")
 
 
@@ -78,7 +82,7 @@ def stage_of(model: RunModel, name: str) -> Stage:
     """The stage with this name; if it was not planned, a new one behind those that have begun."""
     stage = model.stages.get(name)
     if stage is None:
-        stage = Stage(name)
+        stage = Stage(name, model.info(name))
         if len(model.stages) < MAX_STAGES:
             names = list(model.stages)
             begun = [place for place, each in enumerate(names) if model.stages[each].state in _BEGUN]
@@ -183,7 +187,7 @@ def _boosting_stopped(model: RunModel, record: Record) -> None:
     for place in [place for place in model.rounds if place > last]:
         del model.rounds[place]
     for stage in model.stages.values():
-        if (stage_round(stage.name) or 0) > last and stage.state == "waiting":
+        if stage.info.round > last and stage.state == "waiting":
             stage.state = "skipped"
     note = f"Boosting ended after {last} rounds ({model.stop_reason}); {model.selected_rounds} chosen on validation."
     model.messages.append(Message(number(record, "t"), "info", note))

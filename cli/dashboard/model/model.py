@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ensemw2s.cli.dashboard.model.fields import NAN
 from ensemw2s.cli.dashboard.model.series import Series
+from ensemw2s.cli.dashboard.model.stages import StageInfo, earlier_info
 
 Life = Literal["waiting", "running", "finished", "failed", "dead", "interrupted", "gone", "unknown"]
 StageState = Literal["waiting", "running", "done", "kept", "skipped", "stopped"]
@@ -31,6 +32,7 @@ class Stage:
     """One stage of the plan. ``done`` of ``total`` are units of its current task."""
 
     name: str
+    info: StageInfo = field(default_factory=StageInfo)
     state: StageState = "waiting"
     started: float = NAN
     ended: float = NAN
@@ -193,6 +195,7 @@ class RunModel:
     error: str = ""
     ended: Literal["", "finished", "failed"] = ""
     stages: dict[str, Stage] = field(default_factory=dict)
+    records: dict[str, StageInfo] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     tokens: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
@@ -212,6 +215,10 @@ class RunModel:
     rss: Series = field(default_factory=lambda: Series(2048))
     unreadable: int = 0
     history: float = 1.0
+
+    def info(self, stage: str) -> StageInfo:
+        """What the plan says of a stage."""
+        return self.records.get(stage) or earlier_info(stage)
 
     def touch(self, *parts: Part) -> None:
         """Mark parts as changed."""

@@ -1,8 +1,7 @@
-"""Short names of arms, splits, stages and times, for narrow columns."""
+"""Short names of arms, splits and times, for narrow columns."""
 
 from __future__ import annotations
 
-import re
 import time
 
 from ensemw2s.arms import arm_spec
@@ -11,49 +10,10 @@ from ensemw2s.cli.dashboard.model.fields import known
 SPLITS = {"test": "ID", "hard_test": "OOD", "validation": "validation"}
 TESTS = ("test", "hard_test")
 
-_ROUND = re.compile(r"(?:answers/)?(?:experts/(?:helpers/)?round-|joint/boosting/round-|expert_)(\d+)(?!\d)")
-
-_GROUPS = {
-    "data": "data",
-    "experts": "experts",
-    "baselines": "baselines",
-    "baselines/zero-shot": "zero-shot bases",
-    "baselines/plain": "plain fine-tune",
-    "baselines/plain-long": "plain, T× steps",
-    "baselines/bagging": "bagging",
-    "baselines/seeds": "plain ensemble",
-    "joint": "joint scores",
-    "answers": "answers",
-    "labels": "labels",
-    "student": "students",
-    "ceiling": "ceiling",
-}
-
 
 def arm_name(arm: str) -> str:
     """Name of an arm or a teacher, at most 19 characters for the known ones."""
     return arm_spec(arm).short
-
-
-def stage_group(stage: str) -> str:
-    """The row of the timeline to which a stage belongs: ``experts/round-03`` → ``experts``."""
-    if stage.startswith("baselines/zero-shot"):
-        return "baselines/zero-shot"
-    parts = stage.split("/")
-    if parts[0] == "baselines":
-        return "/".join(parts[:2])
-    return parts[0]
-
-
-def stage_round(stage: str) -> int | None:
-    """The boosting round to which a stage belongs: 3 for ``experts/round-03/scores``; None for other stages."""
-    found = _ROUND.match(stage)
-    return None if found is None else int(found[1])
-
-
-def group_name(group: str) -> str:
-    """Name of a row of the timeline."""
-    return _GROUPS.get(group, group)
 
 
 def percent(share: float, digits: int = 1) -> str:

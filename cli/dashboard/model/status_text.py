@@ -11,7 +11,6 @@ from ensemw2s.cli.dashboard.model.names import (
     ago,
     arm_name,
     clock,
-    group_name,
     moment,
     percent,
     short,
@@ -73,7 +72,7 @@ def status_text(model: RunModel) -> str:
 
 def _group_line(group: Group, now: float) -> str:
     seconds = sum(s for s in (stage_seconds(stage, now) for stage in group.stages) if known(s))
-    line = f"  {MARKS[group.state]} {group_name(group.key):<18} {group.done:>3}/{group.total:<3} {clock(seconds):>8}"
+    line = f"  {MARKS[group.state]} {group.name:<18} {group.done:>3}/{group.total:<3} {clock(seconds):>8}"
     running = group.running
     if running is not None:
         done = share(running)

@@ -8,7 +8,7 @@ from typing import Any
 from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, expert_arm, is_student, sorted_arms
 from ensemw2s.cli.dashboard.model.fields import NAN, known, mapping, number
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.model.names import TESTS, stage_group
+from ensemw2s.cli.dashboard.model.names import TESTS
 
 _OVER = ("done", "kept", "skipped")
 NO_SCORE = Score()
@@ -18,7 +18,7 @@ NO_SCORE = Score()
 class Group:
     """Stages that share a row of the timeline."""
 
-    key: str
+    name: str
     stages: list[Stage] = field(default_factory=list)
 
     @property
@@ -54,8 +54,7 @@ def groups(model: RunModel) -> list[Group]:
     """Rows of the timeline, in the order of the plan."""
     found: dict[str, Group] = {}
     for stage in model.stages.values():
-        key = stage_group(stage.name)
-        found.setdefault(key, Group(key)).stages.append(stage)
+        found.setdefault(stage.info.group, Group(stage.info.group)).stages.append(stage)
     return list(found.values())
 
 
@@ -81,40 +80,33 @@ class Forecast:
     left: float
 
 
-#: Rows whose stages take about as long, where a row has no finished stage of its own.
-_KIN = {
-    "ceiling": "student",
-    "student": "ceiling",
-    "experts": "baselines/plain",
-    "baselines/plain": "experts",
-    "baselines/bagging": "experts",
-    "baselines/seeds": "experts",
-}
+def _alike(stage: Stage) -> tuple[tuple[str, ...], ...]:
+    """Stages that take about as long, the most alike first."""
+    info = stage.info
+    return (info.group, info.kind, info.side), (info.kind, info.side), ()
 
 
 def forecast(model: RunModel) -> Forecast:
-    """Time left: a stage takes what the finished ones of its row took on average.
+    """Time left: a stage takes what the finished ones of its row and kind took on average.
 
-    Where its row has none: what the stage at work there will take by its training's progress, else what a related row
-    took, else what all stages took.
+    Where there are none: what the one at work there will take by its training's progress, else what those of the same
+    kind and base took, else what all stages took.
     """
-    times: dict[str, list[float]] = {}
+    times: dict[tuple[str, ...], list[float]] = {}
     for stage in model.stages.values():
-        if stage.state in ("done", "kept") and known(stage.seconds) and stage.name != "data":
-            times.setdefault(stage_group(stage.name), []).append(stage.seconds)
-    every = [second for group in times.values() for second in group]
-    means = {group: sum(seconds) / len(seconds) for group, seconds in times.items()}
-    overall = sum(every) / len(every) if every else NAN
+        if stage.state in ("done", "kept") and known(stage.seconds) and stage.info.kind != "data":
+            for like in _alike(stage):
+                times.setdefault(like, []).append(stage.seconds)
+    means = {like: sum(seconds) / len(seconds) for like, seconds in times.items()}
     for stage in model.stages.values():
         part = share(stage)
         if stage.state == "running" and stage.task == stage.name and known(part) and part > 0.05:
-            means.setdefault(stage_group(stage.name), stage_seconds(stage, model.now) / part)
+            means.setdefault(_alike(stage)[0], stage_seconds(stage, model.now) / part)
     wanted: dict[str, float] = {}
     for stage in model.stages.values():
         if stage.state not in ("waiting", "running"):
             continue
-        group = stage_group(stage.name)
-        seconds = means.get(group, means.get(_KIN.get(group, ""), overall))
+        seconds = next((means[like] for like in _alike(stage) if like in means), NAN)
         if stage.state == "running" and known(seconds):
             seconds = max(seconds - stage_seconds(stage, model.now), 0.0)
         wanted[stage.name] = seconds
@@ -161,10 +153,10 @@ def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
         whole = ENSEMBLE if arm == "boosting" else arm
         found.setdefault(whole, {})[split] = Score(scores[max(scores)].ensemble)
         if arm == "boosting":
+            experts = {s.info.round: s.info.arm for s in model.stages.values() if s.info.kind == "train" and s.info.arm}
+            experts |= {1: "single"} if "single" in model.arms else {}
             for place, score in scores.items():
-                # round 1 is the plain fine-tune, unless that is planned as a model of its own
-                first = "single" if "single" in model.arms or "baselines/plain" in model.stages else WEAK
-                name = first if place == 1 else expert_arm(place)
+                name = experts.get(place, WEAK if place == 1 else expert_arm(place))
                 found.setdefault(name, {})[split] = Score(score.expert)
     return found
 

@@ -15,8 +15,7 @@ from ensemw2s.cli.dashboard.panels.context import Choices, Context
 
 def teachers(model: RunModel) -> list[str]:
     """Names of the teachers that label or are to label."""
-    planned = [name.removeprefix("labels/") for name in model.stages if name.startswith("labels/")]
-    return sorted_arms({*model.teachers, *planned})
+    return sorted_arms({*model.teachers, *(s.info.arm for s in model.stages.values() if s.info.kind == "label")})
 
 
 def shown_teacher(model: RunModel, choices: Choices) -> str | None:
@@ -40,7 +39,8 @@ def step_teacher(model: RunModel, choices: Choices, by: int) -> None:
 
 
 def _stage(model: RunModel, teacher: str) -> Stage | None:
-    return model.stages.get(f"labels/{teacher}")
+    stages = model.stages.values()
+    return next((s for s in stages if s.info.kind == "label" and s.info.arm == teacher), None)
 
 
 def teacher_progress(model: RunModel, name: str) -> tuple[int, int, float]:

@@ -9,7 +9,7 @@ from ensemw2s.cli.dashboard.drawing.palette import look_of
 from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, line_width, wrap
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clock, group_name, moment, percent
+from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clock, moment, percent
 from ensemw2s.cli.dashboard.model.status_text import MARKS, pgr_text
 from ensemw2s.cli.dashboard.model.summary import (
     ArmRow,
@@ -68,7 +68,7 @@ def _group_line(group: Group, model: RunModel, plan: Forecast, axis: _Axis | Non
     spent = sum(s for s in (stage_seconds(stage, model.now) for stage in group.stages) if known(s))
     line: Line = [
         (MARKS[group.state] + " ", key),
-        (fit(group_name(group.key), _NAME), "faint" if group.state in ("waiting", "skipped") else "text"),
+        (fit(group.name, _NAME), "faint" if group.state in ("waiting", "skipped") else "text"),
         (fit(f"{group.done}/{group.total}", _COUNT - 1, ">") + " ", "dim"),
     ]
     if axis is not None:

@@ -38,9 +38,8 @@ def test_the_simulator_writes_what_the_schema_says(simulate: Simulate) -> None:
 def test_a_whole_run(simulate: Simulate) -> None:
     model = load(simulate(rounds=3).whole().folder)
     assert (model.life, model.name, model.seed, model.task) == ("finished", "simulated", 0, "choice")
-    assert [g.key for g in groups(model)] == [
-        "data", "baselines/zero-shot", "experts", "baselines/bagging", "labels", "student",
-        "ceiling",
+    assert [g.name for g in groups(model)] == [
+        "data", "zero-shot bases", "experts", "bagging", "labels", "students", "ceiling",
     ]  # fmt: skip
     assert all(g.state == "done" for g in groups(model))
     assert sorted(model.rounds) == [1, 2, 3]
