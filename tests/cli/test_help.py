@@ -64,6 +64,13 @@ def test_examples_name_real_commands_and_options(ew2s: Command, path: tuple[str,
         assert {word for word in words if word.startswith("-")} <= known, example
 
 
+def test_the_help_names_all_kernel_backends(ew2s: Command) -> None:
+    from ensemw2s.registry import KERNEL_BACKENDS
+
+    text = " ".join(ew2s("run", "--help").out.replace("│", " ").split())
+    assert f"Kernel that combines experts: {', '.join(('auto', *KERNEL_BACKENDS.own_names()))}." in text
+
+
 def test_without_a_command_the_help_is_printed(process: Command) -> None:
     done = process()
     assert done.code == 2
