@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ensemw2s.kernels.gpu import rows as triton_rows
-from ensemw2s.kernels.gpu import sampling as triton_sampling
 from ensemw2s.kernels.gpu import select as triton_select
 from ensemw2s.kernels.gpu import tiles as triton_tiles
 from ensemw2s.kernels.gpu.configs import Config, choose
@@ -195,7 +194,7 @@ class Problem:
         """A token for each row from the tiles' masses, int64 ``[N]``; −1 in undefined rows."""
         out = torch.empty_like(rows.argmax)
         self.launch(
-            triton_sampling.draw_tokens,
+            triton_select.draw_tokens,
             self.rows,
             self.config.row_warps,
             **rows.constants,
@@ -211,7 +210,7 @@ class Problem:
     def uniforms(self, seed: int, index: Tensor) -> Tensor:
         """The rows' uniform numbers, float64 ``[N]``."""
         out = self.empty(self.rows, dtype=torch.float64)
-        self.launch(triton_sampling.uniforms, -(-self.rows // 128), 4, out=out, index=index, seed=seed, block=128)
+        self.launch(triton_select.uniforms, -(-self.rows // 128), 4, out=out, index=index, seed=seed, block=128)
         return out
 
     def select(
