@@ -1,4 +1,4 @@
-"""Arrays in ``.npy`` files: opened as memory maps, and checked before anybody computes with them."""
+"""Arrays: memory maps of ``.npy`` files, checked before anybody computes with them, and offsets of flat layouts."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ensemw2s.errors import DataError
 
 _HINT = "Remove the folder of that file; the command of its run makes it again."
 
 
-def load_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """A memory map of an ``.npy`` file, read-only.
+def offsets_of(counts: ArrayLike) -> NDArray[np.int64]:
+    """int64 ``[n + 1]``: where each of ``n`` parts of a flat array begins and the last one ends, from their sizes."""
+    sizes = np.asarray(counts, dtype=np.int64)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
-    Args:
-        path: the file.
-        dtype: what its numbers must be.
-        shape: its shape; None for a length that is not known.
+
+def load_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """A memory map of an ``.npy`` file of a type and shape (None for a length that is not known), read-only.
 
     Raises:
         DataError: it cannot be read, its type or shape is another one, or it holds NaN.

@@ -35,11 +35,9 @@ _known: dict[tuple[int, ...], str] = {}
 
 
 def checksum(path: Path, size: int | None = None) -> Checksum:
-    """Size and hash of a file; read again only after it has changed.
+    """Size and hash of a regular file, or of its first ``size`` bytes; read again only after it has changed.
 
-    Args:
-        path: a regular file; a symbolic link to one will do.
-        size: only so many bytes from its beginning.
+    A symbolic link to a regular file will do.
 
     Raises:
         OSError: it cannot be read.
@@ -73,9 +71,7 @@ def _hash(stream: Any, length: int) -> str:
 def checksums_below(folder: Path, *, without: tuple[str, ...] = ()) -> dict[str, Checksum]:
     """Size and hash of every file below a folder, by relative path with forward slashes, sorted.
 
-    Args:
-        folder: the folder.
-        without: names of files directly in it that do not count.
+    Files directly in it whose names are in ``without`` do not count.
     """
     names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     return {name: checksum(folder / name) for name in names if name not in without}
@@ -124,16 +120,10 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 def problems(
     folder: Path, files: Mapping[str, Any], *, below: str = "", without: tuple[str, ...] = ()
 ) -> Iterator[DamagedError]:
-    """What differs from the recorded files of a folder: missing, changed and extra files.
+    """What differs from the recorded files of a folder, or of a subfolder: missing, changed and extra files.
 
-    A file is extra if it lies in the folder itself or in a subfolder with recorded files; names that begin with a dot,
-    which no reader of ours opens, do not count.
-
-    Args:
-        folder: the folder.
-        files: relative path → size and hash.
-        below: only in this subfolder.
-        without: files that are not looked at.
+    A file is extra if it lies in the folder itself or in a subfolder with recorded files. Names that begin with a dot,
+    which no reader of ours opens, and those in ``without`` do not count. ``files`` are relative path → size and hash.
     """
     prefix = f"{below}/" if below else ""
     wanted = {name: value for name, value in files.items() if name.startswith(prefix)}
@@ -230,13 +220,9 @@ def check_recorded(path: Path) -> None:
 
 @contextmanager
 def recording(folder: Path, *names: str) -> Iterator[None]:
-    """Record files of a folder in its ``files.json`` once they are written.
+    """Record files of a folder, named relative to it, in its ``files.json`` once they are written.
 
     While they are written they are not recorded, so that a process that is killed leaves no wrong record behind.
-
-    Args:
-        folder: the folder.
-        names: files, relative to the folder.
     """
     forget(folder, names)
     yield

@@ -27,6 +27,12 @@ def shortened(text: str, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what an exception says, cut; its type where it says nothing."""
+    text = str(error).strip()
+    return shortened(text.splitlines()[0], most) if text else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``, whatever the case; None where none is alike. Long ones are cut."""
     import difflib  # for an error alone
@@ -109,12 +115,7 @@ class ModelError(InputError):
 
 
 class DamagedError(InputError):
-    """A file of a run is not what the run wrote.
-
-    Args:
-        path: the file.
-        why: what is wrong with it, after "is damaged:".
-    """
+    """A file of a run is not what the run wrote; ``why`` stands after "is damaged:"."""
 
     title = "Damaged file"
 

@@ -117,9 +117,7 @@ def write_text(path: Path, text: str) -> None:
 def open_in_place(path: Path, flags: int) -> int:
     """A descriptor for a file that is appended to or rewritten where it is; made where it is missing.
 
-    Args:
-        path: the file.
-        flags: of ``os.open``, such as ``os.O_RDWR | os.O_APPEND``.
+    ``flags`` are those of ``os.open``, such as ``os.O_RDWR | os.O_APPEND``.
 
     Raises:
         OSError: ``path`` is a symbolic link, no regular file, or has a second name (a hard link), through which
@@ -211,11 +209,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_input(path: Path, limit: int = -1) -> bytes:
-    """The content of a file that the user names: a regular file, or a pipe as of ``<(command)``, read to its end.
-
-    Args:
-        path: the file.
-        limit: bytes that are read at most; -1 is all.
+    """At most ``limit`` bytes of a file that the user names: a regular file, or a pipe as of ``<(command)``.
 
     Raises:
         OSError: it cannot be opened, or is neither.
@@ -225,11 +219,7 @@ def read_input(path: Path, limit: int = -1) -> bytes:
 
 
 def load_json(path: Path, limit: int = _JSON_FILE_LIMIT) -> Any:
-    """The JSON in ``path``.
-
-    Args:
-        path: the file.
-        limit: bytes that are read at most.
+    """The JSON in ``path``, of at most ``limit`` bytes.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -280,13 +270,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def unwritable_error(error: BaseException, where: Path, hint: str | None = None) -> InputError | None:
-    """The error that explains a file below ``where`` that cannot be written; None where ``error`` says something else.
-
-    Args:
-        error: what was raised.
-        where: the folder that is written into, or a file.
-        hint: what to do about it.
-    """
+    """The error that explains a file at or below ``where`` that cannot be written; None for other errors."""
     if not isinstance(error, OSError) or error.errno not in _UNWRITABLE or error.filename is None:
         return None
     file = Path(os.fsdecode(error.filename))

@@ -47,13 +47,10 @@ def check_output_file(path: Path, *, inputs: Iterable[Path] = (), ours: Callable
 
 
 def check_output_folder(path: Path, *, inputs: Iterable[Path] = (), ours: Callable[[Path], bool], what: str) -> bool:
-    """The same for a folder; those above it are made later.
+    """The same for a folder, which contains none of the inputs either; those above it are made later.
 
-    Args:
-        path: the folder to write.
-        inputs: as in :func:`check_output_file`. The output contains none of them either.
-        ours: whether a folder that is there, and not empty, may be written over.
-        what: what such a folder is, in words.
+    ``ours`` says whether a folder that is there, and not empty, may be written over; ``what`` names such folders in
+    errors.
 
     Returns:
         Whether there is something to write over.
@@ -96,11 +93,7 @@ def beside(output: Path, suffix: str) -> Path:
 
 
 def check_work_folder(folder: Path, ours: re.Pattern[str]) -> None:
-    """Whether a folder of unfinished work, which will be removed, holds nothing else.
-
-    Args:
-        folder: it need not exist.
-        ours: matches the names of what may be in it.
+    """Whether a folder of unfinished work, which will be removed, holds nothing but names that ``ours`` matches.
 
     Raises:
         InputError: it is a link or a file, or holds something of another name.

@@ -38,12 +38,7 @@ def _mark(char: str) -> str:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """``text`` with a visible mark (``␛``, ``␍``, ``�``) in place of each control or invisible character.
-
-    Args:
-        text: anything; its ``str``.
-        keep: control characters that stay: line breaks, for text of several lines.
-    """
+    """``text`` with a visible mark (``␛``, ``␍``, ``�``) for each control or invisible character not in ``keep``."""
     return _HIDDEN_CHAR.sub(lambda found: found[0] if found[0] in keep else _mark(found[0]), str(text))
 
 

@@ -20,11 +20,9 @@ class Section(BaseModel):
 
 
 class Known:
-    """Metadata of a text field that takes the names of a registry. Nothing is imported to check one.
+    """Metadata of a text field that takes the names of a registry, and ``others`` before them.
 
-    Args:
-        registry: the names.
-        others: names beside them, which come first.
+    Nothing is imported to check one.
     """
 
     def __init__(self, registry: Registry, *others: str) -> None:

@@ -65,12 +65,9 @@ def given_lines(config: RunConfig, provenance: Mapping[str, str]) -> list[str]:
 
 
 def dump_yaml(config: RunConfig, provenance: Mapping[str, str] | None = None, *, preset: str | None = None) -> str:
-    """The whole resolved configuration as YAML.
+    """The whole resolved configuration as YAML; the first line names the preset.
 
-    Args:
-        config: the configuration.
-        provenance: dotted key → where its value came from; written as a remark unless it is ``default``.
-        preset: named in the first line.
+    ``provenance`` is dotted key → where its value came from, written as a remark unless it is ``default``.
     """
     head = "# EnsemW2S run configuration" + (f", from preset {preset}" if preset else "")
     head += f", fingerprint {config_fingerprint(config)}."

@@ -13,11 +13,9 @@ from ensemw2s.errors import ConfigError, shortened
 
 
 def unknown_key_error(unknown: Sequence[tuple[str, str]], places: Mapping[str, str]) -> ConfigError:
-    """The error for keys that the schema does not have; names the nearest known key and the section's keys.
+    """The error for ``(section, key)`` pairs that the schema does not have; ``places``: dotted key → where written.
 
-    Args:
-        unknown: ``(section, key)`` pairs.
-        places: dotted key → where it was written.
+    It names the nearest known key and the section's keys.
     """
     lines, hints = [], []
     for section, name in unknown:
@@ -59,12 +57,7 @@ def _shown(value: Any) -> str:
 
 
 def explain(error: ValidationError, places: Mapping[str, str]) -> ConfigError:
-    """One error that explains everything pydantic found, a paragraph each.
-
-    Args:
-        error: from validating the merged values.
-        places: dotted key → where it was written.
-    """
+    """One error that explains everything pydantic found, a paragraph each; ``places``: dotted key → where written."""
     paragraphs: dict[str, str] = {}
     for item in error.errors(include_url=False):
         dotted = _dotted(item["loc"])

@@ -110,12 +110,7 @@ def registered(field: FieldInfo) -> Known | None:
 
 
 def plugins(config: RunConfig, prefix: str = "") -> dict[str, str]:
-    """Dotted key of every value that names a plug-in → the plug-in's distribution and version.
-
-    Args:
-        config: the whole.
-        prefix: only keys that begin with it.
-    """
+    """Dotted key, beginning with ``prefix``, of every value that names a plug-in → its distribution and version."""
     chosen: dict[str, str] = {}
     for dotted, field in known_keys().items():
         known = registered(field)

@@ -28,11 +28,7 @@ class Marked:
 
 
 def parse_yaml(text: str, name: str) -> Marked:
-    """Parse a YAML mapping with the safe loader.
-
-    Args:
-        text: the YAML text; an empty one is an empty mapping.
-        name: what to call it in errors, usually its path.
+    """Parse a YAML mapping with the safe loader; an empty text is an empty mapping, ``name`` is what errors call it.
 
     Raises:
         ConfigError: not YAML, not a mapping, a key twice, or beyond what a configuration can be (depth, number of
@@ -55,11 +51,7 @@ def parse_yaml(text: str, name: str) -> Marked:
 
 
 def read_yaml(path: Path, pipes: bool = True) -> Marked:
-    """Read a YAML file; see :func:`parse_yaml`.
-
-    Args:
-        path: the file.
-        pipes: whether it may be a pipe, as of ``<(command)``.
+    """Read a YAML file; with ``pipes`` it may be a pipe, as of ``<(command)``.
 
     Raises:
         ConfigError: the file cannot be read, or as in :func:`parse_yaml`.

@@ -267,4 +267,4 @@ def _unfit(cell: _Cell, decided: AnswerReading | None, column: str) -> Problem:
 
 
 def _problem(kind: str, message: str, cell: _Cell, column: str, hint: str = _STATE) -> Problem:
-    return Problem(kind, message, cell.row.file, cell.row.line, column, "error", hint, unit=cell.row.unit)
+    return cell.row.problem(kind, message, column, hint=hint)

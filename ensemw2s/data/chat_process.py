@@ -51,13 +51,7 @@ class _UnfitError(Exception):
 def render_chats(
     template: str, variables: dict[str, Any], chats: Sequence[list[dict[str, str]]], date: str
 ) -> list[str]:
-    """The text of every chat, up to where the assistant's answer begins.
-
-    Args:
-        template: as in :class:`Order`.
-        variables: as in :class:`Order`.
-        chats: the turns of each chat.
-        date: as in :class:`Order`.
+    """The text of every chat (see :class:`Order`), up to where the assistant's answer begins.
 
     Raises:
         ModelError: the template is wrong, or takes more time or memory than a template needs.

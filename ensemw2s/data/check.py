@@ -154,9 +154,8 @@ def check_source(
     )
 
 
-def _warning(walk: Walk, example: Example, kind: str, message: str, *, error: bool = False) -> Problem:
-    row = walk.places[example.id]
-    return Problem(kind, message, row.file, row.line, None, "error" if error else "warning", unit=row.unit)
+def _warning(walk: Walk, example: Example, kind: str, message: str) -> Problem:
+    return walk.places[example.id].problem(kind, message, severity="warning")
 
 
 def _without_choices(examples: Sequence[Example], walk: Walk, collect: Collector) -> None:
@@ -170,7 +169,7 @@ def _without_choices(examples: Sequence[Example], walk: Walk, collect: Collector
         return
     for example in without:
         message = f"example {example.id!r} has no options, which task: choice needs"
-        collect(_warning(walk, example, "no_choices", message, error=True))
+        collect(walk.places[example.id].problem("no_choices", message))
 
 
 def _indistinct(
@@ -238,7 +237,7 @@ def _quantiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def _token_quantiles(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    from ensemw2s.data.encode import tokenise
+    from ensemw2s.data.tokenizer import tokenise
 
     return _quantiles([len(tokens) for tokens in tokenise(tokenizer, texts)])
 

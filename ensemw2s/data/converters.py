@@ -16,7 +16,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.data.fields import (
     RowContext,
     Unread,
-    has,
+    answer_value,
     is_missing,
     lookup,
     options_in_columns,
@@ -61,7 +61,7 @@ def arc(row: Mapping[str, Any], context: RowContext) -> Example:
         prompt=required_text(row, stem, "prompt"),
         answer=None,
     )
-    key = text_of(row.get("answerKey") if not context.answers else lookup(row, "answerKey"), "answerKey")
+    key = text_of(answer_value(row, "answerKey", context), "answerKey")
     if not key and not context.answers:
         return with_options(example, options.texts, None, where, context.warn)
     if not key:
@@ -107,8 +107,7 @@ def boolq(row: Mapping[str, Any], context: RowContext) -> Example:
     example = Example(id=context.id, prompt=prompt if prompt.endswith("?") else f"{prompt}?", answer=None)
     if context.support is not False:
         example = _after_passage(example, row, "passage")
-    value = lookup(row, "answer") if context.answers else row.get("answer")
-    text = text_of(value, "answer").lower()
+    text = text_of(answer_value(row, "answer", context), "answer").lower()
     if text in ("true", "false"):
         return replace(example, choices=("yes", "no"), answer="yes" if text == "true" else "no")
     if not text and not context.answers:
@@ -126,7 +125,7 @@ def mmlu(row: Mapping[str, Any], context: RowContext) -> Example:
         id=context.id, prompt=required_text(row, "question", "prompt"), answer=None, group=subject.replace("_", " ")
     )
     where = "A" if raw else "choices"
-    value = row.get("answer") if not context.answers else lookup(row, "answer")
+    value = answer_value(row, "answer", context)
     answer = text_of(value, "answer")
     if not answer and not context.answers:
         return with_options(example, options, None, where, context.warn)
@@ -146,7 +145,7 @@ def amazon_polarity(row: Mapping[str, Any], context: RowContext) -> Example:
     if not prompt:
         raise RowError("empty_prompt", "the prompt is empty", column="content")
     example = Example(id=context.id, prompt=prompt, answer=None, choices=_SENTIMENT)
-    value = lookup(row, "label") if context.answers else row.get("label")
+    value = answer_value(row, "label", context)
     if (is_missing(value) or value == "") and not context.answers:
         return example
     number = whole_number(value)
@@ -163,7 +162,7 @@ def gsm8k(row: Mapping[str, Any], context: RowContext) -> Example:
     Difficulty is the number of steps: lines of the solution before the final number.
     """
     prompt = required_text(row, "question", "prompt")
-    answer = text_of(row.get("answer") if not context.answers else lookup(row, "answer"), "answer")
+    answer = text_of(answer_value(row, "answer", context), "answer")
     if not answer:
         if context.answers:
             raise _without_answer("answer")
@@ -184,7 +183,7 @@ def mapped(row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> E
     warn_of_missing_words(row, told, context.warn)
     if columns.distractors:
         return _with_distractors(example, row, columns, context)
-    value = lookup(row, columns.answer) if context.answers or has(row, columns.answer) else None
+    value = answer_value(row, columns.answer, context)
     answer = text_of(value, columns.answer)
     # Too few options is the root of the trouble, so it is looked at before the answer.
     if columns.choices is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.arrays import offsets_of
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.chat import prompt_texts
 from ensemw2s.data.example import Example
 from ensemw2s.data.template import render_answer
+from ensemw2s.data.tokenizer import beginning, special_ids, tokenise
 from ensemw2s.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 Task = Literal["choice", "generate"]
 Ints = NDArray[np.int64]
 Tokens = NDArray[np.int32]
-_BATCH = 2048
-#: A text of which every tokenizer knows something.
-_PROBE = "a 1 ?"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,7 @@ class EncodedSplit:
     @cached_property
     def example_offsets(self) -> Ints:
         """int64 [n+1]: the sequences of example i are ``example_offsets[i]:example_offsets[i + 1]``."""
-        return _offsets([len(options) for options in self.options])
+        return offsets_of([len(options) for options in self.options])
 
     @cached_property
     def seq_example(self) -> Ints:
@@ -82,7 +80,7 @@ class EncodedSplit:
     @cached_property
     def row_offsets(self) -> Ints:
         """int64 [S+1]: the rows of sequence s are ``row_offsets[s]:row_offsets[s + 1]``, the last of them EOS."""
-        return _offsets([option.size + 1 for options in self.options for option in options])
+        return offsets_of([option.size + 1 for options in self.options for option in options])
 
     @property
     def n_rows(self) -> int:
@@ -135,17 +133,14 @@ class EncodedSplit:
         """SHA-256 (hex) of everything that scores depend on; a hidden answer leaves no trace in it."""
         head = [self.task, self.eos_id, self.vocab_size, self.ids, self.option_texts]
         digest = hashlib.sha256(json.dumps(head).encode())
-        prompt_offsets = _offsets([prompt.size for prompt in self.prompts])
+        prompt_offsets = offsets_of([prompt.size for prompt in self.prompts])
         arrays = [prompt_offsets, *self.prompts, self.example_offsets, self.row_offsets, self.row_tokens]
         for array in (*arrays, self.answer_index):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def answer_rows(self, include_eos: bool) -> tuple[Ints, Ints]:
-        """Rows of the true answers, in example order.
-
-        Args:
-            include_eos: whether the end-of-sequence row of each answer is one of them.
+        """Rows of the true answers in example order, ``include_eos``: with their end-of-sequence rows.
 
         Returns:
             ``rows`` int64 [A] and ``offsets`` int64 [n+1]: those of example i are ``rows[offsets[i]:offsets[i + 1]]``,
@@ -157,15 +152,9 @@ class EncodedSplit:
         counts[known] = np.diff(self.row_offsets)[sequence] - (0 if include_eos else 1)
         starts = np.zeros(len(self.ids), dtype=np.int64)
         starts[known] = self.row_offsets[sequence]
-        offsets = _offsets(counts)
+        offsets = offsets_of(counts)
         rows = np.arange(offsets[-1], dtype=np.int64) + np.repeat(starts - offsets[:-1], counts)
         return rows, offsets
-
-
-def _offsets(counts: Sequence[int] | Ints) -> Ints:
-    out = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(np.asarray(counts, dtype=np.int64), out=out[1:])
-    return out
 
 
 def _first_alike(keys: Sequence[Hashable]) -> list[int]:
@@ -194,43 +183,6 @@ def same_tokens(
         if pairs:
             found[example.id] = pairs[0]
     return found
-
-
-def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 (hex) of what a tokenizer does: its pipeline, or its kind and vocabulary where it has none to show."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        text = str(backend.to_str())
-    else:
-        text = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of every text, without special tokens, in batches."""
-    out: list[list[int]] = []
-    for at in range(0, len(texts), _BATCH):
-        batch = tokenizer(
-            list(texts[at : at + _BATCH]), add_special_tokens=False, return_attention_mask=False, verbose=False
-        )
-        out.extend(batch["input_ids"])
-    return out
-
-
-def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that the tokenizer itself puts before every text; not those that it puts after it."""
-    plain = list(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
-    full = list(tokenizer(_PROBE, add_special_tokens=True)["input_ids"])
-    for at in range(len(full) - len(plain) + 1):
-        if plain and full[at : at + len(plain)] == plain:
-            return [int(token) for token in full[:at]]
-    return [int(token) for token in itertools.takewhile(special_ids(tokenizer).__contains__, full)]
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids of the tokens that stand for no text of a user's."""
-    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return added | set(tokenizer.all_special_ids)
 
 
 def encode_split(

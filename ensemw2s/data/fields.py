@@ -75,6 +75,15 @@ def lookup(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def answer_value(row: Mapping[str, Any], name: str, context: RowContext) -> Any:
+    """The value in the answer's column; missing where answers are not needed and there is no such column.
+
+    Raises:
+        RowError: as in :func:`lookup`.
+    """
+    return lookup(row, name) if context.answers or has(row, name) else None
+
+
 def is_missing(value: Any) -> bool:
     """Whether a value is null, or what Python's JSON, numpy and pandas have instead: NaN, ±infinity, NA, NaT."""
     if value is None:

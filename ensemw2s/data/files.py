@@ -14,9 +14,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.data.problems import Problem, Report, Unit
+from ensemw2s.data.problems import Problem, Report, Severity, Unit, place_of
 from ensemw2s.encoding import TextError, decode_text
-from ensemw2s.errors import ConfigError, shortened
+from ensemw2s.errors import ConfigError, first_line, shortened
 from ensemw2s.files import JsonError, json_error, open_regular, parse_json
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -56,8 +56,19 @@ class Row:
 
     @property
     def place(self) -> str:
-        """``file:line``."""
-        return f"{self.file}:{self.line}" if self.unit == "line" else f"{self.file}, row {self.line}"
+        """As :func:`~ensemw2s.data.problems.place_of` says it."""
+        return place_of(self.file, self.line, self.unit)
+
+    def problem(
+        self,
+        kind: str,
+        message: str,
+        column: str | None = None,
+        severity: Severity = "error",
+        hint: str | None = None,
+    ) -> Problem:
+        """A problem of this row."""
+        return Problem(kind, message, self.file, self.line, column, severity, hint, unit=self.unit)
 
 
 def as_path(text: str) -> Path:
@@ -347,12 +358,12 @@ def _parquet_rows(content: bytes, file: Path, report: Report) -> Iterator[Row]:
             for data in _batch_rows(batch):
                 number += 1
                 if isinstance(data, Exception):
-                    message = f"a value cannot be read: {_first_line(data)}"
+                    message = f"a value cannot be read: {first_line(data)}"
                     report(Problem("parquet", message, str(file), number, unit="row"))
                     continue
                 yield Row(data, str(file), number, number, "row")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        report(Problem("parquet", f"not a readable Parquet file: {_first_line(error)}", str(file)))
+        report(Problem("parquet", f"not a readable Parquet file: {first_line(error)}", str(file)))
         return
     if number == 0:
         report(Problem("empty", "the file has no rows", str(file)))
@@ -371,8 +382,3 @@ def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
                 yield error
     else:
         yield from rows
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return shortened(text.splitlines()[0], 200) if text else type(error).__name__

@@ -10,7 +10,7 @@ from typing import Any
 from ensemw2s.config.data import SourceConfig
 from ensemw2s.data.files import Row
 from ensemw2s.data.known import HubSet, known_set
-from ensemw2s.errors import ConfigError, DataError
+from ensemw2s.errors import ConfigError, DataError, first_line
 
 
 def _known(cfg: SourceConfig) -> HubSet | None:
@@ -110,7 +110,7 @@ def _explained(found: HubSet) -> Iterator[None]:
 
 def _error(found: HubSet, error: BaseException) -> DataError:
     what = f"{found.repository} ({', '.join(filter(None, (found.subset, *found.splits)))})"
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error, 400)
     fetch = (
         f"Fetch it where there is a network, hf download {found.repository} --repo-type dataset --local-dir FOLDER, "
         "then set data.source.path: FOLDER."

@@ -15,6 +15,11 @@ Severity = Literal["error", "warning"]
 Unit = Literal["line", "row"]
 
 
+def place_of(file: str, line: int, unit: Unit) -> str:
+    """``file:line``, or ``file, row n`` for Parquet."""
+    return f"{file}:{line}" if unit == "line" else f"{file}, row {line}"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something wrong, or worth knowing, in a data file.
@@ -43,10 +48,8 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """``file``, ``file:line``, or ``file, row n`` for Parquet."""
-        if self.line is None:
-            return self.file
-        return f"{self.file}:{self.line}" if self.unit == "line" else f"{self.file}, row {self.line}"
+        """``file``, or as :func:`place_of` says it."""
+        return self.file if self.line is None else place_of(self.file, self.line, self.unit)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the fields that are set."""

@@ -40,7 +40,7 @@ def find_shortcut(examples: Sequence[Example], columns: ColumnMap, first: Row, r
         return None
     message, hint = found
     hint = f"{hint} {_AS_IT_IS}"
-    return Problem("shortcut", message, first.file, first.line, columns.answer, "error", hint, unit=first.unit)
+    return first.problem("shortcut", message, columns.answer, hint=hint)
 
 
 def _answers_beside_options(examples: Sequence[Example], columns: ColumnMap, repeated: int) -> tuple[str, str] | None:

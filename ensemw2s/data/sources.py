@@ -116,7 +116,7 @@ class Walk:
 
     def _convert(self, known: KnownSet, row: Row, label: str) -> Example | Unread | None:
         def warn(kind: str, message: str, column: str | None = None) -> None:
-            self.report(Problem(kind, message, row.file, row.line, column, "warning", unit=row.unit))
+            self.report(row.problem(kind, message, column, "warning"))
 
         name = f"{label}-{row.number}"
         context = RowContext(name, self.seed, self.answers, warn, self.cfg.support, label, self.counts)
@@ -130,8 +130,7 @@ class Walk:
             hint = error.hint
             if error.kind == "missing_column" and self.cfg.kind == "file":
                 hint = "Map the columns: data.source.columns, or --column prompt=NAME (answer=, choices=)."
-            problem = Problem(error.kind, error.message, row.file, row.line, error.column, "error", hint, unit=row.unit)
-            self.report(problem)
+            self.report(row.problem(error.kind, error.message, error.column, hint=hint))
             return None
         self.places[example.id] = replace(row, data={})
         return converted

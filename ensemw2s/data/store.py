@@ -24,9 +24,7 @@ def _canonical(value: Any) -> str:
 def examples_fingerprint(examples: Iterable[Example], *, answers: bool = True) -> str:
     """SHA-256 (hex) over the canonical JSON of examples, in order.
 
-    Args:
-        examples: the examples.
-        answers: False leaves the true answers out: equal for data that differs only in labels that may not be read.
+    Without ``answers`` it is equal for data that differs only in true answers, which may not be read.
     """
     digest = hashlib.sha256()
     for example in examples:

@@ -112,10 +112,6 @@ def make_synthetic(size: int, seed: int) -> list[Example]:
     The same seed gives the same examples, and a smaller size gives the first ones of a larger size. No two examples ask
     for the same skill of the same list, so no prompt occurs twice.
 
-    Args:
-        size: number of examples, at most :data:`MAX_SIZE`.
-        seed: fixes everything.
-
     Returns:
         Examples with four choices, exactly one of them right and at a uniformly drawn position.
 

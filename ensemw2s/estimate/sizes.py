@@ -207,7 +207,7 @@ def _local_tokenizer(cfg: ModelConfig) -> Any:
 
 
 def _mean_tokens(texts: Sequence[str], tokenizer: Any) -> float:
-    from ensemw2s.data.encode import tokenise
+    from ensemw2s.data.tokenizer import tokenise
 
     if tokenizer is None:
         return sum(len(text) for text in texts) / _CHARACTERS_A_TOKEN / len(texts)

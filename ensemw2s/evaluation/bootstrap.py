@@ -12,12 +12,7 @@ _CHUNK = 1 << 22
 
 
 def resampled_sums(values: npt.ArrayLike, resamples: int, seed: int) -> npt.NDArray[np.float64]:
-    """Sums of the rows of ``values`` over examples drawn with replacement.
-
-    Args:
-        values: float ``[n, c]``: ``c`` quantities of every example.
-        resamples: number of draws of ``n`` examples.
-        seed: seed of the draws; the same seed gives the same sums.
+    """Sums of ``c`` quantities, float ``[n, c]``, over ``n`` examples drawn with replacement; the seed fixes them.
 
     Returns:
         float64 ``[resamples, c]``.

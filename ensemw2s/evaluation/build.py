@@ -27,12 +27,8 @@ class Comparisons:
 def build_comparisons(correct: Correct, *, level: float = 0.95, splits: Sequence[str] = TEST_SPLITS) -> Comparisons:
     """All planned comparisons between the arms that exist, on the test splits.
 
-    W is the plain fine-tune on all training data (``plain``) for every student.
-
-    Args:
-        correct: arm → split → bool ``[n]``; the arms of a split hold the same examples in the same order.
-        level: confidence level of every interval.
-        splits: the splits to compare on.
+    W is the plain fine-tune on all training data (``plain``) for every student. The arms of a split hold the same
+    examples in the same order.
 
     Raises:
         ValueError: two arms have different numbers of examples in a split, or a split has no examples.

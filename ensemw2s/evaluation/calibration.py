@@ -38,14 +38,10 @@ def bin_of(confidence: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int
 
 
 def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = 10) -> Calibration:
-    """``Σ_b n_b/n · |accuracy_b − confidence_b|`` (Guo et al. 2017, equation 3).
+    """``Σ_b n_b/n · |accuracy_b − confidence_b|`` over bins of equal width (Guo et al. 2017, equation 3).
 
-    The error is biased upwards with few examples in a bin; compare it only between arms with the same examples.
-
-    Args:
-        confidence: in [0, 1], float ``[n]``.
-        correct: right or wrong, bool ``[n]``.
-        bins: number of bins of equal width.
+    Confidences are float ``[n]`` in [0, 1], correctness bool ``[n]``. The error is biased upwards with few examples in
+    a bin; compare it only between arms with the same examples.
 
     Raises:
         ValueError: no examples, lengths that differ, confidences outside [0, 1], or no bins.

@@ -95,15 +95,11 @@ def correctness(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Difference:
     """Difference in accuracy of two models on the same examples: estimate ± z·se of the paired differences.
 
-    The interval holds 0 exactly where Fieller's set for the matching ratio holds 0 (or 1, or is unbounded), so the
-    differences and the PGR of a report never contradict each other. Where the paired differences do not vary (the
-    two models are right on the same examples) ``se`` is 0, which says nothing about other examples; the interval is
-    then that of Agresti and Min (2005): half a count is added to each cell of the 2×2 table.
-
-    Args:
-        a: right or wrong, bool shape ``[n]``.
-        b: the same examples in the same order.
-        level: confidence level.
+    ``a`` and ``b`` are right or wrong, bool ``[n]``, in the same order. The interval holds 0 exactly where Fieller's
+    set for the matching ratio holds 0 (or 1, or is unbounded), so the differences and the PGR of a report never
+    contradict each other. Where the paired differences do not vary (the two models are right on the same examples)
+    ``se`` is 0, which says nothing about other examples; the interval is then that of Agresti and Min (2005): half a
+    count is added to each cell of the 2×2 table.
 
     Raises:
         ValueError: no examples, lengths that differ, or values other than 0 and 1.

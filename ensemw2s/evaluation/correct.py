@@ -20,12 +20,7 @@ from ensemw2s.files import replaced
 
 
 def write_correct(path: Path, correct: Correct, ids: Mapping[str, Sequence[str]]) -> None:
-    """Write the table (atomically).
-
-    Args:
-        path: the Parquet file.
-        correct: arm → split → bool ``[n]``.
-        ids: split → the examples' ids, in the same order.
+    """Write arm → split → bool ``[n]`` with split → the examples' ids, in the same order, as Parquet (atomically).
 
     Raises:
         ValueError: an arm has another number of examples than its split has ids.

@@ -127,14 +127,9 @@ def disagreement(
 ) -> Disagreement:
     """Compare a student's answers with its teacher's, example by example.
 
-    Args:
-        student: name of the student's arm.
-        teacher: name of the teacher's arm.
-        split: the split, for the record.
-        answers: the student's and the teacher's, ``n`` each: option numbers, or text ready to be compared.
-        right: whether each is right, bool ``[n]``.
-        options: number of options of every example, int ``[n]``; None where answers are written freely.
-        level: confidence level of the intervals.
+    ``answers`` and ``right`` are the student's and the teacher's: ``n`` option numbers, or texts ready to be compared,
+    and bool ``[n]``. ``options`` is the number of options of every example, int ``[n]``; None where answers are written
+    freely.
 
     Raises:
         ValueError: no examples, lengths that differ, or an example that is right with one answer and wrong with the
@@ -182,15 +177,8 @@ def shared_errors(
 ) -> SharedErrors:
     """How often members are wrong together, and with the same answer, against chance.
 
-    Args:
-        group: name of the ensemble, for the record.
-        split: the split, for the record.
-        answers: one sequence of ``n`` answers a member.
-        right: whether each is right, bool ``[n]`` a member.
-        options: number of options of every example, int ``[n]``; None where answers are written freely.
-        level: confidence level.
-        resamples: of the bootstrap over examples; all pairs of an example stay together.
-        seed: of the bootstrap.
+    ``answers`` and ``right`` have ``n`` values a member; ``options`` as in :func:`disagreement`. The bootstrap draws
+    examples: all pairs of an example stay together.
 
     Raises:
         ValueError: fewer than two members, no examples, or lengths that differ.

@@ -32,10 +32,7 @@ def normalise_text(text: str) -> str:
 
 
 class AnswerPattern:
-    """A regular expression that finds the final answer in a text, within bounded time and memory.
-
-    Args:
-        pattern: a Python regular expression whose first group is the answer.
+    """A Python regular expression whose first group is the final answer, applied within bounded time and memory.
 
     Raises:
         ConfigError: not a regular expression, one without a group, or one whose repeats multiply beyond all bounds.
@@ -135,16 +132,10 @@ def extract_answer(text: str, pattern: AnswerPattern | None) -> str | None:
 
 
 def answers_match(predicted: str, true: str, match: Match, pattern: AnswerPattern | None = None) -> bool:
-    """Whether a generated answer is right.
+    """Whether a generated answer is right: the same text but for white space, or (``number``) the same last number.
 
     With a pattern the final answer is taken out of both texts first. A generated text without it is wrong; a true
     answer without it is taken whole (data sets often hold the bare answer).
-
-    Args:
-        predicted: generated text.
-        true: true answer.
-        match: ``exact`` compares texts after normalising white space; ``number`` compares the last numbers.
-        pattern: from :func:`compile_pattern`.
 
     Raises:
         ValueError: an unknown ``match``, or ``number`` with a true answer that holds no number.

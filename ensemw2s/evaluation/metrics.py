@@ -87,11 +87,9 @@ def length_normalise(
 
 
 def choose(scores: npt.ArrayLike, offsets: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """The best option of every example; ties go to the lowest index.
+    """The best option of every example, int64 ``[n]`` within the example; ties go to the lowest index.
 
-    Args:
-        scores: float ``[S]``, the options of example ``i`` at ``offsets[i] : offsets[i + 1]``.
-        offsets: int ``[n + 1]``.
+    Scores are float ``[S]``, those of example ``i`` at ``offsets[i] : offsets[i + 1]``.
 
     Returns:
         Index of the chosen option within its example, int64 ``[n]``.
@@ -128,12 +126,8 @@ def token_accuracy(
 ) -> TokenAccuracy:
     """Micro token accuracy with a bootstrap interval clustered by example.
 
-    Args:
-        token_correct: right or wrong for every answer token (no end-of-sequence), bool ``[A]``.
-        offsets: int ``[n + 1]``, the tokens of example ``i`` at ``offsets[i] : offsets[i + 1]``.
-        level: confidence level.
-        resamples: number of bootstrap resamples.
-        seed: seed of the bootstrap.
+    ``token_correct`` is bool ``[A]`` for every answer token (no end-of-sequence), those of example ``i`` at
+    ``offsets[i] : offsets[i + 1]``.
 
     Raises:
         ValueError: no tokens, values other than 0 and 1, or offsets that do not fit.
@@ -146,12 +140,7 @@ def token_accuracy(
 
 
 def summarise(correct: npt.ArrayLike, *, level: float = 0.95, tokens: TokenAccuracy | None = None) -> ArmResult:
-    """Accuracy of one arm on one split with Wilson's interval.
-
-    Args:
-        correct: right or wrong for every example, bool ``[n]``.
-        level: confidence level.
-        tokens: token accuracy of the same examples, where measured.
+    """Accuracy of one arm on one split, bool ``[n]``, with Wilson's interval; ``tokens`` is its token accuracy.
 
     Raises:
         ValueError: no examples, or values other than 0 and 1.

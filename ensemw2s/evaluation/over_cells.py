@@ -139,15 +139,7 @@ def cell_result(
     results: Mapping[int, Results],
     answers: Mapping[int, Answers] | None = None,
 ) -> CellResult:
-    """A cell from the results of its finished seeds.
-
-    Args:
-        name: the cell.
-        settings: what sets it apart.
-        jobs: one a seed.
-        results: seed → results of the finished ones.
-        answers: seed → who has which question right; see :func:`~ensemw2s.evaluation.over_seeds.aggregate`.
-    """
+    """A cell from its jobs and the results of its finished seeds; ``answers``: seed → who has which question right."""
     runs = [results[seed] for seed in sorted(results)]
     if len(runs) > 1:
         together = aggregate(runs, name, answers)
@@ -188,14 +180,8 @@ def compare_cells(
     """Every cell against the baseline, on ID and OOD; Holm's adjustment over all of them together.
 
     Seeds are paired: a seed counts where both cells have it. A comparison that could not be tested (a single seed, or
-    differences that do not vary) still counts as one of the tests.
-
-    Args:
-        cells: all cells.
-        baseline: the one that the others are compared with.
-        compared: the arms that are compared.
-        level: confidence level.
-        answers: cell → seed → who has which question right, for every finished seed.
+    differences that do not vary) still counts as one of the tests. ``answers``: cell → seed → who has which question
+    right, for every finished seed.
     """
     base = next(cell for cell in cells if cell.name == baseline)
     found = []

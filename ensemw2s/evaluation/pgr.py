@@ -75,18 +75,11 @@ class PGR(Record):
 def fieller_set(
     numerator: float, denominator: float, *, var_num: float, var_den: float, cov: float, critical: float
 ) -> FiellerSet:
-    """``{r : |N − r·D| ≤ critical·√(Var(N) − 2r·Cov + r²·Var(D))}``, solved as the quadratic ``a·r² − 2b·r + c ≤ 0``.
+    """``{r : |N − r·D| ≤ z·√(Var(N) − 2r·Cov + r²·Var(D))}``, solved as the quadratic ``a·r² − 2b·r + c ≤ 0``.
 
-    ``a = D² − z²·Var(D)``, ``b = N·D − z²·Cov``, ``c = N² − z²·Var(N)`` (Fieller 1954). The set is an interval exactly
-    where the denominator differs from 0 at this level (``a > 0``).
-
-    Args:
-        numerator: estimate N.
-        denominator: estimate D.
-        var_num: variance of N.
-        var_den: variance of D.
-        cov: covariance of N and D.
-        critical: quantile ``z`` of the normal or of Student's t.
+    ``a = D² − z²·Var(D)``, ``b = N·D − z²·Cov``, ``c = N² − z²·Var(N)`` (Fieller 1954), with the critical value ``z``
+    of the normal or of Student's t. The set is an interval exactly where the denominator differs from 0 at this level
+    (``a > 0``).
     """
     z2 = critical * critical
     a = denominator * denominator - z2 * var_den
@@ -109,11 +102,7 @@ def fieller_set(
 def pgr_fieller(weak: npt.ArrayLike, student: npt.ArrayLike, ceiling: npt.ArrayLike, level: float = 0.95) -> PGR:
     """PGR of one student on one split with Fieller's interval, paired over examples.
 
-    Args:
-        weak: right or wrong of the plain fine-tune, bool shape ``[n]``.
-        student: the same for the student, same examples in the same order.
-        ceiling: the same for the ceiling.
-        level: confidence level.
+    Right or wrong of W, S and C is bool ``[n]`` over the same examples in the same order.
 
     Returns:
         The PGR; ``kind`` is ``undefined`` where the lower bound of the paired interval of C − W is ≤ 0.

@@ -16,9 +16,10 @@ from ensemw2s.seeds import sub_seed
 
 def prepare_data(ctx: Context) -> None:
     """Make the splits, or read those of an earlier start, and put them into the context."""
-    from ensemw2s.data.encode import same_tokens, tokenizer_identity
+    from ensemw2s.data.encode import same_tokens
     from ensemw2s.data.split import make_splits
     from ensemw2s.data.store import read_splits, write_splits
+    from ensemw2s.data.tokenizer import tokenizer_identity
 
     config = ctx.config.data
     seed = sub_seed(ctx.seed if config.seed is None else config.seed, "data")

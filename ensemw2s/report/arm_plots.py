@@ -43,15 +43,8 @@ def _ladder(
     note: str,
     draw: Callable[[Axes, int, str, T], None],
 ) -> Figure | None:
-    """A panel a split, with a row an arm; without zero-shot bases, which would only stretch the axis.
-
-    Args:
-        arms: arm → split → what is drawn.
-        theme: colours and layout.
-        height: of a row, in inches.
-        note: below the panels.
-        draw: draws one arm into its row.
-    """
+    """A panel a split, with a row of ``height`` inches an arm."""
+    # zero-shot bases would only stretch the axis
     cells = {arm: arms[arm] for arm in arm_names(lambda spec: spec.main) if arm in arms}
     splits = [split for split in TEST_SPLITS if any(split in by_split for by_split in cells.values())]
     if not splits:

@@ -14,13 +14,7 @@ from ensemw2s.report.verdict import difference_phrase
 
 
 def sweep_tables(results: SweepResults, width: int | None = None) -> list[Table]:
-    """All tables of a sweep that have rows, the most important first.
-
-    Args:
-        results: the sweep.
-        width: characters available; below :data:`~ensemw2s.report.tables.WIDE` the table of cells leaves out cost.
-            None is a page.
-    """
+    """All tables of a sweep that have rows; below :data:`~ensemw2s.report.tables.WIDE` characters without costs."""
     tables = [
         cell_table(results, wide=width is None or width >= WIDE),
         cell_comparison_table(results),

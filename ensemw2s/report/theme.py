@@ -125,13 +125,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(theme: Theme, count: int, height: float, *, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels side by side, each ``height`` inches high; below each other where it is narrow.
+    """A figure with ``count`` panels, each ``height`` inches high: side by side, or below each other if narrow.
 
-    Args:
-        theme: its ``narrow`` decides the layout.
-        count: number of panels.
-        height: of one panel with its titles, in inches.
-        share_y: panels side by side share their vertical axis.
+    ``share_y``: panels side by side share their vertical axis.
     """
     if theme.narrow:
         figure = new_figure(NARROW, height * count)

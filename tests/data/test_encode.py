@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.data.encode import encode_prompts, encode_split, same_tokens, tokenizer_identity
+from ensemw2s.data.encode import encode_prompts, encode_split, same_tokens
 from ensemw2s.data.example import Example
 from ensemw2s.data.template import render_answer, render_prompt
+from ensemw2s.data.tokenizer import tokenizer_identity
 from ensemw2s.errors import ConfigError, DataError, ModelError
 
 TEMPLATE = TemplateConfig(prompt="Question: {prompt}\nAnswer:")

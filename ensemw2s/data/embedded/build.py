@@ -59,13 +59,9 @@ RECIPES: dict[BaseName, Recipe] = {
 
 
 def build_base(name: BaseName, seed: int, out: Path, recipe: Recipe) -> dict[str, Any]:
-    """Pre-train one base and write it with its tokenizer to ``out/name`` (replaced as a whole).
+    """Pre-train one base and write it with its tokenizer to ``out/name`` (replaced as a whole); ``out`` exists.
 
-    Args:
-        name: ``weak`` or ``strong``; enters the seeds.
-        seed: fixes initialisation, text and order.
-        out: an existing folder.
-        recipe: shape and training.
+    The seed fixes, with the name, initialisation, text and order.
 
     Returns:
         The record of the build: recipe, seed, versions, parameters and accuracy on unseen lines.

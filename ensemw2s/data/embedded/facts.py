@@ -34,9 +34,7 @@ def make_line(rng: np.random.Generator, sums: int = 1) -> str:
 def make_fact(rng: np.random.Generator, sums: int = 1) -> str:
     """One fact: its length uniform, its list uniform over those that are not reserved for questions.
 
-    Args:
-        rng: source of randomness.
-        sums: facts about ``sum`` for each fact about any other skill; the others are equally frequent.
+    There are ``sums`` facts about ``sum`` for each fact about any other skill; the others are equally frequent.
     """
     skills = [s for s in SKILLS for _ in range(sums if s.name == "sum" else 1)]
     skill = skills[int(rng.integers(0, len(skills)))]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.training import ModelConfig
-from ensemw2s.data.encode import beginning
+from ensemw2s.data.tokenizer import beginning
 from ensemw2s.ensemble.folder import TOKENIZER_FILES
 from ensemw2s.ensemble.mixed.token_texts import token_texts
 from ensemw2s.errors import DataError, ModelError

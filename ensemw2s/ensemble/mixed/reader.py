@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ensemw2s.data.encode import tokenise
+from ensemw2s.data.tokenizer import tokenise
 from ensemw2s.ensemble.mixed.token_texts import TokenTexts
 from ensemw2s.ensemble.mixed.union import settled, split_text
 from ensemw2s.models.forward import context_length

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from ensemw2s.data.encode import special_ids
+from ensemw2s.data.tokenizer import special_ids
 from ensemw2s.errors import ModelError
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")

@@ -27,10 +27,6 @@ class AdapterView:
 
     A call makes its adapter the active one first; views of one base are used in turn, not by several threads at once.
     Everything else (``config``, ``parameters()``, …) is the shared model's.
-
-    Args:
-        model: the base with its adapters.
-        name: which of them this is.
     """
 
     def __init__(self, model: PeftModel, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from ensemw2s.errors import Ew2sError, ModelError, causes, shortened
+from ensemw2s.errors import Ew2sError, ModelError, causes, first_line
 from ensemw2s.models.loading.source import ModelSource
 
 _UNREACHABLE = {
@@ -30,7 +30,7 @@ def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
 
 
 def _explained(source: ModelSource, part: str, error: BaseException) -> ModelError:
-    first = shortened(str(error).strip().splitlines()[0], 400) if str(error).strip() else type(error).__name__
+    first = first_line(error, 400)
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{source.name} comes with its own Python code, which is not run unless you allow it.",

@@ -9,15 +9,10 @@ from ensemw2s.errors import ModelError
 
 
 def first_layers(config: Any, count: int, name: str) -> Any:
-    """A copy of a ``transformers`` configuration with ``count`` layers.
+    """A copy of a ``transformers`` configuration with ``count`` layers; ``name`` is what errors call the model.
 
     ``from_pretrained`` with it leaves the weights of the other layers in their file; embeddings, final norm and head
     stay. A configuration that has ``count`` layers already comes back as it is.
-
-    Args:
-        config: the model's configuration.
-        count: how many layers to keep.
-        name: of the model, for errors.
 
     Raises:
         ModelError: the model has fewer layers, or its configuration does not say how many it has.

@@ -244,10 +244,7 @@ def _load_adapter(base: Any, source: ModelSource) -> Any:
 def check_configuration(config: Any, name: str, *, trusted: bool) -> None:
     """Refuse what a ``config.json`` may not decide, and sizes that would fill the memory.
 
-    Args:
-        config: of ``transformers``.
-        name: of the model, for messages.
-        trusted: whether code that comes with the model may be run.
+    ``trusted``: code that comes with the model may be run.
 
     Raises:
         ModelError: it names a pickle as weights, an implementation that would be fetched, or no possible size.

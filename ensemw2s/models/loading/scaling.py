@@ -118,16 +118,9 @@ def _by_row(
     *args: Any,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
-    """A rotary module's ``forward``, called for the rows of each regime apart.
+    """A rotary module's ``forward``, called for the rows of each regime apart: cosines and sines ``[B, L, D]``.
 
-    Args:
-        forward: the module's own.
-        module: the module.
-        scaling: which lengths go together.
-        x: gives data type and device.
-        position_ids: int64 ``[B, L]``.
-        args: given on.
-        kwargs: given on.
+    ``x`` gives data type and device; ``position_ids`` are int64 ``[B, L]``.
 
     Returns:
         Cosines and sines ``[B, L, D]``.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ensemw2s.arrays import offsets_of
 from ensemw2s.errors import DataError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class TrainingSet:
             raise ValueError(f"{n} prompts, {len(targets)} targets")
         ended = np.broadcast_to(np.asarray(ends, dtype=bool), (n,))
         sizes = np.array([len(t) for t in targets], dtype=np.int64)
-        offsets = _offsets(sizes + ended)
+        offsets = offsets_of(sizes + ended)
         is_eos = np.zeros(offsets[-1], dtype=bool)
         is_eos[offsets[1:][ended] - 1] = True
         ids = np.full(offsets[-1], eos_id, dtype=np.int32)
@@ -136,7 +137,7 @@ class TrainingSet:
         soft_ids, soft_logprob = _joined_soft(soft, offsets) if soft is not None else (None, None)
         return cls(
             prompt_ids=np.concatenate([np.empty(0, np.int32), *prompts]).astype(np.int32),
-            prompt_offsets=_offsets(np.array([len(p) for p in prompts], dtype=np.int64)),
+            prompt_offsets=offsets_of(np.array([len(p) for p in prompts], dtype=np.int64)),
             target_ids=ids,
             target_offsets=offsets,
             loss_weights=loss_weights,
@@ -201,10 +202,6 @@ def collate(data: TrainingSet, sequences: Tokens, pad_id: int) -> dict[str, Tens
         batch["soft_ids"] = torch.from_numpy(data.soft_ids[row].astype(np.int64))
         batch["soft_logprob"] = torch.from_numpy(data.soft_logprob[row])
     return batch
-
-
-def _offsets(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 
 def _joined_soft(
