@@ -1,4 +1,4 @@
-"""Arrays: memory maps of ``.npy`` files, checked before anybody computes with them, and offsets of flat layouts."""
+"""Arrays: memory maps of ``.npy`` files with type and shape checked, and offsets of flat layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether files are still what was written: sizes and hashes, recorded when a run writes and checked when it is read.
+"""Sizes and XXH3-128 hashes of a run's files: recorded when they are written, verified when they are read.
 
 A finished stage records its files in ``stage.json``. Files that a run writes outside its stages are recorded in a
 ``files.json`` beside them. Both carry a checksum of themselves. The hash is XXH3 with 128 bits, which finds damage at

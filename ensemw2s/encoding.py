@@ -1,4 +1,4 @@
-"""Bytes of a file as text: what is not UTF-8 is named, with its line."""
+"""Decode the bytes of a file as UTF-8; errors name the line."""
 
 from __future__ import annotations
 

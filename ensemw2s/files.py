@@ -1,4 +1,4 @@
-"""Files: strict JSON with limits, atomic writes, regular files only, and what a full disk looks like."""
+"""Files: strict JSON with limits, atomic writes, regular files only, and full disks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of where results go, before the work: writable, of this command, and without links that lead elsewhere."""
+"""Checks of output paths before the work: writable, replaceable, and free of symbolic links."""
 
 from __future__ import annotations
 

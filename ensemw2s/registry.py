@@ -1,4 +1,4 @@
-"""What can be chosen by name and extended from outside: α rules, student losses, data sets, kernel backends.
+"""Registries of α rules, student losses, data sets and kernel backends, extended through entry points.
 
 A name stands for an object in a module, which is imported when the object is asked for. Installed distributions add
 names through entry points; they are looked up where a name is not built in, or names are

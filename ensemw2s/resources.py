@@ -1,4 +1,4 @@
-"""What memory there is for one more process, and which CUDA devices; no library is started to find out."""
+"""Available memory and visible CUDA devices, found without loading torch."""
 
 from __future__ import annotations
 

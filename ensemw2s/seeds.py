@@ -1,4 +1,4 @@
-"""One seed fixes everything: independent sub-seeds by name."""
+"""Independent sub-seeds by name, derived from the one seed of a run."""
 
 from __future__ import annotations
 

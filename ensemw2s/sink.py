@@ -1,4 +1,4 @@
-"""How the phases report what they do, without knowing who listens.
+"""Event sinks: how phases report milestones, metrics and progress.
 
 A phase is handed an :class:`EventSink`. The run directory's log, the progress bars of the command line and tests are
 different sinks; none of them is imported by a phase.

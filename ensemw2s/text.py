@@ -1,4 +1,4 @@
-"""Text from files and other programs: made harmless for a terminal, for readers of JSON, and for spreadsheets.
+"""Untrusted text made harmless for terminals, readers of JSON, and spreadsheets.
 
 A terminal obeys control characters (ESC sequences reach the clipboard, move the cursor, and make it type answers);
 bidirectional and invisible characters show another text than there is; a spreadsheet calculates cells that begin with

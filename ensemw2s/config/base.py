@@ -1,4 +1,4 @@
-"""The base of every configuration section, and the type of a value that is a name in a registry."""
+"""The base class of configuration sections, and the type of a value that is a name in a registry."""
 
 from __future__ import annotations
 

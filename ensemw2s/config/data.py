@@ -1,4 +1,4 @@
-"""What data a run uses, how it is split and how a prompt is written."""
+"""Configuration of data sources, splits and prompt templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words: the key, the value, where it was written and what was expected."""
+"""Error messages for configurations: the key, its value, where it was written, and what was expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading YAML with its line numbers, so that an error can say where a value was written."""
+"""YAML with line numbers and limits, so that errors say where a value was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The method itself: boosting, ensemble, labelling, student, evaluation."""
+"""Configuration of boosting, ensemble, labelling, students, arms and evaluation."""
 
 from __future__ import annotations
 

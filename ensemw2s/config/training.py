@@ -1,4 +1,4 @@
-"""Models and fine-tuning."""
+"""Configuration of models, fine-tuning and compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text before an answer, plain or as a turn of a chat."""
+"""The prompt as text, plain or rendered by the tokenizer's chat template."""
 
 from __future__ import annotations
 

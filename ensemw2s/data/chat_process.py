@@ -1,4 +1,4 @@
-"""Chat templates come with models, so they are a stranger's program: they are run in a process with limits.
+"""Chat templates rendered in a subprocess with limits of time and memory: a model's template is untrusted code.
 
 ``python -m ensemw2s.data.chat_process`` reads JSON objects with :class:`Order`'s fields from standard input, one a
 line, and answers each with ``texts`` or ``error``. ``transformers`` renders, with the clock standing still.

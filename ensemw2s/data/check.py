@@ -1,4 +1,4 @@
-"""What is in a data file, and everything that is wrong with it, without stopping at the first problem."""
+"""Check a data source: describe it and collect every problem, without stopping at the first."""
 
 from __future__ import annotations
 
@@ -104,13 +104,9 @@ def check_source(
 ) -> CheckReport:
     """Read a whole source (``limit`` is ignored) and describe it; problems are collected, not raised.
 
-    Args:
-        cfg: the source.
-        task: ``choice`` reports examples without options as errors.
-        tokenizer: gives lengths in tokens too (of the bare texts, before templates).
-        seed: seed of the embedded puzzles and of the order of options that have none.
-        template: how questions are written, for the tokens of options; the default one by default.
-        models: further tokenizers that must tell the options of a question apart.
+    ``tokenizer`` gives lengths in tokens too (of the bare texts, before templates); ``models`` are further tokenizers
+    that must tell the options of a question, written by ``template``, apart. ``task: choice`` reports examples without
+    options as errors; ``seed`` is that of the embedded puzzles and of the order of options that have none.
 
     Raises:
         ConfigError: the source has no path.

@@ -1,4 +1,4 @@
-"""Questions that are the same after normalising white space and case, within a data set and across splits.
+"""Near-duplicates: questions that are equal after normalising white space and case, within a source and across splits.
 
 A question is its prompt and, where it has options, these in any order: "Which statement is true?" is a question of its
 own with every set of statements.

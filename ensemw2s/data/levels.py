@@ -1,4 +1,4 @@
-"""Difficulty given as a number or as the name of a level."""
+"""Parse a difficulty: a number, or the name of a level."""
 
 from __future__ import annotations
 

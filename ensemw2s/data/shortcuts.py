@@ -1,4 +1,4 @@
-"""Mappings of columns that give the answers away, so that a run on them would be nonsense and look splendid."""
+"""Column mappings that leak the answers, which are refused."""
 
 from __future__ import annotations
 
@@ -25,11 +25,8 @@ _SHORT = 4
 def find_shortcut(examples: Sequence[Example], columns: ColumnMap, first: Row, repeated: int) -> Problem | None:
     """What gives the answers away in a source with mapped columns, or None.
 
-    Args:
-        examples: those that the source's rows make.
-        columns: the mapping.
-        first: its first row, for the names of the columns and the place of the problem.
-        repeated: in how many rows the answer is one of that row's distractors.
+    ``first`` is its first row, which has the names of all columns; ``repeated`` counts the rows in which the answer is
+    one of that row's distractors.
     """
     with_choices = [example for example in examples if example.choices is not None]
     if not with_choices:

@@ -141,12 +141,9 @@ def finish_mapped(
 ) -> list[Example]:
     """Rows with mapped columns as examples: their answers are read, and what gives the answers away is refused.
 
-    Args:
-        found: what :func:`~ensemw2s.data.converters.mapped` made of the rows of a source, in order; the first row has
-            its data.
-        columns: the mapping.
-        report: receives problems; the examples that they concern are left out.
-        repeated: in how many rows the answer is one of that row's distractors.
+    ``found`` is what :func:`~ensemw2s.data.converters.mapped` made of the rows of a source, in order; the first row has
+    its data. In ``repeated`` rows the answer is one of that row's distractors. Examples of which ``report`` gets a
+    problem are left out.
     """
     unread = [(one, row) for one, row in found if isinstance(one, Unread)]
     answered = iter(read_answers(unread, columns, report))

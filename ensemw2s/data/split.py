@@ -36,15 +36,11 @@ Indistinct = Callable[[Sequence[Example]], Collection[str]]
 def make_splits(cfg: DataConfig, seed: int, task: Task, indistinct: Indistinct | None = None) -> Splits:
     """The five splits of a run; which example goes where depends on the data, the configuration and the seed only.
 
-    Unless ``near_duplicates`` is ``keep``, no two examples in all splits ask the same question after normalising
+    ``cfg.seed`` goes before the run's ``seed``. ``task: choice`` needs options in every example, ``generate`` drops
+    them. Questions of which ``indistinct`` says that two options are the same to a model are left out. Unless
+    ``near_duplicates`` is ``keep``, no two examples in all splits ask the same question after normalising
     (:mod:`ensemw2s.data.duplicates`). The notes count what was read, left out and why, and say how easy and hard were
     told apart.
-
-    Args:
-        cfg: sources, split rule, sizes and the policy for near-duplicates.
-        seed: the run's seed; ``cfg.seed`` goes before it.
-        task: ``choice`` needs options in every example, ``generate`` drops them.
-        indistinct: says which questions are left out because two of their options are the same to a model.
 
     Raises:
         DataError: a file has a problem, difficulty is missing everywhere, or there are fewer examples than asked for.

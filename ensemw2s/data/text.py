@@ -1,4 +1,4 @@
-"""When two texts count as the same."""
+"""Normalised text, by which questions are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tokenizer does to plain texts, apart from the special tokens that it adds."""
+"""Tokenisation of plain texts, and the special tokens that a tokenizer adds by itself."""
 
 from __future__ import annotations
 

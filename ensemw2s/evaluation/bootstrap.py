@@ -1,4 +1,4 @@
-"""Bootstrap over examples for statistics that are made of sums over examples."""
+"""Bootstrap over examples for statistics of sums over examples."""
 
 from __future__ import annotations
 

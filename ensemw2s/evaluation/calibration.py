@@ -1,4 +1,4 @@
-"""Whether confidences mean what they say."""
+"""Expected calibration error and its bins."""
 
 from __future__ import annotations
 

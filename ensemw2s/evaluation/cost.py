@@ -1,4 +1,4 @@
-"""What stages and arms cost, as it stands in ``results.json``; how it is counted: :mod:`ensemw2s.runs.cost`."""
+"""Costs of stages and arms as stored in ``results.json``; they are counted in :mod:`ensemw2s.runs.cost`."""
 
 from __future__ import annotations
 

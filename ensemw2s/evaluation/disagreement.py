@@ -1,4 +1,4 @@
-"""Where a student departs from its teacher, and where experts are wrong together."""
+"""Errors that students correct or copy from their teachers, and errors that ensemble members share."""
 
 from __future__ import annotations
 

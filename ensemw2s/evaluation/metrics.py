@@ -1,4 +1,4 @@
-"""What "right" means: the chosen option, the token, and the accuracy of an arm with its intervals.
+"""Accuracy of options, tokens and arms, with intervals.
 
 Generated text is compared in :mod:`ensemw2s.evaluation.matching`.
 """

@@ -1,4 +1,4 @@
-"""Numbers in written text, as people and models of many languages write them."""
+"""Parse numbers in written text, in the styles and scripts of many languages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep: the same run under several configurations ("cells") and seeds, and how the cells differ from a baseline."""
+"""Results of a sweep: every cell over its seeds, and paired comparisons with the baseline cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several seeds of the same run: means, spread, paired tests over seeds, and PGR as a ratio of means."""
+"""Results over seeds: means, spread, paired tests, and PGR as a ratio of means."""
 
 from __future__ import annotations
 
@@ -141,13 +141,10 @@ class AggregateResults(SavedRecord):
 def aggregate(
     results: Sequence[Results], name: str | None = None, answers: Mapping[int, Answers] | None = None
 ) -> AggregateResults:
-    """Aggregate the same run over seeds; every seed counts, none is dropped.
+    """Aggregate the same run over seeds; every seed counts, none is dropped. The name is the first run's by default.
 
-    Args:
-        results: one a seed; sorted by seed here.
-        name: name of the aggregate; the first run's by default.
-        answers: seed → who has which question right (``correct.parquet``), from which follows what the seeds'
-            questions have in common. Without it the seeds are taken to have the same, which is the careful assumption.
+    ``answers``: seed → who has which question right (``correct.parquet``), from which follows what the seeds' questions
+    have in common. Without it the seeds are taken to have the same, which is the careful assumption.
 
     Raises:
         InputError: fewer than two seeds, a seed twice, runs of different tasks or levels, or an arm of a planned

@@ -40,16 +40,6 @@ class FiellerSet(Record):
     low: float | None
     high: float | None
 
-    def holds(self, ratio: float) -> bool:
-        """Whether ``ratio`` is in the set."""
-        if self.kind in ("whole_line", "empty"):
-            return self.kind == "whole_line"
-        above = self.low is None or ratio >= self.low
-        below = self.high is None or ratio <= self.high
-        if self.kind == "outside":
-            return (self.low is not None and ratio <= self.low) or (self.high is not None and ratio >= self.high)
-        return above and below
-
 
 @dataclass(frozen=True, slots=True)
 class PGR(Record):
@@ -175,15 +165,9 @@ def _ratio(
     gap_high: float,
     level: float,
 ) -> PGR:
-    """The ratio of two paired means, or why there is none.
+    """The ratio of two paired means, or why there is none; ``gap_low`` and ``gap_high``: the interval of the lower one.
 
-    Args:
-        top: mean of the numerators.
-        bottom: mean of the denominators.
-        errors: covariances ``[2, 2]`` of the two means, times the squared critical value; the largest error counts.
-        gap_low: lower end of the denominator's interval.
-        gap_high: upper end.
-        level: confidence level.
+    ``errors`` are covariances ``[2, 2]`` of the two means, times the squared critical value; the largest error counts.
     """
     regions = [
         fieller_set(top, bottom, var_num=float(e[0, 0]), var_den=float(e[1, 1]), cov=float(e[0, 1]), critical=1.0)

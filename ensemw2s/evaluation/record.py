@@ -1,4 +1,4 @@
-"""What all result types share: they become plain JSON and come back checked."""
+"""Base classes of results: conversion to JSON, and reading with validation."""
 
 from __future__ import annotations
 

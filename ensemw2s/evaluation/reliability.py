@@ -76,23 +76,12 @@ def reliability(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Reliability:
-    """Calibration with intervals.
+    """Calibration, with intervals, of confidences in [0, 1], float ``[n]``, given who is right, bool ``[n]``.
 
-    The calibration error is biased upwards: bins are never exactly right. The percentile bootstrap doubles that bias
-    (a calibrated model's true error of 0 is never inside), so the interval is the basic one, ``2·ece − quantiles``,
-    which takes the bias off; and its lower end is 0 where calibrated confidences would often give such an error
-    (consistency resampling, Bröcker and Smith 2007).
-
-    Args:
-        name: the arm, or ``labels_TEACHER``.
-        split: the split.
-        measure: ``token`` or ``option``.
-        confidence: in [0, 1], float ``[n]``.
-        correct: right or wrong, bool ``[n]``.
-        bins: number of bins of equal width.
-        level: confidence level.
-        resamples: of the bootstrap over examples, and of the calibrated worlds.
-        seed: of both.
+    ``name``, ``split`` and ``measure`` are those of :class:`Reliability`. The calibration error is biased upwards: bins
+    are never exactly right. The percentile bootstrap doubles that bias (a calibrated model's true error of 0 is never
+    inside), so the interval is the basic one, ``2·ece − quantiles``, which takes the bias off; and its lower end is 0
+    where calibrated confidences would often give such an error (consistency resampling, Bröcker and Smith 2007).
 
     Raises:
         ValueError: as :func:`~ensemw2s.evaluation.calibration.expected_calibration_error`.

@@ -1,4 +1,4 @@
-"""How far differences over several seeds may be off because other questions could have been asked.
+"""Sampling error of differences over seeds: what other test questions would have changed.
 
 A difference of seed ``s`` on its ``n_s`` test questions is ``d_s = Σ_i c_si`` plus a constant, with the contribution
 ``c_si = (x_si − mean_s x)/n_s`` of question ``i``, and questions are drawn independently. So ``Var(d_s)`` is
@@ -69,11 +69,7 @@ Term = tuple[tuple[Answers, str], tuple[Answers, str]]
 
 
 def sampling_error(split: str, *differences: Sequence[Term]) -> Sampling:
-    """The sampling error of differences over seeds.
-
-    Args:
-        split: the split.
-        differences: for each difference one term a seed, all in the order of the seeds.
+    """The sampling error of differences over seeds: for each difference one term a seed, all in the order of the seeds.
 
     Raises:
         DataError: an arm has no answers, or another number than its split has questions.

@@ -130,13 +130,7 @@ def load_results(run_dir: Path) -> AnyResults:
 
 
 def console_report(results: AnyResults, width: int, *, full: bool = False) -> Group:
-    """The tables and the verdict for a terminal of ``width`` characters.
-
-    Args:
-        results: a run, an aggregate or a sweep.
-        width: characters available; 80 are enough.
-        full: all tables; otherwise the two or three that answer the main question.
-    """
+    """The tables that answer the main question, or all, and the verdict, for ``width`` characters (80 are enough)."""
     from rich.console import Group
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""What lies beyond accuracy and PGR, in sentences: the way to the ceiling, errors, calibration, cost."""
+"""Findings beyond accuracy and PGR, in sentences: the gap to the ceiling, errors, calibration, cost."""
 
 from __future__ import annotations
 

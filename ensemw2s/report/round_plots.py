@@ -1,4 +1,4 @@
-"""Plots of boosting by round."""
+"""Plots by boosting round: accuracy, token error and expert weight."""
 
 from __future__ import annotations
 

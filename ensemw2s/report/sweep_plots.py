@@ -1,4 +1,4 @@
-"""Plots of a sweep."""
+"""Plot of a sweep: every cell on ID and OOD."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One table, four ways to write it: terminal (Rich), Markdown, HTML (in the template), and LaTeX (:mod:`.latex`)."""
+"""Tables, written for a terminal (Rich), Markdown, HTML (in the template) and LaTeX (:mod:`.latex`)."""
 
 from __future__ import annotations
 

@@ -32,11 +32,9 @@ WIDE = 110
 def run_tables(results: Results, width: int | None = WIDE) -> list[Table]:
     """All tables of a run that have rows, the most important first.
 
-    Args:
-        results: the run.
-        width: characters available; below :data:`WIDE` the table of arms leaves PGR to the table of students, the
-            table of rounds its effective sample sizes, and other tables what matters least. None is a page, where PGR
-            stands in the table of students alone.
+    In a terminal of fewer than :data:`WIDE` characters the table of arms leaves PGR to the table of students, the table
+    of rounds its effective sample sizes, and other tables what matters least. On a page (no width) PGR stands in the
+    table of students alone.
     """
     wide = width is None or width >= WIDE
     tables = [

@@ -1,4 +1,4 @@
-"""Colours, shapes and layout of plots: Okabe–Ito colours, and a marker a series, so that nothing hangs on colour."""
+"""Colours, markers and layout of plots: Okabe–Ito colours, and a marker for every series."""
 
 from __future__ import annotations
 

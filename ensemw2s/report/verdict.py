@@ -1,4 +1,4 @@
-"""What the numbers say, in words that follow them: no gain is claimed that the intervals do not show."""
+"""The verdict in sentences: comparisons and PGR, claiming no more than the intervals show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How numbers and names are written in tables, plots and sentences."""
+"""Formatting of numbers and names in tables, plots and sentences."""
 
 from __future__ import annotations
 

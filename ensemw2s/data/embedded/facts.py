@@ -1,4 +1,4 @@
-"""What the embedded bases are pre-trained on: facts about lists in a terse notation.
+"""The pre-training text of the embedded bases: facts about lists in a terse notation.
 
 A line holds a few facts such as ``rev(4172)=2714;`` or ``4172.inv=2714;``: a list, one of the codes of a skill, and the
 result. The questions of :mod:`ensemw2s.data.synthetic` ask for the same skills in words, and about lists that never

@@ -1,4 +1,4 @@
-"""Where the work runs."""
+"""Choice of the device, CPU threads, and memory errors."""
 
 from __future__ import annotations
 

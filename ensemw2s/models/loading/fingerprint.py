@@ -1,4 +1,4 @@
-"""What identifies a model: its files' content, or its commit on the hub."""
+"""Fingerprints of models: the content of their files, or their commit on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about a model from its configuration alone: nothing of its weights is read."""
+"""Parameters, context length and size of a model from its configuration alone; weights are not read."""
 
 from __future__ import annotations
 

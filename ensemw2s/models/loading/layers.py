@@ -1,4 +1,4 @@
-"""The first layers of a model: a weaker relative of it."""
+"""Truncated models: a configuration with the first layers only."""
 
 from __future__ import annotations
 

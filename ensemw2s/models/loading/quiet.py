@@ -1,4 +1,4 @@
-"""Keep ``transformers`` from writing progress bars and remarks of its own between ours."""
+"""Silence progress bars and notices of ``transformers``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``path`` of a model's configuration means: an embedded base, a folder, a GGUF file, a package's, or a hub id."""
+"""Resolve ``path`` of a model: an embedded base, a folder, a GGUF file, a package's, or a hub id."""
 
 from __future__ import annotations
 

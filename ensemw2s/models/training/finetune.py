@@ -70,25 +70,17 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune ``base`` and write a Hugging Face model folder (or a LoRA adapter folder) to ``out``.
 
-    A step's loss is ``Σ w·ℓ / (batch_size · loss_constant)`` over the target tokens of its ``batch_size`` sequences.
-    The sequences come in the order of :func:`draw_order`; a batch may reach from one epoch into the next, so every
-    step has ``batch_size`` of them. With ``dtype: bfloat16`` or ``float16`` the master weights are float32 (adapters:
-    the base stays in that type) and the result is saved in that type.
+    An adapter folder as ``base`` is merged into its own base first. A step's loss is ``Σ w·ℓ / (batch_size ·
+    loss_constant)`` over the target tokens of its ``batch_size`` sequences (cross-entropy by default). The sequences
+    come in the order of :func:`draw_order`; a batch may reach from one epoch into the next, so every step has
+    ``batch_size`` of them. The seed fixes the order, the adapter's initial weights and dropout. With ``dtype:
+    bfloat16`` or ``float16`` the master weights are float32 (adapters: the base stays in that type) and the result is
+    saved in that type.
 
-    With ``checkpoint_steps`` an interrupted fine-tuning continues from ``out/trainer`` when it is called again with the
-    same arguments, and gives the same weights as an undisturbed one. That folder is removed at the end.
-
-    Args:
-        base: the model to start from; an adapter folder is merged into its base first.
-        data: what to learn.
-        cfg: how.
-        out: a folder of this fine-tuning alone, created if missing; give an unfinished name and rename it afterwards.
-        seed: fixes the order, the adapter's initial weights and dropout.
-        loss: the loss; default cross-entropy.
-        loss_constant: the constant in the divisor.
-        compute: device and threads.
-        sink: gets ``train`` metrics and progress under ``tag``.
-        tag: name of the fine-tuning in reports and errors.
+    ``out`` is of this fine-tuning alone: give an unfinished name and rename it afterwards. With ``checkpoint_steps`` an
+    interrupted fine-tuning continues from ``out/trainer`` when it is called again with the same arguments, and gives
+    the same weights as an undisturbed one. That folder is removed at the end. The sink gets ``train`` metrics and
+    progress under ``tag``.
 
     Raises:
         ConfigError: a combination that cannot run.
@@ -104,24 +96,9 @@ def finetune(
     device = resolve_device(compute)
     _check(base, cfg, device)
     out.mkdir(parents=True, exist_ok=True)
-    order = draw_order(data, cfg, seed)
-    tokens = np.concatenate([[0], np.cumsum(data.lengths[order].reshape(cfg.steps, -1).sum(axis=1))])
+    tuning = _Finetuning(base, data, cfg, out, seed, loss, loss_constant, device, sink, tag)
     with quiet_transformers():
-        loaded = _prepared(base, cfg, seed, device, sink, tag)
-        cache = getattr(loaded.model.config, "use_cache", None)
-        trainer, reporter, checkpoint = _trainer(
-            loaded, data, cfg, out, seed=seed, loss=loss, loss_constant=loss_constant, device=device, dtype=base.dtype,
-            sink=sink, tag=tag, order=order, tokens=tokens,
-            identity=_identity(base, data, cfg, seed, loss, loss_constant),
-        )  # fmt: skip
-        _train(trainer, checkpoint, cfg.report_to)
-        if cache is not None:
-            loaded.model.config.use_cache = cache  # the trainer switches it off
-        _check_weights(trainer, tag)
-        _save(trainer, loaded, base, cfg, out)
-    return FinetuneResult(
-        cfg.steps, time.perf_counter() - started, int(tokens[-1]), reporter.loss, reporter.clipped / cfg.steps
-    )
+        return tuning.run(started)
 
 
 def draw_order(data: TrainingSet, cfg: TrainingConfig, seed: int) -> NDArray[np.int64]:
@@ -179,39 +156,148 @@ def _check(base: ModelConfig, cfg: TrainingConfig, device: torch.device) -> None
         )
 
 
-def _identity(
-    base: ModelConfig, data: TrainingSet, cfg: TrainingConfig, seed: int, loss: LossConfig, loss_constant: float
-) -> str:
-    """What a checkpoint must agree with to be continued."""
-    training = cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps"})
-    parts = [model_fingerprint(base), data.fingerprint(), training, asdict(loss), loss_constant, seed]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class _Finetuning:
+    """One call of :func:`finetune`."""
 
+    base: ModelConfig
+    data: TrainingSet
+    cfg: TrainingConfig
+    out: Path
+    seed: int
+    loss: LossConfig
+    loss_constant: float
+    device: torch.device
+    sink: EventSink
+    tag: str
 
-def _prepared(
-    base: ModelConfig, cfg: TrainingConfig, seed: int, device: torch.device, sink: EventSink, tag: str
-) -> LoadedModel:
-    """The model to train: float32 weights, or new adapters over the base in its own type."""
-    loaded = load_model(base if cfg.lora else base.model_copy(update={"dtype": "float32"}), device)
-    model: Any = loaded.model
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    if base.quantization is not None:
-        import peft
+    def run(self, started: float) -> FinetuneResult:
+        from ensemw2s.models.training.trainer import DrawOrder, Reporter, WeightedTrainer, last_checkpoint
 
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if cfg.gradient_checkpointing:
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-    if cfg.lora is not None:
-        left_out = forbidden_layers(model) if cfg.lora.target_modules == "all-linear" else []
-        if left_out:
-            text = f"{tag}: all-linear leaves out {', '.join(left_out)}, which PEFT forbids in {base.path}."
-            sink.event("message", level="info", text=text)
-        model = _with_adapter(model, cfg.lora, left_out, loaded.revision, seed)
-    else:
-        model.requires_grad_(True)
-    return replace(loaded, model=model)
+        cfg, folder = self.cfg, self.out / TRAINER_FOLDER
+        order = draw_order(self.data, cfg, self.seed)
+        tokens = np.concatenate([[0], np.cumsum(self.data.lengths[order].reshape(cfg.steps, -1).sum(axis=1))])
+        loaded, identity = self.prepared(), self.identity()
+        cache = getattr(loaded.model.config, "use_cache", None)
+        checkpoint = last_checkpoint(folder, identity, self.sink)
+        if checkpoint is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        reporter = Reporter(self.sink, self.tag, tokens, identity)
+        trainer = WeightedTrainer(
+            model=loaded.model,
+            args=self.arguments(folder),
+            train_dataset=DrawOrder(order),
+            callbacks=[reporter],
+            data=self.data,
+            pad_id=loaded.pad_id,
+            loss=self.loss,
+            divisor=cfg.batch_size * self.loss_constant,
+            tag=self.tag,
+        )
+        reporter.check = trainer.check_finite
+        _train(trainer, checkpoint, cfg.report_to)
+        if cache is not None:
+            loaded.model.config.use_cache = cache  # the trainer switches it off
+        _check_weights(trainer, self.tag)
+        self.save(trainer, loaded)
+        seconds, clipped = time.perf_counter() - started, reporter.clipped / cfg.steps
+        return FinetuneResult(cfg.steps, seconds, int(tokens[-1]), reporter.loss, clipped)
+
+    def identity(self) -> str:
+        """What a checkpoint must agree with to be continued."""
+        training = self.cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps"})
+        model, data = model_fingerprint(self.base), self.data.fingerprint()
+        parts = [model, data, training, asdict(self.loss), self.loss_constant, self.seed]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def prepared(self) -> LoadedModel:
+        """The model to train: float32 weights, or new adapters over the base in its own type."""
+        base, cfg = self.base, self.cfg
+        loaded = load_model(base if cfg.lora else base.model_copy(update={"dtype": "float32"}), self.device)
+        model: Any = loaded.model
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        if base.quantization is not None:
+            import peft
+
+            model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if cfg.gradient_checkpointing:
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        if cfg.lora is not None:
+            left_out = forbidden_layers(model) if cfg.lora.target_modules == "all-linear" else []
+            if left_out:
+                text = f"{self.tag}: all-linear leaves out {', '.join(left_out)}, which PEFT forbids in {base.path}."
+                self.sink.event("message", level="info", text=text)
+            model = _with_adapter(model, cfg.lora, left_out, loaded.revision, self.seed)
+        else:
+            model.requires_grad_(True)
+        return replace(loaded, model=model)
+
+    def arguments(self, folder: Path) -> Any:
+        """Those of the trainer."""
+        from ensemw2s.models.training.trainer import Arguments
+
+        cfg = self.cfg
+        arguments = Arguments(
+            output_dir=str(folder),
+            max_steps=cfg.steps,
+            gradient_accumulation_steps=cfg.gradient_accumulation,
+            per_device_train_batch_size=cfg.batch_size // (cfg.gradient_accumulation * processes()),
+            learning_rate=cfg.learning_rate,
+            lr_scheduler_type="constant_with_warmup" if cfg.schedule == "constant" else cfg.schedule,
+            warmup_steps=round(cfg.warmup * cfg.steps),
+            weight_decay=cfg.weight_decay,
+            adam_beta2=cfg.adam_beta2,
+            max_grad_norm=cfg.max_grad_norm,
+            optim="adamw_torch_fused",
+            bf16=self.base.dtype == "bfloat16",
+            fp16=self.base.dtype == "float16",
+            seed=sub_seed(self.seed, "trainer", bits=31),
+            data_seed=sub_seed(self.seed, "data", bits=31),
+            use_cpu=self.device.type == "cpu",
+            save_strategy="no" if cfg.checkpoint_steps is None else "steps",
+            save_steps=cfg.checkpoint_steps or cfg.steps,
+            save_total_limit=2,  # the newest may be incomplete when the process is killed
+            logging_steps=cfg.log_steps,
+            logging_nan_inf_filter=False,
+            report_to=cfg.report_to or "none",
+            run_name=self.tag,
+            log_level="error",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=self.device.type == "cuda",
+            ddp_find_unused_parameters=False,
+        )
+        arguments.chosen_device = self.device
+        return arguments
+
+    def save(self, trainer: WeightedTrainer, loaded: LoadedModel) -> None:
+        """Write the final model and remove the trainer's folder."""
+        model: Any = trainer.model
+        if self.cfg.lora is not None:  # before it is saved, so that the base is found from anywhere
+            model.peft_config["default"].base_model_name_or_path = lasting_path(self.base.path)
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            trainer.save_model(str(self.out))  # gathers the shards
+            (self.out / "training_args.bin").unlink(missing_ok=True)
+        elif trainer.is_world_process_zero():
+            if self.cfg.lora is None:
+                model.to(getattr(torch, self.base.dtype))
+                model.config.dtype = self.base.dtype
+                model.save_pretrained(self.out)
+            else:
+                # embeddings are the base's own, and peft would look for its files
+                model.save_pretrained(self.out, save_embedding_layers=False)
+            (self.out / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        if trainer.is_world_process_zero():
+            if self.cfg.lora is not None and self.base.keep_layers is not None:
+                write_base(self.out, self.base.keep_layers)
+            loaded.tokenizer.save_pretrained(self.out)
+            if (self.out / TRAINER_FOLDER / "runs").is_dir():
+                shutil.rmtree(self.out / "tensorboard", ignore_errors=True)
+                (self.out / TRAINER_FOLDER / "runs").replace(self.out / "tensorboard")
+            shutil.rmtree(self.out / TRAINER_FOLDER, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
 
 
 def forbidden_layers(model: Any) -> list[str]:
@@ -254,83 +340,6 @@ def _with_adapter(model: Any, lora: LoraConfig, left_out: list[str], revision: s
     return wrapped
 
 
-def _trainer(
-    loaded: LoadedModel,
-    data: TrainingSet,
-    cfg: TrainingConfig,
-    out: Path,
-    *,
-    seed: int,
-    loss: LossConfig,
-    loss_constant: float,
-    device: torch.device,
-    dtype: str,
-    sink: EventSink,
-    tag: str,
-    order: NDArray[np.int64],
-    tokens: NDArray[np.int64],
-    identity: str,
-) -> tuple[WeightedTrainer, Any, Path | None]:
-    from ensemw2s.models.training.trainer import DrawOrder, Reporter, WeightedTrainer, last_checkpoint
-
-    folder = out / TRAINER_FOLDER
-    checkpoint = last_checkpoint(folder, identity, sink)
-    if checkpoint is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    reporter = Reporter(sink, tag, tokens, identity)
-    trainer = WeightedTrainer(
-        model=loaded.model,
-        args=_arguments(cfg, folder, device, dtype, seed, tag),
-        train_dataset=DrawOrder(order),
-        callbacks=[reporter],
-        data=data,
-        pad_id=loaded.pad_id,
-        loss=loss,
-        divisor=cfg.batch_size * loss_constant,
-        tag=tag,
-    )
-    reporter.check = trainer.check_finite
-    return trainer, reporter, checkpoint
-
-
-def _arguments(cfg: TrainingConfig, folder: Path, device: torch.device, dtype: str, seed: int, tag: str) -> Any:
-    from ensemw2s.models.training.trainer import Arguments
-
-    warmup = round(cfg.warmup * cfg.steps)
-    arguments = Arguments(
-        output_dir=str(folder),
-        max_steps=cfg.steps,
-        gradient_accumulation_steps=cfg.gradient_accumulation,
-        per_device_train_batch_size=cfg.batch_size // (cfg.gradient_accumulation * processes()),
-        learning_rate=cfg.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if cfg.schedule == "constant" else cfg.schedule,
-        warmup_steps=warmup,
-        weight_decay=cfg.weight_decay,
-        adam_beta2=cfg.adam_beta2,
-        max_grad_norm=cfg.max_grad_norm,
-        optim="adamw_torch_fused",
-        bf16=dtype == "bfloat16",
-        fp16=dtype == "float16",
-        seed=sub_seed(seed, "trainer", bits=31),
-        data_seed=sub_seed(seed, "data", bits=31),
-        use_cpu=device.type == "cpu",
-        save_strategy="no" if cfg.checkpoint_steps is None else "steps",
-        save_steps=cfg.checkpoint_steps or cfg.steps,
-        save_total_limit=2,  # the newest may be incomplete when the process is killed
-        logging_steps=cfg.log_steps,
-        logging_nan_inf_filter=False,
-        report_to=cfg.report_to or "none",
-        run_name=tag,
-        log_level="error",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=device.type == "cuda",
-        ddp_find_unused_parameters=False,
-    )
-    arguments.chosen_device = device
-    return arguments
-
-
 def _train(trainer: WeightedTrainer, checkpoint: Path | None, trackers: list[str]) -> None:
     gc.freeze()  # the trainer starts with a full collection, which takes longer than many steps of a small model
     try:
@@ -351,30 +360,3 @@ def _check_weights(trainer: WeightedTrainer, tag: str) -> None:
                 f"The weights of {tag} became NaN or infinite after step {trainer.state.global_step} ({name}).",
                 hint="Try a smaller learning_rate, more warmup, or dtype: float32.",
             )
-
-
-def _save(trainer: WeightedTrainer, loaded: LoadedModel, base: ModelConfig, cfg: TrainingConfig, out: Path) -> None:
-    """Write the final model and remove the trainer's folder."""
-    model: Any = trainer.model
-    if cfg.lora is not None:  # before it is saved, so that the base is found from anywhere
-        model.peft_config["default"].base_model_name_or_path = lasting_path(base.path)
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(out))  # gathers the shards
-        (out / "training_args.bin").unlink(missing_ok=True)
-    elif trainer.is_world_process_zero():
-        if cfg.lora is None:
-            model.to(getattr(torch, base.dtype))
-            model.config.dtype = base.dtype
-            model.save_pretrained(out)
-        else:
-            model.save_pretrained(out, save_embedding_layers=False)  # the base's own; peft would look for its files
-        (out / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    if trainer.is_world_process_zero():
-        if cfg.lora is not None and base.keep_layers is not None:
-            write_base(out, base.keep_layers)
-        loaded.tokenizer.save_pretrained(out)
-        if (out / TRAINER_FOLDER / "runs").is_dir():
-            shutil.rmtree(out / "tensorboard", ignore_errors=True)
-            (out / TRAINER_FOLDER / "runs").replace(out / "tensorboard")
-        shutil.rmtree(out / TRAINER_FOLDER, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""The losses of fine-tuning, as functions of the logits at target positions.
+"""Losses of fine-tuning, as functions of the logits at target positions.
 
 Every loss is a weighted sum over tokens, ``Σ_j w_j · ℓ_j``. It is never divided here: the caller divides by a constant,
 so that a token's weight means the same in every batch.

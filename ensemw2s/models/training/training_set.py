@@ -1,4 +1,4 @@
-"""What a fine-tuning reads: sequences with a loss weight for every target token, and the order of draws."""
+"""Training sets: sequences with a loss weight for every target token, and the order of draws."""
 
 from __future__ import annotations
 
