@@ -83,7 +83,7 @@ class SourceConfig(Section):
         given = [name for name in ("hub", "subset", "hub_splits", "revision") if getattr(self, name)]
         if self.path is not None and given:
             raise ValueError(f"{given[0]} belongs to a hub data set, and path to local files; leave one of them out")
-        if given and self.hub is None and self.kind in ("synthetic", "file", "arc"):
+        if given and self.hub is None and not (self.kind in DATA_SETS and DATA_SETS.get(self.kind).hub):
             raise ValueError(f"{given[0]} needs the name of a hub data set: hub: owner/name")
         if self.kind == "synthetic" and self.hub is not None:
             raise ValueError("kind: synthetic is not on the hub; use kind: file with columns, or a known kind")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from ensemw2s.config.data import SourceConfig
 from ensemw2s.data.hub import hub_set, is_hub
+from ensemw2s.data.known import HubSet, KnownSet
 from ensemw2s.data.sources import load_source
 from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.registry import DATA_SETS
@@ -183,7 +185,19 @@ def test_what_a_hub_source_needs() -> None:
     for wrong, message in (
         ({"kind": "sciq", "path": "x", "revision": "v1"}, "revision belongs to a hub data set"),
         ({"kind": "file", "subset": "x"}, "subset needs the name of a hub data set"),
+        ({"kind": "arc", "revision": "v1"}, "revision needs the name of a hub data set"),
+        ({"kind": "synthetic", "hub_splits": ["a"]}, "hub_splits needs the name of a hub data set"),
         ({"kind": "synthetic", "hub": "me/data"}, "kind: synthetic is not on the hub"),
     ):
         with pytest.raises(ValidationError, match=message):
             SourceConfig.model_validate(wrong)
+
+
+def test_a_set_of_a_plug_in_says_whether_it_lies_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = {"here": KnownSet(lambda row, context: None, ("*.jsonl",))}
+    added["there"] = replace(added["here"], hub=HubSet("me/data", "main"))
+    for name, known in added.items():
+        monkeypatch.setitem(DATA_SETS._added, name, known)
+    with pytest.raises(ValidationError, match="subset needs the name of a hub data set"):
+        SourceConfig(kind="here", subset="other")
+    assert hub_set(SourceConfig(kind="there", subset="other")).subset == "other"
