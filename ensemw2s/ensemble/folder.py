@@ -15,12 +15,8 @@ Besides: the tokenizer, ``generation_config.json``, ``README.md`` and, from a fi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ensemw2s.files import write_json
 
 FILE_NAME = "ensemble.json"
 EXPERTS = "experts"
@@ -35,20 +31,14 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class SavedEnsemble:
-    """What was written.
-
-    Attributes:
-        path: the folder.
-        experts: number of experts.
-        base_bytes: size of the base that adapters share; 0 where every expert is a whole model.
-        expert_bytes: size of all experts' files together.
-        total_bytes: size of the folder.
-    """
+    """Where an ensemble was saved, the number of its experts, and sizes in bytes."""
 
     path: Path
     experts: int
     base_bytes: int
+    """Of the base that adapters share; 0 where every expert is a whole model."""
     expert_bytes: int
+    """Of all experts' files together."""
     total_bytes: int
 
 
@@ -81,39 +71,9 @@ def size_text(size: int) -> str:
 
 
 def copy_model(source: Path, target: Path, *, tokenizer: bool) -> None:
-    """Copy the files of a model or adapter folder.
-
-    Args:
-        source: the folder.
-        target: made; must not exist.
-        tokenizer: whether the tokenizer's files come along.
-    """
+    """Copy the files of a model or adapter folder, with its tokenizer or without; ``target`` must not exist."""
     target.mkdir(parents=True)
     for file in sorted(source.iterdir()):
         wanted = file.is_file() and file.suffix in MODEL_FILES and (tokenizer or file.name not in TOKENIZER_FILES)
         if wanted and file.name != "README.md":
             shutil.copyfile(file, target / file.name)
-
-
-def settings_of(settings: dict[str, Any] | None, rule: str) -> dict[str, Any]:
-    """The content of ``ensemble.json`` besides the experts, with defaults where nothing is known."""
-    from ensemw2s.config.data import TemplateConfig
-    from ensemw2s.config.method import DecodingConfig, EnsembleConfig
-
-    found: dict[str, Any] = {
-        "schema_version": 1,
-        "task": "generate",
-        "ensemble": EnsembleConfig().model_dump(),
-        "template": TemplateConfig().model_dump(),
-        "decoding": DecodingConfig().model_dump(),
-        "loading": {},
-        **(settings or {}),
-    }
-    found["ensemble"] = {**found["ensemble"], "rule": rule}
-    return found
-
-
-def write_ensemble_file(folder: Path, settings: dict[str, Any], alphas: Sequence[float]) -> None:
-    """Write ``ensemble.json`` for experts that lie in :func:`expert_folder`."""
-    experts = [{"path": expert_folder(k), "alpha": float(alpha)} for k, alpha in enumerate(alphas)]
-    write_json(folder / FILE_NAME, {**settings, "experts": experts})

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
-from ensemw2s.ensemble.combine.by_option import choices_by_option
-from ensemw2s.ensemble.combine.choices import EnsembleChoices, final_choices
+from ensemw2s.ensemble.combine.choices import EnsembleChoices, choices_by_option, final_choices
 from ensemw2s.ensemble.combine.option_scores import Ints
 from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, naming_expert
 from ensemw2s.ensemble.spec import EnsembleSpec

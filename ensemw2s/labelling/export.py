@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,16 +30,10 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where one teacher's labels come from.
-
-    Attributes:
-        alphas: its experts' weights ``α_t``, not normalised.
-        rule: how they were combined.
-        length_norm: how options were scored.
-        result: what the run measured about the labels, if it did.
-    """
+    """Where one teacher's labels come from, and what the run measured about them, if it did."""
 
     alphas: Sequence[float]
+    """Its experts' weights ``α_t``, not normalised."""
     rule: str
     length_norm: str
     result: LabelResult | None = None
@@ -48,25 +41,19 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The run that all labels come from.
-
-    Attributes:
-        title: the card's heading.
-        task: ``choice`` or ``generate``.
-        weak: the weak base, as the run knew it.
-        source: the data source, in words.
-        seed: the run's seed.
-        fingerprint: of its configuration.
-        versions: package → version.
-    """
+    """The run that all labels come from."""
 
     title: str
     task: str
     weak: str
+    """The weak base, as the run knew it."""
     source: str
+    """The data source, in words."""
     seed: int
     fingerprint: str
+    """Of the run's configuration."""
     versions: Mapping[str, str]
+    """Package → version."""
 
 
 def export_labels(
@@ -78,14 +65,8 @@ def export_labels(
 ) -> dict[str, int]:
     """Write ``TEACHER/train.parquet`` for every teacher, and ``README.md``.
 
-    True answers are not written, even where the examples have them.
-
-    Args:
-        labels: by teacher; the first is the data set's default configuration.
-        examples: the labelled questions.
-        provenance: by teacher.
-        origin: the run.
-        folder: made if missing.
+    True answers are not written, even where the examples have them. ``labels`` and ``provenance`` are by teacher; the
+    first is the data set's default configuration.
 
     Returns:
         Number of labels by teacher.
@@ -111,19 +92,19 @@ def _write_parquet(labels: Labels, examples: Sequence[Example], path: Path) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = labels.rows()
-    columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
     choices = [None if example.choices is None else list(example.choices) for example in examples]
-    types: dict[str, Any] = {"option": pa.int32(), "ended": pa.bool_(), "label": pa.string()}
-    types |= dict.fromkeys(("confidence", "margin", "agreement"), pa.float64())
-    table = pa.table(
-        {
-            "id": pa.array(labels.ids, pa.string()),
-            "prompt": pa.array([example.prompt for example in examples], pa.string()),
-            "choices": pa.array(choices, pa.list_(pa.string())),
-            **{name: pa.array(columns.get(name, []), kind) for name, kind in types.items()},
-        }
-    ).select([name for name, _ in _FIELDS])
+    columns = {
+        "id": pa.array(labels.ids, pa.string()),
+        "prompt": pa.array([example.prompt for example in examples], pa.string()),
+        "choices": pa.array(choices, pa.list_(pa.string())),
+        "label": pa.array(labels.texts, pa.string()),
+        "option": pa.array(labels.options, pa.int32()),
+        "confidence": pa.array(labels.confidence, pa.float64()),
+        "margin": pa.array(labels.margin, pa.float64()),
+        "agreement": pa.array(labels.agreement, pa.float64()),
+        "ended": pa.array(labels.ended, pa.bool_()),
+    }
+    table = pa.table({name: columns[name] for name, _ in _FIELDS})
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as temporary:
         pq.write_table(table, temporary)

@@ -79,21 +79,6 @@ class Labels:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One JSON object a label."""
-        return [
-            {
-                "id": self.ids[i],
-                "label": self.texts[i],
-                "option": int(self.options[i]),
-                "confidence": float(self.confidence[i]),
-                "margin": float(self.margin[i]),
-                "agreement": float(self.agreement[i]),
-                "ended": bool(self.ended[i]),
-            }
-            for i in range(len(self))
-        ]
-
     def save(self, folder: Path) -> None:
         """Write ``labels.parquet`` and, with soft targets, ``soft_*.npy`` into a folder."""
         import pyarrow as pa

@@ -16,7 +16,7 @@ from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagre
 from ensemw2s.evaluation.matching import compile_pattern, extract_answer, normalise_text, text_correct
 from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.evaluation.reliability import Reliability, reliability
-from ensemw2s.labelling import Labels
+from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.answers import read_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm, Scoreboard

@@ -18,7 +18,7 @@ from ensemw2s.evaluation.calibration import expected_calibration_error
 from ensemw2s.evaluation.matching import text_correct
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.results import LabelResult
-from ensemw2s.labelling import Labels, SoftTargets, labels_from_answers, labels_from_choices
+from ensemw2s.labelling.labels import Labels, SoftTargets, labels_from_answers, labels_from_choices
 from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context

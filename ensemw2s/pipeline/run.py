@@ -18,7 +18,7 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.evaluation.results import LabelResult, RoundResult
-from ensemw2s.labelling import Labels
+from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.checks import check_inputs
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
@@ -43,7 +43,7 @@ from ensemw2s.pipeline.students import train_ceiling, train_student
 from ensemw2s.runs import RunDirectory
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
-from ensemw2s.student import select_labels
+from ensemw2s.student.filters import select_labels
 
 Until = Literal["data", "experts", "labels", "student"]
 

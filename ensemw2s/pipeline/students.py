@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 import ensemw2s.stage_names as stage
 from ensemw2s.data.encode import encode_prompts
 from ensemw2s.data.example import Example
-from ensemw2s.labelling import Labels
+from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.scored_model import Member, Recipe, member_seed, trained_member
 from ensemw2s.registry import STUDENT_LOSSES
-from ensemw2s.student import binary_answer_tokens, labelled_examples, student_loss, student_training_set
+from ensemw2s.student.training import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
 

@@ -16,7 +16,7 @@ from ensemw2s.config.method import DecodingConfig, EnsembleConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.ensemble.combine.by_option import option_logprobs
+from ensemw2s.ensemble.combine.choices import option_logprobs
 from ensemw2s.errors import DataError
 
 QUESTIONS = [

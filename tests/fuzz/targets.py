@@ -240,13 +240,13 @@ def _arrays() -> list[bytes]:
 
 
 def _labels(folder: Path) -> object:
-    from ensemw2s.labelling import Labels
+    from ensemw2s.labelling.labels import Labels
 
     return Labels.load(folder)
 
 
 def _written_labels() -> list[bytes]:
-    from ensemw2s.labelling import Labels
+    from ensemw2s.labelling.labels import Labels
 
     with scratch() as folder:
         one = np.ones(2, np.float64)

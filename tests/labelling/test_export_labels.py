@@ -13,8 +13,8 @@ import yaml
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.results import LabelResult
-from ensemw2s.labelling import Labels
 from ensemw2s.labelling.export import Origin, Provenance, export_labels
+from ensemw2s.labelling.labels import Labels
 
 QUESTIONS = [Example(id=f"q{i}", prompt=f"{i}?", answer="secret", choices=("a", "secret", "b")) for i in range(20)]
 ORIGIN = Origin(

@@ -13,9 +13,9 @@ from ensemw2s.data.encode import EncodedSplit, encode_prompts
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.kernels import combine
-from ensemw2s.labelling import labels_from_answers
+from ensemw2s.labelling.labels import labels_from_answers
 from ensemw2s.models.loading.load import load_model
-from ensemw2s.student import binary_answer_tokens
+from ensemw2s.student.training import binary_answer_tokens
 
 ALPHAS = [2.0, 0.5, 1.0]
 CPU = ComputeConfig(device="cpu", threads=1)

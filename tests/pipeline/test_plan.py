@@ -146,7 +146,7 @@ def test_students_of_unequal_size_are_noted(mini_config):
 
 
 def test_a_threshold_is_noted_in_the_results(finished, copy_of, mini_config, recorder):
-    from ensemw2s.labelling import Labels
+    from ensemw2s.labelling.labels import Labels
 
     folder = copy_of(finished[0])
     middle = float(sorted(Labels.load(folder / "labels" / "plain").confidence)[30])

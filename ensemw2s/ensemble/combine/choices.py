@@ -1,4 +1,14 @@
-"""What experts choose together, from their kept scores."""
+"""What experts choose together, from their kept scores: token by token, or option by option.
+
+Where the experts' tokens differ there is nothing to combine token by token. So every expert reads the questions in its
+own tokens and scores each option; a softmax over the options of a question makes ``p_t(o)`` of its scores, and the rule
+combines these: ``Σ ᾱ_t p_t`` (mixture), ``softmax(Σ ᾱ_t log p_t)`` (product), or the share of ᾱ that chooses an option
+(vote, ties by the mixture).
+
+Scores of different experts are only of one unit if their length norm does not count tokens. With ``mean``, an expert
+with short tokens has flatter scores than one with long tokens, and so less say. ``sum`` and ``byte`` do not depend on
+the tokenizer, and ``byte`` does not prefer short options either.
+"""
 
 from __future__ import annotations
 
@@ -76,3 +86,62 @@ def final_choices(
     chosen = choose(vote_scores(experts, alphas, scores, enc), enc, noise=0.0) if vote else choose(scores, enc)
     confidence = np.exp(sequence_scores(rows, enc, "mean")[chosen.sequence])
     return EnsembleChoices(chosen, confidence, agreement([e.option for e in experts], alphas, chosen.option))
+
+
+def option_logprobs(scores: Floats, enc: EncodedSplit) -> Floats:
+    """Log-softmax of scores over the options of each example, float64 [S]; equal where all scores are −inf."""
+    if not scores.size:
+        return np.zeros(0)
+    starts, counts = enc.example_offsets[:-1], np.diff(enc.example_offsets)
+    peak = np.repeat(np.maximum.reduceat(scores, starts), counts)
+    lowered = np.zeros_like(scores)
+    np.subtract(scores, peak, out=lowered, where=np.isfinite(peak))
+    return np.asarray(lowered - np.repeat(np.log(np.add.reduceat(np.exp(lowered), starts)), counts))
+
+
+def combined_logprobs(parts: Sequence[Floats], alphas: Sequence[float], enc: EncodedSplit, rule: str) -> Floats:
+    """``log p(o)`` of all experts together, float64 [S]; with ``vote`` that of the mixture, which breaks its ties.
+
+    Args:
+        parts: ``log p_t`` of every expert, as :func:`option_logprobs` gives it.
+        alphas: ``α_t``, not normalised. An expert with α = 0 is ignored.
+        enc: any of the experts' encoded splits: they agree in examples and options.
+        rule: ``mixture``, ``product`` or ``vote``.
+    """
+    if rule != "product":
+        return mixture(parts, alphas)
+    weighted = [share * part for part, share in zip(parts, normalise(alphas), strict=True) if share > 0.0]
+    return option_logprobs(np.sum(weighted, axis=0), enc)
+
+
+def choices_by_option(
+    tables: Sequence[ScoreTable], encoded: Sequence[EncodedSplit], alphas: Sequence[float], config: EnsembleConfig
+) -> EnsembleChoices:
+    """The choices of experts that each read the questions in tokens of their own.
+
+    Args:
+        tables: scores of each expert on its own split.
+        encoded: the same examples and options in the tokens of each expert.
+        alphas: ``α_t``, not normalised.
+        config: rule and length norm.
+
+    Returns:
+        Scores are ``log p(o)`` (with ``vote`` the share of ᾱ), the margin is the best one's less the runner-up's.
+        Confidence is the experts' ᾱ-weighted mean of the geometric mean probability that each gives to its own tokens
+        of the chosen option. Where one expert alone has weight, it chooses exactly as by itself.
+    """
+    own = [own_choices(table, enc, config) for table, enc in zip(tables, encoded, strict=True)]
+    shares, enc = normalise(alphas), encoded[0]
+    parts = [option_logprobs(choices.scores, each) for choices, each in zip(own, encoded, strict=True)]
+    joint = combined_logprobs(parts, alphas, enc, config.rule)
+    vote = config.rule == "vote"
+    scores = vote_scores(own, alphas, joint, enc) if vote else joint
+    chosen = choose(scores, enc, noise=0.0) if vote else choose(scores, enc)
+    if np.count_nonzero(shares) == 1:
+        alone = own[int(np.argmax(shares))]
+        chosen = Choices(scores, alone.option, alone.sequence, alone.margin)
+    confidence = np.zeros(len(enc))
+    for table, each, share in zip(tables, encoded, shares, strict=True):
+        if share > 0.0:
+            confidence += share * np.exp(sequence_scores(table.target_logprob, each, "mean")[chosen.sequence])
+    return EnsembleChoices(chosen, confidence, agreement([choices.option for choices in own], alphas, chosen.option))

@@ -12,11 +12,7 @@ from transformers.cache_utils import Cache
 
 
 class EnsembleCache(Cache):  # type: ignore[misc]
-    """A cache for each expert; reordering, cropping and selecting rows act on all of them.
-
-    Args:
-        configs: the experts' configurations.
-    """
+    """A cache for each expert; reordering, cropping and selecting rows act on all of them."""
 
     def __init__(self, configs: Sequence[Any]) -> None:
         self.parts = [DynamicCache(config=config.get_text_config(decoder=True)) for config in configs]
@@ -24,12 +20,7 @@ class EnsembleCache(Cache):  # type: ignore[misc]
 
 
 class StackedCache(EnsembleCache):
-    """One cache for experts that run as one batch: its rows are those of the first expert, then of the second, ….
-
-    Args:
-        config: the shared base's configuration.
-        experts: how many experts there are.
-    """
+    """One cache for experts that run as one batch: its rows are those of the first expert, then of the second, …."""
 
     def __init__(self, config: Any, experts: int) -> None:
         super().__init__([config])

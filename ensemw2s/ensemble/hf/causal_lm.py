@@ -25,11 +25,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from ensemw2s.ensemble.combine.option_scores import normalise
-from ensemw2s.ensemble.folder import settings_of, write_ensemble_file
+from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.ensemble.hf import members as parts
 from ensemw2s.ensemble.hf.caches import EnsembleCache, StackedCache
 from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder, scratch_folder
+from ensemw2s.ensemble.saving.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.kernels import combine
 from ensemw2s.models.forward import context_length, positions_of, vocabulary_size
 from ensemw2s.models.inference.reading import Reading, reading_of
@@ -276,15 +277,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str], *args: Any, config: Any = None, **kwargs: Any) -> Any:
-        """Load a saved ensemble from a folder or the hub.
-
-        Args:
-            name: the folder, or ``owner/name``.
-            args: none are known.
-            config: its configuration, if it is at hand.
-            kwargs: as in ``transformers``: ``revision``, ``dtype``, ``device_map``, ``attn_implementation``,
-                ``quantization_config``, ``token``, ``cache_dir``, ``local_files_only``, …; experts get them.
-        """
+        """Load a saved ensemble from a folder or the hub; its experts get the keywords of ``transformers``."""
         where = {option: kwargs.pop(option) for option in HUB_OPTIONS if option in kwargs}
         folder = kwargs.pop("subfolder", None) or ""
         with_info = kwargs.pop("output_loading_info", False)
@@ -313,15 +306,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
     ) -> None:
         """Write a folder that :meth:`from_pretrained` and :meth:`ensemw2s.ensemble.Ensemble.from_pretrained` load.
 
-        Save the tokenizer into the same folder.
-
-        Args:
-            save_directory: the folder.
-            is_main_process: whether to write at all.
-            state_dict: weights to save instead of the model's own.
-            push_to_hub: also upload, to ``repo_id`` or the folder's name.
-            max_shard_size: largest weight file.
-            kwargs: of :meth:`push_to_hub`; those that only concern single weight files are ignored.
+        Save the tokenizer into the same folder. ``push_to_hub`` also uploads it, to ``repo_id`` or the folder's name;
+        ``kwargs`` are those of :meth:`push_to_hub`, and those that only concern single weight files are ignored.
         """
         folder = Path(save_directory)
         if is_main_process:
@@ -330,8 +316,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             parts.save(self.members, folder, state_dict, max_shard_size)
             self.config.save_pretrained(folder)
             self.generation_config.save_pretrained(folder)
-            settings = settings_of(self.config.ensemble, self.config.rule)
-            write_ensemble_file(folder, settings, self.config.alphas)
+            content = saved_file(self.config.ensemble, self.config.alphas, self.config.rule)
+            write_ensemble_json(folder / FILE_NAME, content)
         if push_to_hub:
             known = ("token", "private", "commit_message", "revision", "create_pr")
             options = {name: kwargs[name] for name in known if name in kwargs}

@@ -140,17 +140,9 @@ def build(config: EnsembleConfig) -> list[Any]:
 def load(
     name: str | os.PathLike[str], config: EnsembleConfig, folder: str, where: dict[str, Any], options: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Experts from a folder or the hub.
+    """Experts from the subfolder ``folder`` of ``name`` (a folder or ``owner/name``), and what loading them reported.
 
-    Args:
-        name: the folder, or ``owner/name``.
-        config: the ensemble's configuration.
-        folder: where in it the ensemble is.
-        where: hub options.
-        options: further arguments of ``from_pretrained``.
-
-    Returns:
-        The experts, and what loading them reported.
+    ``where`` are options of the hub, ``options`` other arguments of ``from_pretrained``.
     """
     found: dict[str, Any] = {}
 

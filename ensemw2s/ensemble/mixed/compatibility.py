@@ -45,7 +45,7 @@ class Compatibility:
         """How they are combined.
 
         ``tokens``: token by token. ``options`` (``task: choice``): by their probabilities of whole options
-        (:mod:`ensemw2s.ensemble.combine.by_option`). ``union``: text is written from the union of the vocabularies
+        (:mod:`ensemw2s.ensemble.combine.choices`). ``union``: text is written from the union of the vocabularies
         (:mod:`ensemw2s.ensemble.mixed.union`).
         """
         if self.same_tokens and (task == "choice" or self.same_end):
@@ -58,12 +58,7 @@ class Compatibility:
         return min(self.sizes) if self.same_tokens and len(set(self.sizes)) > 1 else None
 
     def describe(self, task: str, norm: str = "byte") -> str | None:
-        """A sentence or two about how they are combined; None for experts that have everything in common.
-
-        Args:
-            task: ``choice`` or ``generate``.
-            norm: how options are scored.
-        """
+        """A sentence or two about how they are combined; None for experts that have everything in common."""
         how = self.how(task)
         if how == "tokens":
             if self.common_size is None:
@@ -90,10 +85,6 @@ def check_compatibility(experts: Sequence[ModelConfig], template: TemplateConfig
 
     Tokenizers are the same if vocabulary (but for special tokens that only some know), splitting, normalisation and the
     token put before a text agree, and, with ``template.chat``, the chat template.
-
-    Args:
-        experts: how each is loaded.
-        template: the prompt template; by default not a chat.
 
     Raises:
         ModelError: a tokenizer or configuration is missing.

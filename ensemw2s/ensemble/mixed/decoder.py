@@ -59,16 +59,7 @@ class _Row:
 
 @dataclass(slots=True)
 class UnionDecoder:
-    """Writes answers with the same experts and settings.
-
-    Args:
-        readers: the experts with positive weight.
-        alphas: their weights.
-        decoding: greedy or sampling; ``max_new_tokens`` counts chosen texts.
-        rule: ``mixture``, ``product`` or ``vote``.
-        seed: for sampling.
-        backend: the kernel that draws.
-    """
+    """Writes answers with the experts of positive weight; ``max_new_tokens`` of ``decoding`` counts chosen texts."""
 
     readers: Sequence[Reader]
     alphas: Sequence[float]
@@ -84,13 +75,9 @@ class UnionDecoder:
     def decode_all(
         self, prompts: Sequence[Sequence[Prompt]], batch_tokens: int, sink: EventSink, *, first: int = 0
     ) -> list[UnionAnswer]:
-        """Write all answers, in batches of similar length.
+        """Write all answers, in batches of at most ``batch_tokens`` padded tokens; ``prompts`` are each expert's.
 
-        Args:
-            prompts: for each expert all prompts.
-            batch_tokens: padded tokens in a batch, prompt and largest answer.
-            sink: gets progress, in prompts.
-            first: number of the first prompt, where these are some of more.
+        ``first`` is the number of the first prompt, where these are some of more.
         """
         count = len(prompts[0])
         lengths = np.array([max(len(own[i][1]) for own in prompts) for i in range(count)], dtype=np.int64)

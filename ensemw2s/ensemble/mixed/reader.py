@@ -25,12 +25,7 @@ Prompt = tuple[str, NDArray[np.integer[Any]]]
 
 
 class Reader:
-    """One expert that reads a batch of prompts and answers.
-
-    Args:
-        loaded: the expert.
-        texts: what its tokens stand for.
-    """
+    """One expert that reads a batch of prompts and answers in its own tokens."""
 
     def __init__(self, loaded: LoadedModel, texts: TokenTexts) -> None:
         self.loaded, self.texts = loaded, texts.ended_by(loaded.end_ids)

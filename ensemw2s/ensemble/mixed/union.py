@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ensemw2s.ensemble.mixed.token_texts import TokenTexts
-from ensemw2s.errors import RunFailedError
+from ensemw2s.models.inference.generation import not_finite
 
 #: The key of end-of-sequence; no other token stands for no bytes.
 END = b""
@@ -53,9 +53,6 @@ def settled(pieces: Sequence[bytes]) -> tuple[str, list[bytes]]:
 
 class Union:
     """The texts of all experts' tokens, each once, in the order of the first expert's ids, then the next one's.
-
-    Args:
-        vocabularies: the texts of each expert's tokens.
 
     Attributes:
         keys: text of every member; :data:`END` is the end of an answer.
@@ -108,10 +105,7 @@ class Union:
         """
         places, values = self._maps[expert], logits.to("cpu", torch.float64)
         if bool(values.isnan().any() | (values == torch.inf).any()):
-            raise RunFailedError(
-                "Decoding: an expert's logits are not finite.",
-                hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
-            )
+            raise not_finite()
         places = places[: values.shape[1]]
         with_text = torch.cat([allowed, torch.zeros(len(allowed), 1, dtype=torch.bool)], dim=1)[:, places]
         values = values[:, : len(places)].masked_fill(~with_text, -torch.inf)

@@ -22,30 +22,21 @@ _SPLITS = {"test": "in distribution", "hard_test": "out of distribution"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """What the card says besides the run's results.
-
-    Attributes:
-        title: its heading.
-        address: what the ensemble is loaded by.
-        alphas: ``α_t``, not normalised.
-        rule: how experts are combined.
-        length_norm: how an option's token log-probabilities become its score.
-        task: ``choice`` or ``generate``.
-        prompt: the prompt template.
-        adapters: whether the experts are adapters over one base.
-        base: the weak base's id on the hub, if known.
-        saved: the sizes.
-    """
+    """What the card says besides the run's results."""
 
     title: str
     address: str
+    """What the ensemble is loaded by."""
     alphas: Sequence[float]
+    """``α_t``, not normalised."""
     rule: str
     length_norm: str
     task: str
     prompt: str
     adapters: bool
+    """Whether the experts are adapters over one base."""
     base: str | None
+    """The weak base's id on the hub, if known."""
     saved: SavedEnsemble
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.ensemble.combine.option_scores import MAX_ALPHA
-from ensemw2s.ensemble.folder import FILE_NAME
+from ensemw2s.ensemble.folder import FILE_NAME, expert_folder
 from ensemw2s.errors import ModelError, shortened
 from ensemw2s.files import load_json, write_json
 from ensemw2s.models.loading.source import adapter_base, find_source, is_built_in_attention
@@ -175,6 +176,23 @@ def _expert(file: Path, k: int, member: ExpertEntry) -> Path | str:
             hint="Was the folder moved?",
         )
     return place
+
+
+def saved_file(settings: dict[str, Any] | None, alphas: Sequence[float], rule: str) -> EnsembleFile:
+    """The file of a saved ensemble, whose experts lie in :func:`~ensemw2s.ensemble.folder.expert_folder`.
+
+    Args:
+        settings: the file's content besides the experts; defaults where nothing is known.
+        alphas: ``α_t``, not normalised.
+        rule: how experts are combined.
+    """
+    experts = [ExpertEntry(path=expert_folder(k), alpha=float(alpha)) for k, alpha in enumerate(alphas)]
+    known = {"task": "generate", "ensemble": {}, "template": {}, "decoding": {}, **(settings or {})}
+    known["ensemble"] = {**known["ensemble"], "rule": rule}
+    try:
+        return EnsembleFile.model_validate({**known, "experts": experts})
+    except (ValidationError, OverflowError) as error:
+        raise ModelError(f"The model's configuration holds no valid settings of an ensemble: {said(error)}.") from None
 
 
 def write_ensemble_json(file: Path, content: EnsembleFile) -> Path:

@@ -22,12 +22,12 @@ from ensemw2s.ensemble.folder import (
     copy_model,
     expert_folder,
     measured,
-    write_ensemble_file,
 )
 from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.hf.members import adapter_dict, config_dict
 from ensemw2s.ensemble.hub import fetch_folder
 from ensemw2s.ensemble.saving.card import CardFacts, model_card
+from ensemw2s.ensemble.saving.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.ensemble.spec import EnsembleSpec
 from ensemw2s.errors import DataError, ModelError
 from ensemw2s.evaluation.results import Results
@@ -43,11 +43,7 @@ _RESULTS = "results.json"
 
 
 def find_folder(name: str | Path, **options: Any) -> Path:
-    """The local folder of a saved ensemble: ``name`` itself, or the copy of a repository on the hub.
-
-    Args:
-        name: a folder, or ``owner/name``.
-        options: ``revision``, ``token``, ``cache_dir``, ``local_files_only``.
+    """The local folder of a saved ensemble: ``name`` itself, or the copy of a repository ``owner/name`` on the hub.
 
     Raises:
         ModelError: it is neither, or cannot be fetched.
@@ -75,12 +71,7 @@ def save_ensemble(
 ) -> SavedEnsemble:
     """Write everything that an ensemble needs into one folder; see :meth:`Ensemble.save_pretrained`.
 
-    Args:
-        ensemble: what to write.
-        folder: where.
-        results: numbers for the model card.
-        title: its heading.
-        address: the name by which others will load it; by default the folder's.
+    ``address`` is the name by which others will load it; by default the folder's.
     """
     target = folder.expanduser()
     target = target.resolve() if target.is_symlink() else target
@@ -119,7 +110,7 @@ def _write(ensemble: EnsembleSpec, folder: Path, results: Results | None, title:
     # the copied experts are cut already, and whoever loads the folder decides about its code
     dropped = ("keep_layers", "trust_remote_code")
     settings["loading"] = {key: value for key, value in settings["loading"].items() if key not in dropped}
-    write_ensemble_file(folder, settings, ensemble.alphas)
+    write_ensemble_json(folder / FILE_NAME, saved_file(settings, ensemble.alphas, ensemble.config.rule))
     with quiet_transformers():
         tokenizer = _save_tokenizer(configs[0], folder)
         ends = _write_config(ensemble, folder, settings, adapters)

@@ -87,7 +87,11 @@ def generate(
     ends = all_ends(experts) if end_ids is None else np.asarray(end_ids, dtype=np.int64)
     decoder: _Decoder | OneExpertDecoder
     if decoding.draws_experts and len(experts) > 1:
-        _check_rule(rule)
+        if rule != "mixture":
+            raise ConfigError(
+                f"decoding.experts: one expert for each token samples from the mixture, not under rule {rule!r}.",
+                hint="Set experts: all.",
+            )
         decoder = OneExpertDecoder(experts, weights, decoding, ends, seed, compute.backend, keep_top_k)
     else:
         decoder = _Decoder(experts, weights, decoding, rule, ends, seed, compute.backend, keep_top_k)
@@ -101,14 +105,6 @@ def _active(models: Sequence[LoadedModel], alphas: Sequence[float]) -> tuple[lis
     same_vocabulary(models)
     active = [k for k, alpha in enumerate(alphas) if alpha != 0.0]
     return [models[k] for k in active], [float(alphas[k]) for k in active]
-
-
-def _check_rule(rule: str) -> None:
-    if rule != "mixture":
-        raise ConfigError(
-            f"decoding.experts: one expert for each token samples from the mixture, not under rule {rule!r}.",
-            hint="Set experts: all.",
-        )
 
 
 def _decode_all(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,17 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
+from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.errors import DataError, RunFailedError
-from ensemw2s.kernels import combine
+from ensemw2s.kernels import CombineResult, combine
 from ensemw2s.models.forward import context_length, vocabulary_size
 from ensemw2s.models.inference.row_forward import RowForward
 from ensemw2s.models.inference.score_table import ScoreTable
 from ensemw2s.models.loading.device import resolve_device
 from ensemw2s.models.loading.load import LoadedModel, load_model
 from ensemw2s.sink import EventSink, NullSink
-
-if TYPE_CHECKING:
-    from ensemw2s.data.encode import EncodedSplit
 
 
 def score_split(
@@ -53,59 +50,61 @@ def score_split(
         DataError: a sequence is longer than the model's context, or its tokens are not the model's.
         RunFailedError: the model's logits are not finite.
     """
-    compute, sink = compute or ComputeConfig(), sink or NullSink()
+    compute = compute or ComputeConfig()
     loaded = opened(model, compute)
     check_fit(loaded, encoded)
-    forward = RowForward(encoded, share_prompts=share_prompts)
-    collected = _Collected(encoded, min(top_k, vocabulary_size(loaded.model)), compute.backend)
-    forward.run([loaded], collected.add, compute=compute, sink=sink, tag=tag)
-    return collected.table(tag)
+    tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))
+    answer_rows, _ = encoded.answer_rows(include_eos=True)
+    answer_place = np.full(len(tokens), -1, dtype=np.int64)
+    answer_place[answer_rows] = np.arange(len(answer_rows))
+    k = min(top_k, vocabulary_size(loaded.model))
+    found = ScoreArrays(len(tokens), len(answer_rows), k)
 
-
-class _Collected:
-    """Arrays of a score table while they fill."""
-
-    def __init__(self, encoded: EncodedSplit, top_k: int, backend: str) -> None:
-        self.tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))
-        self.backend = backend
-        rows = len(self.tokens)
-        answer_rows, _ = encoded.answer_rows(include_eos=True)
-        self.answer_place = np.full(rows, -1, dtype=np.int64)
-        self.answer_place[answer_rows] = np.arange(len(answer_rows))
-        self.target_logprob = np.full(rows, np.nan, dtype=np.float32)
-        self.argmax = np.full(rows, -1, dtype=np.int32)
-        self.topk_ids = np.full((len(answer_rows), top_k), -1, dtype=np.int32)
-        self.topk_logprob = np.full((len(answer_rows), top_k), -np.inf, dtype=np.float32)
-
-    def add(self, rows: NDArray[np.int64], logits_of: list[Tensor]) -> None:
-        (logits,) = logits_of
-        place = self.answer_place[rows]
+    def use(rows: NDArray[np.int64], logits_of: list[Tensor]) -> None:
+        (logits,), place = logits_of, answer_place[rows]
         for is_answer in (True, False):  # the candidates are wanted at some rows only, and cost more than the rest
             chosen = np.flatnonzero((place >= 0) == is_answer)
             if not len(chosen):
                 continue
             part = logits if len(chosen) == len(rows) else logits[torch.from_numpy(chosen).to(logits.device)]
-            result = combine(
-                [part],
-                [1.0],
-                targets=self.tokens[rows[chosen]].to(part.device),
-                top_k=self.topk_ids.shape[1] if is_answer else None,
-                backend=self.backend,
-            )
-            self.target_logprob[rows[chosen]] = _numpy(result.target_logprob)
-            self.argmax[rows[chosen]] = _numpy(result.argmax)
-            if is_answer:
-                self.topk_ids[place[chosen]] = _numpy(result.topk_ids)
-                self.topk_logprob[place[chosen]] = _numpy(result.topk_logprob)
+            targets = tokens[rows[chosen]].to(part.device)
+            keep = k if is_answer else None
+            result = combine([part], [1.0], targets=targets, top_k=keep, backend=compute.backend)
+            found.put(rows[chosen], result, place[chosen] if is_answer else None)
 
-    def table(self, tag: str) -> ScoreTable:
-        bad = int(np.count_nonzero(np.isnan(self.target_logprob)))
-        if bad:
-            raise RunFailedError(
-                f"{tag}: the model gives no finite logits at {bad} of {len(self.target_logprob)} positions.",
-                hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
-            )
-        return ScoreTable(self.target_logprob, self.argmax, self.topk_ids, self.topk_logprob)
+    forward = RowForward(encoded, share_prompts=share_prompts)
+    forward.run([loaded], use, compute=compute, sink=sink or NullSink(), tag=tag)
+    bad = int(np.count_nonzero(np.isnan(found.target_logprob)))
+    if bad:
+        raise RunFailedError(
+            f"{tag}: the model gives no finite logits at {bad} of {len(tokens)} positions.",
+            hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
+        )
+    return ScoreTable(found.target_logprob, found.argmax, found.topk_ids, found.topk_logprob)
+
+
+class ScoreArrays:
+    """Arrays of scores that fill batch by batch.
+
+    Args:
+        rows: of targets and arg-maxes.
+        candidates: rows that also keep candidates.
+        top_k: candidates of each.
+    """
+
+    def __init__(self, rows: int, candidates: int, top_k: int) -> None:
+        self.target_logprob = np.full(rows, np.nan, dtype=np.float32)
+        self.argmax = np.full(rows, -1, dtype=np.int32)
+        self.topk_ids = np.full((candidates, top_k), -1, dtype=np.int32)
+        self.topk_logprob = np.full((candidates, top_k), -np.inf, dtype=np.float32)
+
+    def put(self, rows: NDArray[np.int64], result: CombineResult, places: NDArray[np.int64] | None = None) -> None:
+        """Store a result at int64 ``rows``, and its candidates at ``places``; None stores no candidates."""
+        self.target_logprob[rows] = _numpy(result.target_logprob)
+        self.argmax[rows] = _numpy(result.argmax)
+        if places is not None:
+            self.topk_ids[places] = _numpy(result.topk_ids)
+            self.topk_logprob[places] = _numpy(result.topk_logprob)
 
 
 def opened(model: LoadedModel | ModelConfig | Path, compute: ComputeConfig) -> LoadedModel:
