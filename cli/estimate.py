@@ -1,4 +1,4 @@
-"""The estimate of ``--dry-run`` as text."""
+"""``--dry-run``: the plan of a run and the estimate of its cost, as text or JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,48 @@ from typing import TYPE_CHECKING
 from ensemw2s.cli.terminal import terminal
 
 if TYPE_CHECKING:
+    from ensemw2s.cli.rundirs import Choice
+    from ensemw2s.config.composition import Composed
     from ensemw2s.estimate.estimate import Estimate, StageEstimate
     from ensemw2s.estimate.sizes import ModelSize
+
+
+def print_plan(made: Composed, choice: Choice, until: str | None, seeds: tuple[int, ...], *, as_json: bool) -> None:
+    """Where a run would go, its stages, what they cost, and the settings that were given."""
+    from ensemw2s.cli.rundirs import runs_root
+    from ensemw2s.config.dump import given_lines
+    from ensemw2s.estimate.estimate import estimate
+    from ensemw2s.pipeline import planned_stages
+
+    stages = planned_stages(made.config, until)
+    cost = estimate(made.config, until, seeds=len(seeds) or 1)
+    where = str(choice.path) if choice.path else f"a new directory in {runs_root()}"
+    where_from = {key: origin for key, origin in made.provenance.items() if origin != "default"}
+    if as_json:
+        terminal.json(
+            {
+                "directory": None if choice.path is None else str(choice.path),
+                "state": choice.kind,
+                "seeds": list(seeds) or [made.config.seed],
+                "stages": stages,
+                "estimate": cost.to_json(),
+                "config": made.config,
+                "provenance": where_from,
+            }
+        )
+        return
+    terminal.out(f"Directory: {where} ({choice.kind})")
+    terminal.out(f"Seeds:     {', '.join(map(str, seeds or (made.config.seed,)))}")
+    models = made.config.models
+    terminal.out(f"Task:      {made.config.task}; weak {models.weak.path}, strong {models.strong.path}")
+    terminal.out(f"Stages:    {len(stages)}")
+    for stage in stages:
+        terminal.out(f"  {stage}")
+    print_estimate(cost)
+    given = given_lines(made.config, made.provenance)
+    terminal.out("Settings that were given:" if given else "All settings are defaults.")
+    for line in given:
+        terminal.out(f"  {line}")
 
 
 def print_estimate(estimate: Estimate) -> None:

@@ -36,14 +36,14 @@ from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, Ew2sError, InputError
 
 _HELP = help_text(
-    "Boost weak language models, and teach a strong one with their ensemble.",
+    "Weak-to-strong generalization with boosted ensembles of language models.",
     [
         "ew2s run --preset tiny                 # the whole pipeline, in minutes",
-        "ew2s run --preset tiny --seeds 0,1,2   # three times, with tests over seeds",
+        "ew2s run --preset tiny --seeds 0,1,2   # three seeds, and tests over them",
         "ew2s run --config my.yaml              # your own data and models",
-        "ew2s score runs/… questions.jsonl      # your questions to an ensemble",
-        "ew2s dashboard                         # watch a run, live",
-        "ew2s runs list                         # what there is",
+        "ew2s score runs/… questions.jsonl      # an ensemble on your questions",
+        "ew2s dashboard                         # watch a run live",
+        "ew2s runs list                         # runs and their state",
     ],
     "Repeating a command continues an interrupted run. The options below work before and after the command's name.",
     EXIT_CODES,
@@ -58,19 +58,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-pipeline.register(app)
-sweep.register(app)
-use.register(app)
-combine.register(app)
-report.register(app)
-export.register(app)
-lm_eval.register(app)
-data.register(app)
-config.register(app)
-runs.register(app)
-doctor.register(app)
-bench.register(app)
-dashboard.register(app)
+for part in (pipeline, sweep, use, combine, report, export, lm_eval, data, config, runs, doctor, bench, dashboard):
+    part.register(app)
 
 #: Options of the application that may also stand behind the command's name.
 _GLOBAL = {"--debug": "--debug", "--quiet": "--quiet", "-q": "--quiet", "--no-color": "--no-color"}
@@ -93,7 +82,9 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _configure(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk on stderr.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no messages; warnings and errors stay.")
+    ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colour; NO_COLOR=1 does the same.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
@@ -172,9 +163,9 @@ def _usage(error: Any) -> int:
 
 
 def _unexpected(error: Exception) -> int:
-    """A defect, or something that nobody foresaw: one line, and where to see more."""
+    """Any other exception: one line, and how to see the traceback."""
     _trace()
-    text = " ".join(str(error).split()) or "no further words"
+    text = " ".join(str(error).split()) or "no message"
     more = "" if terminal.debug else " (--debug shows the traceback)"
     terminal.fail(f"{type(error).__name__}: {text}{more}")
     return EXIT_FAILED

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensemw2s.errors import InputError, shortened
 from ensemw2s.registry import KERNEL_BACKENDS
 
 if TYPE_CHECKING:
@@ -17,18 +18,18 @@ if TYPE_CHECKING:
     from ensemw2s.config.training import ComputeConfig
 
 Preset = Annotated[
-    str | None, typer.Option("--preset", "-p", metavar="NAME", help="Begin with a preset (ew2s presets).")
+    str | None, typer.Option("--preset", "-p", metavar="NAME", help="Preset to start from (ew2s presets lists them).")
 ]
 ConfigFiles = Annotated[
     list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file; repeat to lay one over the other."),
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file; repeatable, later files override earlier ones."),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Set a key: boosting.rounds=8.")
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The seed that fixes everything.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed of the run.")]
 Name = Annotated[
-    str | None, typer.Option("--name", metavar="TEXT", help="Short name; part of the run directory's name.")
+    str | None, typer.Option("--name", metavar="TEXT", help="Short name, part of the run directory's name.")
 ]
 Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads of torch on the CPU.")]
@@ -47,8 +48,8 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Run directory; by default runs/<date>-<name> or one to continue."),
 ]
-ForceNew = Annotated[bool, typer.Option("--force-new", help="A new run directory, whatever is there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
+ForceNew = Annotated[bool, typer.Option("--force-new", help="Make a new run directory in any case.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its settings; run nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of text.")]
 Columns = Annotated[
     list[str] | None,
@@ -65,35 +66,48 @@ Kind = Annotated[
 
 #: Flags that stand for a key of the configuration.
 FLAGS = {
-    "--seed": "seed",
-    "--name": "name",
-    "--device": "compute.device",
-    "--threads": "compute.threads",
-    "--backend": "compute.backend",
+    "seed": "seed",
+    "name": "name",
+    "device": "compute.device",
+    "threads": "compute.threads",
+    "backend": "compute.backend",
 }
 
 
-def compose_options(
-    preset: str | None, files: Iterable[Path] | None, sets: Iterable[str] | None, flags: dict[str, Any]
-) -> Composed:
-    """The configuration of a command: preset < files < environment < ``--set`` < flags.
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` or ``0-4`` as numbers.
 
-    Args:
-        preset: a preset's name.
-        files: YAML files.
-        sets: ``key=value``.
-        flags: flag → value; None was not given.
+    Raises:
+        InputError: anything else, or a seed twice.
     """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
+            raise InputError(f"--seeds {text!r} is not a list of numbers.", hint="For example: --seeds 0,1,2 or 0-4")
+        seeds += range(int(first), int(last or first) + 1)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds {text!r} names a seed twice.", hint="Repeating a seed gives the same run.")
+    return tuple(seeds)
+
+
+def flag_values(**flags: Any) -> dict[str, tuple[str, Any]]:
+    """Flags as ``compose`` takes them: flag → (key, value), without those that were not given (None)."""
+    return {f"--{name}": (FLAGS[name], value) for name, value in flags.items() if value is not None}
+
+
+def compose_options(
+    preset: str | None, files: Iterable[Path] | None, sets: Iterable[str] | None, **flags: Any
+) -> Composed:
+    """The configuration of a command: preset < files < environment < ``--set`` < flags (names of :data:`FLAGS`)."""
     from ensemw2s.config.composition import compose
 
-    given = {flag: (FLAGS[flag], value) for flag, value in flags.items() if value is not None}
-    return compose(preset, files or (), sets or (), os.environ, flags=given)
+    return compose(preset, files or (), sets or (), os.environ, flags=flag_values(**flags))
 
 
 def compute_options(device: str | None, threads: int | None, backend: str | None) -> ComputeConfig:
     """Device, threads and backend for commands that use a trained ensemble; the environment counts too."""
-    flags = {"--device": device, "--threads": threads, "--backend": backend}
-    return compose_options(None, None, None, flags).config.compute
+    return compose_options(None, None, None, device=device, threads=threads, backend=backend).config.compute
 
 
 def source_options(files: Iterable[str], kind: str, columns: Iterable[str] | None) -> SourceConfig:
@@ -106,7 +120,6 @@ def source_options(files: Iterable[str], kind: str, columns: Iterable[str] | Non
         ConfigError: an unknown kind or field.
     """
     from ensemw2s.config.composition import compose
-    from ensemw2s.errors import InputError, shortened
 
     paths = list(files)
     chosen: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Who gets what: data on stdout, talk on stderr, colour and animation only where somebody can see them.
+"""Output channels: data to stdout, messages to stderr; colour and animation only on terminals.
 
 Everything that is printed goes through here, and loses the control characters that it may have brought from a file.
 """
@@ -140,6 +140,13 @@ class Terminal:
 
         settings = {"transient": True, "redirect_stdout": False, **settings}
         return Progress(*columns, console=self.console(sys.stderr), **settings)
+
+    def tables(self, results: Any, *, full: bool = False) -> None:
+        """The tables of a run, of several seeds or of a sweep, on stdout."""
+        from ensemw2s.report.build import console_report
+
+        console = self.console(sys.stdout)
+        console.print(console_report(results, console.width, full=full))
 
     def render(self, thing: RenderableType) -> None:
         """A rich table, on stdout; as wide as it needs where stdout is no terminal."""

@@ -10,11 +10,13 @@ from typing import Literal
 #: The in-distribution (held-out easy) and the out-of-distribution (held-out hard) test.
 TEST_SPLITS = ("test", "hard_test")
 
-#: W of every PGR, C, and the boosted ensemble. Results of earlier versions say ``single``, a bootstrap resample:
-#: ``Results.weak``.
+#: W of every PGR, C, and the boosted ensemble.
 WEAK, CEILING, ENSEMBLE = "plain", "ceiling", "ensemble"
-#: The first expert where it is no plain fine-tune; the boosted ensemble of all rounds, chosen or not.
+#: The first expert where it is no plain fine-tune (W in results of earlier versions); the boosted ensemble of all
+#: rounds, chosen or not.
 SINGLE, BAGGING, ALL_ROUNDS = "single", "bagging", "ensemble_all"
+#: How events and results name the rounds of the boosted ensemble; those of other ensembles have their arm's name.
+BOOSTING = "boosting"
 
 _STUDENT = "student_"
 _EXPERT = re.compile(r"expert_([0-9]{1,9})")

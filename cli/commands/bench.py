@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,7 @@ from ensemw2s.outputs import check_output_file
 
 if TYPE_CHECKING:
     import torch
+    from rich.progress import Progress
     from rich.table import Table
 
     from ensemw2s.kernels.bench.cases import Case, Result
@@ -43,11 +43,14 @@ def bench(
     as_json: o.Json = False,
 ) -> None:
     """Compare the kernels."""
-    groups = _groups(only)
+    unknown = set(only or ()) - set(GROUPS)
+    if unknown:
+        hint = f"Choose from {', '.join(GROUPS)}."
+        raise InputError(f"--only is {min(unknown)!r}; there is no such group.", hint=hint)
     if output is not None:
         check_output_file(output, ours=lambda path: isinstance(read_json(path), dict))
     place = _place(device, threads)
-    cases = [sizes for sizes in _cases(place, quick) if sizes[0].group in groups]
+    cases = [sizes for sizes in _cases(place, quick) if sizes[0].group in (only or GROUPS)]
     if not cases:
         raise ConfigError(f"There is no kernel for {place}, so there is nothing to compare.", hint="Try --device cpu.")
     results = _measured(cases, place)
@@ -61,18 +64,6 @@ def bench(
     if output is not None:
         terminal.say(f"Written to {output}.")
     terminal.next("ew2s run --preset tiny")
-
-
-def _groups(only: list[str] | None) -> list[str]:
-    """The groups asked for.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    for name in only or ():
-        if name not in GROUPS:
-            raise InputError(f"--only is {name!r}; there is no such group.", hint=f"Choose from {', '.join(GROUPS)}.")
-    return list(only or GROUPS)
 
 
 def _place(device: str | None, threads: int | None) -> torch.device:
@@ -112,78 +103,64 @@ def _measured(cases: Sequence[Sequence[Case]], place: torch.device) -> list[Resu
     from ensemw2s.kernels.bench.cases import benchmark
 
     results: list[Result] = []
-    with _talk(cases) as talk:
+    with _Progress(cases) as progress:
         for result in benchmark(
-            cases, available=lambda case: available_memory(case, place), device=place, before=talk.begin
+            cases, available=lambda case: available_memory(case, place), device=place, before=progress.begin
         ):
             results.append(result)
-            talk.end(result)
+            progress.end(result)
     return results
 
 
-class _Talk:
-    """Progress in lines: each case as it is done, and about how long the rest takes."""
+class _Progress:
+    """Each case as a line when it is done, or a bar with the case at work; and about how long the rest takes."""
 
     def __init__(self, cases: Sequence[Sequence[Case]]) -> None:
         self.ahead = [sizes[0].seconds for sizes in cases]
-        self.total = len(cases)
         self.done = 0
-        self.expected = 0.0
         self.started = time.monotonic()
+        self.bars: Progress | None = None
+
+    def __enter__(self) -> _Progress:
+        if terminal.animated:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.table import Column
+
+            self.bars = terminal.bars(
+                TextColumn("{task.description}", table_column=Column(min_width=26, max_width=44, no_wrap=True)),
+                BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]}", table_column=Column(min_width=12, no_wrap=True)),
+                expand=True,
+            )
+            self.bars.add_task("", total=len(self.ahead), left=f"ETA {duration(sum(self.ahead))}")
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars is not None:
+            self.bars.stop()
 
     def begin(self, case: Case) -> None:
         """A case is about to be measured."""
+        if self.bars is not None:
+            self.bars.update(self.bars.task_ids[0], description=f"{case.name}, {case.size}")
 
     def end(self, result: Result) -> None:
-        """It was."""
-        self.expected += self.ahead[self.done]
+        """A case was measured."""
         self.done += 1
-        self.show(result)
+        if self.bars is not None:
+            self.bars.update(self.bars.task_ids[0], completed=self.done, left=f"ETA {duration(self.left)}")
+            return
+        total = len(self.ahead)
+        left = f" (about {duration(self.left)} left)" if self.done < total else ""
+        terminal.say(f"[{self.done}/{total}] {result.case.name}, {result.case.size}: {_summary(result)}{left}")
 
     @property
     def left(self) -> float:
         """Seconds: what the remaining cases are expected to take, at the pace so far."""
-        pace = (time.monotonic() - self.started) / self.expected
+        pace = (time.monotonic() - self.started) / sum(self.ahead[: self.done])
         return sum(self.ahead[self.done :]) * pace
-
-    def show(self, result: Result) -> None:
-        """Tell about a case that is done."""
-        left = f" (about {duration(self.left)} left)" if self.done < self.total else ""
-        terminal.say(f"[{self.done}/{self.total}] {result.case.name}, {result.case.size}: {_summary(result)}{left}")
-
-
-class _Bar(_Talk):
-    """Progress as a bar, with the case at work."""
-
-    def __init__(self, cases: Sequence[Sequence[Case]]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.table import Column
-
-        super().__init__(cases)
-        self.bars = terminal.bars(
-            TextColumn("{task.description}", table_column=Column(min_width=26, max_width=44, no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}", table_column=Column(min_width=12, no_wrap=True)),
-            expand=True,
-        )
-        self.task = self.bars.add_task("", total=self.total, left=f"ETA {duration(sum(self.ahead))}")
-
-    def begin(self, case: Case) -> None:
-        self.bars.update(self.task, description=f"{case.name}, {case.size}")
-
-    def show(self, result: Result) -> None:
-        self.bars.update(self.task, completed=self.done, left=f"ETA {duration(self.left)}")
-
-
-@contextmanager
-def _talk(cases: Sequence[Sequence[Case]]) -> Iterator[_Talk]:
-    if not terminal.animated:
-        yield _Talk(cases)
-        return
-    bar = _Bar(cases)
-    with bar.bars:
-        yield bar
 
 
 def _summary(result: Result) -> str:
@@ -266,13 +243,9 @@ def _print(results: Sequence[Result], record: dict[str, Any]) -> None:
     terminal.render(_table(results))
     for result in results:
         if result.note is not None:
-            verb = "smaller" if result.timings else "not run"
-            terminal.warn(f"{result.case.name}, {result.case.size}: {verb}, since {_since(result)}.")
+            what = f"smaller, since {result.note}" if result.timings else f"not run, since it {result.note}"
+            terminal.warn(f"{result.case.name}, {result.case.size}: {what}.")
     terminal.out("Times are medians; ratios are medians over rounds in which all ways ran in turn.")
-
-
-def _since(result: Result) -> str:
-    return str(result.note) if result.timings else f"it {result.note}"
 
 
 def _table(results: Sequence[Result]) -> Table:

@@ -1,4 +1,4 @@
-"""``presets`` and ``config``: what can be set, what it is set to, and whether it is valid."""
+"""``presets`` and ``config``: presets, the resolved configuration, and its validation."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def show(
     """Print the resolved configuration."""
     from ensemw2s.config.dump import config_fingerprint, dump_yaml, given_lines
 
-    made = o.compose_options(preset, config, sets, {"--seed": seed})
+    made = o.compose_options(preset, config, sets, seed=seed)
     if as_json:
         fingerprint = config_fingerprint(made.config)
         terminal.json({"config": made.config, "provenance": made.provenance, "fingerprint": fingerprint})
@@ -69,7 +69,7 @@ def validate(
         list[Path], typer.Argument(metavar="FILE", help="YAML files, each checked alone on top of --preset.")
     ],
     preset: o.Preset = None,
-    together: Annotated[bool, typer.Option("--together", help="Lay the files over each other instead.")] = False,
+    together: Annotated[bool, typer.Option("--together", help="Compose the files instead.")] = False,
     as_json: o.Json = False,
 ) -> None:
     """Check configuration files."""
@@ -113,7 +113,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
         help=help_text(
-            "See or check a configuration.", ["ew2s config show --preset tiny", "ew2s config validate my.yaml"]
+            "Show or validate a configuration.", ["ew2s config show --preset tiny", "ew2s config validate my.yaml"]
         ),
     )
     settings.command(

@@ -1,4 +1,4 @@
-"""``data check``: what is in a data file, and everything that is wrong with it."""
+"""``data check``: counts, lengths, duplicates and problems of data files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def check(
 def _composed(preset: str | None, config: list[Path] | None, sets: list[str] | None) -> RunConfig:
     if preset is None and not config:
         raise InputError("Say what to check: files, or a configuration.", hint="For example: ew2s data check my.jsonl")
-    return o.compose_options(preset, config, sets, {}).config
+    return o.compose_options(preset, config, sets).config
 
 
 def _sources(
@@ -163,7 +163,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
         help=help_text(
-            "Look at data before a run.",
+            "Check data, and rate its difficulty, before a run.",
             ["ew2s data check my.jsonl", "ew2s data rate --config my.yaml --model embedded:strong"],
         ),
     )

@@ -1,4 +1,4 @@
-"""``doctor``: what this installation has, and whether it can work."""
+"""``doctor``: versions, devices and kernels of this installation, and what is broken."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_FAILED
 
-_NEEDED = ("torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "safetensors", "pydantic")
-_NEEDED_TOO = ("peft", "matplotlib", "psutil", "rich", "typer", "textual")
+_NEEDED = (
+    "torch", "transformers", "accelerate", "datasets", "numpy", "scipy", "pyarrow", "safetensors", "pydantic", "peft",
+    "matplotlib", "psutil", "rich", "typer", "textual",
+)  # fmt: skip
 #: Where sweeps go that are described by a file.
 SWEEPS = Path("sweeps")
 _OPTIONAL = ("triton", "tensorboard", "wandb", "trackio", "deepspeed", "textual-serve", "nvidia-ml-py")
@@ -92,27 +94,19 @@ def _machine() -> dict[str, Any]:
 
 
 def found_runs() -> dict[str, Any]:
-    """What there is where runs and sweeps go by default."""
+    """Runs and sweeps in the default folders."""
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.runs.listing import list_runs, list_sweeps
 
     root = runs_root()
     runs = list_runs(root)
     sweeps = [sweep for folder in dict.fromkeys((root, SWEEPS)) for sweep in list_sweeps(folder)]
+    keys = ("path", "state", "total", "finished", "failed")
     return {
         "folder": str(root),
         "runs": len(runs),
         "running": sum(run.state == "running" for run in runs),
-        "sweeps": [
-            {
-                "path": str(s.path),
-                "state": s.state,
-                "total": s.total,
-                "finished": s.count("finished"),
-                "failed": s.failed,
-            }
-            for s in sweeps
-        ],
+        "sweeps": [{key: sweep.to_json()[key] for key in keys} for sweep in sweeps],
     }
 
 
@@ -120,7 +114,7 @@ def examine() -> dict[str, Any]:
     """Everything about the installation, and under ``problems`` what keeps it from working."""
     from ensemw2s._version import __version__
 
-    needed = {package: _version(package) for package in (*_NEEDED, *_NEEDED_TOO)}
+    needed = {package: _version(package) for package in _NEEDED}
     found: dict[str, Any] = {
         "ensemw2s": __version__,
         "python": platform.python_version(),
@@ -140,7 +134,7 @@ def examine() -> dict[str, Any]:
     for name, part in parts.items():
         try:
             found[name] = part()
-        except Exception as error:  # whatever is broken is what the doctor is for: it is reported, with exit code 1
+        except Exception as error:  # reported as a problem, with exit code 1
             found[name] = None
             problems.append(f"{name}: {type(error).__name__}: {error}")
     found["problems"] = problems
@@ -192,7 +186,7 @@ def describe(found: dict[str, Any]) -> list[str]:
 
 
 def run_rows(runs: dict[str, Any]) -> list[tuple[str, str]]:
-    """Title and text of what there is to continue or to watch."""
+    """Title and text of runs and sweeps."""
     count = runs["runs"]
     text = f"{count or 'no'} run{'s' * (count != 1)} in {runs['folder']}"
     rows = [("Runs", text + (f", {runs['running']} running" if runs["running"] else ""))]

@@ -136,7 +136,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
         help=help_text(
-            "Take an ensemble, its labels or its questions elsewhere.",
+            "Export an ensemble, its labels or an lm-eval task.",
             [
                 "ew2s export ensemble runs/… my-ensemble",
                 "ew2s export labels runs/… my-labels",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,9 @@ from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
 from ensemw2s.errors import InputError
+
+if TYPE_CHECKING:
+    from ensemw2s.config.schema import RunConfig
 
 
 def rate(
@@ -38,31 +42,21 @@ def rate(
             hint="For example: ew2s data rate --config my.yaml --model gpt2",
         )
     if not model:
-        raise InputError("Say who rates: --model.", hint="A base model that is not the run's weak base.")
-    flags = {"--seed": seed, "--device": device, "--threads": threads}
-    more = [*(sets or []), *([f"data.source.path={_list(files)}"] if files else [])]
-    made = o.compose_options(preset, config, more, flags)
+        raise InputError("--model is missing: which models rate.", hint="A base model that is not the run's weak base.")
+    more = [*(sets or []), *([f"data.source.path={json.dumps(files)}"] if files else [])]
+    made = o.compose_options(preset, config, more, seed=seed, device=device, threads=threads)
     _rate(made.config, model, output, folds, as_json)
 
 
-def _list(files: list[str]) -> str:
-    import json
-
-    return json.dumps(files)
-
-
-def _rate(config: object, models: list[str], output: Path, folds: int, as_json: bool) -> None:
+def _rate(config: RunConfig, models: list[str], output: Path, folds: int, as_json: bool) -> None:
     from ensemw2s.cli.progress import progress_sink
-    from ensemw2s.config.schema import RunConfig
     from ensemw2s.config.training import ModelConfig
     from ensemw2s.tasks.rate_difficulty import rate_file
 
-    if not isinstance(config, RunConfig):
-        raise TypeError("expected a run configuration")
     if any(model == config.models.weak.path for model in models):
-        terminal.say(
-            "Warning: a rater is the run's weak base. What is hard for it would be called hard, which decides the "
-            "comparison beforehand; an unrelated model is fairer."
+        terminal.warn(
+            "a rater is the run's weak base. Examples would be hard because the weak side fails on them, which biases "
+            "the comparison; use an unrelated model."
         )
     with progress_sink(terminal) as sink:
         rating = rate_file(config, [ModelConfig(path=m) for m in models], output, folds=folds, sink=sink)

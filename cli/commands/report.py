@@ -23,24 +23,21 @@ def report(
     as_json: o.Json = False,
 ) -> None:
     """Tables and plots."""
-    import sys
-
     from ensemw2s.cli.progress import waiting
+    from ensemw2s.cli.run_request import report_files
     from ensemw2s.cli.rundirs import latest_results
-    from ensemw2s.report.build import build_report, console_report, load_results
+    from ensemw2s.report.build import build_report, load_results
 
     path = latest_results(run)
     results = load_results(path)
     with waiting(terminal, f"Building the report of {path}"):
         page = build_report(path, output)
-    plots = sorted(page.parent.glob("*.png"))
     if as_json:
-        terminal.json({"run": str(path), "report": str(page), "plots": [str(p) for p in plots]})
+        plots = sorted(map(str, page.parent.glob("*.png")))
+        terminal.json({"run": str(path), "report": str(page), "plots": plots})
     else:
-        console = terminal.console(sys.stdout)
-        console.print(console_report(results, console.width, full=full))
-        terminal.out(f"Report: {page}")
-        terminal.out(f"Plots:  {page.parent}/ ({', '.join(p.name for p in plots)})")
+        terminal.tables(results, full=full)
+        terminal.out("\n".join(report_files(page)))
     if (path / "results.json").exists():  # several seeds or a sweep have no single ensemble to ask
         terminal.next(f"ew2s score {shell_path(path)} questions.jsonl")
 

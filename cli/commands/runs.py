@@ -1,4 +1,4 @@
-"""``runs list`` and ``runs verify``: which runs there are, how they stand, and whether their files are intact."""
+"""``runs list`` and ``runs verify``: runs with their state and accuracy, and checks of their files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ensemw2s.arms import HEADLINES, WEAK
+from ensemw2s.arms import HEADLINES
 from ensemw2s.cli import options as o
+from ensemw2s.cli.dashboard.model.names import ago, pair
 from ensemw2s.cli.help import help_text
 from ensemw2s.cli.terminal import shell_path, terminal
 from ensemw2s.text import printable
@@ -92,21 +93,21 @@ def _table(runs: list[RunInfo], sweeps: list[SweepInfo], *, whole: bool) -> Tabl
 
 
 def _run_row(run: RunInfo, name: str) -> list[Text]:
-    facts = [run.preset or "", "" if run.seed is None else str(run.seed), _ago(run.updated)]
+    facts = [run.preset or "", "" if run.seed is None else str(run.seed), _active(run.updated)]
     called = _text(name)
     if run.problem is not None:
         called.append(f"\n  {printable(run.problem)}", style="dim")
     return [
         called,
         _text(run.state, _COLORS.get(run.state, "red")),
-        *map(_text, [*facts, *(_pair(run, a) for a, _ in HEADLINES[:3])]),
+        *map(_text, [*facts, *(pair(run.accuracy, arm, "/", "") for arm, _ in HEADLINES[:3])]),
     ]
 
 
 def _sweep_row(sweep: SweepInfo) -> list[Text]:
     """A sweep as one row; its progress is below its name."""
     presets = {run.preset or "" for run in sweep.runs}
-    facts = [presets.pop() if len(presets) == 1 else "", "", _ago(sweep.updated)]
+    facts = [presets.pop() if len(presets) == 1 else "", "", _active(sweep.updated)]
     name = _text(f"sweep {sweep.name}").append(f"\n  {sweep.progress}", style="dim")
     return [name, _text(sweep.state, _COLORS.get(sweep.state, "red")), *map(_text, facts)]
 
@@ -117,21 +118,9 @@ def _text(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
 
-def _pair(run: RunInfo, arm: str) -> str:
-    values = [run.accuracy.get(f"{arm}/{split}") for split in ("test", "hard_test")]
-    if arm == WEAK and values == [None, None]:
-        return _pair(run, "single")  # earlier versions: the first expert
-    return "" if values == [None, None] else "/".join("–" if v is None else f"{100 * v:.1f}" for v in values)
-
-
-def _ago(when: float | None) -> str:
-    if when is None:
-        return ""
-    seconds = max(0.0, time.time() - when)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit} ago"
-    return "now"
+def _active(when: float | None) -> str:
+    seconds = 0.0 if when is None else max(0.0, time.time() - when)
+    return "" if when is None else "now" if seconds < 60 else f"{ago(seconds)} ago"
 
 
 def verify_(
@@ -171,7 +160,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
-        help=help_text("See which runs there are.", ["ew2s runs list"]),
+        help=help_text("List runs, or verify the files of one.", ["ew2s runs list"]),
     )
     group.command(
         "list",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +37,7 @@ def sweep(
     config: o.ConfigFiles = None,
     sets: o.Settings = None,
     over: Annotated[
-        list[str] | None,
-        typer.Option("--over", metavar="KEY=A,B", help="A key and its values; repeat for a grid."),
+        list[str] | None, typer.Option("--over", metavar="KEY=A,B", help="A key and its values; repeat for a grid.")
     ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of every cell; 0.")] = None,
     out: Annotated[
@@ -67,17 +65,13 @@ def sweep(
     from ensemw2s.sweeps.file import SweepFile, read_sweep_file
 
     said = SweepFile() if file is None else read_sweep_file(file)
-    flags = {"--name": name or said.name, "--device": device, "--threads": threads, "--backend": backend}
+    flags = {"name": name or said.name, "device": device, "threads": threads, "backend": backend}
     plan = _plan(said, preset, config, sets, over, seeds, baseline, compare, flags)
     root = _directory(out, file)
     if dry_run:
         _print_plan(plan, root, as_json)
         return
-    wanted = jobs or said.jobs or 1
-    if wanted < 1:
-        raise InputError(f"--jobs needs a positive number, not {wanted}.")
-    _warn(plan, wanted)
-    results = _execute(plan, root, wanted)
+    results = _execute(plan, root, jobs or said.jobs or 1)
     _show(results, root, as_json)
     if any(job.state == "failed" for cell in results.cells for job in cell.jobs):
         raise typer.Exit(EXIT_FAILED)
@@ -95,7 +89,6 @@ def _plan(
     flags: Mapping[str, Any],
 ) -> SweepPlan:
     """The sweep of a command line and a file; the command line wins."""
-    from ensemw2s.cli.commands.pipeline import parse_seeds
     from ensemw2s.config.composition import compose
     from ensemw2s.evaluation.over_cells import COMPARED
     from ensemw2s.sweeps.file import parse_over
@@ -109,7 +102,7 @@ def _plan(
         )
     grid = dict(said.over)
     grid.update(parse_over(text) for text in over or ())
-    given = {flag: (o.FLAGS[flag], value) for flag, value in flags.items() if value is not None}
+    given = o.flag_values(**flags)
     fixed = {f"sweep set {key}": (key, value) for key, value in said.set.items()}
 
     def composed(settings: Mapping[str, Any]) -> Composed:
@@ -120,7 +113,7 @@ def _plan(
     return plan_sweep(
         grid,
         said.cells,
-        parse_seeds(seeds) if seeds is not None else said.seeds or [0],
+        o.parse_seeds(seeds) if seeds is not None else said.seeds or [0],
         composed,
         baseline=baseline if baseline is not None else said.baseline,
         compared=compare.split(",") if compare else said.compare or COMPARED,
@@ -179,6 +172,9 @@ def _print_plan(plan: SweepPlan, root: Path, as_json: bool) -> None:
 def _execute(plan: SweepPlan, root: Path, jobs: int) -> SweepResults:
     from ensemw2s.sweeps.run import run_sweep
 
+    if jobs < 1:
+        raise InputError(f"--jobs needs a positive number, not {jobs}.")
+    _warn(plan, jobs)
     total = len(plan.jobs)
     terminal.say(f"Sweep in {root}: {total} runs, {len(plan.cells)} cells, {jobs} at once.")
     with Watcher(terminal, total) as watcher:
@@ -271,7 +267,7 @@ def _left(status: SweepStatus) -> str:
 
 def _show(results: SweepResults, root: Path, as_json: bool) -> None:
     from ensemw2s.cli.progress import waiting
-    from ensemw2s.report.build import build_report, console_report
+    from ensemw2s.report.build import build_report
 
     any_done = any(job.state == "finished" for cell in results.cells for job in cell.jobs)
     page: Path | None = None
@@ -281,8 +277,7 @@ def _show(results: SweepResults, root: Path, as_json: bool) -> None:
     if as_json:
         terminal.json(results.to_json())
     else:
-        console = terminal.console(sys.stdout)
-        console.print(console_report(results, console.width))
+        terminal.tables(results)
     terminal.say(f"Numbers: {root / 'sweep.json'}, {root / 'sweep.csv'}")
     if page is not None:
         terminal.say(f"Report: {page}")

@@ -1,4 +1,4 @@
-"""``score``, ``generate`` and ``evaluate``: a trained ensemble at work on somebody's questions."""
+"""``score``, ``generate`` and ``evaluate``: a trained ensemble on a user's questions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
+from ensemw2s.cli.run_request import show_results
 from ensemw2s.cli.terminal import shell_path, terminal
 from ensemw2s.errors import DataError, InputError, shortened
 
@@ -133,13 +134,12 @@ def score(
     backend: o.Backend = None,
     trust: o.Trust = False,
 ) -> None:
-    """Questions through a trained ensemble."""
+    """Score the options of questions."""
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.tasks import use_ensemble as files
-    from ensemw2s.tasks.use_ensemble import load_ensemble
 
     _check_output(output, file, files.SCORE_COLUMNS)
-    ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
+    ensemble = files.load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
     questions = read_questions(file)
     with progress_sink(terminal) as sink:
         if output is None:
@@ -180,31 +180,29 @@ def _check_output(output: Path | None, source: str, columns: frozenset[str]) -> 
         )
 
 
+Prompts = Annotated[
+    list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts; without any, they come from --input.")
+]
+Source = Annotated[
+    str,
+    typer.Option("--input", "-i", metavar="FILE", help="One prompt a line, as text or JSON; - is standard input."),
+]
+Experts = Annotated[
+    str | None, typer.Option("--experts", metavar="WHICH", help="Sampling: all, or one that is drawn for each token.")
+]
+
+
 def generate(
     run: EnsembleDir,
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts; without any, they come from --input.")
-    ] = None,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--input", "-i", metavar="FILE", help="File with a prompt a line (text or JSON); - is standard input."
-        ),
-    ] = "-",
+    prompts: Prompts = None,
+    source: Source = "-",
     sample: Annotated[bool, typer.Option("--sample", help="Sample instead of taking the most probable token.")] = False,
     temperature: Annotated[float | None, typer.Option("--temperature", metavar="X", help="Of sampling.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option("--top-p", metavar="X", help="Of sampling: smallest set with this mass.")
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option("--top-k", metavar="N", help="Of sampling: most probable tokens only.")
-    ] = None,
-    experts: Annotated[
-        str | None,
-        typer.Option("--experts", metavar="WHICH", help="Of sampling: all, or one that is drawn for each token."),
-    ] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", metavar="X", help="Sampling: nucleus of this mass.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="N", help="Sampling: most probable tokens.")] = None,
+    experts: Experts = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Longest answer.")] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Fixes sampled answers.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of sampled answers.")] = 0,
     output: Output = None,
     device: o.Device = None,
     threads: o.Threads = None,
@@ -212,23 +210,16 @@ def generate(
     trust: o.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a prompt instead of text.")] = False,
 ) -> None:
-    """Answers in words."""
+    """Generate answers."""
     from ensemw2s.cli.progress import progress_sink
     from ensemw2s.data.example import Example
     from ensemw2s.tasks import use_ensemble as files
-    from ensemw2s.tasks.use_ensemble import load_ensemble
 
-    for prompt in prompts or ():
-        if Path(prompt).suffix in (".jsonl", ".txt") and not any(map(str.isspace, prompt)):
-            raise InputError(
-                f"{prompt} looks like a file, but arguments are prompts.", hint=f"Prompts from a file: --input {prompt}"
-            )
-    if output is not None and prompts:
-        raise InputError("--output takes the answers to --input.", hint="Leave the prompts or --output out.")
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "experts": experts}
+    _check_prompts(prompts or [], output)
     _check_output(output, source, files.GENERATE_COLUMNS)
     questions = list(prompts or ()) or read_prompts(source)
-    ensemble = load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "experts": experts}
+    ensemble = files.load_ensemble(run, o.compute_options(device, threads, backend), trust_remote_code=trust)
     if any(value is not None for value in sampling.values()) and not sample:
         raise InputError("--temperature, --top-p, --top-k and --experts need --sample.")
     changes = {**sampling, "max_new_tokens": max_new_tokens}
@@ -241,6 +232,16 @@ def generate(
             n = files.generate_to_file(ensemble, asked, _called(source), output, decoding, seed=seed, sink=sink)
             terminal.say(f"{n} answers in {output}")
     terminal.next(f"ew2s generate {shell_path(run)} --sample --temperature 0.7 --json …")
+
+
+def _check_prompts(prompts: list[str], output: Path | None) -> None:
+    """Find a file among the prompts, and prompts whose answers would go to a file, before anything is loaded."""
+    for prompt in prompts:
+        if Path(prompt).suffix in (".jsonl", ".txt") and not any(map(str.isspace, prompt)):
+            hint = f"Prompts from a file: --input {prompt}"
+            raise InputError(f"{prompt} looks like a file, but arguments are prompts.", hint=hint)
+    if output is not None and prompts:
+        raise InputError("--output takes the answers to --input.", hint="Leave the prompts or --output out.")
 
 
 def _print_answers(
@@ -298,7 +299,7 @@ def evaluate(
 ) -> None:
     """Accuracy on a file or a split."""
     if not files and split is None:
-        _show_run(run, as_json)
+        show_results(run, as_json)
         return
     if files and split is not None:
         raise InputError("Give files or --split, not both.")
@@ -318,12 +319,6 @@ def evaluate(
         without = f"; {found['left_out']} questions left out" if found["left_out"] else ""
         terminal.out(f"{found['correct']} of {found['n']} right: {share:.1f} % [{low:.1f}, {high:.1f}]{without}")
     terminal.next(f"ew2s report {shell_path(run)} --full")
-
-
-def _show_run(run: Path, as_json: bool) -> None:
-    from ensemw2s.cli.commands.pipeline import show_results
-
-    show_results(run, as_json)
 
 
 def split_file(run: Path, split: str) -> str:
@@ -352,7 +347,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "evaluate",
         help=help_text(
-            "Measure an ensemble on a file, or show a run's results.",
+            "Evaluate an ensemble, or show a run's results.",
             [
                 "ew2s evaluate runs/…                        # the results of the run",
                 "ew2s evaluate runs/… --split hard_test      # measured again",
@@ -363,7 +358,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "score",
         help=help_text(
-            "Put questions with choices through a trained ensemble.",
+            "Score multiple-choice questions with a trained ensemble.",
             [
                 "ew2s score runs/… questions.jsonl",
                 "ew2s score runs/… questions.jsonl --output scores.jsonl",
@@ -376,7 +371,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "generate",
         help=help_text(
-            "Let a trained ensemble write answers.",
+            "Generate text with a trained ensemble.",
             [
                 'ew2s generate runs/… "2 1 3 sorted is"',
                 "ew2s generate runs/… --input prompts.txt --json",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +15,7 @@ import typer
 from ensemw2s.cli.help import help_text
 
 if TYPE_CHECKING:
-    from ensemw2s.cli.dashboard.model.model import RunModel
-    from ensemw2s.cli.dashboard.reading.follow import Follower
-    from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
+    from ensemw2s.cli.dashboard.reading.source import Source
     from ensemw2s.cli.dashboard.reading.target import Target
 
 HELP = help_text(
@@ -62,9 +62,9 @@ def dashboard(
 
         serve(run, host=host, port=port, replay=replay, speed=speed, light=light, allow_save=allow_save)
         return
-    target, follower = _resolve(run, replay, speed)
+    target = _target(run, replay)
     if once or json or not interactive():
-        _print_status(target, follower, json)
+        _print_status(target, json)
         return
     from ensemw2s.cli.dashboard.app.escape_key import quicken
 
@@ -72,11 +72,12 @@ def dashboard(
     quicken()
     from ensemw2s.cli.dashboard.app.app import Dashboard
     from ensemw2s.cli.dashboard.app.web import end_with_server, in_browser
+    from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
     from ensemw2s.cli.dashboard.reading.watch import Watcher
 
     sys.setswitchinterval(0.001)  # the reading thread gives way to the screen sooner
-    gc.set_threshold(5_000, 4, 10_000)  # 3 ms at once; the rest is looked at when nobody types (``fresh.Garbage``)
-    watcher = Watcher(target, follower)
+    gc.set_threshold(5_000, 4, 10_000)  # 3 ms at once; the rest when nobody types (``app.refresh.Garbage``)
+    watcher = Watcher(None, ReplayFollower(_source(target), speed)) if replay else Watcher(target)
     if in_browser():
         end_with_server(watcher.stop)
     Dashboard(watcher, dark=not light, saves=allow_save or not in_browser()).run()
@@ -94,49 +95,48 @@ def interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
-def _resolve(run: str | None, replay: bool, speed: float) -> tuple[Target | RemoteTarget | None, Follower | None]:
-    """What to follow: a place that is looked at again and again, or something fixed.
+def _target(run: str | None, replay: bool) -> Target:
+    """What to follow.
 
     Raises:
-        InputError: a replay of what is no run; a remote machine that cannot be read.
+        InputError: a replay from another machine; one that cannot be read.
     """
-    from ensemw2s.cli.dashboard.reading.source import LocalSource
     from ensemw2s.cli.dashboard.reading.target import Target, parse_remote
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.errors import InputError
 
     remote = parse_remote(run) if run is not None else None
-    if remote is not None:
-        from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
+    if remote is None:
+        return Target(Path(run) if run is not None else runs_root())
+    from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
 
-        if replay:
-            raise InputError("A run on another machine cannot be replayed.", hint="Copy its run directory here first.")
-        far = RemoteTarget(remote)
-        try:
-            far.connect()
-        except InputError:
-            far.close()
-            raise
-        return far, None
-    target = Target(Path(run) if run is not None else runs_root())
-    if not replay:
-        return target, None
-    from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
+    if replay:
+        raise InputError("A run on another machine cannot be replayed.", hint="Copy its run directory here first.")
+    far = RemoteTarget(remote)
+    try:
+        far.connect()
+    except InputError:
+        far.close()
+        raise
+    return far
+
+
+def _source(target: Target) -> Source:
+    """The files of the run that a target shows now.
+
+    Raises:
+        InputError: there is none.
+    """
+    from ensemw2s.errors import InputError
 
     folder = target.current()
     if folder is None:
-        raise _no_run(target)
-    return None, ReplayFollower(LocalSource(folder), speed)
+        raise InputError(f"There is no run in {target.label}.", hint="Begin with: ew2s run --preset tiny")
+    return target.source(folder)
 
 
-def _no_run(target: Target | RemoteTarget) -> Exception:
-    from ensemw2s.errors import InputError
-
-    return InputError(f"There is no run in {target.label}.", hint="Begin with: ew2s run --preset tiny")
-
-
-def _print_status(target: Target | RemoteTarget | None, follower: Follower | None, as_json: bool) -> None:
-    """The status on stdout.
+def _print_status(target: Target, as_json: bool) -> None:
+    """The status on stdout; history is left out.
 
     Raises:
         InputError: there is no run.
@@ -146,15 +146,11 @@ def _print_status(target: Target | RemoteTarget | None, follower: Follower | Non
     from ensemw2s.cli.dashboard.reading.follow import RunFollower
     from ensemw2s.cli.terminal import terminal
 
-    if target is not None:
-        folder = target.current()
-        if folder is None:
-            target.close()
-            raise _no_run(target)
-        follower = RunFollower(target.source(folder))
-    model = _read(follower)
-    if target is not None:
-        target.close()
+    with contextlib.closing(target), contextlib.closing(_source(target)) as source:
+        follower = RunFollower(source)
+        while follower.poll():
+            pass
+    model = follower.model
     if as_json:
         terminal.json(to_json(model))
     else:
@@ -163,21 +159,41 @@ def _print_status(target: Target | RemoteTarget | None, follower: Follower | Non
             terminal.next("ew2s dashboard   in a terminal, to watch it")
 
 
-def _read(follower: Follower | None) -> RunModel:
-    """Everything but history."""
-    from ensemw2s.cli.dashboard.reading.follow import RunFollower
-    from ensemw2s.errors import InputError
+def run_and_watch(arguments: Sequence[str], folder: Path) -> int:
+    """Start ``ew2s`` with these arguments in the background, and watch its run directory until the user leaves.
 
-    if follower is None:
-        raise InputError("There is nothing to show.")
-    if not isinstance(follower, RunFollower):  # a replay without a terminal: its end is the run as it stands
-        follower = RunFollower(follower.source)
+    Args:
+        arguments: a command that writes into ``folder`` (``run … --out folder``).
+        folder: the run directory; it may be new.
+
+    Returns:
+        The run's exit code; 0 where it goes on in the background, 130 where the user stopped it.
+    """
+    from ensemw2s.cli.dashboard.app.app import Dashboard
+    from ensemw2s.cli.dashboard.app.background_run import BackgroundRun
+    from ensemw2s.cli.dashboard.reading.target import Target
+    from ensemw2s.cli.dashboard.reading.watch import Watcher
+    from ensemw2s.cli.terminal import shell_path, terminal
+    from ensemw2s.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    run = BackgroundRun.ew2s(arguments, folder.with_name(folder.name + ".log"))
     try:
-        while follower.poll():
-            pass
+        answer = Dashboard(Watcher(Target(folder)), background_run=run).run()
+        if run.running and answer == "stop":
+            run.stop()
+            terminal.say("The run was stopped; the same command continues it.")
+            return EXIT_INTERRUPTED
+        if run.running:
+            terminal.say(f"The run goes on as process {run.pid}; its output is in {run.log}.")
+            terminal.next(f"ew2s dashboard {shell_path(folder)}", f"kill -INT {run.pid}")
+            return EXIT_OK
+        code = run.poll()
+        if code:
+            terminal.say(run.tail())
+        return EXIT_FAILED if code is None else code
     finally:
-        follower.source.close()
-    return follower.model
+        run.close()
 
 
 def register(app: typer.Typer) -> None:

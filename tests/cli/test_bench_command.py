@@ -137,7 +137,7 @@ def test_a_bar_on_a_terminal(few: list[list[Case]], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(type(terminal), "animated", property(lambda _: True))
     console = Console(force_terminal=True, width=80, record=True)
     monkeypatch.setattr(terminal, "console", lambda *_: console)
-    with module._talk(few) as talk:
+    with module._Progress(few) as talk:
         for result in kernels.benchmark(few, available=lambda _: 10**9, before=talk.begin):
             talk.end(result)
         assert talk.bars.tasks[0].completed == 2

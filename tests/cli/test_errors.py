@@ -98,7 +98,7 @@ def test_a_run_that_fails_midway_ends_with_1(ew2s: Command, pipeline: Any) -> No
 def test_an_unforeseen_error_is_one_line_and_debug_shows_the_traceback(
     ew2s: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by\nnothing")
 
     monkeypatch.setattr(options, "compose_options", broken)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.cli.commands.pipeline import parse_seeds
+from ensemw2s.cli.options import parse_seeds
 from ensemw2s.runs import RunDirectory, RunLock, list_runs
 
 Command = Callable[..., Any]

@@ -13,7 +13,7 @@ from ensemw2s.cli.dashboard.drawing.palette import look_of
 from ensemw2s.cli.dashboard.model.names import arm_name
 from ensemw2s.cli.dashboard.model.summary import arm_rows, groups
 from ensemw2s.cli.dashboard.reading.follow import load_run
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.estimate.estimate import Speed, estimate
 from ensemw2s.pipeline import execute, planned_stages, run
 from ensemw2s.pipeline.experts import train_plain
@@ -116,7 +116,7 @@ def test_a_new_arm_is_a_row_and_a_trainer(monkeypatch, copy_of, finished, mini_c
     text = printed.get()
     assert "fine-tune, other seed" in text
     assert "ensemble − fine-tune, other seed" in text
-    model = load_run(LocalSource(folder))
+    model = load_run(Source(folder))
     shown = [entry.arm for entry in arm_rows(model)]
     assert shown.index("other_seed") == shown.index("plain") + 1
     (row,) = (group for group in groups(model) if group.name == "other seed")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from rich.text import Text
 from textual import events, on
@@ -18,24 +18,21 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Static
 
-from ensemw2s.cli.dashboard.app import keys
+from ensemw2s.cli.dashboard.app.background_run import BackgroundRun
 from ensemw2s.cli.dashboard.app.export import clean_svg, safe_folder, save, to_csv
 from ensemw2s.cli.dashboard.app.refresh import Garbage, Refresher
 from ensemw2s.cli.dashboard.app.screen import SETTLED, Changed, Main, settle_memory
 from ensemw2s.cli.dashboard.drawing.css import CSS, DARK, LIGHT
-from ensemw2s.cli.dashboard.drawing.text import clean
+from ensemw2s.cli.dashboard.model.names import clean
 from ensemw2s.cli.dashboard.model.status_text import headline
-from ensemw2s.cli.dashboard.panels.bars import Head, KeyBar, NavBar
-from ensemw2s.cli.dashboard.panels.chart import Chart
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels import keys
+from ensemw2s.cli.dashboard.panels.bars import ClickLine, Head, KeyBar, NavBar
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.cli.dashboard.panels.dialogs import Help, Leaving
 from ensemw2s.cli.dashboard.panels.panel import BoxPanel
 from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
 from ensemw2s.cli.dashboard.reading.watch import Watcher
 from ensemw2s.cli.dashboard.views import VIEWS, View
-
-if TYPE_CHECKING:
-    from ensemw2s.cli.dashboard.app.background_run import RunBeside
 
 #: Below the first the views are not shown; below the second panels have no boxes, below the third they are stacked.
 SMALLEST = (60, 15)
@@ -51,18 +48,17 @@ class Dashboard(App[str]):
     Args:
         watcher: reads the run; started and stopped by the application.
         folder: where pictures and CSV files go.
-        beside: the run that was started together with the dashboard.
+        background_run: the run that was started together with the dashboard.
         dark: the theme at first.
         saves: whether pictures and CSV files may be written.
 
     Attributes:
-        fresh: redraws what is seen.
+        refresher: redraws what is seen.
     """
 
     TITLE = "EnsemW2S"
     CSS = CSS
     ENABLE_COMMAND_PALETTE = True
-    COMMAND_PALETTE_BINDING = "ctrl+p"
     BINDINGS: ClassVar[list[BindingType]] = keys.bindings([view.name_ for view in VIEWS])
 
     def __init__(
@@ -70,15 +66,15 @@ class Dashboard(App[str]):
         watcher: Watcher,
         *,
         folder: Path | None = None,
-        beside: RunBeside | None = None,
+        background_run: BackgroundRun | None = None,
         dark: bool = True,
         saves: bool = True,
     ) -> None:
         super().__init__()
         self.watcher = watcher
-        self.context = Context(watcher, dark=dark, plain=self.no_color)
+        self.context = PanelContext(watcher, dark=dark, plain=self.no_color)
         self.folder = folder or Path.cwd()
-        self.beside = beside
+        self.background_run = background_run
         self.saves = saves
         self.views = [view(self.context) for view in VIEWS]
         self.main = Main(id="_default")
@@ -91,7 +87,7 @@ class Dashboard(App[str]):
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
         self._keys_for: tuple[object, ...] = ()
-        self.fresh = Refresher(self._show_edges, self._seen, self.context)
+        self.refresher = Refresher(self._show_edges, self._seen, self.context)
         self._garbage = Garbage()
         self._theming: Timer | None = None
 
@@ -103,7 +99,7 @@ class Dashboard(App[str]):
     @property
     def updates(self) -> int:
         """How often everything that is seen was brought up to date."""
-        return self.fresh.rounds
+        return self.refresher.rounds
 
     @property
     def replay(self) -> ReplayFollower | None:
@@ -136,7 +132,7 @@ class Dashboard(App[str]):
         self._fit(self.size.width, self.size.height)
         self.watcher.on_change = self._notice
         self.watcher.start()
-        self.run_worker(self.fresh.run())
+        self.run_worker(self.refresher.run())
         self.set_interval(1.0, self._tick)
         self.set_timer(SETTLED, settle_memory)
         self._focus_first()
@@ -150,7 +146,7 @@ class Dashboard(App[str]):
         """A key has priority over reading."""
         if isinstance(event, events.Key):
             self.watcher.give_way()
-            self.fresh.key_at = time.monotonic()
+            self.refresher.key_at = time.monotonic()
         await super().on_event(event)
 
     def notify(
@@ -171,17 +167,17 @@ class Dashboard(App[str]):
 
     @on(Changed)
     def _changed(self) -> None:
-        self.fresh.want()
+        self.refresher.want()
 
     def _tick(self) -> None:
         model = self.watcher.model
         if model.life == "running" and self.replay is None:
             with model.lock:
                 model.now = max(model.now, time.time()) if model.now == model.now else time.time()
-        if self.beside is not None:
-            self.beside.poll()
-        self._garbage.tidy(self.fresh.key_at)
-        self.fresh.want(tick=model.life == "running")
+        if self.background_run is not None:
+            self.background_run.poll()
+        self._garbage.tidy(self.refresher.key_at)
+        self.refresher.want(tick=model.life == "running")
 
     def refresh_all(self, tick: bool = False) -> None:
         """Redraw all that is seen and whose part of the model changed, at once."""
@@ -210,22 +206,17 @@ class Dashboard(App[str]):
 
     def _keys(self) -> list[tuple[str, str, str]]:
         """The keys of the last line: those shown that count in this view."""
-        found = []
-        own = [*self.view.key_hints, *keys.LINE] if self.view.solo is None else [("Esc", "Back", "back"), *keys.LINE]
-        for key, what, action in own:
-            name, _, rest = action.partition("(")
-            if name.startswith("panel.") or self.check_action(name, (rest,)):
-                found.append((key, what, action))
-        return found
+        first = self.view.key_hints if self.view.solo is None else (("Esc", "Back", "back"),)
+        line = [(key.shown, key.label, key.action) for key in keys.KEYS if key.label and self._counts(key.action)]
+        return [*first, *line]
 
-    @on(KeyBar.Pressed)
-    async def _pressed(self, event: KeyBar.Pressed) -> None:
-        if event.action.startswith("panel."):
-            focused = self.focused
-            if focused is not None:
-                await self.run_action(event.action.removeprefix("panel."), focused)
-        else:
-            await self.run_action(event.action)
+    @on(ClickLine.Pressed)
+    async def _pressed(self, event: ClickLine.Pressed) -> None:
+        name = event.action.removeprefix("panel.")
+        if name == event.action:
+            await self.run_action(name)
+        elif self.focused is not None:
+            await self.run_action(name, self.focused)
 
     @property
     def small(self) -> bool:
@@ -265,12 +256,14 @@ class Dashboard(App[str]):
         if panel is not None:
             panel.focus(scroll_visible=False)
 
+    def _counts(self, action: str) -> bool:
+        view = self.view
+        replay = self.replay is not None
+        return keys.counts(action, view.name_, charts=view.shows_charts, replay=replay, saves=self.saves)
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Which keys count at present."""
-        if action in keys.SAVING_ACTIONS and not self.saves:
-            return False
-        charts = action in keys.CHART_ACTIONS and self.view.shows_charts
-        return keys.counts(action, self.view.name_, charts=charts, replay=self.replay is not None)
+        return self._counts(action)
 
     def action_view(self, place: int) -> None:
         """Show a view."""
@@ -286,11 +279,7 @@ class Dashboard(App[str]):
             for panel in self._seen():  # what was painted before is seen at once, the news right after it
                 if not panel.shows(self.context):
                     panel.show(self.context)
-            self.call_after_refresh(self.fresh.want, tick=True, soon=True)
-
-    @on(NavBar.Picked)
-    def _picked(self, event: NavBar.Picked) -> None:
-        self.action_view([view.name_ for view in self.views].index(event.name_))
+            self.call_after_refresh(self.refresher.want, tick=True, soon=True)
 
     def action_help(self) -> None:
         """All keys."""
@@ -312,25 +301,10 @@ class Dashboard(App[str]):
         """All panels again."""
         self.view.set_solo(None)
 
-    def _each_chart(self, change: Callable[[Chart], None]) -> None:
+    def action_chart(self, method: str, *arguments: float) -> None:
+        """Smooth, zoom …: call a method of the chart that has the focus, else of all that are seen."""
         for chart in self.view.chosen_charts():
-            change(chart)
-
-    def action_smooth(self) -> None:
-        """Another smoothing."""
-        self._each_chart(Chart.cycle_smoothing)
-
-    def action_log(self) -> None:
-        """Log axis or linear."""
-        self._each_chart(Chart.toggle_log)
-
-    def action_zoom(self, factor: float) -> None:
-        """See less or more of the x range."""
-        self._each_chart(lambda chart: chart.zoom(factor))
-
-    def action_reset(self) -> None:
-        """All of the x range."""
-        self._each_chart(Chart.reset)
+            getattr(chart, method)(*arguments)
 
     def action_step(self, by: int) -> None:
         """The round or teacher before or after."""
@@ -367,7 +341,7 @@ class Dashboard(App[str]):
         """What Textual draws itself (search lines, notices, the palette) takes longer, and is rarely seen."""
         if self._theming is not None:
             self._theming.stop()
-        left = self.fresh.key_at + THEME_AFTER - time.monotonic()
+        left = self.refresher.key_at + THEME_AFTER - time.monotonic()
         if left <= 0.0:
             self._apply_theme()
         else:
@@ -378,8 +352,7 @@ class Dashboard(App[str]):
         if self.watcher.target is None:
             self.notify("There is only this run here.")
             return
-        self.watcher.target.follow_latest = True
-        self.watcher.poke()
+        self.watcher.open(None)
         self.notify("Showing the latest run.")
 
     def action_picture(self) -> None:
@@ -411,7 +384,7 @@ class Dashboard(App[str]):
 
     def action_leave(self) -> None:
         """Leave; a run that was started here may be stopped or go on."""
-        if self.beside is None or not self.beside.running:
+        if self.background_run is None or not self.background_run.running:
             self.exit("leave")
             return
         self.leaving.open(self.context)
@@ -425,7 +398,6 @@ class Dashboard(App[str]):
         """What the command palette offers."""
         for place, view in enumerate(self.views):
             yield SystemCommand(view.name_, view.__doc__ or "", partial(self.action_view, place))
-        for name, what, action in keys.COMMANDS:
-            if action in keys.SAVING_ACTIONS and not self.saves:
-                continue
-            yield SystemCommand(name, what, partial(self.run_action, action))
+        for key in keys.KEYS:
+            if key.command is not None and keys.available(key.action, replay=False, saves=self.saves):
+                yield SystemCommand(*key.command, partial(self.run_action, key.action))

@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Callable
 
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.cli.dashboard.panels.panel import BoxPanel
 
 #: Seconds between two panels, in which keys are answered; without news after a key; the longest such wait.
@@ -31,7 +31,7 @@ class Refresher:
         rounds: how often all panels were gone through.
     """
 
-    def __init__(self, first: Callable[[], None], panels: Callable[[], list[BoxPanel]], context: Context) -> None:
+    def __init__(self, first: Callable[[], None], panels: Callable[[], list[BoxPanel]], context: PanelContext) -> None:
         self._first, self._panels, self._context = first, panels, context
         self.rounds = 0
         self._wanted = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import select
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ensemw2s.cli.dashboard.app.guard import HEADERS, MOST_SESSIONS, Guard, cells
+from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import InputError
 
 #: Seconds between two looks whether the server's process is still there.
@@ -38,8 +40,6 @@ def serve(
     Raises:
         InputError: ``textual-serve`` is not installed, or the address cannot be used.
     """
-    from ensemw2s.cli.terminal import terminal
-
     try:
         module: Any = importlib.import_module("textual_serve.server")
     except ImportError as error:
@@ -59,83 +59,92 @@ def serve(
         ) from error
 
 
-def guarded(base: Any, guard: Guard) -> Any:
-    """``textual-serve``'s server behind a guard.
+class _Guarded:
+    """Mixed into ``textual-serve``'s server: lets a guard decide about requests.
 
-    It ends when it is told to (it would wait a minute for browsers that are connected), says only what a guard lets it,
-    and answers under the name by which a browser knows it.
+    It ends when it is told to (the base would wait a minute for browsers that are connected), logs no request, and
+    answers under the name by which a browser knows it.
     """
-    import asyncio
 
-    from ensemw2s.cli.terminal import terminal
+    guard: Guard
 
-    web: Any = importlib.import_module("aiohttp.web")
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._web: Any = importlib.import_module("aiohttp.web")
+        self._shown: set[asyncio.Task[Any]] = set()
 
-    async def check(request: Any, handler: Any) -> Any:
+    def serve(self, debug: bool = False) -> None:
+        """Serve until interrupted; requests are not logged, their addresses hold the token."""
+        base: Any = self
+        self._web.run_app(self._make_app(), host=base.host, port=base.port, access_log=None, print=self._tell)
+
+    def _tell(self, *_: object) -> None:
+        """Say where it is, once that can be opened."""
+        terminal.out(f"Open in a browser (good once): {self.guard.address}")
+        terminal.say("Ctrl-C ends it.")
+
+    async def _make_app(self) -> Any:
+        base: Any = super()
+        app = await base._make_app()
+
+        async def check(request: Any, handler: Any) -> Any:
+            return await self._check(request, handler)
+
+        app.middlewares.append(self._web.middleware(check))
+        app.on_response_prepare.append(self._add_headers)
+        return app
+
+    async def _check(self, request: Any, handler: Any) -> Any:
+        guard, response = self.guard, self._web.Response
         reason = guard.refusal(request.headers)
         if reason is not None:
-            return web.Response(status=403, text=reason, headers=HEADERS)
+            return response(status=403, text=reason, headers=HEADERS)
         if guard.redeem(request.query.get("token")):
-            found = web.Response(status=303, headers={**HEADERS, "Location": "/"})
+            found = response(status=303, headers={**HEADERS, "Location": "/"})
             found.set_cookie(guard.cookie, guard.session, httponly=True, samesite="Lax", path="/")
             return found
         if not guard.knows(request.cookies):
-            return web.Response(status=403, text=_ASK, headers=HEADERS)
+            return response(status=403, text=_ASK, headers=HEADERS)
         if not all(cells(request.query.get(name)) for name in ("width", "height")):
-            return web.Response(status=400, text="The size is none of a terminal.", headers=HEADERS)
+            return response(status=400, text="The size is none of a terminal.", headers=HEADERS)
         return await handler(request)
 
-    async def add_headers(request: Any, response: Any) -> None:
+    async def _add_headers(self, request: Any, response: Any) -> None:
         response.headers.update(HEADERS)
 
-    class Server(base):  # type: ignore[misc]
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **settings)
-            self._shown: set[asyncio.Task[Any]] = set()
+    async def on_startup(self, app: Any) -> None:
+        """Nothing to say yet."""
 
-        def serve(self, debug: bool = False) -> None:
-            """Serve until interrupted; requests are not logged, their addresses hold the token."""
-            web.run_app(self._make_app(), host=self.host, port=self.port, access_log=None, print=self._tell)
+    async def on_shutdown(self, app: Any) -> None:
+        """End what is shown."""
+        for task in self._shown:
+            task.cancel()
 
-        def _tell(self, *_: object) -> None:
-            """Say where it is, once that can be opened."""
-            terminal.out(f"Open in a browser (good once): {guard.address}")
-            terminal.say("Ctrl-C ends it.")
+    async def handle_index(self, request: Any) -> Any:
+        """The page, with addresses under the name that the browser used."""
+        self.public_url = f"http://{request.host}"
+        base: Any = super()
+        return await base.handle_index(request)
 
-        async def _make_app(self) -> Any:
-            app = await super()._make_app()
-            app.middlewares.append(web.middleware(check))
-            app.on_response_prepare.append(add_headers)
-            return app
+    async def handle_websocket(self, request: Any) -> Any:
+        """Show the dashboard to a browser."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a request is handled outside of a task")
+        if not self.guard.enter():
+            return self._web.Response(status=503, text=f"There are {MOST_SESSIONS} dashboards already.")
+        self._shown.add(task)
+        base: Any = super()
+        try:
+            return await base.handle_websocket(request)
+        finally:
+            self._shown.discard(task)
+            self.guard.leave()
 
-        async def on_startup(self, app: Any) -> None:
-            """Nothing to say yet."""
 
-        async def on_shutdown(self, app: Any) -> None:
-            """End what is shown."""
-            for task in self._shown:
-                task.cancel()
-
-        async def handle_index(self, request: Any) -> Any:
-            """The page, with addresses under the name that the browser used."""
-            self.public_url = f"http://{request.host}"
-            return await super().handle_index(request)
-
-        async def handle_websocket(self, request: Any) -> Any:
-            """Show the dashboard to a browser."""
-            task = asyncio.current_task()
-            if task is None:
-                raise RuntimeError("a request is handled outside of a task")
-            if not guard.enter():
-                return web.Response(status=503, text=f"There are {MOST_SESSIONS} dashboards already.")
-            self._shown.add(task)
-            try:
-                return await super().handle_websocket(request)
-            finally:
-                self._shown.discard(task)
-                guard.leave()
-
-    return Server
+def guarded(base: Any, guard: Guard) -> Any:
+    """``textual-serve``'s server class behind a guard."""
+    return type("Server", (_Guarded, base), {"guard": guard})
 
 
 def in_browser() -> bool:

@@ -17,11 +17,6 @@ def width_of(text: str) -> int:
     return cell_len(text)
 
 
-def clean(text: str) -> str:
-    """One line without control characters (nothing in a log may move the cursor)."""
-    return printable(text.replace("\n", " ⏎ "))
-
-
 def visible(token: str) -> str:
     """A token with its white space made visible."""
     if token in _SHOWN:

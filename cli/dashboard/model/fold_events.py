@@ -6,17 +6,18 @@ import sys
 from array import array
 from collections.abc import Callable, Iterable
 
+from ensemw2s.arms import BOOSTING, ENSEMBLE
 from ensemw2s.cli.dashboard.model.fields import NAN, Record, known, mapping, number, numbers, text, texts, whole
 from ensemw2s.cli.dashboard.model.model import (
     HardExample,
     LabelSample,
     Message,
     Round,
-    RoundScore,
+    RoundPoint,
     RunModel,
     Score,
     Stage,
-    Teacher,
+    TeacherView,
 )
 from ensemw2s.cli.dashboard.model.names import arm_name, percent, short
 from ensemw2s.cli.dashboard.model.stages import planned_infos
@@ -170,8 +171,8 @@ def _round_finished(model: RunModel, record: Record) -> None:
 def _round_scored(model: RunModel, record: Record) -> None:
     place = whole(record, "round", -1)
     if 0 < place <= MAX_ROUNDS:
-        key = (text(record, "arm", "boosting"), text(record, "split"))
-        model.scores[key][place] = RoundScore(
+        arm = text(record, "arm", BOOSTING)
+        model.scores[ENSEMBLE if arm == BOOSTING else arm, text(record, "split")][place] = RoundPoint(
             number(record, "expert_accuracy"),
             number(record, "ensemble_accuracy"),
             number(record, "expert_token_accuracy"),
@@ -210,9 +211,9 @@ def _arm_result(model: RunModel, record: Record) -> None:
     model.touch("arms")
 
 
-def teacher_of(model: RunModel, name: str) -> Teacher:
+def teacher_of(model: RunModel, name: str) -> TeacherView:
     """The teacher with this name, made where it is new."""
-    teacher = model.teachers.get(name) or Teacher(name)
+    teacher = model.teachers.get(name) or TeacherView(name)
     if len(model.teachers) < MAX_NAMES:
         model.teachers[name] = teacher
     return teacher

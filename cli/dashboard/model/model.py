@@ -60,7 +60,7 @@ class Score:
 
 
 @dataclass
-class RoundScore:
+class RoundPoint:
     """One expert and the ensemble so far on one split."""
 
     expert: float = NAN
@@ -133,7 +133,7 @@ class LabelSample:
 
 
 @dataclass
-class Teacher:
+class TeacherView:
     """What one teacher has labelled so far; the histogram covers the labels ``first_done`` to ``counted``."""
 
     name: str
@@ -169,7 +169,7 @@ class RunModel:
         revisions: part → number of changes.
         life: how the run stands.
         now: the time at which things stand: the clock's, or the log's in a replay.
-        scores: (arm, split) → round → scores; arm is ``boosting``, ``bagging`` or ``seeds``.
+        scores: (arm, split) → round → scores; the arm is an ensemble.
         arms: arm → split → score.
         results: the content of ``results.json``, once it is there and of this configuration.
         history: share of the metrics file that has been read, 0 to 1.
@@ -202,13 +202,13 @@ class RunModel:
     rounds_planned: int = 0
     current_round: int = 0
     rounds: dict[int, Round] = field(default_factory=dict)
-    scores: dict[tuple[str, str], dict[int, RoundScore]] = field(default_factory=lambda: defaultdict(dict))
+    scores: dict[tuple[str, str], dict[int, RoundPoint]] = field(default_factory=lambda: defaultdict(dict))
     stop_reason: str = ""
     selected_rounds: int = 0
     arms: dict[str, dict[str, Score]] = field(default_factory=dict)
     results: dict[str, Any] | None = None
     curves: dict[str, Curve] = field(default_factory=dict)
-    teachers: dict[str, Teacher] = field(default_factory=dict)
+    teachers: dict[str, TeacherView] = field(default_factory=dict)
     hard: dict[int, list[HardExample]] = field(default_factory=dict)
     messages: deque[Message] = field(default_factory=lambda: deque(maxlen=MESSAGES_KEPT))
     cpu: Series = field(default_factory=lambda: Series(2048))
@@ -225,14 +225,9 @@ class RunModel:
         for part in parts:
             self.revisions[part] += 1
 
-    def revision(self, parts: tuple[Part, ...]) -> int:
-        """A number that grows whenever one of the parts changes."""
-        return sum(self.revisions[part] for part in parts)
-
     def clear(self) -> None:
         """Forget everything: the log was replaced. Lock and revisions stay."""
-        fresh = RunModel()
-        for name, value in vars(fresh).items():
+        for name, value in vars(RunModel()).items():
             if name not in ("lock", "revisions", "path"):
                 setattr(self, name, value)
         self.touch(*PARTS)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
-from ensemw2s.arms import arm_spec
+from ensemw2s.arms import SINGLE, TEST_SPLITS, WEAK, arm_spec
 from ensemw2s.cli.dashboard.model.fields import known
+from ensemw2s.text import printable
 
 SPLITS = {"test": "ID", "hard_test": "OOD", "validation": "validation"}
-TESTS = ("test", "hard_test")
+TESTS = TEST_SPLITS
+
+
+def clean(text: str) -> str:
+    """One line without control characters (nothing in a log may move the cursor)."""
+    return printable(text.replace("\n", " ⏎ "))
 
 
 def arm_name(arm: str) -> str:
@@ -19,6 +26,21 @@ def arm_name(arm: str) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share as per cent, without the sign; ``–`` where it is unknown."""
     return f"{100.0 * share:.{digits}f}" if known(share) else "–"
+
+
+def pair(accuracy: Mapping[str, float], arm: str, between: str = " / ", none: str = "–") -> str:
+    """Accuracies of an arm on the tests; in runs of earlier versions the first expert stands for the weak model.
+
+    Args:
+        accuracy: ``arm/split`` → accuracy.
+        arm: the arm.
+        between: between ID and OOD.
+        none: where the arm has neither.
+    """
+    values = [accuracy.get(f"{arm}/{split}") for split in TESTS]
+    if values != [None, None]:
+        return between.join("–" if value is None else percent(value) for value in values)
+    return pair(accuracy, SINGLE, between, none) if arm == WEAK else none
 
 
 def clock(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.cli.dashboard.drawing.text import clean
+from ensemw2s.arms import ENSEMBLE
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.model import RunModel, Score
 from ensemw2s.cli.dashboard.model.names import (
@@ -10,6 +10,7 @@ from ensemw2s.cli.dashboard.model.names import (
     TESTS,
     ago,
     arm_name,
+    clean,
     clock,
     moment,
     percent,
@@ -91,7 +92,7 @@ def _round_lines(model: RunModel) -> list[str]:
         cells = f"  {place:>5} {short(found.epsilon):>8} {short(found.alpha):>8} {short(found.n_eff):>8}  "
         parts = []
         for split in TESTS:
-            score = model.scores.get(("boosting", split), {}).get(place)
+            score = model.scores.get((ENSEMBLE, split), {}).get(place)
             own, both = (score.expert, score.ensemble) if score is not None else (float("nan"), float("nan"))
             parts.append(f"{percent(own):>11} {percent(both):>13}")
         lines.append(cells + "  ".join(parts) + ("" if found.kept else "  dropped"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, expert_arm, is_student, sorted_arms
+from ensemw2s.arms import CEILING, ENSEMBLE, SINGLE, WEAK, expert_arm, is_student, sorted_arms
 from ensemw2s.cli.dashboard.model.fields import NAN, known, mapping, number
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
 from ensemw2s.cli.dashboard.model.names import TESTS
@@ -140,8 +140,8 @@ def arm_rows(model: RunModel, *, so_far: bool = False) -> list[ArmRow]:
 def weak_arm(model: RunModel) -> str:
     """W of PGR: the plain fine-tune; the first expert in results of earlier versions."""
     if model.results is not None:
-        return str(model.results.get("weak", "single"))
-    return WEAK if WEAK in model.arms else "single"
+        return str(model.results.get("weak", SINGLE))
+    return WEAK if WEAK in model.arms else SINGLE
 
 
 def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
@@ -150,11 +150,10 @@ def _so_far(model: RunModel) -> dict[str, dict[str, Score]]:
     for (arm, split), scores in model.scores.items():
         if split not in TESTS or not scores:
             continue
-        whole = ENSEMBLE if arm == "boosting" else arm
-        found.setdefault(whole, {})[split] = Score(scores[max(scores)].ensemble)
-        if arm == "boosting":
+        found.setdefault(arm, {})[split] = Score(scores[max(scores)].ensemble)
+        if arm == ENSEMBLE:
             experts = {s.info.round: s.info.arm for s in model.stages.values() if s.info.kind == "train" and s.info.arm}
-            experts |= {1: "single"} if "single" in model.arms else {}
+            experts |= {1: SINGLE} if SINGLE in model.arms else {}
             for place, score in scores.items():
                 name = experts.get(place, WEAK if place == 1 else expert_arm(place))
                 found.setdefault(name, {})[split] = Score(score.expert)
@@ -239,7 +238,7 @@ def _round_json(model: RunModel, place: int) -> dict[str, Any]:
         "accuracy": {
             split: {"expert": _json_number(score.expert), "ensemble": _json_number(score.ensemble)}
             for (arm, split), scores in model.scores.items()
-            if arm == "boosting" and (score := scores.get(place)) is not None
+            if arm == ENSEMBLE and (score := scores.get(place)) is not None
         },
     }
 

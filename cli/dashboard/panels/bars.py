@@ -7,12 +7,12 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, line_width, plain, width_of
+from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, line_width, plain, width_of
 from ensemw2s.cli.dashboard.model.fields import known
-from ensemw2s.cli.dashboard.model.names import ago, clock
+from ensemw2s.cli.dashboard.model.names import ago, clean, clock
 from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
 from ensemw2s.cli.dashboard.model.summary import forecast
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.cli.dashboard.panels.panel import Panel, to_strip
 
 _LIFE_STYLES = {
@@ -31,7 +31,7 @@ class Head(Panel, Widget):
         super().__init__(id="head")
         self.line: Line = []
 
-    def rebuild(self, context: Context) -> None:
+    def rebuild(self, context: PanelContext) -> None:
         """Write the line anew."""
         line = head_line(context, self.size.width)
         if line != self.line:
@@ -54,7 +54,7 @@ class Head(Panel, Widget):
         return plain(self.line)
 
 
-def head_line(context: Context, width: int) -> Line:
+def head_line(context: PanelContext, width: int) -> Line:
     """The run in one line; what matters least is left out first."""
     model = context.model
     left: Line = [(f" {LIFE_MARKS[model.life]} {model.life} ", _LIFE_STYLES.get(model.life, "bold reverse dim"))]
@@ -85,7 +85,7 @@ def head_line(context: Context, width: int) -> Line:
     return left if gap < 1 else [*left, (" " * gap, "dim"), *right]
 
 
-def _work(context: Context) -> list[tuple[str, str]]:
+def _work(context: PanelContext) -> list[tuple[str, str]]:
     model = context.model
     parts: list[tuple[str, str]] = []
     stage = model.running_stage
@@ -100,7 +100,7 @@ def _work(context: Context) -> list[tuple[str, str]]:
     return parts
 
 
-def _times(context: Context) -> Line:
+def _times(context: PanelContext) -> Line:
     model = context.model
     line: Line = []
     if model.history < 1.0:
@@ -116,88 +116,80 @@ def _times(context: Context) -> Line:
     return [*line, (" ", "dim")] if line else []
 
 
-class KeyBar(Widget):
-    """The keys that count at present, in one line; a click presses one. Cheaper to change than Textual's footer."""
+class ClickLine(Widget):
+    """Words in one line; a click on one asks for its action. Cheaper to change than Textual's footer and tabs."""
+
+    ground = "ground"
+    dark = True
 
     class Pressed(Message):
-        """A key was clicked."""
+        """A word was clicked."""
 
         def __init__(self, action: str) -> None:
             super().__init__()
             self.action = action
 
-    def __init__(self) -> None:
-        super().__init__(id="keys")
-        self.entries: list[tuple[str, str, str]] = []
-        self.dark = True
-
-    def show_keys(self, entries: list[tuple[str, str, str]], dark: bool) -> None:
-        """Show (key, what it does, action)."""
-        if (entries, dark) != (self.entries, self.dark):
-            self.entries, self.dark = entries, dark
-            self.refresh()
-
-    def _fitting(self) -> list[tuple[str, str, str]]:
-        """Entries as far as there is room; the first and the last are kept longest."""
-        entries = list(self.entries)
-        while len(entries) > 2 and sum(len(key) + len(what) + 3 for key, what, _ in entries) > self.size.width:
-            del entries[-2]
-        return entries
+    def words(self) -> list[tuple[Line, str]]:
+        """The words, each with its action."""
+        raise NotImplementedError
 
     def render_line(self, y: int) -> Strip:
         """The line."""
-        line: Line = []
-        for key, what, _ in self._fitting():
-            line += [(f" {key}", "bold blue"), (f" {what} ", "text")]
-        return to_strip(line, self.size.width, self.dark, ground="edge")
+        line = [part for word, _ in self.words() for part in word]
+        return to_strip(line, self.size.width, self.dark, ground=self.ground)
 
     def on_click(self, event: events.Click) -> None:
-        """Press the key under the mouse."""
+        """Ask for the action of the word under the mouse."""
         at = 0
-        for key, what, action in self._fitting():
-            width = len(key) + len(what) + 3
+        for word, action in self.words():
+            width = line_width(word)
             if at <= event.x < at + width:
                 self.post_message(self.Pressed(action))
             at += width
 
 
-class NavBar(Widget):
+class KeyBar(ClickLine):
+    """The keys that count at present: (key, what it does, action)."""
+
+    ground = "edge"
+
+    def __init__(self) -> None:
+        super().__init__(id="keys")
+        self.entries: list[tuple[str, str, str]] = []
+
+    def show_keys(self, entries: list[tuple[str, str, str]], dark: bool) -> None:
+        """Show other keys."""
+        if (entries, dark) != (self.entries, self.dark):
+            self.entries, self.dark = entries, dark
+            self.refresh()
+
+    def words(self) -> list[tuple[Line, str]]:
+        """Entries as far as there is room; the first and the last are kept longest."""
+        entries = list(self.entries)
+        while len(entries) > 2 and sum(len(key) + len(what) + 3 for key, what, _ in entries) > self.size.width:
+            del entries[-2]
+        return [([(f" {key}", "bold blue"), (f" {what} ", "text")], action) for key, what, action in entries]
+
+
+class NavBar(ClickLine):
     """The names of the views with their keys."""
-
-    class Picked(Message):
-        """A view was clicked."""
-
-        def __init__(self, name: str) -> None:
-            super().__init__()
-            self.name_ = name
 
     def __init__(self, names: list[str]) -> None:
         super().__init__(id="nav")
         self.names = names
         self.current = names[0]
-        self.dark = True
 
     def select(self, name: str) -> None:
         """Mark a view as the one that is shown."""
         self.current = name
         self.refresh()
 
-    def _parts(self) -> list[tuple[str, str, str]]:
+    def words(self) -> list[tuple[Line, str]]:
+        """Whole names, or their beginnings where there is less room."""
         wide = self.size.width >= sum(len(name) + 4 for name in self.names)
-        parts = []
-        for place, name in enumerate(self.names, start=1):
-            shown = name if wide else name[: max(3, (self.size.width - 4 * len(self.names)) // len(self.names) + 1)]
-            parts.append((f" {place} {shown} ", "bold reverse text" if name == self.current else "dim", name))
-        return parts
-
-    def render_line(self, y: int) -> Strip:
-        """The bar."""
-        return to_strip([(label, key) for label, key, _ in self._parts()], self.size.width, self.dark)
-
-    def on_click(self, event: events.Click) -> None:
-        """Pick the view under the mouse."""
-        at = 0
-        for label, _, name in self._parts():
-            if at <= event.x < at + len(label):
-                self.post_message(self.Picked(name))
-            at += len(label)
+        room = max(3, (self.size.width - 4 * len(self.names)) // len(self.names) + 1)
+        words: list[tuple[Line, str]] = []
+        for place, name in enumerate(self.names):
+            key = "bold reverse text" if name == self.current else "dim"
+            words.append(([(f" {place + 1} {name if wide else name[:room]} ", key)], f"view({place})"))
+        return words

@@ -15,9 +15,8 @@ from ensemw2s.cli.dashboard.drawing.draw_plot import NAMED_RULES, draw
 from ensemw2s.cli.dashboard.drawing.plot import Look, Picture, Plot, value_at
 from ensemw2s.cli.dashboard.drawing.text import Line, line_width, plain, width_of
 from ensemw2s.cli.dashboard.model.fields import known
-from ensemw2s.cli.dashboard.model.model import Part
 from ensemw2s.cli.dashboard.model.names import short
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext, Shown
 from ensemw2s.cli.dashboard.panels.panel import BoxPanel, Rows
 
 SMOOTHING = (0.0, 0.6, 0.85, 0.95, 0.99)
@@ -37,26 +36,17 @@ class Chart(BoxPanel):
     ]
 
     def __init__(
-        self,
-        make: Callable[[Context], Plot],
-        parts: tuple[Part, ...],
-        *,
-        id: str | None = None,
-        machine: bool = False,
-        runs: bool = False,
+        self, make: Callable[[PanelContext], Plot], parts: tuple[Shown, ...], *, id: str | None = None
     ) -> None:
         super().__init__(id=id)
-        self.parts = parts
-        self.machine = machine
-        self.runs = runs
-        self.make = make
+        self.parts, self.make = parts, make
         self.plot = Plot("")
         self.look = Look()
         self._hover: Line = []
         self._picture: Picture | None = None
         self._drawn_for: tuple[object, ...] = ()
 
-    def rebuild(self, context: Context) -> None:
+    def rebuild(self, context: PanelContext) -> None:
         """Take the plot from the model."""
         self.plot = self.make(context)
         self._redraw()
@@ -192,17 +182,17 @@ class Chart(BoxPanel):
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Zoom in at the mouse."""
-        place = self._place(event)
-        if place is not None:
-            event.stop()
-            self.set_look(self.look.zoom(0.8, place))
+        self._zoom_at(event, 0.8)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Zoom out at the mouse."""
+        self._zoom_at(event, 1.25)
+
+    def _zoom_at(self, event: events.MouseEvent, factor: float) -> None:
         place = self._place(event)
         if place is not None:
             event.stop()
-            self.set_look(self.look.zoom(1.25, place))
+            self.set_look(self.look.zoom(factor, place))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Say the values under the mouse."""
@@ -226,7 +216,7 @@ class Chart(BoxPanel):
             self._hover = []
             self.repaint()
 
-    def rows(self) -> Rows:
+    def rows(self, context: PanelContext) -> Rows:
         """Every point of the plot, unsmoothed, within the part of the x range that is seen."""
         out: Rows = []
         for curve in self.plot.curves:

@@ -9,6 +9,8 @@ from typing import Literal
 from ensemw2s.cli.dashboard.model.model import Part, RunModel
 from ensemw2s.cli.dashboard.reading.watch import Watcher
 
+#: What a panel may show: a part of the run, this machine's load, the list of runs.
+Shown = Part | Literal["machine", "runs"]
 TokenSort = Literal["weight", "wrong", "growth", "prompt"]
 TOKEN_SORTS: tuple[TokenSort, ...] = ("weight", "wrong", "growth", "prompt")
 
@@ -39,7 +41,7 @@ class Choices:
 
 
 @dataclass
-class Context:
+class PanelContext:
     """The watcher (with the model that it keeps), the choices, and how panels look.
 
     Attributes:
@@ -58,14 +60,12 @@ class Context:
         """The model of the run that is shown."""
         return self.watcher.model
 
-    def stamp(self, parts: tuple[Part, ...], *, machine: bool = False, runs: bool = False) -> tuple[object, ...]:
+    def stamp(self, parts: tuple[Shown, ...]) -> tuple[object, ...]:
         """Changes whenever something of these parts does."""
+        return (id(self.model), self.choices.revision, self.dark, *map(self._revision, parts))
+
+    def _revision(self, part: Shown) -> object:
         watcher = self.watcher
-        return (
-            id(watcher.model),
-            watcher.model.revision(parts),
-            self.choices.revision,
-            self.dark,
-            watcher.samples[-1][0] if machine and watcher.samples else 0.0,
-            (watcher.runs_revision, watcher.others_revision) if runs else 0,
-        )
+        if part == "machine":
+            return watcher.samples[-1][0] if watcher.samples else 0.0
+        return (watcher.runs_revision, watcher.others_revision) if part == "runs" else watcher.model.revisions[part]

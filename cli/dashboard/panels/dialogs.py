@@ -14,25 +14,10 @@ from textual.message import Message
 from textual.widget import Widget
 
 from ensemw2s.cli.dashboard.drawing.text import Line, fit, wrap
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
+from ensemw2s.cli.dashboard.panels.keys import KEYS, available
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 
-_SAVING = ("s  e", "save the screen as SVG; the data shown as CSV")
-_KEYS = (
-    ("1 – 7", "the views; Tab goes from panel to panel"),
-    ("f", "full screen for the panel with the focus, and back (Esc)"),
-    ("m", "smoothing: off, 0.6, 0.85, 0.95, 0.99"),
-    ("y", "log axis"),
-    ("+ − 0", "zoom in, zoom out, all; ← → move along x"),
-    ("[ ]", "round, teacher … before and after"),
-    ("/  o", "search; sort"),
-    _SAVING,
-    ("d", "dark or light"),
-    ("l", "the latest run, and newer ones as they begin"),
-    ("Ctrl-P", "all commands"),
-    ("q", "leave; the run goes on"),
-)
-_REPLAY_KEYS = (("p", "pause or go on"), ("< >", "slower, faster"))
 _KEY_COLUMNS = 10
 
 
@@ -59,7 +44,7 @@ class Dialog(LinesPanel):
         """Whether it is seen."""
         return self.has_class("-open")
 
-    def open(self, context: Context) -> None:
+    def open(self, context: PanelContext) -> None:
         """Show it, with the focus."""
         self.context = context
         self._before = self.screen.focused
@@ -126,17 +111,17 @@ class Help(Dialog):
         """How to leave it."""
         return [*super().note_line(), ("  Esc closes" if super().note_line() else "Esc closes", "dim")]
 
-    def build(self, context: Context, width: int) -> list[Line]:
+    def build(self, context: PanelContext, width: int) -> list[Line]:
         """Keys that count everywhere, then those of the view."""
         lines: list[Line] = []
-        for key, what in [*_KEYS, *(_REPLAY_KEYS if self.replay else ())]:
-            if (key, what) == _SAVING and not self.saves:
-                continue
-            lines += _entry(key, what, "blue", width)
+        lines += _entry("1 – 7", "the views; Tab goes from panel to panel", "blue", width)
+        for key in KEYS:
+            if key.help is not None and available(key.action, replay=self.replay, saves=self.saves):
+                lines += _entry(*key.help, "blue", width)
         if self.of_view:
             lines += [[], [(self.view, "bold text")]]
-        for key, what in self.of_view:
-            lines += _entry(key, what, "orange", width)
+        for entry in self.of_view:
+            lines += _entry(*entry, "orange", width)
         return lines
 
 
@@ -167,7 +152,7 @@ class Leaving(Dialog):
         """The title."""
         return [("Leave", "bold text")]
 
-    def build(self, context: Context, width: int) -> list[Line]:
+    def build(self, context: PanelContext, width: int) -> list[Line]:
         """The question and its answers."""
         lines: list[Line] = [[]]
         lines += [[(text, "text")] for text in wrap("The run that was started here is still going on.", width)]

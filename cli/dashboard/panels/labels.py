@@ -6,11 +6,11 @@ from typing import Any
 
 from ensemw2s.arms import sorted_arms
 from ensemw2s.cli.dashboard.drawing.palette import look_of
-from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, width_of
+from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, fit, width_of
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import LabelSample, RunModel, Stage
-from ensemw2s.cli.dashboard.model.names import arm_name, percent
-from ensemw2s.cli.dashboard.panels.context import Choices, Context
+from ensemw2s.cli.dashboard.model.names import arm_name, clean, percent
+from ensemw2s.cli.dashboard.panels.context import Choices, PanelContext
 
 
 def teachers(model: RunModel) -> list[str]:
@@ -54,7 +54,7 @@ def teacher_progress(model: RunModel, name: str) -> tuple[int, int, float]:
     return 0, model.counts.get("hard_pool", 0), NAN
 
 
-def teacher_lines(context: Context, width: int) -> list[Line]:
+def teacher_lines(context: PanelContext, width: int) -> list[Line]:
     """A line for each teacher: progress, labels a second, what came out."""
     model = context.model
     shown = shown_teacher(model, context.choices)
@@ -108,7 +108,7 @@ def _verdict(sample: LabelSample) -> tuple[str, str, str]:
     return ("✓", "good", "right") if sample.correct else ("✕", "bad", "wrong")
 
 
-def sample_lines(context: Context, width: int) -> list[Line]:
+def sample_lines(context: PanelContext, width: int) -> list[Line]:
     """The labels: right or wrong, confidence, agreement, label, prompt."""
     found = samples(context.model, context.choices)
     if not found:
@@ -130,7 +130,7 @@ def sample_lines(context: Context, width: int) -> list[Line]:
     return lines
 
 
-def sample_rows(context: Context) -> list[dict[str, Any]]:
+def sample_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The labels as data."""
     name = shown_teacher(context.model, context.choices)
     return [
@@ -142,7 +142,7 @@ def sample_rows(context: Context) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def teacher_rows(context: Context) -> list[dict[str, Any]]:
+def teacher_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The teachers as data."""
     out = []
     for name in teachers(context.model):

@@ -6,10 +6,10 @@ from typing import Any
 
 from ensemw2s.arms import arm_spec, is_boosted, is_strong, is_student
 from ensemw2s.cli.dashboard.drawing.palette import look_of
-from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, line_width, wrap
+from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, fit, line_width, wrap
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clock, moment, percent
+from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clean, clock, moment, percent
 from ensemw2s.cli.dashboard.model.status_text import MARKS, pgr_text
 from ensemw2s.cli.dashboard.model.summary import (
     ArmRow,
@@ -21,7 +21,7 @@ from ensemw2s.cli.dashboard.model.summary import (
     share,
     stage_seconds,
 )
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 
 STATE_STYLES = {
     "done": "good", "kept": "good", "running": "bold blue", "waiting": "faint", "skipped": "faint",
@@ -30,7 +30,7 @@ STATE_STYLES = {
 _NAME, _COUNT, _TIME = 16, 6, 8
 
 
-def stage_lines(context: Context, width: int) -> list[Line]:
+def stage_lines(context: PanelContext, width: int) -> list[Line]:
     """The timeline: a row for each group of stages, with a line below for the one at work."""
     model = context.model
     if model.life == "waiting" and not model.stages:
@@ -178,7 +178,7 @@ def _fitting(rows: list[ArmRow], most: int) -> list[ArmRow]:
     return rows
 
 
-def arm_lines(context: Context, width: int, height: int = 1000) -> list[Line]:
+def arm_lines(context: PanelContext, width: int, height: int = 1000) -> list[Line]:
     """The comparison table; with the intervals drawn where there is room, and the rows that fit."""
     every = arm_rows(context.model, so_far=True)
     if not every:
@@ -268,7 +268,7 @@ class _Scale:
         return [(fit(text, self.width), colour)]
 
 
-def arm_table_rows(context: Context) -> list[dict[str, Any]]:
+def arm_table_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The comparison table as data."""
     out: list[dict[str, Any]] = []
     for row in arm_rows(context.model):
@@ -284,7 +284,7 @@ def arm_table_rows(context: Context) -> list[dict[str, Any]]:
     return out
 
 
-def stage_rows(context: Context) -> list[dict[str, Any]]:
+def stage_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The stages as data."""
     return [
         {"stage": s.name, "state": s.state, "started": s.started, "seconds": stage_seconds(s, context.model.now)}
@@ -295,7 +295,7 @@ def stage_rows(context: Context) -> list[dict[str, Any]]:
 _LEVELS = {"info": ("·", "dim"), "warning": ("!", "bold warn"), "error": ("✗", "bold bad")}
 
 
-def message_lines(context: Context, width: int) -> list[Line]:
+def message_lines(context: PanelContext, width: int) -> list[Line]:
     """Messages, the newest at the end."""
     lines: list[Line] = []
     for message in list(context.model.messages)[-200:]:
@@ -308,6 +308,6 @@ def message_lines(context: Context, width: int) -> list[Line]:
     return lines or [[("No message yet.", "dim")]]
 
 
-def message_rows(context: Context) -> list[dict[str, Any]]:
+def message_rows(context: PanelContext) -> list[dict[str, Any]]:
     """Messages as data."""
     return [{"time": m.time, "level": m.level, "text": m.text} for m in context.model.messages]

@@ -14,8 +14,7 @@ from textual.widget import Widget
 from ensemw2s.cli.dashboard.drawing.box import Frame, paint, segments
 from ensemw2s.cli.dashboard.drawing.palette import style
 from ensemw2s.cli.dashboard.drawing.text import Line, plain
-from ensemw2s.cli.dashboard.model.model import Part
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext, Shown
 
 Rows = list[dict[str, Any]]
 BAD_STAMP: tuple[object, ...] = ()
@@ -27,23 +26,17 @@ def to_strip(line: Line, width: int, dark: bool, ground: str = "ground") -> Stri
 
 
 class Panel:
-    """Mixed into widgets that show a part of the model.
+    """Mixed into widgets that show ``parts``; ``ticking`` ones are also redrawn every second while a run goes on."""
 
-    ``parts`` are the parts that are shown; ``machine`` and ``runs`` add this machine's load and the list of runs;
-    ``ticking`` panels are also redrawn every second while a run goes on.
-    """
-
-    parts: tuple[Part, ...] = ()
-    machine = False
-    runs = False
+    parts: tuple[Shown, ...] = ()
     ticking = False
-    context: Context | None = None
+    context: PanelContext | None = None
     _stamp: tuple[object, ...] = BAD_STAMP
 
-    def show(self, context: Context, tick: bool = False) -> bool:
+    def show(self, context: PanelContext, tick: bool = False) -> bool:
         """Redraw if something changed; whether that was so."""
         self.context = context
-        stamp = context.stamp(self.parts, machine=self.machine, runs=self.runs)
+        stamp = context.stamp(self.parts)
         if stamp == self._stamp and not (tick and self.ticking):
             return False
         self._stamp = stamp
@@ -51,16 +44,12 @@ class Panel:
             self.rebuild(context)
         return True
 
-    def shows(self, context: Context) -> bool:
+    def shows(self, context: PanelContext) -> bool:
         """Whether the same run and choices are shown already, if not its newest state."""
-        return self._stamp[:1] == context.stamp(())[:1] and self._stamp[2:4] == context.stamp(())[2:4]
+        return self._stamp[:3] == context.stamp(())
 
-    def rebuild(self, context: Context) -> None:
+    def rebuild(self, context: PanelContext) -> None:
         """Take what is needed from the model, and refresh."""
-
-    def rows(self) -> Rows:
-        """What is shown as rows for a CSV file."""
-        return []
 
 
 class BoxPanel(Panel, Widget, can_focus=True):
@@ -75,6 +64,10 @@ class BoxPanel(Panel, Widget, can_focus=True):
         self._painted_for: tuple[object, ...] = ()
         self._body: list[list[Segment]] = []
         self._body_for: tuple[object, ...] = ()
+
+    def rows(self, context: PanelContext) -> Rows:
+        """What is shown as rows for a CSV file."""
+        return []
 
     def title_line(self) -> Line:
         """What the upper edge says."""

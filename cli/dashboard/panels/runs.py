@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ensemw2s.arms import HEADLINES, WEAK, is_expert, sorted_arms
+from ensemw2s.arms import HEADLINES, is_expert, sorted_arms
 from ensemw2s.cli.dashboard.drawing.palette import CYCLE
-from ensemw2s.cli.dashboard.drawing.text import Line, bar, clean, cut, fit, line_width, width_of, wrap
+from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, fit, line_width, width_of, wrap
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import RunModel
-from ensemw2s.cli.dashboard.model.names import ago, arm_name, percent, size
+from ensemw2s.cli.dashboard.model.names import TESTS, ago, arm_name, clean, pair, size
 from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.runs import RunInfo
 from ensemw2s.runs.listing import SweepInfo, by_name
 
@@ -29,7 +29,7 @@ _LIFE_STYLES = {
 _STAGE = 26
 
 
-def matching_runs(context: Context) -> list[RunInfo]:
+def matching_runs(context: PanelContext) -> list[RunInfo]:
     """The runs that match the filter: those of a sweep together, where its newest one is."""
     words = context.choices.run_search.casefold().split()
     groups: dict[str, list[RunInfo]] = {}
@@ -65,7 +65,7 @@ class _Columns:
         return [(cut(head + (fit("last sign", 12, ">") + "  stage" if self.last else ""), width), "dim")]
 
 
-def run_list_lines(context: Context, width: int) -> tuple[list[Line], list[int | None], list[RunInfo]]:
+def run_list_lines(context: PanelContext, width: int) -> tuple[list[Line], list[int | None], list[RunInfo]]:
     """A line a run: mark, state, name, preset, seed, stage, key results ID / OOD. Above those of a sweep, the sweep."""
     runs = matching_runs(context)
     if not runs:
@@ -105,7 +105,7 @@ def _name(run: RunInfo) -> str:
     return clean(run.name) if run.sweep is None else f"  {clean(run.cell or '')}"
 
 
-def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
+def _run_line(context: PanelContext, run: RunInfo, columns: _Columns) -> Line:
     marked = context.choices.marked
     colour, marker = CYCLE[marked.index(run.path) % len(CYCLE)] if run.path in marked else ("dim", " ")
     shown = run.path == context.watcher.folder
@@ -118,7 +118,7 @@ def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
     ]
     if columns.preset:
         line.append((fit(run.preset or "–", 11), "dim"))
-    line += [(fit(_listed(run.accuracy, arm), 14, ">"), "text") for arm, _ in columns.results]
+    line += [(fit(pair(run.accuracy, arm), 14, ">"), "text") for arm, _ in columns.results]
     if columns.last:
         age = time.time() - run.updated if run.updated is not None else NAN
         line.append((fit(f"{ago(age)} ago" if known(age) else "–", 12, ">"), "dim"))
@@ -126,20 +126,7 @@ def _run_line(context: Context, run: RunInfo, columns: _Columns) -> Line:
     return line
 
 
-def _listed(accuracy: dict[str, float], arm: str) -> str:
-    """Accuracies of an arm; in runs of earlier versions the first expert stands for the weak model."""
-    found = _pair(accuracy, arm)
-    return _pair(accuracy, "single") if arm == WEAK and found == "–" else found
-
-
-def _pair(accuracy: dict[str, float], arm: str) -> str:
-    values = [accuracy.get(f"{arm}/{split}") for split in ("test", "hard_test")]
-    if all(value is None for value in values):
-        return "–"
-    return " / ".join("–" if value is None else percent(value) for value in values)
-
-
-def run_rows(context: Context) -> list[dict[str, Any]]:
+def run_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The runs as data."""
     return [
         {
@@ -151,7 +138,7 @@ def run_rows(context: Context) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def compared(context: Context) -> dict[str, RunModel]:
+def compared(context: PanelContext) -> dict[str, RunModel]:
     """Name → model of the marked runs that are loaded, in the order of the marks; of the one shown where none is."""
     if not context.choices.marked:
         return {context.model.name or "this run": context.model} if context.model.starts else {}
@@ -164,7 +151,7 @@ def compared(context: Context) -> dict[str, RunModel]:
     return found
 
 
-def compare_lines(context: Context, width: int) -> list[Line]:
+def compare_lines(context: PanelContext, width: int) -> list[Line]:
     """Numbers of the marked runs side by side; the difference to the first where there are two."""
     runs = compared(context)
     hint: list[Line] = []
@@ -188,7 +175,7 @@ def compare_lines(context: Context, width: int) -> list[Line]:
     for arm in arms:
         line: Line = [(fit(arm_name(arm), 22), "text")]
         for model in shown:
-            line.append((fit(_pair(_accuracy(model), arm), column, ">"), "text"))
+            line.append((fit(pair(_accuracy(model), arm), column, ">"), "text"))
         if len(models) == 2 == len(shown):
             line.append((fit(_difference(models[0], models[1], arm), column + 2, ">"), "dim"))
         lines.append(line)
@@ -207,13 +194,13 @@ def _accuracy(model: RunModel) -> dict[str, float]:
 def _difference(first: RunModel, second: RunModel, arm: str) -> str:
     a, b = _accuracy(first), _accuracy(second)
     parts = []
-    for split in ("test", "hard_test"):
+    for split in TESTS:
         key = f"{arm}/{split}"
         parts.append(f"{100 * (b[key] - a[key]):+.1f}".replace("-", "−") if key in a and key in b else "–")
     return " / ".join(parts)
 
 
-def system_lines(context: Context, width: int) -> list[Line]:
+def system_lines(context: PanelContext, width: int) -> list[Line]:
     """Processors, memory, GPUs of this machine; the run's process as its log tells."""
     lines: list[Line] = []
     model, samples = context.model, context.watcher.samples
@@ -274,7 +261,7 @@ def _core_lines(cores: Iterable[float], width: int) -> list[Line]:
     return lines
 
 
-def system_rows(context: Context) -> list[dict[str, Any]]:
+def system_rows(context: PanelContext) -> list[dict[str, Any]]:
     """Samples of this machine as data."""
     return [
         {"time": at, "cpu": s.cpu, "memory": s.memory, "memory_total": s.memory_total, "load_average": s.load_average}

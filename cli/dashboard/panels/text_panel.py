@@ -13,8 +13,7 @@ from textual.message import Message
 
 from ensemw2s.cli.dashboard.drawing.box import segments, thumb_of
 from ensemw2s.cli.dashboard.drawing.text import Line, plain
-from ensemw2s.cli.dashboard.model.model import Part
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext, Shown
 from ensemw2s.cli.dashboard.panels.panel import BoxPanel, Rows
 
 WHEEL = 3
@@ -65,7 +64,7 @@ class LinesPanel(BoxPanel):
         self._at_end = True
         self._built_for = (-1, -1)
 
-    def build(self, context: Context, width: int) -> list[Line]:
+    def build(self, context: PanelContext, width: int) -> list[Line]:
         """The lines for a width. A selectable panel also sets ``self.items``: for each line its item or None."""
         raise NotImplementedError
 
@@ -80,7 +79,7 @@ class LinesPanel(BoxPanel):
             return []
         return [(f"{self.top + 1}–{min(len(self.lines), self.top + height)} of {len(self.lines)}", "dim")]
 
-    def rebuild(self, context: Context) -> None:
+    def rebuild(self, context: PanelContext) -> None:
         """Build the lines anew."""
         before = len(self.lines)
         self._build(context)
@@ -88,7 +87,7 @@ class LinesPanel(BoxPanel):
             self.refresh(layout=True)
         self.repaint()
 
-    def _build(self, context: Context) -> None:
+    def _build(self, context: PanelContext) -> None:
         width, height = max(1, self.inner[0]), self.inner[1]
         self._built_for = (width, height)
         self.items = []
@@ -209,49 +208,6 @@ class LinesPanel(BoxPanel):
             self.action_choose()
 
 
-class HighPanel(LinesPanel):
-    """A panel whose lines depend on its height, too."""
-
-    def __init__(
-        self,
-        heading: str,
-        builder: Callable[[Context, int, int], list[Line]],
-        parts: tuple[Part, ...],
-        rows: Callable[[Context], Rows],
-        *,
-        id: str,
-    ) -> None:
-        super().__init__(id=id)
-        self.heading = heading
-        self.parts = parts
-        self._builder = builder
-        self._rows = rows
-        self._whole = 0
-
-    def build(self, context: Context, width: int) -> list[Line]:
-        """See :class:`LinesPanel`."""
-        return self._builder(context, width, self.inner[1] or NO_LIMIT)
-
-    def rebuild(self, context: Context) -> None:
-        """Build the lines anew, and ask for another height where all of them have one."""
-        whole = len(self._builder(context, max(1, self.inner[0]), NO_LIMIT))
-        if whole != self._whole:
-            self._whole = whole
-            self.refresh(layout=True)
-        super().rebuild(context)
-
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """As high as all of it."""
-        return self._whole + self.frame_height
-
-    def rows(self) -> Rows:
-        """See :class:`Panel`."""
-        if self.context is None:
-            return []
-        with self.context.model.lock:
-            return self._rows(self.context)
-
-
 class TextPanel(LinesPanel):
     """A panel whose lines come from a function.
 
@@ -265,35 +221,46 @@ class TextPanel(LinesPanel):
     def __init__(
         self,
         heading: str,
-        builder: Callable[[Context, int], list[Line]],
-        parts: tuple[Part, ...],
+        builder: Callable[..., list[Line]],
+        parts: tuple[Shown, ...],
         *,
-        rows: Callable[[Context], Rows] | None = None,
-        id: str | None = None,
+        id: str,
+        rows: Callable[[PanelContext], Rows] | None = None,
         ticking: bool = False,
-        machine: bool = False,
-        runs: bool = False,
         stick_to_end: bool = False,
         fits: bool = False,
     ) -> None:
         super().__init__(id=id)
-        self.heading = heading
-        self.parts = parts
-        self.ticking = ticking
-        self.machine = machine
-        self.runs = runs
-        self.stick_to_end = stick_to_end
-        self.fits = fits
-        self._builder = builder
-        self._rows = rows
+        self.heading, self.parts, self.ticking = heading, parts, ticking
+        self.stick_to_end, self.fits = stick_to_end, fits
+        self._builder, self._rows = builder, rows
 
-    def build(self, context: Context, width: int) -> list[Line]:
-        """See :class:`LinesPanel`."""
+    def build(self, context: PanelContext, width: int) -> list[Line]:
+        """The lines for a width."""
         return self._builder(context, width)
 
-    def rows(self) -> Rows:
-        """See :class:`Panel`."""
-        if self._rows is None or self.context is None:
-            return []
-        with self.context.model.lock:
-            return self._rows(self.context)
+    def rows(self, context: PanelContext) -> Rows:
+        """What is shown as rows for a CSV file."""
+        return [] if self._rows is None else self._rows(context)
+
+
+class HighPanel(TextPanel):
+    """A panel of text whose builder takes the height, too."""
+
+    _whole = 0
+
+    def build(self, context: PanelContext, width: int) -> list[Line]:
+        """The lines for a width and the present height."""
+        return self._builder(context, width, self.inner[1] or NO_LIMIT)
+
+    def rebuild(self, context: PanelContext) -> None:
+        """Build the lines anew, and ask for another height where all of them have one."""
+        whole = len(self._builder(context, max(1, self.inner[0]), NO_LIMIT))
+        if whole != self._whole:
+            self._whole = whole
+            self.refresh(layout=True)
+        super().rebuild(context)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As high as all of it."""
+        return self._whole + self.frame_height

@@ -5,22 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ensemw2s.cli.dashboard.drawing.text import (
-    Line,
-    clean,
-    cut,
-    fit,
-    level,
-    line_width,
-    sparkline,
-    visible,
-    width_of,
-    wrap,
-)
+from ensemw2s.cli.dashboard.drawing.text import Line, cut, fit, level, line_width, sparkline, visible, width_of, wrap
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import HardExample, RunModel
-from ensemw2s.cli.dashboard.model.names import percent, short
-from ensemw2s.cli.dashboard.panels.context import Choices, Context
+from ensemw2s.cli.dashboard.model.names import clean, percent, short
+from ensemw2s.cli.dashboard.panels.context import Choices, PanelContext
 
 MAX_TOKENS = 400
 MAX_ROUNDS_SHOWN = 12
@@ -137,7 +126,7 @@ def bad(example: HardExample) -> str:
     return "bad" if example.wrong_tokens else "dim"
 
 
-def list_lines(context: Context, width: int) -> tuple[list[Line], list[int | None], list[Entry]]:
+def list_lines(context: PanelContext, width: int) -> tuple[list[Line], list[int | None], list[Entry]]:
     """Two lines an example: rank, weight, wrong tokens, movement, prompt; then the answer."""
     model = context.model
     found = entries(model, context.choices)
@@ -169,7 +158,7 @@ def list_lines(context: Context, width: int) -> tuple[list[Line], list[int | Non
     return lines, items, found
 
 
-def detail_lines(context: Context, width: int) -> list[Line]:
+def detail_lines(context: PanelContext, width: int) -> list[Line]:
     """One example in full: prompt, answer with weights and predictions, and its weights in every round."""
     model, choices = context.model, context.choices
     now = shown_round(model, choices)
@@ -269,7 +258,7 @@ def _block(
     return lines
 
 
-def token_rows(context: Context) -> list[dict[str, Any]]:
+def token_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The tokens of the shown round as data, one row a token."""
     model = context.model
     now = shown_round(model, context.choices)

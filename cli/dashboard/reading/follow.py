@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ensemw2s.cli.dashboard.model.fields import NAN
 from ensemw2s.cli.dashboard.model.fold_events import fold_events
@@ -26,19 +26,6 @@ STEP_BYTES = 1 << 15
 TAIL_BYTES = 1 << 20
 LIFE_EVERY = 1.0
 MOST_RESULTS = 1 << 24
-
-
-class Follower(Protocol):
-    """Brings a model up to date, a little at a time."""
-
-    model: RunModel
-    source: Source
-
-    def poll(self) -> bool:
-        """Take in what is new; True if there is more to take at once."""
-
-    def read_history(self) -> bool:
-        """Take in a chunk of history; True if there is more."""
 
 
 class RunFollower:
@@ -64,7 +51,7 @@ class RunFollower:
         self._seen = False
 
     def poll(self) -> bool:
-        """See :class:`Follower`."""
+        """Take in what is new, a little at a time; True if there is more to take at once."""
         self.source.sync()
         more = self._poll_events()
         if not more:
@@ -79,7 +66,7 @@ class RunFollower:
         return more
 
     def read_history(self) -> bool:
-        """See :class:`Follower`."""
+        """Take in a chunk of history; True if there is more."""
         history = self._history
         if history is None:
             return False

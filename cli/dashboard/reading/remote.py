@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from ensemw2s.cli.dashboard.reading.mirror import Mirror, count_in
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.ssh import Shell, SshError, remote_path
 from ensemw2s.files import dump_json, parse_json
 from ensemw2s.runs.heartbeat import parse_beat
@@ -29,8 +30,8 @@ RETRY_AFTER = 5.0
 CLOCK_SLACK = 2.5
 
 
-class RemoteSource:
-    """Mirrors a run of another machine into a temporary folder; the interface of ``Source``.
+class RemoteSource(Source):
+    """Mirrors a run of another machine into a temporary folder.
 
     Args:
         shell: on the other machine; left open at the end.
@@ -38,9 +39,8 @@ class RemoteSource:
     """
 
     def __init__(self, shell: Shell, run: str) -> None:
-        self.label = f"{shell.host}:{run}"
         self._mirror = Mirror()
-        self.folder = self._mirror.folder
+        super().__init__(self._mirror.folder, f"{shell.host}:{run}")
         self._shell = shell
         self._run = run
         self._known: dict[str, tuple[bytes, int]] = {}

@@ -20,11 +20,11 @@ from ensemw2s.cli.dashboard.reading.remote import (
 )
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.ssh import Shell, SshError, remote_path
-from ensemw2s.cli.dashboard.reading.target import Remote, RunIndex
+from ensemw2s.cli.dashboard.reading.target import Remote, Target
 from ensemw2s.errors import InputError
 from ensemw2s.files import dump_json
 from ensemw2s.runs import RunInfo
-from ensemw2s.runs.listing import CELLS, SweepInfo
+from ensemw2s.runs.listing import CELLS
 
 SCAN_EVERY = 5.0
 #: Only so many runs are looked at, the most recently written ones.
@@ -62,25 +62,22 @@ class _Found:
         return beat.get("state") == "running" and time.time() - float(beat.get("time", 0.0)) < ALIVE_WITHIN
 
 
-class RemoteTarget:
-    """A run directory on another machine, or a folder with runs; the interface of ``Target``.
+class RemoteTarget(Target):
+    """A run directory on another machine, or a folder with runs.
 
     The folder of a run is its place in a mirror that holds what the list of runs needs.
     """
 
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
-        self.follow_latest = True
-        self.chosen: Path | None = None
         self._mirror = Mirror()
-        self.root = self._mirror.folder
+        super().__init__(self._mirror.folder)
         self._shell = Shell(remote.host)
         self._base = ""
         self._single: str | None = None
         self._found: list[_Found] = []
         self._sizes: dict[str, int] = {}
         self._stamps: dict[str, bytes] = {}
-        self._index = RunIndex()
         self._clock = OtherClock()
         self._next = float("-inf")
         self._problem = ""
@@ -90,8 +87,13 @@ class RemoteTarget:
         """How to call it to the user."""
         return f"{self.remote.host}:{self.remote.path}"
 
+    @property
+    def root(self) -> Path:
+        """The mirror."""
+        return self._mirror.folder
+
     def problem(self) -> str:
-        """Why the other machine cannot be read at present."""
+        """Why the other machine cannot be read at present; empty if it can."""
         return self._problem
 
     def connect(self) -> None:
@@ -107,25 +109,12 @@ class RemoteTarget:
                 hint=f"Try: ssh {self.remote.host} ls {self.remote.path}",
             )
 
-    def current(self) -> Path | None:
-        """The run to show now, by the same rule as for a folder of this machine."""
-        if not self.follow_latest:
-            return self.chosen
+    def _find_latest(self) -> Path | None:
         self._scan()
         if self._single is not None:
-            self.chosen = self.root / self._single
-        elif self._found:
-            shown = next((run for run in self._found if self.chosen == self.root / run.name), None)
-            if shown is None or not shown.alive:
-                alive = [run for run in self._found if run.alive and run is not shown]
-                newest = alive[0] if alive else None if shown is not None else self._found[0]
-                self.chosen = self.chosen if newest is None else self.root / newest.name
-        return self.chosen
-
-    def choose(self, run: Path) -> None:
-        """Stay with one run."""
-        self.chosen = run
-        self.follow_latest = False
+            return self.root / self._single
+        alive = {self.root / run.name: run.alive for run in self._found}
+        return self._latest_of(list(alive), lambda run: alive[run])
 
     def source(self, run: Path) -> Source:
         """The files of a run."""
@@ -140,11 +129,6 @@ class RemoteTarget:
         except (SshError, OSError) as error:
             self._problem = f"{self.remote.host}: {error}"
         return self._index.refresh(self.root, posixpath.basename(self._base.rstrip("/")))
-
-    @property
-    def sweeps(self) -> list[SweepInfo]:
-        """The sweeps that the listed runs belong to."""
-        return self._index.sweeps
 
     def look_again(self) -> None:
         """Do not wait until the next look is due."""

@@ -11,7 +11,7 @@ from ensemw2s.cli.dashboard.model.fields import known, number
 from ensemw2s.cli.dashboard.model.fold_events import fold_events
 from ensemw2s.cli.dashboard.model.fold_metrics import fold_metrics
 from ensemw2s.cli.dashboard.model.model import RunModel
-from ensemw2s.cli.dashboard.reading.follow import EVENTS, METRICS, MOST_RESULTS, RESULTS, STEP_BYTES
+from ensemw2s.cli.dashboard.reading.follow import EVENTS, METRICS, MOST_RESULTS, RESULTS, STEP_BYTES, RunFollower
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.files import read_json
 from ensemw2s.runs import EventReader
@@ -113,3 +113,7 @@ class ReplayFollower:
             problem = self._events.reader.problem or self._metrics.reader.problem
             self.model.life_note = "end of the replay" + (f": {problem}" if problem else "")
             self.model.touch("run", "stages", "arms")
+
+
+#: Brings a model up to date, a little at a time.
+Follower = RunFollower | ReplayFollower

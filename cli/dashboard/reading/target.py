@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ensemw2s.cli.dashboard.reading.follow import run_files
-from ensemw2s.cli.dashboard.reading.source import LocalSource, Source
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.errors import InputError
 from ensemw2s.runs import RunInfo, describe_run, read_heartbeat
 from ensemw2s.runs.listing import (
@@ -66,14 +67,19 @@ def _alive(folder: Path) -> bool:
 class Target:
     """A run directory, or a folder with runs of which the latest one is shown.
 
+    The screen's thread writes only ``chosen``, the reading one only ``_latest``, so that no choice gets lost.
+
     Args:
         path: need not exist yet.
+
+    Attributes:
+        chosen: the run that the user opened; None: the latest one, and newer ones as they begin.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.chosen: Path | None = None
-        self.follow_latest = True
+        self._latest: Path | None = None
         self._index = RunIndex()
 
     @property
@@ -86,14 +92,9 @@ class Target:
         """The folder whose runs are listed; for a run of a sweep, the sweep."""
         return (sweep_of(self.path) or self.path.parent) if is_run(self.path) else self.path
 
-    def choose(self, run: Path) -> None:
-        """Stay with one run."""
-        self.chosen = run
-        self.follow_latest = False
-
     def source(self, run: Path) -> Source:
         """The files of a run."""
-        return LocalSource(run)
+        return Source(run)
 
     def list_runs(self) -> list[RunInfo]:
         """The runs below the root, the most recently active first."""
@@ -105,14 +106,14 @@ class Target:
         return self._index.sweeps
 
     def look_again(self) -> None:
-        """Every look is a new one here."""
+        """Do not wait until the next look is due."""
 
     def problem(self) -> str:
-        """A local folder is always reachable."""
+        """Why it cannot be read at present; empty if it can."""
         return ""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Release what was opened."""
 
     def current(self) -> Path | None:
         """The run to show now; None while there is none.
@@ -120,23 +121,23 @@ class Target:
         With a folder of runs it is the latest. A run that is shown is left for a newer one only when it is not running
         any more and the newer one is.
         """
-        if is_run(self.path) and self.follow_latest:
-            self.chosen = self.path
-            return self.chosen
-        if not self.follow_latest:
-            return self.chosen
-        folders = run_folders(self.path)
-        if not folders:
-            return self.chosen
-        if self.chosen in folders:
-            if self.chosen is not None and _alive(self.chosen):
-                return self.chosen
-            alive = [folder for folder in folders if folder != self.chosen and _alive(folder)]
-            if alive:
-                self.chosen = max(alive, key=run_files)
-            return self.chosen
-        self.chosen = max(folders, key=lambda folder: (_alive(folder), run_files(folder)))
-        return self.chosen
+        chosen = self.chosen
+        self._latest = None if chosen is not None else self._find_latest()
+        return chosen or self._latest
+
+    def _find_latest(self) -> Path | None:
+        if is_run(self.path):
+            return self.path
+        runs, shown = run_folders(self.path), self._latest
+        if shown in runs and shown is not None and _alive(shown):
+            return shown
+        return self._latest_of(sorted(runs, key=run_files, reverse=True), _alive)
+
+    def _latest_of(self, runs: list[Path], alive: Callable[[Path], bool]) -> Path | None:
+        """The latest of ``runs``, the newest first; the shown one, unless it is over and another one is not."""
+        shown = self._latest
+        first = [shown] if shown is not None and shown in runs else []
+        return next(filter(alive, [*first, *runs]), None) or next(iter([*first, *runs]), shown)
 
 
 class RunIndex:
@@ -153,16 +154,16 @@ class RunIndex:
 
     def refresh(self, root: Path, label: str | None = None) -> list[RunInfo]:
         """The runs, the most recently active first; ``label`` is the root's name where that is a sweep."""
-        fresh: dict[Path, tuple[tuple[float, int], RunInfo]] = {}
+        found: dict[Path, tuple[tuple[float, int], RunInfo]] = {}
         for folder in run_folders(root):
             stamp = run_files(folder)
             old = self._known.get(folder)
             if old is not None and old[0] == stamp and old[1].state != "running":
-                fresh[folder] = old
+                found[folder] = old
             else:
-                fresh[folder] = (stamp, in_place(describe_run(folder), root, label))
-        self._known = fresh
-        runs = newest_first(info for _, info in fresh.values())
+                found[folder] = (stamp, in_place(describe_run(folder), root, label))
+        self._known = found
+        runs = newest_first(info for _, info in found.values())
         self._group(runs)
         return runs
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ensemw2s.cli.dashboard.model.model import RunModel
-from ensemw2s.cli.dashboard.reading.follow import Follower, RunFollower, load_run
+from ensemw2s.cli.dashboard.reading.follow import RunFollower, load_run
 from ensemw2s.cli.dashboard.reading.machine import Machine, Sample
-from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.replay import Follower
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.target import Target
 from ensemw2s.runs import RunInfo
 from ensemw2s.runs.listing import SweepInfo
@@ -46,7 +46,7 @@ class Watcher(threading.Thread):
 
     def __init__(
         self,
-        target: Target | RemoteTarget | None,
+        target: Target | None,
         follower: Follower | None = None,
         *,
         on_change: Callable[[], None] = lambda: None,
@@ -85,10 +85,10 @@ class Watcher(threading.Thread):
         """What is followed at present."""
         return self._follower
 
-    def open(self, run: Path) -> None:
-        """Show another run."""
+    def open(self, run: Path | None) -> None:
+        """Show another run; None: the latest one, and newer ones as they begin."""
         if self.target is not None:
-            self.target.choose(run)
+            self.target.chosen = run
             self.poke()
 
     def compare(self, runs: set[Path]) -> None:
@@ -126,14 +126,8 @@ class Watcher(threading.Thread):
                 self.first_read.set()
                 self._notify(force=True)
                 more = False
-            pause = (
-                self._rest(time.monotonic() - began)
-                if more
-                else EVERY_RUNNING
-                if self.model.life == "running"
-                else EVERY_IDLE
-            )
-            if self._poke.wait(pause):
+            pause = EVERY_RUNNING if self.model.life == "running" else EVERY_IDLE
+            if self._poke.wait(self._rest(time.monotonic() - began) if more else pause):
                 self._poke.clear()
         if self._follower is not None:
             self._follower.source.close()
@@ -182,7 +176,7 @@ class Watcher(threading.Thread):
             self.samples.append((time.time(), self._machine.sample()))
         self._load_others()
 
-    def _wait(self, target: Target | RemoteTarget) -> None:
+    def _wait(self, target: Target) -> None:
         """There is no run yet: say where one is looked for."""
         note = target.problem() or f"There is no run in {target.label} yet."
         with self.model.lock:
@@ -203,13 +197,15 @@ class Watcher(threading.Thread):
             del self.others[path]
             self.others_revision += 1
         for path in sorted(wanted - set(self.others)):
-            source = LocalSource(path) if self.target is None else self.target.source(path)
+            source = Source(path) if self.target is None else self.target.source(path)
             try:
-                self.others[path] = load_run(source)
+                model = load_run(source)
             finally:
                 source.close()
-            self.others_revision += 1
-            self._notify(force=True)
+            if not source.problem():  # else it is read at the next look
+                self.others[path] = model
+                self.others_revision += 1
+                self._notify(force=True)
 
     def _notify(self, force: bool = False) -> None:
         state = sum(self.model.revisions.values()) + self.runs_revision + self.others_revision + len(self.failure)

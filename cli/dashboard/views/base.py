@@ -8,7 +8,7 @@ from textual.dom import DOMNode
 from textual.widget import Widget
 
 from ensemw2s.cli.dashboard.panels.chart import Chart
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.cli.dashboard.panels.panel import Backdrop, BoxPanel, panels_in
 
 
@@ -22,7 +22,7 @@ class View(Backdrop):
     help_lines: ClassVar[tuple[tuple[str, str], ...]] = ()
     key_hints: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: PanelContext) -> None:
         super().__init__(id=self.name_.lower(), classes="view")
         self.context = context
         self.panels: list[BoxPanel] = []
@@ -108,7 +108,8 @@ class View(Backdrop):
         focused = self.focused_panel()
         found: dict[str, list[dict[str, Any]]] = {}
         for panel in self.panels:
-            rows = panel.rows()
+            with self.context.model.lock:
+                rows = panel.rows(self.context)
             if rows:
                 found[panel.id or type(panel).__name__.lower()] = rows
         if focused is not None and focused.id in found:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 from textual.app import ComposeResult
 
 from ensemw2s.cli.dashboard.drawing import plots
 from ensemw2s.cli.dashboard.drawing.plot import Plot
-from ensemw2s.cli.dashboard.model.series import Floats
+from ensemw2s.cli.dashboard.model.series import Series
 from ensemw2s.cli.dashboard.panels import runs as run_lines
 from ensemw2s.cli.dashboard.panels.chart import Chart
-from ensemw2s.cli.dashboard.panels.context import Context
+from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.cli.dashboard.panels.text_panel import TextPanel
 from ensemw2s.cli.dashboard.views.base import View
 
@@ -57,38 +58,28 @@ class System(View):
     def compose(self) -> ComposeResult:
         """Gauges and two charts."""
         yield TextPanel(
-            "System", run_lines.system_lines, ("system", "train"), rows=run_lines.system_rows, id="gauges", machine=True
+            "System", run_lines.system_lines, ("system", "train", "machine"), rows=run_lines.system_rows, id="gauges"
         )
-        yield Chart(_cpu_plot, ("system",), id="cpu", machine=True)
-        yield Chart(_memory_plot, ("system",), id="memory", machine=True)
+        yield Chart(_cpu_plot, ("system", "machine"), id="cpu")
+        yield Chart(_memory_plot, ("system", "machine"), id="memory")
 
 
-def _samples(context: Context, name: str, scale: float) -> tuple[str, Floats, Floats]:
-    import numpy as np
-
-    samples = list(context.watcher.samples)
-    x = np.array([at for at, _ in samples], dtype=np.float64)
-    y = np.array([getattr(sample, name) for _, sample in samples], dtype=np.float64)
-    return "this machine", x, y * scale
-
-
-def _recent(context: Context, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The run's own samples as far back as two hours before the newest."""
+def _load_plot(context: PanelContext, title: str, own: Series, name: str, scale: float) -> Plot:
+    """The run's own samples of the last two hours; the machine's too, unless the run is over."""
+    x, y = own.arrays()
     keep = x >= (x[-1] if x.size else 0.0) - 7200.0
-    return x[keep], y[keep]
-
-
-def _cpu_plot(context: Context) -> Plot:
-    x, y = _recent(context, *context.model.cpu.arrays())
-    curves = [("run's process", x, y)]
+    curves = [("run's process", x[keep], y[keep] * scale)]
     if context.model.life == "running" or not x.size:
-        curves.insert(0, _samples(context, "cpu", 1.0))
-    return plots.time_plot("CPU, % (process: of one core)", curves)
+        samples = list(context.watcher.samples)
+        at = np.array([time for time, _ in samples], dtype=np.float64)
+        values = np.array([getattr(sample, name) for _, sample in samples], dtype=np.float64)
+        curves.insert(0, ("this machine", at, values * scale))
+    return plots.time_plot(title, curves)
 
 
-def _memory_plot(context: Context) -> Plot:
-    x, y = _recent(context, *context.model.rss.arrays())
-    curves = [("run's process", x, y / 1e9)]
-    if context.model.life == "running" or not x.size:
-        curves.insert(0, _samples(context, "memory", 1e-9))
-    return plots.time_plot("Memory, GB", curves)
+def _cpu_plot(context: PanelContext) -> Plot:
+    return _load_plot(context, "CPU, % (process: of one core)", context.model.cpu, "cpu", 1.0)
+
+
+def _memory_plot(context: PanelContext) -> Plot:
+    return _load_plot(context, "Memory, GB", context.model.rss, "memory", 1e-9)

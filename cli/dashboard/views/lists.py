@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 from textual import on
@@ -17,7 +16,7 @@ from ensemw2s.cli.dashboard.panels import labels as label_lines
 from ensemw2s.cli.dashboard.panels import runs as run_lines
 from ensemw2s.cli.dashboard.panels import tokens as token_lines
 from ensemw2s.cli.dashboard.panels.chart import Chart
-from ensemw2s.cli.dashboard.panels.context import TOKEN_SORTS, Context
+from ensemw2s.cli.dashboard.panels.context import TOKEN_SORTS, PanelContext
 from ensemw2s.cli.dashboard.panels.panel import Backdrop, Rows
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel, TextPanel
 from ensemw2s.cli.dashboard.views.base import View
@@ -29,7 +28,8 @@ class SearchView(View):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "end_search", "Close", show=False)]
     placeholder: ClassVar[str] = "Search"
-    _searched = ""
+    choice: ClassVar[str]
+    """The field of ``Choices`` that holds the text."""
 
     def search_line(self) -> Input:
         """The search line, hidden at first."""
@@ -41,18 +41,14 @@ class SearchView(View):
         line.remove_class("-closed")
         line.focus()
 
-    def apply_search(self, text: str) -> None:
-        """What to do with the text."""
-
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         self._search_for(event.value)
 
     def _search_for(self, text: str) -> None:
-        if text != self._searched:
-            self._searched = text
-            self.apply_search(text)
+        if text != getattr(self.context.choices, self.choice):
+            setattr(self.context.choices, self.choice, text)
             self.context.choices.changed()
             self.refresh_panels()
 
@@ -89,7 +85,7 @@ class TokenList(LinesPanel):
         super().__init__(id="token-list")
         self.entries: list[token_lines.Entry] = []
 
-    def build(self, context: Context, width: int) -> list[Line]:
+    def build(self, context: PanelContext, width: int) -> list[Line]:
         """Lines, items, and the cursor on the example that was chosen."""
         lines, self.items, self.entries = token_lines.list_lines(context, width)
         ids = [entry.example.id for entry in self.entries]
@@ -106,9 +102,9 @@ class TokenList(LinesPanel):
         last = "" if context.choices.round is not None else ", the newest" if self.size.width >= 60 else ""
         return [(f"Heaviest of round {now}", "bold text"), (f"{last}, by {context.choices.token_sort}", "dim")]
 
-    def rows(self) -> Rows:
+    def rows(self, context: PanelContext) -> Rows:
         """All tokens of the examples."""
-        return [] if self.context is None else token_lines.token_rows(self.context)
+        return token_lines.token_rows(context)
 
 
 class Tokens(SearchView):
@@ -116,6 +112,7 @@ class Tokens(SearchView):
 
     name_ = "Tokens"
     placeholder = "Search in prompts, answers, predictions and ids"
+    choice = "token_search"
     help_lines = (
         ("↑ ↓", "another example"),
         ("[ ]", "round before, after"),
@@ -144,10 +141,6 @@ class Tokens(SearchView):
         choices.changed()
         self.refresh_panels()
 
-    def apply_search(self, text: str) -> None:
-        """Search the examples."""
-        self.context.choices.token_search = text
-
     @on(LinesPanel.Moved)
     def _moved(self, event: LinesPanel.Moved) -> None:
         panel = self.query_one(TokenList)
@@ -158,12 +151,12 @@ class Tokens(SearchView):
             self.refresh_panels()
 
 
-def _weight_plot(context: Context) -> Plot:
+def _weight_plot(context: PanelContext) -> Plot:
     example = token_lines.chosen(context.model, context.choices)
     return plots.weight_plot(context.model, "" if example is None else example.id)
 
 
-def _teacher(context: Context) -> str:
+def _teacher(context: PanelContext) -> str:
     return label_lines.shown_teacher(context.model, context.choices) or ""
 
 
@@ -172,6 +165,7 @@ class Labelling(SearchView):
 
     name_ = "Labelling"
     placeholder = "Search in prompts and labels; “right”, “wrong”"
+    choice = "label_search"
     help_lines = (("[ ]", "another teacher"), ("/", "search in the labels"))
 
     def compose(self) -> ComposeResult:
@@ -194,16 +188,11 @@ class Labelling(SearchView):
         label_lines.step_teacher(self.context.model, self.context.choices, by)
         self.refresh_panels()
 
-    def apply_search(self, text: str) -> None:
-        """Search the labels."""
-        self.context.choices.label_search = text
-
 
 class RunList(LinesPanel):
     """The runs below the root."""
 
-    parts = ("run", "arms")
-    runs = True
+    parts = ("run", "arms", "runs")
     selectable = True
     heading = "Runs"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space", "mark", "Mark", key_display="Space")]
@@ -212,7 +201,7 @@ class RunList(LinesPanel):
         super().__init__(id="run-list")
         self.listed: list[RunInfo] = []
 
-    def build(self, context: Context, width: int) -> list[Line]:
+    def build(self, context: PanelContext, width: int) -> list[Line]:
         """Lines and items; the cursor stays on its run."""
         before = self.listed[self.cursor].path if self.cursor < len(self.listed) else None
         lines, self.items, self.listed = run_lines.run_list_lines(context, width)
@@ -234,9 +223,9 @@ class RunList(LinesPanel):
         self.context.watcher.compare(set(marked))
         self.show(self.context)
 
-    def rows(self) -> Rows:
+    def rows(self, context: PanelContext) -> Rows:
         """The runs."""
-        return [] if self.context is None else run_lines.run_rows(self.context)
+        return run_lines.run_rows(context)
 
 
 class Runs(SearchView):
@@ -245,6 +234,7 @@ class Runs(SearchView):
     name_ = "Runs"
     key_hints = (("Enter", "Open", "panel.choose"), ("Space", "Mark", "panel.mark"))
     placeholder = "Filter by name, state, preset"
+    choice = "run_search"
     help_lines = (
         ("Enter", "show the run"),
         ("Space", "mark to compare"),
@@ -257,27 +247,19 @@ class Runs(SearchView):
         with Backdrop(classes="box", id="run-top"):
             yield self.search_line()
             yield RunList()
-        yield TextPanel("Compared", run_lines.compare_lines, ("run", "arms"), id="compared", runs=True)
+        yield TextPanel("Compared", run_lines.compare_lines, ("run", "arms", "runs"), id="compared")
         with Backdrop(classes="box", id="run-charts"):
             for what, title in (("test", "Ensemble ID, %"), ("hard_test", "Ensemble OOD, %"), ("loss", "Student loss")):
                 yield Chart(
                     lambda c, what=what, title=title: plots.compare_plot(title, run_lines.compared(c), what),  # type: ignore[misc]
-                    ("run", "rounds", "train"),
+                    ("run", "rounds", "train", "runs"),
                     id=f"compare-{what.replace('_', '-')}",
-                    runs=True,
                 )
-
-    def apply_search(self, text: str) -> None:
-        """Filter the runs."""
-        self.context.choices.run_search = text
 
     @on(LinesPanel.Chosen)
     def _chosen(self, event: LinesPanel.Chosen) -> None:
         panel = self.query_one(RunList)
-        if event.panel is panel and event.item < len(panel.listed):
-            self.open_run(panel.listed[event.item].path)
-
-    def open_run(self, path: Path) -> None:
-        """Show a run."""
-        self.context.watcher.open(path)
-        self.notify(f"Opened {path.name}")
+        if event.panel is panel and panel.cursor < len(panel.listed):
+            path = panel.listed[panel.cursor].path  # the cursor stays on its run when the list is sorted anew
+            self.context.watcher.open(path)
+            self.notify(f"Opened {path.name}")

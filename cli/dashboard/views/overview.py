@@ -27,13 +27,13 @@ class StagePanel(TextPanel):
         return min(max(0, at + 2 - height), self.lowest_top)
 
     def body(self, width: int, height: int) -> list[list[Segment]]:
-        """See :class:`LinesPanel`."""
+        """The lines that are seen."""
         if not self._by_hand:
             self.top = self._at_work(height)
         return super().body(width, height)
 
     def scroll_lines(self, to: int) -> None:
-        """See :class:`LinesPanel`."""
+        """Show the lines from ``to`` on."""
         super().scroll_lines(to)
         self._by_hand = self.top != self._at_work(self.inner[1])
 
@@ -51,14 +51,9 @@ class Overview(View):
         """Stages and messages on the left, the table on the right; one below the other where it is narrow."""
         with Backdrop(classes="box", id="overview-left"):
             yield StagePanel(
-                "Stages",
-                lines.stage_lines,
-                ("run", "stages", "progress"),
-                rows=lines.stage_rows,
-                id="stages",
-                ticking=True,
-                fits=True,
-            )
+                "Stages", lines.stage_lines, ("run", "stages", "progress"), rows=lines.stage_rows, id="stages",
+                ticking=True, fits=True,
+            )  # fmt: skip
             yield TextPanel(
                 "Messages",
                 lines.message_lines,
@@ -68,5 +63,7 @@ class Overview(View):
                 stick_to_end=True,
             )
         with Backdrop(classes="box", id="overview-right"):
-            yield HighPanel("Comparison", lines.arm_lines, ("arms", "rounds"), lines.arm_table_rows, id="comparison")
+            yield HighPanel(
+                "Comparison", lines.arm_lines, ("arms", "rounds"), rows=lines.arm_table_rows, id="comparison"
+            )
             yield Chart(lambda c: plots.newest_loss_plot(c.model), ("train",), id="newest-loss")

@@ -262,16 +262,16 @@ class Desk:
 
     async def until(self, condition: Callable[[], object], pilot: Pilot[str], what: str = "") -> None:
         """Wait for a condition, not for a clock, and then for all panels: they are redrawn one after the other."""
-        end = time.monotonic() + 60.0
+        end = time.monotonic() + 20.0
         while not condition():
             assert time.monotonic() < end, f"never happened: {what}"
             await asyncio.sleep(0.01)
         assert isinstance(pilot.app, Dashboard)
-        fresh = pilot.app.fresh
+        refresher = pilot.app.refresher
         for _ in range(2):  # the first round may have begun before
-            rounds = fresh.rounds
-            fresh.want(soon=True)
-            while fresh.rounds == rounds and pilot.app.is_running:
+            rounds = refresher.rounds
+            refresher.want(soon=True)
+            while refresher.rounds == rounds and pilot.app.is_running:
                 assert time.monotonic() < end + 20.0, "the panels are never all drawn"
                 await asyncio.sleep(0.001)
         await pilot._wait_for_screen()

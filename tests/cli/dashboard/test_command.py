@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from ensemw2s.cli.dashboard import command
-from ensemw2s.cli.dashboard.app.background_run import RunBeside
+from ensemw2s.cli.dashboard.app.background_run import BackgroundRun
 from ensemw2s.cli.dashboard.app.web import serve_command
 from ensemw2s.errors import InputError
 
@@ -124,7 +124,7 @@ def test_textual_is_not_loaded_for_a_plain_status(recorded: Path) -> None:
 def test_a_run_beside_the_dashboard(tmp_path: Path) -> None:
     script = "import sys, time\nprint('begun', flush=True)\ntry:\n    time.sleep(60)\n"
     script += "except KeyboardInterrupt:\n    sys.exit(130)"
-    beside = RunBeside([sys.executable, "-c", script], tmp_path / "run.log")
+    beside = BackgroundRun([sys.executable, "-c", script], tmp_path / "run.log")
     while "begun" not in beside.tail():
         assert beside.running
     assert beside.stop() == 130
@@ -136,7 +136,7 @@ def test_a_run_beside_the_dashboard(tmp_path: Path) -> None:
 def test_a_run_beside_may_go_on(tmp_path: Path) -> None:
     import os
 
-    beside = RunBeside([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "run.log")
+    beside = BackgroundRun([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "run.log")
     pid = beside.pid
     beside.close()
     os.kill(pid, 0)  # it lives

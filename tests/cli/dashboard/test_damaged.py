@@ -22,7 +22,7 @@ from ensemw2s.cli.dashboard.model.status_text import status_text
 from ensemw2s.cli.dashboard.model.summary import to_json
 from ensemw2s.cli.dashboard.reading.follow import load_run
 from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.target import Target
 from ensemw2s.files import dump_json
 from ensemw2s.runs import EventReader, list_runs
@@ -58,11 +58,11 @@ def looked_at(root: Path) -> str:
     target = Target(root)
     assert target.current() in (bad, root / "good")
     assert len(target.list_runs()) == 2
-    model = load_run(LocalSource(bad))
+    model = load_run(Source(bad))
     status_text(model)
     dump_json(to_json(model))
     clock = iter(range(0, 10**9, 10**6))
-    replay = ReplayFollower(LocalSource(bad), 1000.0, clock=lambda: next(clock))
+    replay = ReplayFollower(Source(bad), 1000.0, clock=lambda: next(clock))
     for _ in range(10_000):
         if not replay.poll() and replay.finished:
             break
@@ -195,7 +195,7 @@ def test_lines_that_are_damaged_cost_themselves_alone(root: Path) -> None:
         for text in (NESTED, "1" * 5000, "[" * 900 + "]" * 900, '{"v":1,"kind":["run_started"]}', '{"v":1,"kind":{}}'):
             file.write(text + "\n")
     assert looked_at(root).startswith("finished")
-    assert load_run(LocalSource(root / "bad")).unreadable == 3
+    assert load_run(Source(root / "bad")).unreadable == 3
 
 
 def test_an_overlong_line_stops_the_reader(tmp_path: Path) -> None:

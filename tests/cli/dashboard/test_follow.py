@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensemw2s.cli.dashboard.reading import target as target_module
 from ensemw2s.cli.dashboard.reading.follow import RunFollower, load_run
 from ensemw2s.cli.dashboard.reading.history import HistoryReader
 from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.target import Remote, RunIndex, Target, parse_remote
 from ensemw2s.cli.dashboard.reading.watch import Watcher
 
@@ -27,8 +28,8 @@ def drain(follower: Any) -> None:
 
 def test_tail_and_history_give_what_reading_all_gives(simulate: Simulate) -> None:
     folder = simulate(rounds=4, steps=400, every=2).whole().folder
-    whole = load_run(LocalSource(folder))
-    follower = RunFollower(LocalSource(folder), tail_bytes=3000)
+    whole = load_run(Source(folder))
+    follower = RunFollower(Source(folder), tail_bytes=3000)
     drain(follower)
     assert follower.model.history < 1.0 or len(follower.model.curves) < len(whole.curves)
     assert follower._history is not None
@@ -55,7 +56,7 @@ def test_history_survives_a_line_longer_than_a_chunk(tmp_path: Path) -> None:
     lines.insert(2, json.dumps({"v": 1, "t": 2, "kind": "train", "tag": "b" * 3000, "step": 1, "steps": 1, "loss": 1}))
     data = ("\n".join(lines) + "\n").encode()
     (tmp_path / "metrics.jsonl").write_bytes(data)
-    reader = HistoryReader(LocalSource(tmp_path), "metrics.jsonl", len(data), chunk=256)
+    reader = HistoryReader(Source(tmp_path), "metrics.jsonl", len(data), chunk=256)
     found: list[float] = []
     while (old := reader.step()) is not None:
         found = [x for tag in ("a",) if tag in old.losses for x in old.losses[tag].arrays()[0].tolist()] + found
@@ -65,7 +66,7 @@ def test_history_survives_a_line_longer_than_a_chunk(tmp_path: Path) -> None:
 def test_a_torn_line_is_no_line_until_it_ends(simulate: Simulate) -> None:
     sim = simulate()
     sim.begin()
-    follower = RunFollower(LocalSource(sim.folder))
+    follower = RunFollower(Source(sim.folder))
     drain(follower)
     with (sim.folder / "events.jsonl").open("ab") as file:
         file.write('{"v":1,"t":1,"kind":"message","level":"info","text":"ä'.encode()[:-1])
@@ -83,7 +84,7 @@ def test_a_torn_line_is_no_line_until_it_ends(simulate: Simulate) -> None:
 
 
 def test_a_log_that_appears_later(tmp_path: Path, simulate: Simulate) -> None:
-    follower = RunFollower(LocalSource(tmp_path / "runs" / "run"))
+    follower = RunFollower(Source(tmp_path / "runs" / "run"))
     drain(follower)
     assert follower.model.life == "waiting"
     simulate().whole()
@@ -95,7 +96,7 @@ def test_a_log_that_appears_later(tmp_path: Path, simulate: Simulate) -> None:
 def test_deleted_and_made_again(simulate: Simulate) -> None:
     sim = simulate()
     sim.whole()
-    follower = RunFollower(LocalSource(sim.folder))
+    follower = RunFollower(Source(sim.folder))
     drain(follower)
     shutil.rmtree(sim.folder)
     drain(follower)
@@ -113,7 +114,7 @@ def test_deleted_and_made_again(simulate: Simulate) -> None:
 def test_truncated_and_rotated(simulate: Simulate) -> None:
     sim = simulate()
     sim.whole()
-    follower = RunFollower(LocalSource(sim.folder))
+    follower = RunFollower(Source(sim.folder))
     drain(follower)
     lines = (sim.folder / "events.jsonl").read_bytes().splitlines(keepends=True)
     (sim.folder / "events.jsonl").write_bytes(b"".join(lines[:6]))
@@ -140,7 +141,7 @@ def test_life(simulate: Simulate, state: str, age: float, pid: int | None, life:
     sim = simulate()
     sim.begin()
     sim.beat(state, pid, age)
-    follower = RunFollower(LocalSource(sim.folder))
+    follower = RunFollower(Source(sim.folder))
     drain(follower)
     assert follower.model.life == life
 
@@ -149,14 +150,14 @@ def test_nothing_is_written(simulate: Simulate) -> None:
     sim = simulate()
     sim.whole()
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(sim.folder.rglob("*"))}
-    load_run(LocalSource(sim.folder))
+    load_run(Source(sim.folder))
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(sim.folder.rglob("*"))} == before
 
 
 def test_a_replay_ends_like_the_run(simulate: Simulate) -> None:
     folder = simulate(rounds=2).whole().folder
     now = [0.0]
-    replay = ReplayFollower(LocalSource(folder), 20.0, clock=lambda: now[0])
+    replay = ReplayFollower(Source(folder), 20.0, clock=lambda: now[0])
     replay.poll()
     assert replay.model.life == "running"
     assert not replay.model.arms
@@ -170,7 +171,7 @@ def test_a_replay_ends_like_the_run(simulate: Simulate) -> None:
     assert replay.model.life == "finished"
     assert len(set(seen)) > 3
     assert seen == sorted(seen)
-    whole = load_run(LocalSource(folder))
+    whole = load_run(Source(folder))
     assert replay.model.arms == whole.arms
     assert replay.model.curves.keys() == whole.curves.keys()
 
@@ -181,7 +182,7 @@ def test_a_replay_pauses_and_cuts_long_waits_short(simulate: Simulate) -> None:
     sim.clock.now += 1_000_000
     sim.data()
     now = [0.0]
-    replay = ReplayFollower(LocalSource(sim.folder), 1.0, clock=lambda: now[0])
+    replay = ReplayFollower(Source(sim.folder), 1.0, clock=lambda: now[0])
     replay.poll()
     replay.paused = True
     now[0] += 100
@@ -224,8 +225,31 @@ def test_the_latest_run_is_shown_and_a_running_one_kept(simulate: Simulate, tmp_
     assert target.current() == first.folder  # it still runs
     first.beat("finished")
     assert target.current() == second.folder
-    target.choose(first.folder)
+    target.chosen = first.folder
     assert target.current() == first.folder
+    target.chosen = None
+    assert target.current() == second.folder
+
+
+def test_a_run_opened_while_another_thread_looks_for_the_latest_stays(
+    simulate: Simulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        simulate(name).begin()
+    other = tmp_path / "runs" / "a"
+    watcher = Watcher(Target(tmp_path / "runs"), sample_machine=False)
+    look = target_module.run_folders
+
+    def slow(root: Path) -> list[Path]:
+        found = look(root)
+        watcher.open(other)  # from the screen's thread
+        return found
+
+    monkeypatch.setattr(target_module, "run_folders", slow)
+    watcher.step()
+    monkeypatch.undo()
+    watcher.step()
+    assert watcher.folder == other
 
 
 def test_runs_are_listed_and_read_again_only_after_a_change(simulate: Simulate, tmp_path: Path) -> None:
@@ -269,6 +293,6 @@ def test_lines_of_any_length_are_read_without_a_pause(tmp_path: Path) -> None:
     texts = ["a" * 300, "b" * 900, "c" * 40_000, "d", "e" * 20_000, "f" * 20_000, "g"]
     lines = [json.dumps({"v": 1, "t": 1.0, "kind": "message", "level": "info", "text": t}) + "\n" for t in texts]
     file.write_text("".join(lines))
-    follower = RunFollower(LocalSource(tmp_path))
+    follower = RunFollower(Source(tmp_path))
     drain(follower)
     assert [m.text for m in follower.model.messages] == texts

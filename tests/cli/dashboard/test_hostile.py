@@ -18,7 +18,7 @@ from ensemw2s.cli.dashboard.app.app import Dashboard
 from ensemw2s.cli.dashboard.model.status_text import status_text
 from ensemw2s.cli.dashboard.panels.panel import BoxPanel
 from ensemw2s.cli.dashboard.reading.follow import load_run
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 
 Simulate = Callable[..., Any]
 Desk = Any
@@ -91,7 +91,7 @@ def test_every_screen(hostile: Path, desk: Desk, size: tuple[int, int]) -> None:
 
 
 def test_the_plain_status(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = status_text(load_run(LocalSource(hostile)))
+    text = status_text(load_run(Source(hostile)))
     harmless(text)
     assert "[red]x[/red]" in text
     assert not any(line.startswith(("=1", "[red]")) for line in text.split("\n"))

@@ -11,8 +11,8 @@ from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from ensemw2s.cli.dashboard.app import keys
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.panels import keys
 from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 from ensemw2s.cli.dashboard.views import VIEWS
@@ -30,7 +30,8 @@ def pressed(key: str) -> tuple[Callable[[Dashboard, Path], object], Callable[[ob
 
     def only_in(action: str, charts: bool = False) -> Callable[[object, object, str], bool]:
         return lambda before, after, view: (
-            (before != after) == (bool(before) if charts else keys.counts(action, view, charts=True, replay=False))
+            (before != after)
+            == (bool(before) if charts else keys.counts(action, view, charts=True, replay=False, saves=True))
         )
 
     always: Callable[[object, object, str], bool] = lambda before, after, view: before != after  # noqa: E731
@@ -39,9 +40,9 @@ def pressed(key: str) -> tuple[Callable[[Dashboard, Path], object], Callable[[ob
         "f": (lambda app, place: app.view.solo, always),
         "d": (lambda app, place: app.theme, always),
         "s": (lambda app, place: sorted(place.rglob("*.svg")), always),
-        "m": (lambda app, place: looks(app), only_in("smooth", charts=True)),
-        "y": (lambda app, place: looks(app), only_in("log", charts=True)),
-        "plus": (lambda app, place: looks(app), only_in("zoom", charts=True)),
+        "m": (lambda app, place: looks(app), only_in("chart", charts=True)),
+        "y": (lambda app, place: looks(app), only_in("chart", charts=True)),
+        "plus": (lambda app, place: looks(app), only_in("chart", charts=True)),
         "slash": (lambda app, place: isinstance(app.focused, Input), only_in("search")),
     }.get(key, (lambda app, place: app.view.name_, lambda before, after, view: before == after == view))
 

@@ -13,7 +13,7 @@ from textual.pilot import Pilot
 from ensemw2s.cli.dashboard.app.app import Dashboard
 from ensemw2s.cli.dashboard.app.screen import Changed
 from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.watch import Watcher
 
 Simulate = Callable[..., Any]
@@ -68,7 +68,7 @@ def test_notices_coalesce() -> None:
 
 def test_replay_keys(simulate: Simulate, desk: Desk) -> None:
     folder = simulate(rounds=2).whole().folder
-    app = Dashboard(Watcher(None, ReplayFollower(LocalSource(folder), 5.0), sample_machine=False))
+    app = Dashboard(Watcher(None, ReplayFollower(Source(folder), 5.0), sample_machine=False))
 
     async def main() -> None:
         async with app.run_test(size=(120, 40)) as pilot:
@@ -104,7 +104,7 @@ def test_leaving_asks_what_becomes_of_the_run(recorded: Path, key: str, answer: 
         assert not app.leaving.is_open
         await pilot.press("q", key)
 
-    app = desk.play(recorded, script, beside=Beside())
+    app = desk.play(recorded, script, background_run=Beside())
     assert app.return_value == answer
 
 

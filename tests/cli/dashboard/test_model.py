@@ -18,14 +18,14 @@ from ensemw2s.cli.dashboard.model.series import Series, smooth
 from ensemw2s.cli.dashboard.model.status_text import status_text
 from ensemw2s.cli.dashboard.model.summary import arm_rows, forecast, groups, to_json
 from ensemw2s.cli.dashboard.reading.follow import RunFollower, load_run
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.runs import EVENTS, METRICS, read_events, validate
 
 Simulate = Callable[..., Any]
 
 
 def load(folder: Path) -> RunModel:
-    return load_run(LocalSource(folder))
+    return load_run(Source(folder))
 
 
 def test_the_simulator_writes_what_the_schema_says(simulate: Simulate) -> None:
@@ -46,7 +46,7 @@ def test_a_whole_run(simulate: Simulate) -> None:
     assert all(r.finished for r in model.rounds.values())
     assert model.rounds[2].alpha == 1.5
     assert model.selected_rounds == 2
-    assert model.scores["boosting", "test"][1].expert == 0.66
+    assert model.scores["ensemble", "test"][1].expert == 0.66
     assert model.arms["ceiling"]["hard_test"].accuracy == 0.8
     assert [row.arm for row in arm_rows(model)][:3] == ["weak_zero_shot", "plain", "expert_2"]
     assert model.teachers["ensemble"].finished
@@ -95,7 +95,7 @@ def test_a_run_at_work_has_a_forecast(simulate: Simulate) -> None:
     sim.log.event("stage_started", stage="experts/round-03")
     sim.train("experts/round-03", until=50)
     sim.beat()
-    follower = RunFollower(LocalSource(sim.folder), clock=sim.clock)
+    follower = RunFollower(Source(sim.folder), clock=sim.clock)
     while follower.poll():
         pass
     model = follower.model

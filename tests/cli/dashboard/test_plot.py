@@ -20,7 +20,7 @@ from ensemw2s.cli.dashboard.drawing.plot import Curve, Look, Plot, Rule, value_a
 from ensemw2s.cli.dashboard.drawing.text import bar, cut, fit, line_width, plain, sparkline, visible, width_of, wrap
 from ensemw2s.cli.dashboard.drawing.ticks import linear_ticks, log_ticks, tick_labels
 from ensemw2s.cli.dashboard.reading.follow import load_run
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 
 Simulate = Callable[..., Any]
 
@@ -130,7 +130,7 @@ def test_log_axis_and_ticks() -> None:
 
 
 def test_series_differ_without_colour(simulate: Simulate) -> None:
-    model = load_run(LocalSource(simulate(rounds=4).whole().folder))
+    model = load_run(Source(simulate(rounds=4).whole().folder))
     lines = text_of(plots.accuracy_plot(model, "test"), 60, 16)
     drawn = "".join(lines)
     assert "✕" in drawn
@@ -140,7 +140,7 @@ def test_series_differ_without_colour(simulate: Simulate) -> None:
 
 
 def test_rules_are_named(simulate: Simulate) -> None:
-    model = load_run(LocalSource(simulate().whole().folder))
+    model = load_run(Source(simulate().whole().folder))
     lines = text_of(plots.student_accuracy_plot(model, "hard_test"), 70, 16)
     drawn = "\n".join(lines)
     assert "★ ceiling" in drawn

@@ -12,8 +12,9 @@ from ensemw2s.cli.dashboard.app.app import Dashboard
 from ensemw2s.cli.dashboard.reading import remote, remote_target
 from ensemw2s.cli.dashboard.reading.follow import RunFollower, load_run
 from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
-from ensemw2s.cli.dashboard.reading.source import LocalSource
+from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.target import Remote
+from ensemw2s.cli.dashboard.reading.watch import Watcher
 from ensemw2s.cli.dashboard.views.lists import RunList
 from ensemw2s.errors import InputError
 
@@ -50,7 +51,7 @@ def test_a_run_on_another_machine(simulate: Simulate, fake_ssh: Path, monkeypatc
         assert source.label == "me@box:~/my runs/far run"
         while follower.read_history():
             pass
-        near = load_run(LocalSource(far))
+        near = load_run(Source(far))
         assert {t: len(c.loss) for t, c in follower.model.curves.items()} == {
             t: len(c.loss) for t, c in near.curves.items()
         }
@@ -122,6 +123,38 @@ def test_a_newer_run_there_is_followed_when_the_shown_one_is_over(simulate: Simu
         target.close()
 
 
+def test_a_run_there_stays_that_is_opened_during_a_look(
+    simulate: Simulate, fake_ssh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old", "new"):
+        simulate(name).begin()
+    simulate("new").beat(pid=ELSEWHERE, age=-3600.0)
+    simulate("new").folder.parent.rename(fake_ssh / "runs")
+    target = RemoteTarget(Remote("me@box", "runs"))
+    watcher = Watcher(target, sample_machine=False)
+    old = target.root / "old"
+    look = target._runs
+
+    def slow() -> list[remote_target._Found]:
+        found = look()
+        watcher.open(old)  # from the screen's thread
+        return found
+
+    monkeypatch.setattr(target, "_runs", slow)
+    try:
+        target.connect()
+        watcher.step()
+        watcher.step()
+        assert watcher.folder == old
+        assert watcher.model.path == "me@box:runs/old"
+        watcher.open(None)
+        monkeypatch.undo()
+        watcher.step()
+        assert watcher.model.path == "me@box:runs/new"
+    finally:
+        target.close()
+
+
 def test_the_runs_of_another_machine(
     simulate: Simulate, fake_ssh: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +163,7 @@ def test_the_runs_of_another_machine(
         simulate(name, rounds=2, seed=seed).whole()
     live = simulate("nested/live", rounds=2)
     live.begin()
-    live.beat(pid=ELSEWHERE)
+    live.beat(pid=ELSEWHERE, age=-3600.0)  # however long the test takes
     (fake_ssh / "runs").parent.mkdir(exist_ok=True)
     live.folder.parent.parent.rename(fake_ssh / "runs")
     target = RemoteTarget(Remote("me@box", "runs"))

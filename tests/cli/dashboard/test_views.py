@@ -133,6 +133,6 @@ def test_runs_open_mark_compare_and_filter(simulate: Simulate, tmp_path: Path, d
         assert panel.item_count == 1
         await pilot.press("escape", "l")
         assert app.watcher.target is not None
-        assert app.watcher.target.follow_latest
+        assert app.watcher.target.chosen is None
 
     desk.play(tmp_path / "runs", script)
