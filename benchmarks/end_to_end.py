@@ -31,7 +31,7 @@ from tables import goal_line
 
 from ensemw2s import kernels
 from ensemw2s.config.data import SourceConfig, TemplateConfig
-from ensemw2s.config.method import EnsembleConfig
+from ensemw2s.config.method import CombineConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit, encode_split
 from ensemw2s.data.sources import load_source
@@ -141,7 +141,7 @@ def scored(work: Work, backend: str, share: bool) -> tuple[Scores, NDArray[np.in
     """The same by this package: every expert's scores, then the ensemble's choices."""
     compute = ComputeConfig(device="cpu", threads=work.threads).model_copy(update={"backend": backend})
     tables = [score_split(e, work.enc, compute=compute, share_prompts=share) for e in work.experts]
-    found = final_choices(tables, work.alphas, work.enc, EnsembleConfig()).choices
+    found = final_choices(tables, work.alphas, work.enc, CombineConfig()).choices
     return np.asarray(found.scores), np.asarray(found.option)
 
 

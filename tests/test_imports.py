@@ -15,7 +15,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 #: Circles that there are, by their modules' last names; a new one fails.
 KNOWN = [
-    {"adapters", "fingerprint", "gguf", "load"},
     {"causal_lm", "members"},
     {"answer", "ensemble", "save", "score"},
     {"accounting", "context", "joint", "parts", "scored_model", "scoring"},

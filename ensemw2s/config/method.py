@@ -67,7 +67,7 @@ class BoostingConfig(Section):
         return "none" if round_ == 1 and self.first_is_plain else self.draw
 
 
-class EnsembleConfig(Section):
+class CombineConfig(Section):
     """How experts are combined."""
 
     rule: Literal["mixture", "product", "vote"] = "mixture"

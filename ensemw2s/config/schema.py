@@ -12,7 +12,7 @@ from ensemw2s.config.data import DataConfig
 from ensemw2s.config.method import (
     ArmsConfig,
     BoostingConfig,
-    EnsembleConfig,
+    CombineConfig,
     EvaluationConfig,
     LabellingConfig,
     StudentConfig,
@@ -46,7 +46,7 @@ class RunConfig(Section):
     """Fine-tuning settings by role."""
     boosting: BoostingConfig = BoostingConfig()
     """Phase 1: experts by token-level boosting."""
-    ensemble: EnsembleConfig = EnsembleConfig()
+    ensemble: CombineConfig = CombineConfig()
     """How experts are combined."""
     labelling: LabellingConfig = LabellingConfig()
     """Phase 2: the ensemble labels the hard pool."""

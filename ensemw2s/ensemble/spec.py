@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
+from ensemw2s.config.method import CombineConfig, DecodingConfig, EvaluationConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.chat import now
 from ensemw2s.data.encode import EncodedSplit, encode_split
@@ -54,7 +54,7 @@ class EnsembleSpec:
     experts: Sequence[Path | str]
     alphas: list[float]
     task: Literal["choice", "generate"] = "choice"
-    config: EnsembleConfig = field(default_factory=EnsembleConfig)
+    config: CombineConfig = field(default_factory=CombineConfig)
     template: TemplateConfig = field(default_factory=TemplateConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -128,7 +128,7 @@ class EnsembleSpec:
         return self._known[key]
 
     @property
-    def effective_config(self) -> EnsembleConfig:
+    def effective_config(self) -> CombineConfig:
         """Rule and length norm as used: ``byte`` for experts with different tokenizers unless a norm was given."""
         if self.compatibility().how("choice") == "tokens" or "length_norm" in self.config.model_fields_set:
             return self.config

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.special import logsumexp
 
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig
+from ensemw2s.config.method import CombineConfig, DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
 from ensemw2s.ensemble.hf.caches import EnsembleCache, StackedCache
@@ -78,7 +78,7 @@ def test_greedy_generation_is_that_of_the_ensemble_on_disk(model_folders: list[P
         experts=model_folders,
         alphas=[1.0, 2.0, 0.5],
         task="generate",
-        config=EnsembleConfig(rule=rule),
+        config=CombineConfig(rule=rule),
         decoding=DecodingConfig(max_new_tokens=14),
         compute=CPU,
     )

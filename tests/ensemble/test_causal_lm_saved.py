@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig
+from ensemw2s.config.method import CombineConfig, DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
@@ -33,7 +33,7 @@ IDS = torch.randint(2, 30, (2, 7), generator=torch.Generator().manual_seed(1))
 def ensemble_of(folders: list[Path], **changes: Any) -> Ensemble:
     settings: dict[str, Any] = {
         "task": "choice",
-        "config": EnsembleConfig(length_norm="sum"),
+        "config": CombineConfig(length_norm="sum"),
         "decoding": DecodingConfig(max_new_tokens=6),
         "compute": CPU,
     }

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, logsumexp
 
-from ensemw2s.config.method import EnsembleConfig
+from ensemw2s.config.method import CombineConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.ensemble import ensemble_argmax, final_choices, mixture, normalise, sequence_scores
 from ensemw2s.ensemble.combine.option_scores import choose
@@ -95,7 +95,7 @@ def test_token_mixture_is_not_a_mixture_of_sequences():
     counts = [4] * 500
     enc = Layout(counts, [4] * 2000)
     tables = [Table(np.where(enc.is_eos, 0, rng.normal(-1.5, 1.2, enc.row_offsets[-1]))) for _ in range(3)]
-    config = EnsembleConfig(length_norm="sum")
+    config = CombineConfig(length_norm="sum")
     by_token = final_choices(tables, [1.0, 1.0, 1.0], enc, config).choices.option
     sums = np.stack([sequence_scores(t.target_logprob, enc, "sum") for t in tables])
     by_sequence = choose(logsumexp(sums, axis=0), enc).option
@@ -111,7 +111,7 @@ def test_vote_counts_choices_and_breaks_ties_by_the_mixture():
         return Table(rows)
 
     experts = [table(-0.1, -3.0, -3.0), table(-3.0, -0.2, -3.0), table(-3.0, -0.9, -1.0)]
-    config = EnsembleConfig(rule="vote")
+    config = CombineConfig(rule="vote")
     result = final_choices(experts, [1.0, 1.0, 1.0], enc, config)
     assert result.choices.option[0] == 1
     assert result.agreement[0] == pytest.approx(2 / 3)
@@ -127,7 +127,7 @@ def test_one_expert_and_copies_of_it_choose_alike():
     enc = random_split(rng)
     table = Table(rng.normal(-2, 1, enc.row_offsets[-1]))
     for rule in ("mixture", "vote"):
-        config = EnsembleConfig(rule=rule)
+        config = CombineConfig(rule=rule)
         alone = final_choices([table], [0.3], enc, config)
         for t in range(1, 5):
             prefix = final_choices([table] * t, [0.3, 0.1, 2.0, 1.0][:t], enc, config)
@@ -166,7 +166,7 @@ def test_options_with_the_same_tokens_tie_whatever_their_order(rule, norm, seed)
         texts[2] = texts[0] + "é"
     values = rng.normal(-2, 0.5, size=(2, 24)).astype(np.float32)
     values[:, 2::3] = values[:, ::3] + rng.normal(0, 1e-6, size=(2, 8))
-    config = EnsembleConfig(rule=rule, length_norm=norm)
+    config = CombineConfig(rule=rule, length_norm=norm)
     texts = {}
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
         turned, moved = _turned(enc, order)
@@ -183,7 +183,7 @@ def test_options_with_the_same_tokens_tie_whatever_their_order(rule, norm, seed)
 @pytest.mark.parametrize("rule", ["mixture", "vote"])
 def test_ties_of_different_options_fall_like_a_coin_and_not_by_order(rule):
     enc = Layout([2] * 400, [1, 3] * 400)
-    config = EnsembleConfig(rule=rule)
+    config = CombineConfig(rule=rule)
     picked = []
     for order in ((0, 1), (1, 0)):
         turned, _ = _turned(enc, order)
@@ -207,9 +207,9 @@ def test_product_needs_the_models():
     enc = random_split(rng)
     table = Table(rng.normal(-2, 1, enc.row_offsets[-1]))
     with pytest.raises(ValueError, match="product"):
-        final_choices([table, table], [1.0, 1.0], enc, EnsembleConfig(rule="product"))
+        final_choices([table, table], [1.0, 1.0], enc, CombineConfig(rule="product"))
     # Not where a single expert has weight, though: it is its own product.
-    alone = final_choices([table, table], [1.0, 0.0], enc, EnsembleConfig(rule="product"))
+    alone = final_choices([table, table], [1.0, 0.0], enc, CombineConfig(rule="product"))
     np.testing.assert_array_equal(
         alone.choices.option, choose(sequence_scores(table.target_logprob, enc, "mean"), enc).option
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ensemw2s.config.data import SourceConfig, TemplateConfig
-from ensemw2s.config.method import EnsembleConfig
+from ensemw2s.config.method import CombineConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
@@ -40,7 +40,7 @@ def ensemble_of(folders: list[Path], norm: str, prompt: str = "{prompt}?", **cha
     return Ensemble(
         experts=folders,
         alphas=[1.0, 2.0, 0.5],
-        config=EnsembleConfig(length_norm=norm, **changes),
+        config=CombineConfig(length_norm=norm, **changes),
         template=TemplateConfig(prompt=prompt, answer=" {answer}"),
         compute=CPU,
     )

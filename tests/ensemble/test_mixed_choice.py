@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig
+from ensemw2s.config.method import CombineConfig, DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
@@ -30,7 +30,7 @@ CPU = ComputeConfig(device="cpu")
 
 
 def ensemble(folders: list[Path], alphas: list[float], **config: Any) -> Ensemble:
-    return Ensemble(experts=folders, alphas=alphas, config=EnsembleConfig(**config), compute=CPU)
+    return Ensemble(experts=folders, alphas=alphas, config=CombineConfig(**config), compute=CPU)
 
 
 @cache

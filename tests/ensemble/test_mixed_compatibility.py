@@ -143,13 +143,13 @@ def test_the_file_names_paths_and_names(families: dict[str, Path], tmp_path: Pat
 
 def test_ensembles_share_their_weight_and_bring_their_settings(families: dict[str, Path], tmp_path: Path) -> None:
     from ensemw2s.config.data import TemplateConfig
-    from ensemw2s.config.method import EnsembleConfig
+    from ensemw2s.config.method import CombineConfig
 
     pair = Ensemble(
         [families["bytes"], families["padded"]],
         [3.0, 1.0],
         "generate",
-        EnsembleConfig(rule="vote", length_norm="mean"),
+        CombineConfig(rule="vote", length_norm="mean"),
         TemplateConfig(prompt="Q: {prompt}"),
         loading={"dtype": "bfloat16"},
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig
+from ensemw2s.config.method import CombineConfig, DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.mixed.decoder import UnionDecoder
@@ -138,7 +138,7 @@ def reference_answer(
 def test_union_decoding_is_what_the_definition_says(families: dict[str, Path], rule: str) -> None:
     folders = [families["bytes"], families["pieces"]]
     experts = [reference(folder) for folder in folders]
-    made = Ensemble(folders, [2.0, 1.0], "generate", EnsembleConfig(rule=rule), compute=CPU)
+    made = Ensemble(folders, [2.0, 1.0], "generate", CombineConfig(rule=rule), compute=CPU)
     found = made.generate(PROMPTS, DecodingConfig(max_new_tokens=8), agreement_of_experts=True)
     ended = []
     for prompt, row in zip(PROMPTS, found, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ensemw2s.config.data import ColumnMap, SourceConfig
-from ensemw2s.config.method import EnsembleConfig
+from ensemw2s.config.method import CombineConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble
@@ -47,7 +47,7 @@ def test_the_label_depends_on_neither_order_nor_batch(model_folders: list[Path],
             ensemble = Ensemble(
                 model_folders[:2],
                 [0.7, 0.3],
-                config=EnsembleConfig(rule=rule),
+                config=CombineConfig(rule=rule),
                 compute=compute,  # type: ignore[arg-type]
             )
             rows = ensemble.score(examples, told)

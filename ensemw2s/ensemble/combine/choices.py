@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ensemw2s.config.method import EnsembleConfig
+from ensemw2s.config.method import CombineConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.ensemble.combine.option_scores import (
     Choices,
@@ -48,7 +48,7 @@ class EnsembleChoices:
     agreement: Floats
 
 
-def own_choices(table: ScoreTable, enc: EncodedSplit, config: EnsembleConfig) -> Choices:
+def own_choices(table: ScoreTable, enc: EncodedSplit, config: CombineConfig) -> Choices:
     """What one model chooses by itself."""
     return choose(sequence_scores(table.target_logprob, enc, config.length_norm), enc)
 
@@ -57,7 +57,7 @@ def final_choices(
     tables: Sequence[ScoreTable],
     alphas: Sequence[float],
     enc: EncodedSplit,
-    config: EnsembleConfig,
+    config: CombineConfig,
     product_rows: NDArray[np.floating] | None = None,
 ) -> EnsembleChoices:
     """The choices of all given experts together.
@@ -115,7 +115,7 @@ def combined_logprobs(parts: Sequence[Floats], alphas: Sequence[float], enc: Enc
 
 
 def choices_by_option(
-    tables: Sequence[ScoreTable], encoded: Sequence[EncodedSplit], alphas: Sequence[float], config: EnsembleConfig
+    tables: Sequence[ScoreTable], encoded: Sequence[EncodedSplit], alphas: Sequence[float], config: CombineConfig
 ) -> EnsembleChoices:
     """The choices of experts that each read the questions in tokens of their own.
 

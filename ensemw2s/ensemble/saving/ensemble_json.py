@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ensemw2s.checksums import check_recorded
 from ensemw2s.config.data import TemplateConfig
-from ensemw2s.config.method import DecodingConfig, EnsembleConfig, EvaluationConfig
+from ensemw2s.config.method import CombineConfig, DecodingConfig, EvaluationConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.ensemble.combine.option_scores import MAX_ALPHA
 from ensemw2s.ensemble.folder import FILE_NAME, expert_folder
@@ -49,7 +49,7 @@ class EnsembleFile(BaseModel):
     schema_version: Literal[1] = 1
     task: Literal["choice", "generate"]
     experts: list[ExpertEntry]
-    ensemble: EnsembleConfig
+    ensemble: CombineConfig
     template: TemplateConfig
     decoding: DecodingConfig
     evaluation: EvaluationConfig = EvaluationConfig()
