@@ -83,20 +83,12 @@ def _cases(place: torch.device, quick: bool) -> list[list[Case]]:
 
 
 def available_memory(case: Case, place: torch.device) -> int:
-    """Bytes that are free for a case: of the GPU, or of the machine within the limit of its container."""
-    import psutil
+    """Bytes that are free for a case, where it runs."""
     import torch
 
-    if place.type == "cuda" and case.group not in _ON_CPU:
-        return int(torch.cuda.mem_get_info(place)[0])
-    free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no such limit, or "max"
-        pass
-    return max(free, 0)
+    from ensemw2s.models.loading.device import memory_left
+
+    return memory_left(torch.device("cpu") if case.group in _ON_CPU else place)
 
 
 def _measured(cases: Sequence[Sequence[Case]], place: torch.device) -> list[Result]:

@@ -148,13 +148,9 @@ def parts_of(items: Iterable[Example], size: int) -> Iterator[list[Example]]:
 
 def available_room(ensemble: Ensemble) -> int:
     """Bytes that weights can take on the ensemble's device."""
-    import torch
+    from ensemw2s.models.loading.device import memory_left, resolve_device
 
-    from ensemw2s.models.loading.device import resolve_device
-    from ensemw2s.resources import available_memory
-
-    device = resolve_device(ensemble.compute)
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
+    return memory_left(resolve_device(ensemble.compute))
 
 
 def write_rows(

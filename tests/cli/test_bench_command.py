@@ -6,10 +6,8 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -19,6 +17,7 @@ from ensemw2s.cli.terminal import terminal
 from ensemw2s.kernels.bench import cases as kernels
 from ensemw2s.kernels.bench.cases import Case
 from ensemw2s.models.bench import scoring_case
+from ensemw2s.models.loading import device
 
 Command = Callable[..., Any]
 MIB = 2**20
@@ -118,19 +117,13 @@ def test_nothing_to_compare(ew2s: Command, monkeypatch: pytest.MonkeyPatch, few:
     assert "There is no kernel for cpu" in done.err
 
 
-def test_free_memory_is_bounded_by_the_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=500))
-    monkeypatch.setattr(module, "Path", lambda _: tmp_path)
-    case, cpu = Case("samplers", "n", "s", dict, memory=0), torch.device("cpu")
-    assert module.available_memory(case, cpu) == 500
-    (tmp_path / "memory.current").write_text("100\n")
-    for limit, expected in (("max\n", 500), ("300\n", 200), ("50\n", 0)):
-        (tmp_path / "memory.max").write_text(limit)
-        assert module.available_memory(case, cpu) == expected
+def test_free_memory_is_that_of_the_place_where_a_case_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "available_memory", lambda: 500)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (77, 99))
-    assert module.available_memory(case, torch.device("cuda", 0)) == 0
-    gpu = Case("combine", "n", "s", dict, memory=0)
-    assert module.available_memory(gpu, torch.device("cuda", 0)) == 77
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    draws, combining = (Case(group, "n", "s", dict) for group in ("samplers", "combine"))
+    assert [module.available_memory(case, cpu) for case in (draws, combining)] == [500, 500]
+    assert [module.available_memory(case, gpu) for case in (draws, combining)] == [500, 77]
 
 
 def test_a_bar_on_a_terminal(few: list[list[Case]], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.errors import ConfigError
+from ensemw2s.resources import available_memory
 
 
 def resolve_device(compute: ComputeConfig) -> torch.device:
@@ -44,6 +45,11 @@ def resolve_device(compute: ComputeConfig) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"compute.device: {compute.device!r} is not supported.", hint="Use auto, cpu, cuda or mps.")
     return device
+
+
+def memory_left(device: torch.device) -> int:
+    """Bytes that are free on a CUDA device; for others, of the machine's memory."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
 
 
 def cpu_threads(compute: ComputeConfig) -> int:
