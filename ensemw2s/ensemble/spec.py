@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from ensemw2s.ensemble.mixed.compatibility import (
 )
 from ensemw2s.ensemble.saving.ensemble_json import EnsembleFile, ExpertEntry, write_ensemble_json
 from ensemw2s.models.loading.adapters import load_models
-from ensemw2s.models.loading.device import free_memory, resolve_device
+from ensemw2s.models.loading.device import memory_freed, resolve_device
 from ensemw2s.models.loading.fingerprint import model_fingerprint
 from ensemw2s.models.loading.info import configured_context_length, weight_bytes
 from ensemw2s.models.loading.load import LoadedModel, load_model, load_tokenizer
@@ -166,13 +165,12 @@ class EnsembleSpec:
         if self._kept is not None or not (together or 2 * sum(map(weight_bytes, configs)) <= room):
             yield
             return
-        self._kept = self.load_experts()
-        try:
-            yield
-        finally:
-            self._kept = None
-            gc.collect()
-            free_memory(resolve_device(self.compute))
+        with memory_freed(resolve_device(self.compute)):
+            self._kept = self.load_experts()
+            try:
+                yield
+            finally:
+                self._kept = None
 
     def identity(self) -> dict[str, Any]:
         """What answers depend on besides the questions and the decoding, as JSON: the experts' content and settings.

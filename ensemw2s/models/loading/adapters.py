@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ensemw2s.config.training import ComputeConfig, ModelConfig
-from ensemw2s.models.loading.device import free_memory, resolve_device
+from ensemw2s.models.loading.device import memory_freed, resolve_device
 from ensemw2s.models.loading.errors import explain_loading
 from ensemw2s.models.loading.gguf import opened_source
 from ensemw2s.models.loading.load import LoadedModel, load_model, load_tokenizer, no_pickles
@@ -88,13 +87,12 @@ def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Ite
         ModelError: as :func:`load_models`.
     """
     device = resolve_device(compute)
-    models = load_models(configs, device)
-    try:
-        yield models
-    finally:
-        models.clear()
-        gc.collect()
-        free_memory(device)
+    with memory_freed(device):
+        models = load_models(configs, device)
+        try:
+            yield models
+        finally:
+            models.clear()
 
 
 def _base_key(cfg: ModelConfig) -> str | None:
