@@ -68,7 +68,9 @@ def finished(build_once) -> tuple[Path, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def written(build_once) -> tuple[Path, dict[str, Any]]:
     """A finished run with written answers, and without a report."""
-    return with_results(build_once("written", lambda folder: execute(mini_generate(), folder, sink=NullSink(), report=False)))
+    return with_results(
+        build_once("written", lambda folder: execute(mini_generate(), folder, sink=NullSink(), report=False))
+    )
 
 
 @pytest.fixture

@@ -16,11 +16,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import ensemw2s.models.inference.scoring
 import ensemw2s.models.training.finetune
 import ensemw2s.models.training.trainer
 import ensemw2s.pipeline.run
 from ensemw2s.config.schema import RunConfig
+from ensemw2s.config.training import ModelConfig
+from ensemw2s.models.loading.load import load_model
 from ensemw2s.sink import NullSink
 
 
@@ -60,6 +64,8 @@ def child(order: dict[str, Any], counter: Path) -> int:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
+    load_model(ModelConfig(path="embedded:weak"))  # children inherit what the first loading imports and prepares
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
             counter = Path(folder) / "heard"
@@ -69,6 +75,7 @@ def main() -> None:
                 os._exit(child(json.loads(line), counter))
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             print(json.dumps({"status": status, "heard": int(counter.read_text() or 0)}), flush=True)
+    os._exit(0)  # taking the libraries down takes seconds
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ import torch
 
 from ensemw2s.config.data import ColumnMap, SourceConfig
 from ensemw2s.config.method import DecodingConfig
-from ensemw2s.config.training import ComputeConfig
+from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.sources import iter_source
 from ensemw2s.errors import Ew2sError, Interrupted
+from ensemw2s.models.loading.load import load_model
 from ensemw2s.sink import NullSink
 from ensemw2s.tasks import rows
 from ensemw2s.tasks import use_ensemble as files
@@ -94,6 +95,7 @@ def child(order: dict[str, Any], answer: Path, counter: Path) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
+    load_model(ModelConfig(path="embedded:weak"))  # children inherit what the first loading imports and prepares
     for line in sys.stdin:
         with tempfile.TemporaryDirectory() as folder:
             answer, counter = Path(folder) / "answer", Path(folder) / "seen"
@@ -104,6 +106,7 @@ def main() -> None:
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             found = json.loads(answer.read_text()) if answer.exists() else {}
             print(json.dumps({"status": status, "seen": int(counter.read_text() or 0), **found}), flush=True)
+    os._exit(0)  # taking the libraries down takes seconds
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The name of the configuration tells what to do, in the cell with two rounds: ``fail-1`` fails with seed 1, ``die-1`` is
 killed, ``wait-1`` stays until it is stopped and says so, ``once-1`` fails the first time only. The numbers come from
-files in the folder ``SWEEP_JOB_RESULTS``, so that a process has little to import.
+files in the folder ``SWEEP_JOB_RESULTS``, and the fingerprint from the order, to which test_sweep.py adds it: a process
+imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -15,18 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-from ensemw2s.config.dump import config_fingerprint
-from ensemw2s.config.schema import RunConfig
-
 order = json.loads(Path(sys.argv[1]).read_text())
-config = RunConfig.model_validate(order["config"])
+config = order["config"]
+rounds = config["boosting"]["rounds"]
 folder = Path(order["directory"])
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "config.yaml").write_text("name: x\n")
 with (folder / "starts").open("a") as stream:
     stream.write("x")
-kind, _, seed = config.name.partition("-")
-if seed == str(config.seed) and config.boosting.rounds == 2:
+kind, _, seed = config["name"].partition("-")
+if seed == str(config["seed"]) and rounds == 2:
     if kind == "fail" or (kind == "once" and (folder / "starts").read_text() == "x"):
         print("Error: the data are bad.", file=sys.stderr)
         sys.exit(2)
@@ -41,8 +40,8 @@ if seed == str(config.seed) and config.boosting.rounds == 2:
         signal.signal(signal.SIGTERM, stopped)
         (folder / "waits").write_text("x")
         time.sleep(60)
-right = 5 + config.boosting.rounds + config.seed % 2
+right = 5 + rounds + config["seed"] % 2
 results = json.loads((Path(os.environ["SWEEP_JOB_RESULTS"]) / f"{right}.json").read_text())
-results |= {"name": config.name, "seed": config.seed, "config_fingerprint": config_fingerprint(config)}
+results |= {"name": config["name"], "seed": config["seed"], "config_fingerprint": order["fingerprint"]}
 shutil.copyfile(Path(os.environ["SWEEP_JOB_RESULTS"]) / f"{right}.parquet", folder / "correct.parquet")
 (folder / "results.json").write_text(json.dumps(results))

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from ensemw2s.config.composition import compose
+from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.errors import ConfigError, DamagedError, InputError, RunBusyError
 from ensemw2s.evaluation.correct import write_correct
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.results import Results
+from ensemw2s.files import write_json
 from ensemw2s.runs import RunLock, Stages
 from ensemw2s.runs.verify import verify
 from ensemw2s.sweeps import run as sweep_run
@@ -156,10 +158,17 @@ def stored_results(tmp_path_factory):
     return folder
 
 
+def write_order(file, content):
+    write_json(file, {**content, "fingerprint": config_fingerprint(content["config"])})
+
+
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch, stored_results):
     monkeypatch.setenv("SWEEP_JOB_RESULTS", str(stored_results))
-    monkeypatch.setattr(sweep_run, "COMMAND", (sys.executable, str(Path(__file__).with_name("sweep_job.py"))))
+    command = (sys.executable, "-I", "-S", str(Path(__file__).with_name("sweep_job.py")))
+    monkeypatch.setattr(sweep_run, "COMMAND", command)
+    monkeypatch.setattr(sweep_run, "write_json", write_order)
+    monkeypatch.setattr(sweep_run, "_POLL", 0.01)
     monkeypatch.setattr(sweep_run, "visible_devices", lambda environ: [])
     monkeypatch.setattr(sweep_run, "available_memory", lambda: 2**40)
     monkeypatch.setattr(sweep_run, "first_guess", lambda plan: 2**30)
@@ -327,6 +336,7 @@ def test_the_first_guess_follows_the_models():
 def test_a_real_sweep(tmp_path, monkeypatch, mini_config):
     """Through real processes and the real pipeline; the same numbers as a run of its own."""
     monkeypatch.setattr(sweep_run, "COMMAND", (sys.executable, "-P", "-m", "ensemw2s.sweeps.job"))
+    monkeypatch.setattr(sweep_run, "write_json", write_json)
     from ensemw2s.pipeline import execute
     from ensemw2s.sink import NullSink
 
