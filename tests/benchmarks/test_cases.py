@@ -49,6 +49,19 @@ def test_scripts_import_each_other_in_one_direction() -> None:
             del left[name]
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_what_a_script_imports_from_the_package_exists(script: str) -> None:
+    for node in ast.walk(ast.parse(SCRIPTS[script].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("ensemw2s"):
+                    importlib.import_module(alias.name)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ensemw2s":
+            for alias in node.names:
+                if not hasattr(importlib.import_module(node.module), alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_case_is_named_once_and_its_goals_name_its_ways(run: ModuleType, quick: bool) -> None:
     cases = list(run.cases(quick=quick, only=None))
