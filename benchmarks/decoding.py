@@ -77,10 +77,10 @@ def measure(
     before = Usage.now()
     for turn in range(rounds + 1):
         for way, taken in times.items():
-            decoding = DecodingConfig(method="sample", experts=way, max_new_tokens=tokens)
+            decoding = DecodingConfig.model_validate({"method": "sample", "experts": way, "max_new_tokens": tokens})
             start = clock()
             found = generate(
-                experts, [1.0] * len(experts), prompts, decoding=decoding, eos_id=-1, seed=turn, compute=compute,
+                experts, [1.0] * len(experts), prompts, decoding=decoding, end_ids=[], seed=turn, compute=compute,
                 keep_top_k=2,
             )  # fmt: skip
             if experts[0].device.type == "cuda":

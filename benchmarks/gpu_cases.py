@@ -41,11 +41,15 @@ def compiled(formula: Callable[..., object], *arguments: object) -> dict[str, Ru
     return {"compile": lambda: run(*arguments)}
 
 
-def largest_error(given: tuple[Tensor, ...], truth: kernels.CombineResult) -> float:
-    """The largest difference of log-probabilities; ``given`` as ``baselines.eager`` gives it."""
-    expected = (truth.logprob, truth.target_logprob, truth.expert_target_logprob)
-    pairs = zip((given[1], given[2], given[5]), expected, strict=True)
-    return max(float((a.double() - b).abs().max()) for a, b in pairs)
+def results_of(found: kernels.CombineResult) -> tuple[Tensor, ...]:
+    """The results in the order of ``baselines.eager``."""
+    names = ("argmax", "logprob", "target_logprob", "expert_argmax", "logsumexp", "expert_target_logprob")
+    return tuple(getattr(found, name) for name in names)
+
+
+def largest_error(given: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> float:
+    """The largest difference of log-probabilities; both as ``baselines.eager`` gives them."""
+    return max(float((given[i].double() - truth[i]).abs().max()) for i in (1, 2, 5))
 
 
 def agreement(logits: Tensor, alphas: list[float], targets: Tensor, backend: str) -> Row:
@@ -56,12 +60,11 @@ def agreement(logits: Tensor, alphas: list[float], targets: Tensor, backend: str
     truth = kernels.combine(part.double(), alphas, targets=wanted, backend="reference")
     drawn = kernels.sample(part, alphas, seed=3, backend=backend)
     expected = kernels.sample(part, alphas, seed=3, backend="reference")
-    names = ("argmax", "logprob", "target_logprob", "expert_argmax", "logsumexp", "expert_target_logprob")
     same = torch.equal(ours.argmax, truth.argmax) and torch.equal(ours.expert_argmax, truth.expert_argmax)
     return {
         "argmax": bool(same),
-        "error": largest_error(tuple(getattr(ours, name) for name in names), truth),
-        "eager_error": largest_error(EAGER["mixture"](part, share, wanted), truth),
+        "error": largest_error(results_of(ours), results_of(truth)),
+        "eager_error": largest_error(EAGER["mixture"](part.unbind(), share, wanted), results_of(truth)),
         "same_draws": float((drawn == expected).double().mean()),
     }
 
@@ -114,14 +117,15 @@ def logit_cases(
         return LongCase("gpu", name, size, ways, bytes_moved=logits.numel() * dtype.itemsize, facts=facts)
 
     def combining(name: str, x: Tensor, rule: str = "mixture", **options: Any) -> LongCase:
-        formula, wanted = EAGER[rule], {} if "return_probs" in options else {"targets": targets}
+        formula: Callable[..., object] = EAGER[rule]
+        wanted: Row = {} if "return_probs" in options else {"targets": targets}
 
         def ways() -> dict[str, Run]:
             runs: dict[str, Run] = {
                 backend: lambda: kernels.combine(x, alphas, rule=rule, backend=backend, **wanted, **options),
-                "eager": lambda: formula(x, share, targets),
+                "eager": lambda: formula(x.unbind(), share, targets),
             }
-            return runs | (compiled(formula, x, share, targets) if compiling else {})
+            return runs | (compiled(formula, x.unbind(), share, targets) if compiling else {})
 
         return case(name, ways)
 
@@ -129,10 +133,10 @@ def logit_cases(
         def ways() -> dict[str, Run]:
             runs: dict[str, Run] = {
                 backend: lambda: kernels.sample(logits, alphas, seed=1, backend=backend, **options),
-                "eager": lambda: multinomial(logits, share),
+                "eager": lambda: multinomial(logits.unbind(), share),
             }
             runs |= {} if options else flashinfer_sampler(logits, share)
-            return runs | (compiled(multinomial, logits, share) if compiling else {})
+            return runs | (compiled(multinomial, logits.unbind(), share) if compiling else {})
 
         return case(name, ways)
 

@@ -49,8 +49,8 @@ def grouped(report: Mapping[str, Any], *, share: bool) -> dict[str, list[Line]]:
     for case in report["cases"]:
         for goal in case["goals"]:
             if goal["share"] == share:
-                numbers = (100 * goal[k] if share else goal[k] for k in ("safe", "stretch", "reached"))
-                line = Line(_short(case["case"]), *numbers, verdict=goal["verdict"])
+                safe, stretch, reached = (100 * goal[k] if share else goal[k] for k in ("safe", "stretch", "reached"))
+                line = Line(_short(case["case"]), safe, stretch, reached, goal["verdict"])
                 groups.setdefault(goal["goal"], []).append(line)
     return groups
 
@@ -78,7 +78,7 @@ def draw(report: Mapping[str, Any], path: Path) -> Path | None:
     if not panels:
         return None
     heights = [sum(1.6 + len(lines) for lines in groups.values()) + 0.6 for groups, _ in panels]
-    style = {"font.size": 8, "axes.labelsize": 8, "font.family": "DejaVu Sans", "text.color": _TEXT}
+    style: Any = {"font.size": 8, "axes.labelsize": 8, "font.family": "DejaVu Sans", "text.color": _TEXT}
     with mpl.rc_context(style):
         figure = Figure(figsize=(6.8, _ROW * sum(heights) + 1.5), dpi=150, layout="constrained")
         axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = {path.stem: path for path in FOLDER.glob("*.py")}
@@ -87,6 +89,16 @@ def test_goals_of_large_cases_name_ways_of_small_ones(run: ModuleType, maker: st
         goals = make(50_000_000, **option).goals
         assert goals
         assert {name for goal in goals for name in goal.against} | {run.READ} <= set(ways)
+
+
+def test_both_ways_to_decode_are_measured(run: ModuleType) -> None:
+    decoding = importlib.import_module("decoding")
+    experts = decoding.experts_of("62k parameters", 2, torch.device("cpu"))
+    found = decoding.measure(experts, answers=2, tokens=3, rounds=1, clock=time.perf_counter)
+    assert (found["K"], found["answers"], found["tokens"]) == (2, 2, 3)
+    assert found["all"] > 0
+    assert found["one"] > 0
+    assert "| 2 × 62k parameters | 2 | 3 |" in decoding.table([found])
 
 
 def test_a_case_is_measured_against_its_goals(run: ModuleType) -> None:
