@@ -18,7 +18,7 @@ def print_plan(made: Composed, choice: Choice, until: str | None, seeds: tuple[i
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.config.dump import given_lines
     from ensemw2s.estimate.estimate import estimate
-    from ensemw2s.pipeline import planned_stages
+    from ensemw2s.pipeline.plan import planned_stages
 
     stages = planned_stages(made.config, until)
     cost = estimate(made.config, until, seeds=len(seeds) or 1)

@@ -80,7 +80,7 @@ class Request:
 
     def _run(self, path: Path) -> dict[str, Any]:
         from ensemw2s.cli.progress import progress_sink
-        from ensemw2s.pipeline import execute
+        from ensemw2s.pipeline.run import execute
         from ensemw2s.sweeps.seeds import execute_seeds
 
         made = self.composed

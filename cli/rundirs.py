@@ -12,7 +12,7 @@ from ensemw2s.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from ensemw2s.config.schema import RunConfig
-    from ensemw2s.runs import RunInfo
+    from ensemw2s.runs.describe import RunInfo
 
 Kind = Literal["new", "continue", "finished"]
 
@@ -40,7 +40,7 @@ def choose_run(config: RunConfig, out: Path | None, force_new: bool) -> Choice:
         InputError: ``force_new`` with a directory that holds a run.
     """
     from ensemw2s.config.dump import config_fingerprint
-    from ensemw2s.runs import list_runs
+    from ensemw2s.runs.listing import list_runs
 
     if out is not None:
         return _named(out, force_new)
@@ -57,8 +57,7 @@ def choose_run(config: RunConfig, out: Path | None, force_new: bool) -> Choice:
 def choose_seeds(config: RunConfig, seeds: Sequence[int], out: Path | None, force_new: bool) -> Choice:
     """The directory of a run over several seeds; the rules of :func:`choose_run`."""
     from ensemw2s.config.dump import config_fingerprint
-    from ensemw2s.runs import list_runs
-    from ensemw2s.runs.listing import is_run
+    from ensemw2s.runs.listing import is_run, list_runs
 
     if out is not None:
         if out.is_dir() and is_run(out):
@@ -98,7 +97,7 @@ def _fingerprint(run: RunInfo) -> str | None:
 
 def make_directory(choice: Choice, name: str) -> Path:
     """The directory of a choice, made where it is new."""
-    from ensemw2s.runs import new_run_directory
+    from ensemw2s.runs.directory import new_run_directory
 
     return new_run_directory(runs_root(), name) if choice.path is None else choice.path
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from ensemw2s.runs import RunInfo
+    from ensemw2s.runs.describe import RunInfo
     from ensemw2s.runs.listing import SweepInfo
 
 _COLORS = {"running": "cyan", "finished": "green", "incomplete": "yellow"}

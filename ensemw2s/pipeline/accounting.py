@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from ensemw2s.pipeline.context import Context, Side
 
 
-def spend_training(ctx: Context, side: Side, trained: Path, config: TrainingConfig) -> None:
+def count_training(ctx: Context, side: Side, trained: Path, config: TrainingConfig) -> None:
     """A fine-tuning, as its ``trained.json`` tells it; interrupted starts do not count twice."""
     tokens = int(json.loads(trained.read_text(encoding="utf-8"))["tokens"])
     flops = training_flops(
         ctx.parameters(side), tokens, lora=config.lora is not None, checkpointing=config.gradient_checkpointing
     )
-    ctx.run.stages.spend(Work("train", "", tokens, flops))
+    ctx.run.stages.count(Work("train", "", tokens, flops))
 
 
-def spend_scoring(
+def count_scoring(
     ctx: Context, side: Side, what: str, enc: EncodedSplit, sequences: NDArray[np.int64] | None = None, models: int = 1
 ) -> None:
     """A teacher-forced pass of ``models`` models over sequences of a split, or over all."""
     tokens = models * sequence_tokens(enc, sequences)
-    ctx.run.stages.spend(Work("score", what, tokens, forward_flops(ctx.parameters(side), tokens)))
+    ctx.run.stages.count(Work("score", what, tokens, forward_flops(ctx.parameters(side), tokens)))
 
 
-def spend_split(ctx: Context, side: Side, split: SplitName) -> None:
+def count_split(ctx: Context, side: Side, split: SplitName) -> None:
     """A model's pass over a split, as it is scored in a run."""
-    spend_scoring(ctx, side, split, ctx.encoded(side, split, ctx.scoring_view(split)))
+    count_scoring(ctx, side, split, ctx.encoded(side, split, ctx.scoring_view(split)))
 
 
 def sequence_tokens(enc: EncodedSplit, sequences: NDArray[np.int64] | None = None) -> int:
@@ -61,4 +61,4 @@ def counted_decoding(ctx: Context, side: Side, what: str) -> Iterator[EventSink]
     counter = DecodeCounter()
     yield TeeSink(ctx.sink, counter)
     flops = forward_flops(ctx.parameters(side), counter.tokens)
-    ctx.run.stages.spend(Work("decode", what, counter.tokens, flops))
+    ctx.run.stages.count(Work("decode", what, counter.tokens, flops))

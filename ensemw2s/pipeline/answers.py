@@ -20,14 +20,14 @@ from ensemw2s.errors import DataError
 from ensemw2s.files import parse_json, write_text
 from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.scored_model import Member
-from ensemw2s.runs import fingerprint
+from ensemw2s.pipeline.scored_model import ScoredModel
+from ensemw2s.runs.stage import fingerprint
 
 FILE_NAME = "answers.jsonl"
 
 
 def written_answers(
-    ctx: Context, who: str, side: Side, members: Sequence[Member], alphas: Sequence[float], split: SplitName
+    ctx: Context, who: str, side: Side, members: Sequence[ScoredModel], alphas: Sequence[float], split: SplitName
 ) -> list[dict[str, Any]]:
     """Answers of an ensemble to a split's prompts; one stage.
 
@@ -94,7 +94,7 @@ def read_answers(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def rule_of(ctx: Context, members: Sequence[Member]) -> str:
+def rule_of(ctx: Context, members: Sequence[ScoredModel]) -> str:
     """How members are combined; a single one is what it is under every rule."""
     return ctx.config.ensemble.rule if len(members) > 1 else "mixture"
 
@@ -114,7 +114,7 @@ def prompt_tokens(ctx: Context, side: Side, split: SplitName) -> list[NDArray[np
 
 
 def _decode(
-    ctx: Context, name: str, side: Side, members: Sequence[Member], shares: Sequence[float], split: SplitName
+    ctx: Context, name: str, side: Side, members: Sequence[ScoredModel], shares: Sequence[float], split: SplitName
 ) -> list[dict[str, Any]]:
     from ensemw2s.models.loading.adapters import opened_models
 

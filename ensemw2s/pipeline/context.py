@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,13 +13,13 @@ from ensemw2s.config.keys import plugins
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example, SplitName, Splits
-from ensemw2s.runs import RunDirectory
+from ensemw2s.pipeline.joint_table import JointTables
+from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.ensemble import EnsembleChoices
-    from ensemw2s.pipeline.joint import Together
 
 Side = Literal["weak", "strong"]
 
@@ -61,14 +61,13 @@ class Context:
         self._parameters: dict[Side, int] = {}
         self.kept_choices: dict[object, EnsembleChoices] = {}
         """What members chose together."""
-        self.together: dict[object, Together | None] = {}
-        """What members say together where their separate scores leave it open: :mod:`ensemw2s.pipeline.joint`."""
+        self.joint = JointTables()
         self.decoded: dict[str, str] = {}
         """Fingerprint of decoded answers → the stage that decoded them."""
         self.answered: dict[str, str] = {}
         """Stage with answers → the stage that decoded them, itself or that of the same models under another name."""
         self.stages: dict[str, str] = {}
-        """Every stage of this run → the name under which it is told and reported (see :func:`~.parts.ensure_parts`)."""
+        """Every stage of this run → the name under which it is told and reported (see :meth:`ensure_parts`)."""
 
     @property
     def splits(self) -> Splits:
@@ -104,6 +103,39 @@ class Context:
         self.stages[name] = part_of or name
         sink = NullSink() if part_of else self.sink
         return self.run.stages.ensure(name, inputs, work, seed=seed, resume=resume, sink=sink)
+
+    def ensure_parts(
+        self, name: str, parts: Mapping[str, Mapping[str, Any]], work: Callable[[str, Path], object]
+    ) -> Path:
+        """Make those parts whose inputs changed; each is a stage of its own in the folder ``name``.
+
+        The log hears of one stage ``name``, which is cached if all its parts are.
+
+        Args:
+            name: the folder.
+            parts: part → its inputs.
+            work: called with a part and the folder to make it in.
+
+        Returns:
+            The folder.
+        """
+        missing = [part for part, inputs in parts.items() if not self.run.is_done(f"{name}/{part}", inputs)]
+        reasons: dict[str, list[str]] = {}
+        for part in missing:
+            reason = self.run.stages.rerun_reason(f"{name}/{part}", parts[part])
+            if reason is not None:
+                reasons.setdefault(reason, []).append(part)
+        if reasons:
+            found = (f"{', '.join(of)}: {reason}" for reason, of in reasons.items())
+            self.sink.event("stage_rerun", stage=name, reason="; ".join(found))
+        if missing:
+            self.sink.event("stage_started", stage=name)
+        for part, inputs in parts.items():
+            self.ensure(f"{name}/{part}", inputs, partial(work, part), part_of=name)
+        records = [self.run.stage_record(f"{name}/{part}") for part in missing or parts]
+        seconds = sum(record.seconds for record in records if record is not None)
+        self.sink.event("stage_finished", stage=name, seconds=round(seconds, 3), cached=not missing)
+        return self.run.path / name
 
     @cached_property
     def weak(self) -> Base:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,8 @@ from ensemw2s.pipeline.evaluate import Arm, Scoreboard
 from ensemw2s.pipeline.labels import Teacher, label_correct
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.prefixes import choices_of
+from ensemw2s.pipeline.state import RunState
 from ensemw2s.seeds import sub_seed
-
-if TYPE_CHECKING:
-    from ensemw2s.pipeline.run import Progress
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -48,7 +45,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Beyond:
+class ErrorAnalysis:
     """The findings, as they go into ``results.json``."""
 
     disagreements: list[Disagreement]
@@ -56,10 +53,10 @@ class Beyond:
     reliability: list[Reliability]
 
 
-def look_beyond(ctx: Context, state: Progress) -> Beyond:
+def analyse_errors(ctx: Context, state: RunState) -> ErrorAnalysis:
     """All findings of a finished run, from kept scores, answers and labels; no model runs for them."""
     board = state.board
-    return Beyond(
+    return ErrorAnalysis(
         disagreements=list(_disagreements(ctx, board)),
         shared_errors=list(_shared_errors(ctx, state)),
         reliability=[*_arm_reliability(ctx, board), *_label_reliability(ctx, state.teachers)],
@@ -84,7 +81,7 @@ def _disagreements(ctx: Context, board: Scoreboard) -> Iterator[Disagreement]:
             )
 
 
-def _shared_errors(ctx: Context, state: Progress) -> Iterator[SharedErrors]:
+def _shared_errors(ctx: Context, state: RunState) -> Iterator[SharedErrors]:
     for group, arms in _groups(ctx, state).items():
         for split in TESTS:
             found = [_answers(ctx, arm, split) for arm in arms]
@@ -100,7 +97,7 @@ def _shared_errors(ctx: Context, state: Progress) -> Iterator[SharedErrors]:
             )
 
 
-def _groups(ctx: Context, state: Progress) -> dict[str, list[Arm]]:
+def _groups(ctx: Context, state: RunState) -> dict[str, list[Arm]]:
     """The members of every ensemble as arms of their own, where there are two or more whose answers are known."""
     groups = {}
     for name, members in state.members.items():

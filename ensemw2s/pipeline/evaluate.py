@@ -15,7 +15,7 @@ from ensemw2s.pipeline.answers import written_answers
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.prefixes import choice_correct, token_correct
-from ensemw2s.pipeline.scored_model import Member
+from ensemw2s.pipeline.scored_model import ScoredModel
 from ensemw2s.seeds import sub_seed
 
 Bools = NDArray[np.bool_]
@@ -27,7 +27,7 @@ class Arm:
 
     name: str
     side: Side
-    members: list[Member]
+    members: list[ScoredModel]
     alphas: list[float]
 
 

@@ -20,8 +20,8 @@ from ensemw2s.ensemble import own_choices
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.plan import expert_splits, member_splits
 from ensemw2s.pipeline.prefixes import PrefixScores
-from ensemw2s.pipeline.scored_model import Member, Recipe, base_member, member_seed, trained_member, training_inputs
-from ensemw2s.runs import fingerprint
+from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, scored_base, trained_model, training_inputs
+from ensemw2s.runs.stage import fingerprint
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HEAVIEST = 20
 
 
-class ExpertSchool:
+class WeakTrainer:
     """Trains weak models on draws from the training set.
 
     Args:
@@ -41,7 +41,7 @@ class ExpertSchool:
         self.ctx = ctx
         self.boosting = ctx.config.boosting
         self.include_eos = self.boosting.eos == "include"
-        self._trained: dict[str, tuple[Member, set[SplitName]]] = {}
+        self._trained: dict[str, tuple[ScoredModel, set[SplitName]]] = {}
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -68,7 +68,7 @@ class ExpertSchool:
             self.answers, weights=draw.token_weights[~is_eos], eos_weights=eos_weights, index=draw.index
         )
 
-    def train(self, name: str, draw: Draw, seed: int, splits: Sequence[SplitName] = (), steps: int = 1) -> Member:
+    def train(self, name: str, draw: Draw, seed: int, splits: Sequence[SplitName] = (), steps: int = 1) -> ScoredModel:
         """Fine-tune the weak base on a draw; ``steps`` multiplies the optimiser steps.
 
         It is scored on ``splits``, by default those of every weak model.
@@ -88,11 +88,11 @@ class ExpertSchool:
         mark = fingerprint(training_inputs(self.ctx, "weak", recipe))
         if mark in self._trained and self._trained[mark][1].issuperset(splits):
             return self._trained[mark][0]
-        member = trained_member(self.ctx, name, "weak", recipe, splits)
+        member = trained_model(self.ctx, name, "weak", recipe, splits)
         self._trained[mark] = (member, set(splits))
         return member
 
-    def wrong_tokens(self, member: Member) -> NDArray[np.float64]:
+    def wrong_tokens(self, member: ScoredModel) -> NDArray[np.float64]:
         """Raw ``s`` of a model on the training set, [N]: by arg-max token, or by chosen option."""
         table = member.table("train")
         if self.boosting.error_unit == "token":
@@ -102,7 +102,7 @@ class ExpertSchool:
         wrong = own_choices(table, enc, self.ctx.config.ensemble).option != enc.answer_index
         return np.repeat(wrong.astype(np.float64), self.layout.lengths)
 
-    def predicted_tokens(self, member: Member) -> NDArray[np.int64]:
+    def predicted_tokens(self, member: ScoredModel) -> NDArray[np.int64]:
         """The model's arg-max at every token of ``D``, int64 [N]."""
         table = member.table("train")
         if self.boosting.error_unit == "token":
@@ -114,31 +114,33 @@ class ExpertSchool:
 class BoostingLearner:
     """The :class:`ensemw2s.boosting.Learner` of a run: every expert is a stage."""
 
-    def __init__(self, school: ExpertSchool) -> None:
-        self.school = school
-        self.ctx = school.ctx
-        self.members: dict[int, Member] = {}
-        self.kept: list[Member] = []
+    def __init__(self, trainer: WeakTrainer) -> None:
+        self.trainer = trainer
+        self.ctx = trainer.ctx
+        self.members: dict[int, ScoredModel] = {}
+        self.kept: list[ScoredModel] = []
         self.scores = PrefixScores(self.ctx, "boosting")
 
     def fit(self, round_: int, draw: Draw) -> None:
         """Train the expert of a round, or find it done."""
         name = stage.expert(round_)
-        self.members[round_] = self.school.train(name, draw, _seed(self.school, round_), expert_splits(self.ctx.config))
+        self.members[round_] = self.trainer.train(
+            name, draw, _seed(self.trainer, round_), expert_splits(self.ctx.config)
+        )
 
     def errors(self, round_: int) -> NDArray[np.float64]:
         """Raw ``s`` of a round's expert."""
-        return self.school.wrong_tokens(self.members[round_])
+        return self.trainer.wrong_tokens(self.members[round_])
 
     def base_errors(self) -> NDArray[np.float64]:
         """Raw ``s`` of the weak base."""
-        return self.school.wrong_tokens(weak_base(self.school))
+        return self.trainer.wrong_tokens(weak_base(self.trainer))
 
     def helper_errors(self, round_: int, fold: int, draw: Draw) -> NDArray[np.float64]:
         """Raw ``s`` of a cross-fitting helper."""
         name = stage.helper(round_, fold + 1)
-        helper = self.school.train(name, draw, member_seed(self.ctx, "helpers", round_, fold), ["train"])
-        return self.school.wrong_tokens(helper)
+        helper = self.trainer.train(name, draw, member_seed(self.ctx, "helpers", round_, fold), ["train"])
+        return self.trainer.wrong_tokens(helper)
 
     def validation_score(self, alphas: list[float]) -> float:
         """Validation score of the experts kept so far; the newest is the latest fitted."""
@@ -146,42 +148,42 @@ class BoostingLearner:
         return self.scores.add(self.kept[-1], alphas)
 
 
-def weak_base(school: ExpertSchool) -> Member:
+def weak_base(trainer: WeakTrainer) -> ScoredModel:
     """The weak base as it is, scored like an expert."""
-    return base_member(school.ctx, stage.zero_shot("weak"), "weak", expert_splits(school.ctx.config))
+    return scored_base(trainer.ctx, stage.zero_shot("weak"), "weak", expert_splits(trainer.ctx.config))
 
 
-def boost(school: ExpertSchool) -> tuple[BoostingResult, BoostingLearner]:
+def boost(trainer: WeakTrainer) -> tuple[BoostingResult, BoostingLearner]:
     """Run token-level boosting."""
-    ctx = school.ctx
-    learner = BoostingLearner(school)
+    ctx = trainer.ctx
+    learner = BoostingLearner(trainer)
     classes = ctx.config.boosting.samme_classes
     if classes is None:
-        classes = school.answers.vocab_size
+        classes = trainer.answers.vocab_size
         if ctx.config.boosting.error_unit == "choice":
             enc = ctx.encoded("weak", "train", "options")
             classes = int(np.bincount(enc.seq_example).max())
     booster = Booster(
         ctx.config.boosting,
-        school.layout,
+        trainer.layout,
         learner,
         classes=classes,
         seed=ctx.seed,
         sink=ctx.sink,
-        on_weights=lambda round_, weights, wrong: _keep_weights(school, learner, round_, weights, wrong),
+        on_weights=lambda round_, weights, wrong: _keep_weights(trainer, learner, round_, weights, wrong),
     )
     return booster.fit(select=ctx.config.ensemble.select_rounds), learner
 
 
-def _keep_weights(school: ExpertSchool, learner: BoostingLearner, round_: int, weights: Floats, wrong: Floats) -> None:
+def _keep_weights(trainer: WeakTrainer, learner: BoostingLearner, round_: int, weights: Floats, wrong: Floats) -> None:
     """Save ``D_t`` and report the heaviest examples."""
-    ctx, layout = school.ctx, school.layout
+    ctx, layout = trainer.ctx, trainer.layout
     name = f"token_weights/round-{round_:02d}.npy"
     with recording(ctx.run.path, name):
         save_weights(ctx.run.path / name, weights)
     mass = example_weights(layout, weights)
-    predicted = school.predicted_tokens(learner.members[round_])
-    actual = school.answers.row_tokens[school.rows]
+    predicted = trainer.predicted_tokens(learner.members[round_])
+    actual = trainer.answers.row_tokens[trainer.rows]
     tokenizer = ctx.weak.tokenizer
     examples = []
     for i in np.argsort(-mass, kind="stable")[:_HEAVIEST]:
@@ -200,45 +202,45 @@ def _keep_weights(school: ExpertSchool, learner: BoostingLearner, round_: int, w
     ctx.sink.event("hard_tokens", round=round_, examples=examples)
 
 
-def train_plain(school: ExpertSchool, member: int = 1) -> Member:
+def train_plain(trainer: WeakTrainer, member: int = 1) -> ScoredModel:
     """The weak base fine-tuned on all training data, every token with its weight in ``D_1``.
 
-    Member 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
+    ScoredModel 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
     """
     name = stage.baseline(WEAK) if member == 1 else stage.baseline("seeds", member)
-    return school.train(name, _from_first_weights(school, "none", member), _seed(school, member))
+    return trainer.train(name, _from_first_weights(trainer, "none", member), _seed(trainer, member))
 
 
-def train_plain_long(school: ExpertSchool, rounds: int) -> Member:
+def train_plain_long(trainer: WeakTrainer, rounds: int) -> ScoredModel:
     """The same with as many times the steps as rounds were trained: the cost of the whole ensemble in one model."""
-    seed = member_seed(school.ctx, "plain-long")
-    draw = _from_first_weights(school, "none", 1)
-    return school.train(stage.baseline("plain_long"), draw, seed, steps=rounds)
+    seed = member_seed(trainer.ctx, "plain-long")
+    draw = _from_first_weights(trainer, "none", 1)
+    return trainer.train(stage.baseline("plain_long"), draw, seed, steps=rounds)
 
 
-def train_bagging(school: ExpertSchool, first: Member, rounds: int) -> list[Member]:
+def train_bagging(trainer: WeakTrainer, first: ScoredModel, rounds: int) -> list[ScoredModel]:
     """The first expert, then members on bootstrap resamples from ``D_1``.
 
-    Member ``k`` has the training seed and the stream of draws of boosting's round ``k``, so that the two ensembles
+    ScoredModel ``k`` has the training seed and the stream of draws of boosting's round ``k``, so that the two ensembles
     differ in what is resampled alone.
     """
     members = [first]
     for k in range(2, rounds + 1):
-        draw = _from_first_weights(school, "example", k)
-        members.append(school.train(stage.baseline("bagging", k), draw, _seed(school, k)))
+        draw = _from_first_weights(trainer, "example", k)
+        members.append(trainer.train(stage.baseline("bagging", k), draw, _seed(trainer, k)))
     return members
 
 
-def train_seeds(school: ExpertSchool, rounds: int) -> list[Member]:
+def train_seeds(trainer: WeakTrainer, rounds: int) -> list[ScoredModel]:
     """The plain ensemble: members on all data that differ in their seed only; the first is the plain fine-tune."""
-    return [train_plain(school, k) for k in range(1, rounds + 1)]
+    return [train_plain(trainer, k) for k in range(1, rounds + 1)]
 
 
-def _seed(school: ExpertSchool, round_: int) -> int:
+def _seed(trainer: WeakTrainer, round_: int) -> int:
     """The training seed of round or member ``round_`` of every ensemble."""
-    return member_seed(school.ctx, "experts", round_)
+    return member_seed(trainer.ctx, "experts", round_)
 
 
-def _from_first_weights(school: ExpertSchool, how: Literal["example", "none"], stream: int) -> Draw:
-    weights = initial_weights(school.layout, school.boosting.init)
-    return draw_training_set(school.layout, weights, how, seed=school.ctx.seed, stream=stream)
+def _from_first_weights(trainer: WeakTrainer, how: Literal["example", "none"], stream: int) -> Draw:
+    weights = initial_weights(trainer.layout, trainer.boosting.init)
+    return draw_training_set(trainer.layout, weights, how, seed=trainer.ctx.seed, stream=stream)

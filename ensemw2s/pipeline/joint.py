@@ -9,59 +9,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensemw2s.arrays import load_array
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import ensemble_argmax, normalise
-from ensemw2s.pipeline.accounting import spend_scoring
+from ensemw2s.pipeline.accounting import count_scoring
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.parts import ensure_parts
-from ensemw2s.pipeline.scored_model import Member
+from ensemw2s.pipeline.joint_table import Ints, JointTable, Shares
+from ensemw2s.pipeline.scored_model import ScoredModel
 
 if TYPE_CHECKING:
     from ensemw2s.models.inference.joint_scoring import JointScores
     from ensemw2s.models.loading.load import LoadedModel
 
-Ints = NDArray[np.int64]
-Shares = tuple[float, ...]
 
 _FIELDS = ("rows", "target_logprob", "argmax")
 
 
-@dataclass(frozen=True)
-class Together:
-    """What members say together at some rows of a split; memory maps.
-
-    Attributes:
-        rows: int64 [R], row numbers, rising.
-        target_logprob: float32 [R], log-probability of each row's own token.
-        argmax: int32 [R], the most probable token.
-    """
-
-    rows: Ints
-    target_logprob: NDArray[np.float32]
-    argmax: NDArray[np.int32]
-
-    def argmax_at(self, rows: Ints) -> Ints:
-        """The most probable tokens at some of the rows."""
-        place = np.searchsorted(self.rows, rows)
-        if rows.size and not np.array_equal(self.rows[np.minimum(place, self.rows.size - 1)], rows):
-            raise RuntimeError("joint scores lack a position that is open")
-        return np.asarray(self.argmax[place], dtype=np.int64)
-
-
-def prepare_together(
+def prepare_joint(
     ctx: Context,
     name: str,
-    members: Sequence[Member],
+    members: Sequence[ScoredModel],
     weightings: Sequence[Sequence[float]],
     splits: Sequence[SplitName],
 ) -> None:
@@ -84,29 +58,28 @@ def prepare_together(
             found = None
             if split in asked:
                 found = _load(ctx.run.path / name / split, asked[split], len(wanted), number)
-            ctx.together[_key(members, shares, split)] = found
+            ctx.joint.put([member.name for member in members], shares, split, found)
 
 
-def together_of(ctx: Context, members: Sequence[Member], alphas: Sequence[float], split: SplitName) -> Together | None:
-    """What :func:`prepare_together` found; None where the separate scores leave nothing open."""
+def joint_of(
+    ctx: Context, members: Sequence[ScoredModel], alphas: Sequence[float], split: SplitName
+) -> JointTable | None:
+    """What :func:`prepare_joint` found; None where the separate scores leave nothing open."""
     shares = tuple(normalise(alphas).tolist())
     if sum(share > 0.0 for share in shares) < 2:
         return None
-    key = _key(members, shares, split)
-    if key not in ctx.together:
-        raise RuntimeError(f"no joint scores were prepared for {[m.name for m in members]} on {split}")
-    return ctx.together[key]
+    return ctx.joint.get([member.name for member in members], shares, split)
 
 
-def run_together(
-    ctx: Context, members: Sequence[Member], alphas: Sequence[float], split: SplitName, sequences: Ints, top_k: int
+def joint_candidates(
+    ctx: Context, members: Sequence[ScoredModel], alphas: Sequence[float], split: SplitName, sequences: Ints, top_k: int
 ) -> JointScores:
     """The members' own candidates at all rows of some sequences, kept nowhere: part of another stage's work."""
     from ensemw2s.models.inference.joint_scoring import score_joint, sequence_rows
     from ensemw2s.models.loading.adapters import opened_models
 
     enc = ctx.encoded("weak", split, ctx.scoring_view(split))
-    spend_scoring(ctx, "weak", "together", enc, sequences, len(members))
+    count_scoring(ctx, "weak", "together", enc, sequences, len(members))
     with opened_models([member.model for member in members], ctx.config.compute) as models:
         return score_joint(
             models,
@@ -121,11 +94,7 @@ def run_together(
         )
 
 
-def _key(members: Sequence[Member], shares: Shares, split: SplitName) -> object:
-    return split, tuple((m.name, share) for m, share in zip(members, shares, strict=True) if share > 0.0)
-
-
-def _open_rows(ctx: Context, members: Sequence[Member], weightings: Sequence[Shares], split: SplitName) -> Ints:
+def _open_rows(ctx: Context, members: Sequence[ScoredModel], weightings: Sequence[Shares], split: SplitName) -> Ints:
     """Rows at which some weighting needs the models, int64, rising."""
     enc = ctx.encoded("weak", split, ctx.scoring_view(split))
     rule = ctx.config.ensemble.rule
@@ -142,7 +111,7 @@ def _open_rows(ctx: Context, members: Sequence[Member], weightings: Sequence[Sha
 
 
 def _score(
-    ctx: Context, name: str, members: Sequence[Member], weightings: list[Shares], rows: dict[SplitName, Ints]
+    ctx: Context, name: str, members: Sequence[ScoredModel], weightings: list[Shares], rows: dict[SplitName, Ints]
 ) -> None:
     from ensemw2s.models.inference.joint_scoring import score_joint_each
     from ensemw2s.models.loading.adapters import opened_models
@@ -157,7 +126,7 @@ def _score(
             split = cast("SplitName", part)
             enc = ctx.encoded("weak", split, ctx.scoring_view(split))
             asked = np.unique(np.searchsorted(enc.row_offsets, rows[split], side="right") - 1)
-            spend_scoring(ctx, "weak", "together", enc, asked, len(members))
+            count_scoring(ctx, "weak", "together", enc, asked, len(members))
             found = score_joint_each(
                 models(),
                 weightings,
@@ -172,11 +141,11 @@ def _score(
             for what, array in zip(_FIELDS, arrays, strict=True):
                 np.save(partial / f"{what}.npy", array, allow_pickle=False)
 
-        ensure_parts(ctx, name, {split: _inputs(ctx, members, weightings, split, rows[split]) for split in rows}, work)
+        ctx.ensure_parts(name, {split: _inputs(ctx, members, weightings, split, rows[split]) for split in rows}, work)
 
 
 def _inputs(
-    ctx: Context, members: Sequence[Member], weightings: list[Shares], split: SplitName, rows: Ints
+    ctx: Context, members: Sequence[ScoredModel], weightings: list[Shares], split: SplitName, rows: Ints
 ) -> dict[str, Any]:
     view = ctx.scoring_view(split)
     return {
@@ -189,10 +158,10 @@ def _inputs(
     }
 
 
-def _load(folder: Path, rows: Ints, weightings: int, number: int) -> Together:
+def _load(folder: Path, rows: Ints, weightings: int, number: int) -> JointTable:
     check_stage_files(folder)
     kinds = ((np.int64, (rows.size,)), (np.float32, (weightings, rows.size)), (np.int32, (weightings, rows.size)))
     found, targets, argmax = (
         load_array(folder / f"{what}.npy", *kind) for what, kind in zip(_FIELDS, kinds, strict=True)
     )
-    return Together(found, targets[number], argmax[number])
+    return JointTable(found, targets[number], argmax[number])

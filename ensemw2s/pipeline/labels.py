@@ -22,9 +22,9 @@ from ensemw2s.labelling.labels import Labels, SoftTargets, labels_from_answers, 
 from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.joint import prepare_together, run_together
+from ensemw2s.pipeline.joint import joint_candidates, prepare_joint
 from ensemw2s.pipeline.prefixes import choices_of
-from ensemw2s.pipeline.scored_model import Member
+from ensemw2s.pipeline.scored_model import ScoredModel
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
 
@@ -37,7 +37,7 @@ class Teacher:
     """Who labels: models with their weights."""
 
     name: str
-    members: list[Member]
+    members: list[ScoredModel]
     alphas: list[float]
 
 
@@ -66,7 +66,7 @@ def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> L
     if soft is not None:
         require_shared_tokenizer(ctx)
     if choice:
-        prepare_together(ctx, stage.joint_labels(teacher.name), teacher.members, [teacher.alphas], ["hard_pool"])
+        prepare_joint(ctx, stage.joint_labels(teacher.name), teacher.members, [teacher.alphas], ["hard_pool"])
     inputs = {
         "experts": [member.fingerprint for member in teacher.members],
         "alphas": teacher.alphas,
@@ -111,7 +111,7 @@ def _choose(ctx: Context, teacher: Teacher, soft: int | None) -> Labels:
     labels = labels_from_choices(teacher.name, _hidden_pool(ctx), enc, found)
     if soft is None:
         return labels
-    joint = run_together(ctx, teacher.members, teacher.alphas, "hard_pool", found.choices.sequence, soft)
+    joint = joint_candidates(ctx, teacher.members, teacher.alphas, "hard_pool", found.choices.sequence, soft)
     if joint.topk_ids is None or joint.topk_logprob is None:
         raise RuntimeError("joint scoring left out the candidates that were asked for")
     lengths = np.diff(enc.row_offsets)[found.choices.sequence]

@@ -10,9 +10,9 @@ from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble import EnsembleChoices, ensemble_argmax, final_choices, own_choices
 from ensemw2s.evaluation.results import RoundScore
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.joint import prepare_together, together_of
+from ensemw2s.pipeline.joint import joint_of, prepare_joint
 from ensemw2s.pipeline.plan import REPORTED
-from ensemw2s.pipeline.scored_model import Member
+from ensemw2s.pipeline.scored_model import ScoredModel
 
 Bools = NDArray[np.bool_]
 
@@ -28,10 +28,10 @@ class PrefixScores:
     def __init__(self, ctx: Context, arm: str) -> None:
         self.ctx = ctx
         self.arm = arm
-        self.members: list[Member] = []
+        self.members: list[ScoredModel] = []
         self.by_round: list[dict[str, RoundScore]] = []
 
-    def add(self, member: Member, alphas: list[float]) -> float:
+    def add(self, member: ScoredModel, alphas: list[float]) -> float:
         """Add a member and report the ensemble so far.
 
         Args:
@@ -43,10 +43,10 @@ class PrefixScores:
         """
         members = [*self.members, member]
         equal = [1.0] * len(members)
-        prepare_together(self.ctx, stage.joint(self.arm, len(members)), members, [alphas, equal], REPORTED)
+        prepare_joint(self.ctx, stage.joint(self.arm, len(members)), members, [alphas, equal], REPORTED)
         return self._report(member, alphas)
 
-    def add_all(self, members: list[Member]) -> list[float]:
+    def add_all(self, members: list[ScoredModel]) -> list[float]:
         """Add members with equal weights, and report the ensemble with each; joint scores take a single pass.
 
         Returns:
@@ -54,10 +54,10 @@ class PrefixScores:
         """
         counts = range(1, len(members) + 1)
         prefixes = [[1.0] * t + [0.0] * (len(members) - t) for t in counts]
-        prepare_together(self.ctx, stage.joint(self.arm), members, prefixes, REPORTED)
+        prepare_joint(self.ctx, stage.joint(self.arm), members, prefixes, REPORTED)
         return [self._report(member, [1.0] * t) for t, member in zip(counts, members, strict=True)]
 
-    def _report(self, member: Member, alphas: list[float]) -> float:
+    def _report(self, member: ScoredModel, alphas: list[float]) -> float:
         self.members.append(member)
         scores: dict[str, RoundScore] = {}
         for split in REPORTED:
@@ -88,7 +88,7 @@ class PrefixScores:
 
 
 def choices_of(
-    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
+    ctx: Context, members: list[ScoredModel], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> EnsembleChoices:
     """What members together choose on a split of options."""
     key = (tuple(member.name for member in members), tuple(alphas), split, side)
@@ -97,7 +97,7 @@ def choices_of(
     enc = ctx.encoded(side, split, ctx.scoring_view(split))
     tables = [member.table(split) for member in members]
     product = None
-    if ctx.config.ensemble.rule == "product" and (found := together_of(ctx, members, alphas, split)) is not None:
+    if ctx.config.ensemble.rule == "product" and (found := joint_of(ctx, members, alphas, split)) is not None:
         product = np.zeros(enc.n_rows, dtype=np.float32)
         product[found.rows] = found.target_logprob
     ctx.kept_choices[key] = final_choices(tables, alphas, enc, ctx.config.ensemble, product)
@@ -105,7 +105,7 @@ def choices_of(
 
 
 def choice_correct(
-    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
+    ctx: Context, members: list[ScoredModel], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> Bools:
     """Whether members together choose the true option, bool [n]."""
     enc = ctx.encoded(side, split, "options")
@@ -117,7 +117,7 @@ def choice_correct(
 
 
 def token_correct(
-    ctx: Context, members: list[Member], alphas: list[float], split: SplitName, side: Side = "weak"
+    ctx: Context, members: list[ScoredModel], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> Bools:
     """Whether members together predict each answer token, teacher-forced, bool [A]; end-of-sequence is left out."""
     enc = ctx.encoded(side, split, ctx.scoring_view(split))
@@ -130,7 +130,7 @@ def token_correct(
     every, _ = enc.answer_rows(include_eos=True)
     body = ~enc.is_eos[every]
     open_ = body & ~decided
-    found = together_of(ctx, members, alphas, split)
+    found = joint_of(ctx, members, alphas, split)
     if found is not None:
         argmax[open_] = found.argmax_at(every[open_])
     elif np.any(open_):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ensemw2s.stage_names as stage
 from ensemw2s.arms import WEAK, teacher_of
@@ -14,23 +14,20 @@ from ensemw2s.evaluation.correct import write_correct
 from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, stage_cost
 from ensemw2s.evaluation.results import ModelInfo, Results
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.error_analysis import look_beyond
+from ensemw2s.pipeline.error_analysis import analyse_errors
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.scored_model import clipped_share
-from ensemw2s.runs import StageRecord
-from ensemw2s.runs.stage import versions
-
-if TYPE_CHECKING:
-    from ensemw2s.pipeline.run import Progress
+from ensemw2s.pipeline.state import RunState
+from ensemw2s.runs.stage import StageRecord, versions
 
 
-def build_results(ctx: Context, state: Progress, preset: str | None) -> dict[str, Any]:
+def build_results(ctx: Context, state: RunState, preset: str | None) -> dict[str, Any]:
     """Put all numbers of a run together and write ``results.json`` and ``correct.parquet``.
 
     Returns:
         The content of ``results.json``.
     """
-    beyond, stages = look_beyond(ctx, state), _stage_records(ctx)
+    beyond, stages = analyse_errors(ctx, state), _stage_records(ctx)
     costs = {name: stage_cost(work for r in records for work in r.cost["work"]) for name, records in stages.items()}
     comparisons = build_comparisons(state.board.correct, level=ctx.config.evaluation.level)
     results = Results(
@@ -97,7 +94,7 @@ def _peak(costs: list[dict[str, Any]]) -> StageMemory:
     return StageMemory(process=largest("peak_memory"), device=largest("peak_device_memory"))
 
 
-def _notes(ctx: Context, state: Progress) -> list[str]:
+def _notes(ctx: Context, state: RunState) -> list[str]:
     """Where the students are not matched in the number of labels."""
     kept = {teacher: labels.kept for teacher, labels in state.labels.items()}
     filters = {name: getattr(ctx.config.student, name) for name in ("min_confidence", "min_agreement")}
@@ -111,7 +108,7 @@ def _notes(ctx: Context, state: Progress) -> list[str]:
     return []
 
 
-def _arm_costs(ctx: Context, state: Progress, stages: dict[str, StageCost]) -> dict[str, ArmCost]:
+def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> dict[str, ArmCost]:
     """What every arm would cost alone."""
     costs = {}
     for name, arm in state.board.arms.items():
@@ -123,7 +120,7 @@ def _arm_costs(ctx: Context, state: Progress, stages: dict[str, StageCost]) -> d
     return costs
 
 
-def summary_of_experts(ctx: Context, state: Progress) -> dict[str, Any]:
+def summary_of_experts(ctx: Context, state: RunState) -> dict[str, Any]:
     """What ``ew2s train-experts`` ends with."""
     return {
         "run": str(ctx.run.path),
@@ -135,7 +132,7 @@ def summary_of_experts(ctx: Context, state: Progress) -> dict[str, Any]:
     }
 
 
-def summary_of_labels(ctx: Context, state: Progress) -> dict[str, Any]:
+def summary_of_labels(ctx: Context, state: RunState) -> dict[str, Any]:
     """What ``ew2s label`` ends with."""
     return {
         **summary_of_experts(ctx, state),

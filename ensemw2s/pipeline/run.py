@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +16,16 @@ from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
-from ensemw2s.evaluation.results import LabelResult, RoundResult
+from ensemw2s.evaluation.results import RoundResult
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.checks import check_inputs
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
 from ensemw2s.pipeline.date import dated
-from ensemw2s.pipeline.evaluate import Arm, Scoreboard, evaluate_arms
+from ensemw2s.pipeline.evaluate import Arm, evaluate_arms
 from ensemw2s.pipeline.experts import (
     BoostingLearner,
-    ExpertSchool,
+    WeakTrainer,
     boost,
     train_bagging,
     train_plain,
@@ -38,27 +37,15 @@ from ensemw2s.pipeline.labels import Teacher, label_pool, label_result, own_answ
 from ensemw2s.pipeline.plan import TESTS, plan, weak_arms
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
-from ensemw2s.pipeline.scored_model import Member, base_member
+from ensemw2s.pipeline.scored_model import ScoredModel, scored_base
+from ensemw2s.pipeline.state import RunState
 from ensemw2s.pipeline.students import train_ceiling, train_student
-from ensemw2s.runs import RunDirectory
+from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
 from ensemw2s.student.filters import select_labels
 
 Until = Literal["data", "experts", "labels", "student"]
-
-
-@dataclass
-class Progress:
-    """What a run has so far; each phase adds to it."""
-
-    board: Scoreboard = field(default_factory=Scoreboard)
-    boosting: BoostingResult | None = None
-    rounds: dict[str, list[RoundResult]] = field(default_factory=dict)
-    selected: dict[str, int] = field(default_factory=dict)
-    members: dict[str, list[Member]] = field(default_factory=dict)
-    teachers: dict[str, Teacher] = field(default_factory=dict)
-    labels: dict[str, LabelResult] = field(default_factory=dict)
 
 
 def execute(
@@ -131,7 +118,7 @@ def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool)
     import time
 
     started = time.monotonic()
-    state = Progress()
+    state = RunState()
     prepare_data(ctx)
     check_inputs(ctx)  # before hours of training, not after
     summary: dict[str, Any] | None = None
@@ -158,47 +145,47 @@ def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool)
     return summary
 
 
-def experts_phase(ctx: Context, state: Progress) -> None:
+def experts_phase(ctx: Context, state: RunState) -> None:
     """Boosted experts and the unboosted weak arms."""
-    school = ExpertSchool(ctx)
+    trainer = WeakTrainer(ctx)
     if ctx.config.arms.zero_shot:
-        strong = base_member(ctx, stage.zero_shot("strong"), "strong", TESTS)
-        bases = [("weak_zero_shot", weak_base(school)), ("strong_zero_shot", strong)]
+        strong = scored_base(ctx, stage.zero_shot("strong"), "strong", TESTS)
+        bases = [("weak_zero_shot", weak_base(trainer)), ("strong_zero_shot", strong)]
         evaluate_arms(ctx, [_arm(name, [base]) for name, base in bases], state.board)
-    result, learner = boost(school)
+    result, learner = boost(trainer)
     state.boosting = result
     for arm in weak_arms(ctx.config):
         if arm == ENSEMBLE:
             _add_boosted(ctx, state, result, learner)
         elif arm in _TRAINERS:
-            members = _TRAINERS[arm](school, learner, len(result.rounds))
+            members = _TRAINERS[arm](trainer, learner, len(result.rounds))
             add = _add_unboosted if arm_spec(arm).several else _add_model
             add(ctx, state, arm, members)
 
 
 #: Weak arm that boosting does not give → its models, from the trainer, boosting's experts and the rounds there were.
-_TRAINERS: dict[str, Callable[[ExpertSchool, BoostingLearner, int], list[Member]]] = {
-    WEAK: lambda school, *_: [train_plain(school)],
+_TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner, int], list[ScoredModel]]] = {
+    WEAK: lambda trainer, *_: [train_plain(trainer)],
     "single": lambda _, learner, __: learner.kept[:1],
-    "plain_long": lambda school, _, rounds: [train_plain_long(school, rounds)],
-    "bagging": lambda school, learner, _: train_bagging(school, learner.kept[0], school.boosting.rounds),
-    "seeds": lambda school, *_: train_seeds(school, school.boosting.rounds),
+    "plain_long": lambda trainer, _, rounds: [train_plain_long(trainer, rounds)],
+    "bagging": lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
+    "seeds": lambda trainer, *_: train_seeds(trainer, trainer.boosting.rounds),
 }
 
 
-def _arm(name: str, members: list[Member], alphas: list[float] | None = None) -> Arm:
+def _arm(name: str, members: list[ScoredModel], alphas: list[float] | None = None) -> Arm:
     """An arm of the table; with equal weights by default."""
     return Arm(name, arm_spec(name).side, members, alphas or [1.0] * len(members))
 
 
-def _add_model(ctx: Context, state: Progress, name: str, members: list[Member]) -> None:
+def _add_model(ctx: Context, state: RunState, name: str, members: list[ScoredModel]) -> None:
     """A weak model as an arm, which may teach."""
     evaluate_arms(ctx, [_arm(name, members)], state.board)
     if arm_spec(name).kind == "teacher":
         state.teachers[name] = Teacher(name, members, [1.0])
 
 
-def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner: BoostingLearner) -> None:
+def _add_boosted(ctx: Context, state: RunState, result: BoostingResult, learner: BoostingLearner) -> None:
     kept, alphas, t = learner.kept, result.alphas, result.selected
     scored = iter(learner.scores.by_round)
     rounds = []
@@ -232,7 +219,7 @@ def _add_boosted(ctx: Context, state: Progress, result: BoostingResult, learner:
         ensemble.save(ctx.run.path)
 
 
-def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Member]) -> None:
+def _add_unboosted(ctx: Context, state: RunState, name: str, members: list[ScoredModel]) -> None:
     """An ensemble with equal weights: at its own best number of members, and at the boosted ensemble's."""
     prefixes = PrefixScores(ctx, name)
     scores = prefixes.add_all(members)
@@ -249,7 +236,7 @@ def _add_unboosted(ctx: Context, state: Progress, name: str, members: list[Membe
     state.teachers[name] = Teacher(name, members[:best], [1.0] * best)
 
 
-def labels_phase(ctx: Context, state: Progress) -> dict[str, Labels]:
+def labels_phase(ctx: Context, state: RunState) -> dict[str, Labels]:
     """Every teacher that gets a student labels the hard pool."""
     out: dict[str, Labels] = {}
     own = {name: own_answers(ctx, state.teachers[name]) for name in ctx.config.teachers}
@@ -261,7 +248,7 @@ def labels_phase(ctx: Context, state: Progress) -> dict[str, Labels]:
     return out
 
 
-def student_phase(ctx: Context, state: Progress, labels: dict[str, Labels]) -> None:
+def student_phase(ctx: Context, state: RunState, labels: dict[str, Labels]) -> None:
     """Students of all teachers, and the ceiling."""
     for name, found in labels.items():
         student = train_student(ctx, found, select_labels(found, ctx.config.student))

@@ -6,23 +6,25 @@ import dataclasses
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import ensemw2s.stage_names as stage
 from ensemw2s.checksums import checksums_below, problems, read_sealed, sealed
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.errors import DamagedError
 from ensemw2s.files import read_json, write_json
-from ensemw2s.pipeline.accounting import spend_training
+from ensemw2s.pipeline.accounting import count_split, count_training
 from ensemw2s.pipeline.context import Context, Side
-from ensemw2s.pipeline.scoring import score_splits
 from ensemw2s.registry import STUDENT_LOSSES
-from ensemw2s.runs import fingerprint
+from ensemw2s.runs.stage import fingerprint
 from ensemw2s.seeds import sub_seed
 
 if TYPE_CHECKING:
     from ensemw2s.models.inference.score_table import ScoreTable
+    from ensemw2s.models.loading.load import LoadedModel
     from ensemw2s.models.training.losses import LossConfig
     from ensemw2s.models.training.training_set import TrainingSet
 
@@ -30,7 +32,7 @@ _TRAINED = "trained.json"
 
 
 @dataclass(frozen=True)
-class Member:
+class ScoredModel:
     """A model with its kept scores.
 
     Attributes:
@@ -71,24 +73,24 @@ class Recipe:
     seed: int
 
 
-def base_member(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]) -> Member:
+def scored_base(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]) -> ScoredModel:
     """A base before any fine-tuning, scored on the splits."""
     base = ctx.base(side)
     score_splits(ctx, name, side, base.config, base.fingerprint, splits)
-    return Member(name, ctx.run.path / name, base.config, base.fingerprint)
+    return ScoredModel(name, ctx.run.path / name, base.config, base.fingerprint)
 
 
-def trained_member(ctx: Context, name: str, side: Side, recipe: Recipe, splits: Sequence[SplitName]) -> Member:
+def trained_model(ctx: Context, name: str, side: Side, recipe: Recipe, splits: Sequence[SplitName]) -> ScoredModel:
     """A base fine-tuned by a recipe and scored on the splits."""
     inputs = training_inputs(ctx, side, recipe)
 
     def work(partial: Path) -> None:
         _fine_tune(ctx, name, side, recipe, partial)
-        spend_training(ctx, side, partial / _TRAINED, recipe.config)
+        count_training(ctx, side, partial / _TRAINED, recipe.config)
 
     folder = ctx.ensure(name, inputs, work, seed=recipe.seed, resume=True)
     model = ctx.base(side).config.model_copy(update={"path": str(folder / "model"), "revision": None})
-    member = Member(name, folder, model, _fingerprint(ctx, name, inputs))
+    member = ScoredModel(name, folder, model, _fingerprint(ctx, name, inputs))
     score_splits(ctx, name, side, model, member.fingerprint, splits)
     return member
 
@@ -166,3 +168,51 @@ def _is_trained(ctx: Context, done: Path) -> bool:
         shutil.rmtree(done.parent / "model", ignore_errors=True)
         return False
     return True
+
+
+def score_splits(
+    ctx: Context, name: str, side: Side, model: ModelConfig, mark: str, splits: Sequence[SplitName]
+) -> None:
+    """Teacher-forced scores of a model on splits, below ``NAME/scores``; the model is loaded if any are missing.
+
+    ``name`` is the model's stage, ``side`` the base whose tokenizer it has, ``mark`` its fingerprint. The folder of
+    each split is a :class:`~ensemw2s.models.inference.score_table.ScoreTable`.
+    """
+    from ensemw2s.models.inference.score_table import ScoreTable
+    from ensemw2s.models.inference.scoring import score_split
+    from ensemw2s.models.loading.device import resolve_device
+    from ensemw2s.models.loading.load import load_model
+
+    @cache
+    def loaded() -> LoadedModel:
+        return load_model(model, resolve_device(ctx.config.compute))
+
+    def work(part: str, partial: Path) -> None:
+        split = cast("SplitName", part)
+        count_split(ctx, side, split)
+        table = score_split(
+            loaded(),
+            ctx.encoded(side, split, ctx.scoring_view(split)),
+            compute=ctx.config.compute,
+            top_k=ctx.config.ensemble.top_k,
+            sink=ctx.sink,
+            tag=f"{stage.scores(name)}/{split}",
+        )
+        table.save(partial)
+
+    parts = {str(split): _scoring_inputs(ctx, side, mark, split) for split in splits}
+    folder = ctx.ensure_parts(stage.scores(name), parts, work)
+    for split in splits:  # of older versions, which recorded no checksums
+        enc = ctx.encoded(side, split, ctx.scoring_view(split))
+        ScoreTable.load(folder / split, rows=len(enc.row_tokens), answers=len(enc.answer_rows(include_eos=True)[0]))
+
+
+def _scoring_inputs(ctx: Context, side: Side, mark: str, split: SplitName) -> dict[str, Any]:
+    view = ctx.scoring_view(split)
+    return {
+        "model": mark,
+        "split": [view, ctx.encoded(side, split, view).fingerprint()],
+        # Candidates are kept at true answers only, and no split shows hidden ones.
+        "top_k": None if view == "hidden" else ctx.config.ensemble.top_k,
+        "numerics": ctx.numerics,
+    }

@@ -11,14 +11,14 @@ from ensemw2s.data.example import Example
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.plan import TESTS
-from ensemw2s.pipeline.scored_model import Member, Recipe, member_seed, trained_member
+from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, trained_model
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.student.training import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
 
 
-def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Member:
+def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> ScoredModel:
     """The strong base fine-tuned on one teacher's labels.
 
     Students of all teachers have the same seed, steps and order of prompts, so that they differ in their labels only.
@@ -48,10 +48,10 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Memb
         binary = binary_answer_tokens(ctx.encoded("strong", "hard_pool", "hidden"))
     loss = student_loss(ctx.config.student, config.steps, binary)
     recipe = Recipe(data=data, config=config, loss=loss, loss_constant=constant, seed=member_seed(ctx, "student"))
-    return trained_member(ctx, stage.student(labels.teacher), "strong", recipe, TESTS)
+    return trained_model(ctx, stage.student(labels.teacher), "strong", recipe, TESTS)
 
 
-def train_ceiling(ctx: Context) -> Member:
+def train_ceiling(ctx: Context) -> ScoredModel:
     """The strong base fine-tuned on the true answers of all prompts of the hard pool."""
     from ensemw2s.models.training.losses import LossConfig
 
@@ -65,7 +65,7 @@ def train_ceiling(ctx: Context) -> Member:
         loss_constant=constant,
         seed=member_seed(ctx, "student"),
     )
-    return trained_member(ctx, stage.ceiling(), "strong", recipe, TESTS)
+    return trained_model(ctx, stage.ceiling(), "strong", recipe, TESTS)
 
 
 def _tokens(ctx: Context, pool: list[Example], texts: list[str]) -> tuple[list[Tokens], list[Tokens]]:

@@ -215,7 +215,7 @@ class Stages:
             final.rename(stale)
             shutil.rmtree(stale)
 
-    def spend(self, work: Work) -> None:
+    def count(self, work: Work) -> None:
         """Add a piece of work to the stage that is at work.
 
         What a stage found done by an interrupted start is to be added like what it does itself.

@@ -19,7 +19,7 @@ from ensemw2s.files import open_in_place, unwritable_error, write_json
 from ensemw2s.outputs import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.resources import available_memory, device_memory, process_memory, visible_devices
-from ensemw2s.runs import RunLock
+from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.verify import verify
 from ensemw2s.sweeps.job import ERROR_MARK
 from ensemw2s.sweeps.plan import Job, SweepPlan, collect, finished_results

@@ -14,7 +14,7 @@ from ensemw2s.evaluation.results import Results
 from ensemw2s.labelling.export import Origin, Provenance, export_labels
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.outputs import check_output_folder
-from ensemw2s.runs import RunDirectory
+from ensemw2s.runs.directory import RunDirectory
 
 
 def export_run_labels(

@@ -24,7 +24,6 @@ import ensemw2s.models.inference.decode
 import ensemw2s.models.inference.scoring
 import ensemw2s.models.training.finetune
 import ensemw2s.models.training.trainer
-import ensemw2s.pipeline
 import ensemw2s.pipeline.run
 import ensemw2s.report.build
 from ensemw2s.cli.main import main

@@ -16,7 +16,7 @@ from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.results import Results
-from ensemw2s.runs import RunDirectory
+from ensemw2s.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,12 @@ class FakePipeline:
 
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
-    import ensemw2s.pipeline.unchanged
+    import ensemw2s.pipeline.data
+    import ensemw2s.pipeline.run
     import ensemw2s.sweeps.seeds
 
     fake = FakePipeline()
-    monkeypatch.setitem(vars(ensemw2s.pipeline), "execute", fake.execute)
+    monkeypatch.setattr(ensemw2s.pipeline.run, "execute", fake.execute)
     monkeypatch.setattr(ensemw2s.sweeps.seeds, "execute_seeds", fake.execute_seeds)
-    monkeypatch.setattr(ensemw2s.pipeline.unchanged, "changed_inputs", fake.changed_inputs)
+    monkeypatch.setattr(ensemw2s.pipeline.data, "changed_inputs", fake.changed_inputs)
     return fake

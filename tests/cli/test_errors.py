@@ -15,16 +15,16 @@ import pytest
 
 from ensemw2s.cli import options
 from ensemw2s.errors import DataError, RunFailedError
-from ensemw2s.runs import read_heartbeat
+from ensemw2s.runs.heartbeat import read_heartbeat
 
 Command = Callable[..., Any]
 
 INTERRUPTED = """
 import sys, time
 from pathlib import Path
-import ensemw2s.pipeline
+import ensemw2s.pipeline.run
 from ensemw2s.cli.main import main
-from ensemw2s.runs import RunDirectory
+from ensemw2s.runs.directory import RunDirectory
 
 def execute(config, run_dir, *, sink, **rest):
     run = RunDirectory.create(run_dir)
@@ -33,7 +33,7 @@ def execute(config, run_dir, *, sink, **rest):
         print("working", flush=True)
         time.sleep(60)
 
-vars(ensemw2s.pipeline)["execute"] = execute
+ensemw2s.pipeline.run.execute = execute
 sys.exit(main(["run", "--preset", "tiny", "--out", sys.argv[1]]))
 """
 

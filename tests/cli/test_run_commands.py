@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from ensemw2s.cli.options import parse_seeds
-from ensemw2s.runs import RunDirectory, RunLock, list_runs
+from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.runs.listing import list_runs
+from ensemw2s.runs.lock import RunLock
 
 Command = Callable[..., Any]
 TINY = ("run", "--preset", "tiny")

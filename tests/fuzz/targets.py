@@ -124,7 +124,7 @@ def _log(folder: Path) -> object:
     from ensemw2s.cli.dashboard.model.fold_events import fold_events
     from ensemw2s.cli.dashboard.model.fold_metrics import fold_metrics
     from ensemw2s.cli.dashboard.model.model import RunModel
-    from ensemw2s.runs import describe_run
+    from ensemw2s.runs.describe import describe_run
     from ensemw2s.runs.reader import read_events
 
     model = RunModel()
@@ -147,7 +147,7 @@ def _events() -> list[bytes]:
 
 
 def _heartbeat(folder: Path) -> object:
-    from ensemw2s.runs import describe_run
+    from ensemw2s.runs.describe import describe_run
     from ensemw2s.runs.heartbeat import read_heartbeat
 
     (folder / "config.yaml").write_text("name: x\n")

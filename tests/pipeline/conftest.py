@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ensemw2s.config.schema import RunConfig
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
 

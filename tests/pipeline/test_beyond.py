@@ -9,7 +9,7 @@ import pytest
 from ensemw2s.data.store import read_splits
 from ensemw2s.evaluation.correct import read_correct
 from ensemw2s.evaluation.results import Results
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
 

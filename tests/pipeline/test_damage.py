@@ -15,7 +15,7 @@ import pytest
 from ensemw2s.cli import main as cli_main
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 from ensemw2s.runs.verify import verify
 
 QUESTION = '{"prompt": "3 1 2 sorted is", "choices": [" 1 2 3", " 3 2 1"]}\n'

@@ -12,7 +12,7 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SPLITS
 from ensemw2s.data.store import read_splits
 from ensemw2s.errors import DataError
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 
 
 def _model(folder: Path, known: str) -> Path:

@@ -13,8 +13,8 @@ from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import InputError
-from ensemw2s.pipeline import execute
 from ensemw2s.pipeline.date import dated
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
 CLOCK = "{{ strftime_now('%H:%M:%S') }}{% for m in messages %}{{ m.content }}{% endfor %}\n"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ensemw2s.data.store import read_splits
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
 

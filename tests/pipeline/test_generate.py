@@ -11,7 +11,7 @@ import pytest
 from ensemw2s.cli.options import source_options
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.labelling.labels import Labels
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 from ensemw2s.tasks.use_ensemble import evaluate_file, label_file
 

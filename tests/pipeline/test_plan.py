@@ -7,9 +7,9 @@ import json
 import pytest
 
 from ensemw2s.estimate.estimate import Speed, estimate
-from ensemw2s.pipeline import execute, planned_stages
-from ensemw2s.pipeline.plan import plan
+from ensemw2s.pipeline.plan import plan, planned_stages
 from ensemw2s.pipeline.results import _notes
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
 

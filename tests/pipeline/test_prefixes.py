@@ -11,10 +11,11 @@ import torch
 from ensemw2s.models.loading.load import load_model
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.data import prepare_data
-from ensemw2s.pipeline.experts import ExpertSchool, boost
+from ensemw2s.pipeline.experts import WeakTrainer, boost
 from ensemw2s.pipeline.prefixes import REPORTED, choices_of, token_correct
-from ensemw2s.pipeline.run import Progress, experts_phase
-from ensemw2s.runs import RunDirectory
+from ensemw2s.pipeline.run import experts_phase
+from ensemw2s.pipeline.state import RunState
+from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.sink import TeeSink
 
 #: Closer than this, which of two is larger depends on the rounding of float32.
@@ -32,7 +33,7 @@ def trained(tmp_path_factory, mini_config):
         config = mini_config(**FEW, **changes)
         directory = RunDirectory.create(folder)
         with directory.writing() as log:
-            ctx, state = Context(config, directory, TeeSink(log, recorder)), Progress()
+            ctx, state = Context(config, directory, TeeSink(log, recorder)), RunState()
             prepare_data(ctx)
             experts_phase(ctx, state)
         return ctx, state
@@ -157,7 +158,7 @@ def test_tokens_of_written_answers(tmp_path, generate_config, recorder, rule, to
     with directory.writing():
         ctx = Context(config, directory, recorder)
         prepare_data(ctx)
-        result, learner = boost(ExpertSchool(ctx))
+        result, learner = boost(WeakTrainer(ctx))
     assert len(learner.kept) == 3
     for split in REPORTED:
         enc = ctx.encoded("weak", split, "answers")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ensemw2s.config.schema import RunConfig
-from ensemw2s.pipeline import execute
-from ensemw2s.pipeline.unchanged import changed_inputs
+from ensemw2s.pipeline.data import changed_inputs
+from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 
 
 def trained(stages):

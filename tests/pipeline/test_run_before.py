@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.pipeline import execute
-from ensemw2s.runs import RunDirectory, describe_run
+from ensemw2s.pipeline.run import execute
+from ensemw2s.runs.describe import describe_run
+from ensemw2s.runs.directory import RunDirectory
 
 ARCHIVE = Path(__file__).parent / "data" / "run-before.tar.gz"
 

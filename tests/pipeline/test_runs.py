@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ensemw2s.evaluation.correct import read_correct
-from ensemw2s.pipeline import execute
+from ensemw2s.pipeline.run import execute
 from ensemw2s.report.build import console_report, load_results
-from ensemw2s.runs import validate
+from ensemw2s.runs.schema import validate
 from ensemw2s.sink import NullSink
 
 
@@ -221,7 +221,7 @@ def test_round_one_is_the_plain_fine_tune_and_bagging_differs_in_its_resampling_
     ids=["none", "uniform", "uniform-none", "out-of-bag"],
 )
 def test_models_that_are_equal_are_trained_once(changes, made, arms, mini_config, tmp_path):
-    from ensemw2s.pipeline import planned_stages
+    from ensemw2s.pipeline.plan import planned_stages
 
     short = {"training.expert.steps": 2, "training.student.steps": 2, "arms.zero_shot": False, "arms.ceiling": False}
     config = mini_config(**short, **changes)

@@ -16,7 +16,8 @@ from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.over_cells import SweepResults
 from ensemw2s.evaluation.results import Results
 from ensemw2s.files import write_json
-from ensemw2s.runs import RunLock, Stages
+from ensemw2s.runs.lock import RunLock
+from ensemw2s.runs.stage import Stages
 from ensemw2s.runs.verify import verify
 from ensemw2s.sweeps import run as sweep_run
 from ensemw2s.sweeps.plan import Job, plan_sweep
@@ -337,7 +338,7 @@ def test_a_real_sweep(tmp_path, monkeypatch, mini_config):
     """Through real processes and the real pipeline; the same numbers as a run of its own."""
     monkeypatch.setattr(sweep_run, "COMMAND", (sys.executable, "-P", "-m", "ensemw2s.sweeps.job"))
     monkeypatch.setattr(sweep_run, "write_json", write_json)
-    from ensemw2s.pipeline import execute
+    from ensemw2s.pipeline.run import execute
     from ensemw2s.sink import NullSink
 
     small = {"arms.plain": False, "arms.bagging": False, "arms.students": ["ensemble"]}

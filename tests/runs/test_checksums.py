@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ensemw2s import checksums
 from ensemw2s.checksums import check_recorded, check_stage_files, checksum, recorded_damage, recording, sealed
 from ensemw2s.errors import EXIT_USAGE, DamagedError
-from ensemw2s.runs import Stages, fingerprint
+from ensemw2s.runs.stage import Stages, fingerprint
 from ensemw2s.runs.verify import verify
 
 INPUTS = {"a": 1}

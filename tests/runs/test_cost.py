@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from ensemw2s.runs import RunDirectory, Stages
 from ensemw2s.runs.cost import DecodeCounter, Meter, Work, forward_flops, training_flops
+from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.runs.stage import Stages
 
 TRAIN = Work("train", "", 100, 6000)
 SCORE = Work("score", "test", 50, 1000)
@@ -26,10 +27,10 @@ def test_formulas():
 def test_work_goes_to_the_stage_that_is_at_it(tmp_path):
     stages = Stages(tmp_path)
     with stages.stage("one", {"a": 1}):
-        stages.spend(TRAIN)
-        stages.spend(SCORE)
+        stages.count(TRAIN)
+        stages.count(SCORE)
     with pytest.raises(RuntimeError, match="outside a stage: train"):
-        stages.spend(TRAIN)
+        stages.count(TRAIN)
     with stages.stage("two", {"a": 1}):
         pass
     one, two = stages.record("one"), stages.record("two")
@@ -42,7 +43,7 @@ def test_work_goes_to_the_stage_that_is_at_it(tmp_path):
 
 def test_a_kept_stage_keeps_its_cost(tmp_path):
     stages = Stages(tmp_path)
-    stages.ensure("one", {"a": 1}, lambda partial: stages.spend(TRAIN))
+    stages.ensure("one", {"a": 1}, lambda partial: stages.count(TRAIN))
     before = stages.record("one")
     Stages(tmp_path).ensure("one", {"a": 1}, lambda partial: pytest.fail("it is done"))
     assert Stages(tmp_path).record("one") == before
@@ -52,7 +53,7 @@ def interrupted(stages, inputs, seconds, resume):
     """A start of the stage ``one`` that Ctrl-C ends."""
 
     def work(partial):
-        stages.spend(TRAIN)
+        stages.count(TRAIN)
         time.sleep(seconds)
         raise KeyboardInterrupt
 
@@ -66,7 +67,7 @@ def test_an_interrupted_start_leaves_its_seconds(tmp_path, resume):
     for _ in range(2):
         interrupted(stages, {"a": 1}, 0.06, resume)
     with stages.stage("one", {"a": 1}, resume=resume):
-        stages.spend(TRAIN)
+        stages.count(TRAIN)
     record = stages.record("one")
     assert record.cost["starts"] == 3
     assert record.seconds >= 0.12

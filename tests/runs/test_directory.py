@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from ensemw2s.errors import InputError, RunFailedError
-from ensemw2s.runs import RunDirectory, list_runs, new_run_directory, read_events, read_heartbeat, validate
-from ensemw2s.runs.listing import describe_run
+from ensemw2s.runs.directory import RunDirectory, new_run_directory
+from ensemw2s.runs.heartbeat import read_heartbeat
+from ensemw2s.runs.listing import describe_run, list_runs
+from ensemw2s.runs.reader import read_events
+from ensemw2s.runs.schema import validate
 
 Wait = Callable[[Callable[[], object]], None]
 

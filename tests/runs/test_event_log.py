@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemw2s.files import dump_json, to_json
-from ensemw2s.runs import EventReader, LogSink, read_events, validate
-from ensemw2s.runs.log import LineWriter
+from ensemw2s.runs.log import LineWriter, LogSink
+from ensemw2s.runs.reader import EventReader, read_events
+from ensemw2s.runs.schema import validate
 
 
 def _lines(path: Path) -> list[Any]:

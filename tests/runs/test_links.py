@@ -11,7 +11,9 @@ import pytest
 
 from ensemw2s.config.composition import compose
 from ensemw2s.errors import EXIT_USAGE, InputError
-from ensemw2s.runs import LogSink, RunDirectory, Stages
+from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.runs.log import LogSink
+from ensemw2s.runs.stage import Stages
 from ensemw2s.sink import NullSink
 from ensemw2s.sweeps.plan import plan_sweep
 from ensemw2s.sweeps.run import run_sweep

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from ensemw2s.errors import EXIT_USAGE, RunBusyError
-from ensemw2s.runs import Heartbeat, RunDirectory, RunLock, read_heartbeat
-from ensemw2s.runs.heartbeat import Beat, pid_alive
+from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.runs.heartbeat import Beat, Heartbeat, pid_alive, read_heartbeat
 from ensemw2s.runs.listing import describe_run
+from ensemw2s.runs.lock import RunLock
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 Wait = Callable[[Callable[[], object]], None]
@@ -25,7 +26,7 @@ Wait = Callable[[Callable[[], object]], None]
 HOLD = """
 import sys
 from pathlib import Path
-from ensemw2s.runs import RunDirectory
+from ensemw2s.runs.directory import RunDirectory
 with RunDirectory.create(Path(sys.argv[1])).writing(heartbeat_every=0.05):
     print("held", flush=True)
     sys.stdin.readline()
@@ -34,7 +35,7 @@ with RunDirectory.create(Path(sys.argv[1])).writing(heartbeat_every=0.05):
 HOLD_WITH_CHILD = """
 import os, sys, time
 from pathlib import Path
-from ensemw2s.runs import RunLock
+from ensemw2s.runs.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 lock.acquire()
 ready, tell = os.pipe()

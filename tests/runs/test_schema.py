@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.runs import EVENTS, METRICS, validate
-from ensemw2s.runs.schema import HARD_TOKEN_EXAMPLE
+from ensemw2s.runs.schema import EVENTS, HARD_TOKEN_EXAMPLE, METRICS, validate
 
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 SAMPLES: dict[str, Any] = {

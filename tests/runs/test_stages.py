@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from ensemw2s.errors import EXIT_FAILED, RunFailedError
-from ensemw2s.runs import Stages, fingerprint
+from ensemw2s.runs.stage import Stages, fingerprint
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
 KILLED = """
 import sys
 from pathlib import Path
-from ensemw2s.runs import Stages
+from ensemw2s.runs.stage import Stages
 with Stages(Path(sys.argv[1])).stage("experts/round-01", {"a": 1}, resume=True) as partial:
     (partial / "checkpoint").write_text("step 50")
     print("working", flush=True)

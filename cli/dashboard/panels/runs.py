@@ -15,7 +15,7 @@ from ensemw2s.cli.dashboard.model.model import RunModel
 from ensemw2s.cli.dashboard.model.names import TESTS, ago, arm_name, clean, pair, size
 from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
 from ensemw2s.cli.dashboard.panels.context import PanelContext
-from ensemw2s.runs import RunInfo
+from ensemw2s.runs.describe import RunInfo
 from ensemw2s.runs.listing import SweepInfo, by_name
 
 _LIFE_STYLES = {

@@ -16,8 +16,8 @@ from ensemw2s.cli.dashboard.model.names import ago
 from ensemw2s.cli.dashboard.reading.history import HistoryReader
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.files import read_json
-from ensemw2s.runs import EventReader
 from ensemw2s.runs.heartbeat import load_heartbeat
+from ensemw2s.runs.reader import EventReader
 
 EVENTS, METRICS, RESULTS = "events.jsonl", "metrics.jsonl", "results.json"
 

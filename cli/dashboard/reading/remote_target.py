@@ -23,7 +23,7 @@ from ensemw2s.cli.dashboard.reading.ssh import Shell, SshError, remote_path
 from ensemw2s.cli.dashboard.reading.target import Remote, Target
 from ensemw2s.errors import InputError
 from ensemw2s.files import dump_json
-from ensemw2s.runs import RunInfo
+from ensemw2s.runs.describe import RunInfo
 from ensemw2s.runs.listing import CELLS
 
 SCAN_EVERY = 5.0

@@ -14,7 +14,7 @@ from ensemw2s.cli.dashboard.model.model import RunModel
 from ensemw2s.cli.dashboard.reading.follow import EVENTS, METRICS, MOST_RESULTS, RESULTS, STEP_BYTES, RunFollower
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.files import read_json
-from ensemw2s.runs import EventReader
+from ensemw2s.runs.reader import EventReader
 
 #: A pause of the log longer than this (seconds) is cut short: a run that was continued days later plays on at once.
 LONGEST_PAUSE = 30.0

@@ -11,7 +11,8 @@ from pathlib import Path
 from ensemw2s.cli.dashboard.reading.follow import run_files
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.errors import InputError
-from ensemw2s.runs import RunInfo, describe_run, read_heartbeat
+from ensemw2s.runs.describe import RunInfo, describe_run
+from ensemw2s.runs.heartbeat import read_heartbeat
 from ensemw2s.runs.listing import (
     PlannedRun,
     SweepInfo,

@@ -14,7 +14,7 @@ from ensemw2s.cli.dashboard.reading.machine import Machine, Sample
 from ensemw2s.cli.dashboard.reading.replay import Follower
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.target import Target
-from ensemw2s.runs import RunInfo
+from ensemw2s.runs.describe import RunInfo
 from ensemw2s.runs.listing import SweepInfo
 
 #: Seconds between two looks at a run that goes on, at one that is over; between two notices to the screen, and while

@@ -20,7 +20,7 @@ from ensemw2s.cli.dashboard.panels.context import TOKEN_SORTS, PanelContext
 from ensemw2s.cli.dashboard.panels.panel import Backdrop, Rows
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel, TextPanel
 from ensemw2s.cli.dashboard.views.base import View
-from ensemw2s.runs import RunInfo
+from ensemw2s.runs.describe import RunInfo
 
 
 class SearchView(View):

@@ -23,7 +23,7 @@ from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 from ensemw2s.cli.dashboard.reading.target import Target
 from ensemw2s.cli.dashboard.reading.watch import Watcher
-from ensemw2s.runs import LogSink
+from ensemw2s.runs.log import LogSink
 
 Script = Callable[[Dashboard, Pilot[str]], Awaitable[None]]
 

@@ -25,8 +25,8 @@ from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.target import Target
 from ensemw2s.files import dump_json
-from ensemw2s.runs import EventReader, list_runs
-from ensemw2s.runs.listing import list_sweeps
+from ensemw2s.runs.listing import list_runs, list_sweeps
+from ensemw2s.runs.reader import EventReader
 from ensemw2s.runs.schema import LONGEST_LINE
 
 Simulate = Callable[..., Any]

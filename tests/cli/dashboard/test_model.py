@@ -19,7 +19,8 @@ from ensemw2s.cli.dashboard.model.status_text import status_text
 from ensemw2s.cli.dashboard.model.summary import arm_rows, forecast, groups, to_json
 from ensemw2s.cli.dashboard.reading.follow import RunFollower, load_run
 from ensemw2s.cli.dashboard.reading.source import Source
-from ensemw2s.runs import EVENTS, METRICS, read_events, validate
+from ensemw2s.runs.reader import read_events
+from ensemw2s.runs.schema import EVENTS, METRICS, validate
 
 Simulate = Callable[..., Any]
 

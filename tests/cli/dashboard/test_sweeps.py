@@ -17,8 +17,8 @@ from ensemw2s.cli.dashboard.app.app import Dashboard
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
 from ensemw2s.cli.dashboard.reading.target import Target, parse_remote
-from ensemw2s.runs import RunLock, list_runs
-from ensemw2s.runs.listing import SweepInfo, list_sweeps
+from ensemw2s.runs.listing import SweepInfo, list_runs, list_sweeps
+from ensemw2s.runs.lock import RunLock
 
 Desk = Any
 
