@@ -68,7 +68,7 @@ class Request:
             self._show_summary(path, summary)
 
     def _changed_inputs(self, path: Path) -> list[str]:
-        from ensemw2s.pipeline.unchanged import changed_inputs
+        from ensemw2s.pipeline.data import changed_inputs
         from ensemw2s.runs.verify import verify
         from ensemw2s.sweeps.seeds import seed_directory
 
