@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.kernels import combine, sample
@@ -233,6 +232,8 @@ class _Reader(CachedModel):
         Gives logits at the flattened ``places``; or, from hidden states, at the tokens ``wanted`` of answers (rows, and
         tokens of each), read now or before.
         """
+        from transformers import DynamicCache
+
         device = self.text.ids.device
         which = slice(None) if len(lines) == len(self.read) else torch.from_numpy(lines).to(device)
         mask = self.text.mask[which, :stop]
