@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 
 
 class StoppedError(Ew2sError):
-    """An interruption with words of its own: the argument parser would forget those of a ``KeyboardInterrupt``."""
+    """An interruption with a message of its own: Typer drops that of a ``KeyboardInterrupt``."""
 
     exit_code = EXIT_INTERRUPTED
     title = "Interrupted"
@@ -72,10 +72,36 @@ class Plan:
         return f"{len(self.done)}/{len(self.stages)}"
 
 
-class ProgressSink:
-    """Tells a person at a terminal or a reader of a log file how a run goes.
+class LineWriter:
+    """Lines that stay, above the progress bars where there are some."""
 
-    Milestones become lines. Subclasses draw the progress of tasks. Use as a context manager.
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.bars: Progress | None = None
+
+    def line(self, text: str) -> None:
+        """A message."""
+        if self.bars is not None:
+            self.bars.console.print(printable(text, LINES))
+        else:
+            self.terminal.say(text)
+
+    def warn(self, text: str) -> None:
+        """A warning."""
+        if self.bars is not None:
+            self.bars.console.print(f"Warning: {printable(text, LINES)}", style="yellow")
+        else:
+            self.terminal.warn(text)
+
+    def close(self) -> None:
+        """Remove the bars; lines stay."""
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+
+class ProgressSink(LineWriter):
+    """Prints how a run goes: milestones as lines; subclasses draw the progress of tasks. A context manager.
 
     Args:
         terminal: where to write.
@@ -83,7 +109,7 @@ class ProgressSink:
     """
 
     def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
-        self.terminal = terminal
+        super().__init__(terminal)
         self.clock = clock
         self.plan = Plan()
 
@@ -94,13 +120,6 @@ class ProgressSink:
         self.close()
         if isinstance(error, Interrupted):
             raise StoppedError(str(error)) from error
-
-    def close(self) -> None:
-        """Stop drawing."""
-
-    def line(self, text: str) -> None:
-        """One line that stays."""
-        self.terminal.say(text)
 
     def metric(self, kind: str, **fields: Any) -> None:
         """Step metrics are not shown."""
@@ -129,10 +148,6 @@ class ProgressSink:
                 self.line(text)
         self.advance()
 
-    def warn(self, text: str) -> None:
-        """A warning from a phase."""
-        self.terminal.warn(text)
-
 
 def describe(kind: str, fields: dict[str, Any], plan: Plan) -> str | None:
     """The line for a milestone, or None where it says nothing to a person."""
@@ -146,14 +161,12 @@ def describe(kind: str, fields: dict[str, Any], plan: Plan) -> str | None:
             how = "kept from before" if fields["cached"] else f"done in {duration(fields['seconds'])}"
             return f"[{plan.position}] {fields['stage']}: {how}"
         case "stage_rerun":
-            return f"{fields['stage']} runs again, for this is not as it was: {fields['reason']}"
+            return f"{fields['stage']} runs again; changed: {fields['reason']}"
         case "data_ready":
             from ensemw2s.data.split import left_out
 
-            counts, without = (
-                ", ".join(f"{name} {count}" for name, count in fields["counts"].items()),
-                left_out(fields["notes"]),
-            )
+            counts = ", ".join(f"{name} {count}" for name, count in fields["counts"].items())
+            without = left_out(fields["notes"])
             return f"Data: {counts}" + (f"; left out: {', '.join(without)}" if without else "")
         case "round_finished":
             kept = "" if fields["kept"] else " (dropped)"
@@ -209,25 +222,16 @@ class BarProgress(ProgressSink):
 
     def __init__(self, terminal: Terminal, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(terminal, clock)
-        self._bars: Progress | None = None
         self._whole: TaskID | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> BarProgress:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.table import Column
 
-        self._bars = self.terminal.bars(
+        self.bars = self.terminal.bars(
             TextColumn(
-                "{task.description}",
-                markup=False,
-                table_column=Column(min_width=26, max_width=30, no_wrap=True),
+                "{task.description}", markup=False, table_column=Column(min_width=26, max_width=30, no_wrap=True)
             ),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
             MofNCompleteColumn(),
@@ -236,46 +240,26 @@ class BarProgress(ProgressSink):
             TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
             expand=True,
         )
-        self._bars.start()
+        self.bars.start()
         return self
-
-    def close(self) -> None:
-        """Remove the bars; lines stay."""
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
-
-    def line(self, text: str) -> None:
-        """A line above the bars."""
-        if self._bars is not None:
-            self._bars.console.print(printable(text, LINES))
-        else:
-            super().line(text)
-
-    def warn(self, text: str) -> None:
-        """A warning above the bars."""
-        if self._bars is not None:
-            self._bars.console.print(f"Warning: {printable(text, LINES)}", style="yellow")
-        else:
-            super().warn(text)
 
     def advance(self) -> None:
         """Move the bar of the whole run."""
-        if self._bars is None or not self.plan.stages:
+        if self.bars is None or not self.plan.stages:
             return
         if self._whole is None:
-            self._whole = self._bars.add_task("stages", total=len(self.plan.stages))
-        self._bars.update(self._whole, total=len(self.plan.stages), completed=len(self.plan.done))
+            self._whole = self.bars.add_task("stages", total=len(self.plan.stages))
+        self.bars.update(self._whole, total=len(self.plan.stages), completed=len(self.plan.done))
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Move a task's bar; it disappears when the task is done."""
-        if self._bars is None:
+        if self.bars is None:
             return
         if task not in self._tasks:
-            self._tasks[task] = self._bars.add_task(printable(task), total=total)
-        self._bars.update(self._tasks[task], completed=done, total=total)
+            self._tasks[task] = self.bars.add_task(printable(task), total=total)
+        self.bars.update(self._tasks[task], completed=done, total=total)
         if done >= total:
-            self._bars.remove_task(self._tasks.pop(task))
+            self.bars.remove_task(self._tasks.pop(task))
 
 
 class QuietProgress(ProgressSink):

@@ -12,12 +12,13 @@ import typer
 
 from ensemw2s.cli import options as o
 from ensemw2s.cli.help import help_text
-from ensemw2s.cli.terminal import LINES, Terminal, shell_path, terminal
+from ensemw2s.cli.progress import LineWriter, duration, waiting
+from ensemw2s.cli.terminal import Terminal, shell_path, terminal
 from ensemw2s.errors import EXIT_FAILED, InputError
 from ensemw2s.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
 
     from ensemw2s.config.composition import Composed
     from ensemw2s.evaluation.over_cells import SweepResults
@@ -181,8 +182,8 @@ def _execute(plan: SweepPlan, root: Path, jobs: int) -> SweepResults:
         return run_sweep(plan, root, watcher, jobs=jobs)
 
 
-class Watcher:
-    """Tells how a sweep goes: lines, and on a terminal one bar with the runs at work.
+class Watcher(LineWriter):
+    """Prints how a sweep goes: lines, and on a terminal one bar with the runs at work.
 
     Args:
         out: where to write.
@@ -190,9 +191,8 @@ class Watcher:
     """
 
     def __init__(self, out: Terminal, total: int) -> None:
-        self.terminal = out
+        super().__init__(out)
         self.total = total
-        self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._told = time.monotonic()
         self._short = False
@@ -201,28 +201,19 @@ class Watcher:
         if self.terminal.animated:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-            self._bar = self.terminal.bars(
+            self.bars = self.terminal.bars(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[left]}"),
             )
-            self._task = self._bar.add_task("runs", total=self.total, left="")
-            self._bar.start()
+            self._task = self.bars.add_task("runs", total=self.total, left="")
+            self.bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def line(self, text: str) -> None:
-        """A line that stays."""
-        if self._bar is not None:
-            self._bar.console.print(printable(text, LINES))
-        else:
-            self.terminal.say(text)
+        self.close()
 
     def started(self, job: Job, directory: Path) -> None:
         """A run begins."""
@@ -231,17 +222,11 @@ class Watcher:
 
     def finished(self, job: Job, seconds: float, status: SweepStatus) -> None:
         """A run is done."""
-        from ensemw2s.cli.progress import duration
-
         self.line(f"[{status.done}/{status.total}] {job.name}: done in {duration(seconds)}{_left(status)}")
 
     def failed(self, job: Job, error: str, status: SweepStatus) -> None:
         """A run failed."""
-        text = f"{job.name} failed: {error}"
-        if self._bar is not None:
-            self._bar.console.print(f"Warning: {printable(text, LINES)}", style="yellow")
-        else:
-            self.terminal.warn(text)
+        self.warn(f"{job.name} failed: {error}")
 
     def tick(self, status: SweepStatus) -> None:
         """Move the bar, or say now and then who is at work."""
@@ -249,9 +234,9 @@ class Watcher:
             self.line("Memory for one more run at once is not there; going on with those at work.")
         self._short = self._short or status.waiting_for_memory
         at_work = ", ".join(job.name for job, _ in status.running)
-        if self._bar is not None and self._task is not None:
+        if self.bars is not None and self._task is not None:
             shown = printable(at_work) if len(at_work) <= 40 else at_work[:39] + "…"
-            self._bar.update(
+            self.bars.update(
                 self._task, completed=status.done + status.failed, description=shown or "runs", left=_left(status)[2:]
             )
         elif time.monotonic() - self._told >= _PLAIN_EVERY and status.running:
@@ -260,13 +245,10 @@ class Watcher:
 
 
 def _left(status: SweepStatus) -> str:
-    from ensemw2s.cli.progress import duration
-
     return "" if not status.left else f", about {duration(status.left)} left"
 
 
 def _show(results: SweepResults, root: Path, as_json: bool) -> None:
-    from ensemw2s.cli.progress import waiting
     from ensemw2s.report.build import build_report
 
     any_done = any(job.state == "finished" for cell in results.cells for job in cell.jobs)

@@ -84,7 +84,7 @@ def test_bars_move_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with BarProgress(terminal) as sink:
         _events(sink)
         sink.progress("experts/round-01", 150, 300)
-        sink._bars.refresh()  # type: ignore[union-attr]
+        sink.bars.refresh()  # type: ignore[union-attr]
         sink.event("message", level="warning", text="odd")
         sink.progress("experts/round-01", 300, 300)
     text = screen.getvalue()

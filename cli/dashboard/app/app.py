@@ -6,22 +6,21 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import events, on
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import BindingType
 from textual.containers import Container
-from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Static
 
 from ensemw2s.cli.dashboard.app.background_run import BackgroundRun
 from ensemw2s.cli.dashboard.app.export import clean_svg, safe_folder, save, to_csv
-from ensemw2s.cli.dashboard.app.refresh import Garbage, Refresher
-from ensemw2s.cli.dashboard.app.screen import SETTLED, Changed, Main, settle_memory
+from ensemw2s.cli.dashboard.app.refresh import SETTLED, Garbage, Refresher
+from ensemw2s.cli.dashboard.app.screen import SMALLEST, Changed, Main
 from ensemw2s.cli.dashboard.drawing.css import CSS, DARK, LIGHT
 from ensemw2s.cli.dashboard.model.names import clean
 from ensemw2s.cli.dashboard.model.status_text import headline
@@ -34,10 +33,6 @@ from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
 from ensemw2s.cli.dashboard.reading.watch import Watcher
 from ensemw2s.cli.dashboard.views import VIEWS, View
 
-#: Below the first the views are not shown; below the second panels have no boxes, below the third they are stacked.
-SMALLEST = (60, 15)
-BOXED = (100, 30)
-WIDE = 110
 #: Seconds without a key after which Textual's own theme follows another choice.
 THEME_AFTER = 1.0
 
@@ -86,7 +81,6 @@ class Dashboard(App[str]):
         self.leaving = Leaving()
         self.small_text = Static("", id="small-text")
         self.saved: list[Path] = []
-        self._keys_for: tuple[object, ...] = ()
         self.refresher = Refresher(self._show_edges, self._seen, self.context)
         self._garbage = Garbage()
         self._theming: Timer | None = None
@@ -95,11 +89,6 @@ class Dashboard(App[str]):
     def view(self) -> View:
         """The view that is shown."""
         return next((view for view in self.views if view.id == self.switcher.current), self.views[0])
-
-    @property
-    def updates(self) -> int:
-        """How often everything that is seen was brought up to date."""
-        return self.refresher.rounds
 
     @property
     def replay(self) -> ReplayFollower | None:
@@ -120,7 +109,7 @@ class Dashboard(App[str]):
         yield self.leaving
 
     def get_default_screen(self) -> Screen[None]:
-        """See :class:`Main`."""
+        """The screen with the views."""
         return self.main
 
     def on_mount(self) -> None:
@@ -134,8 +123,8 @@ class Dashboard(App[str]):
         self.watcher.start()
         self.run_worker(self.refresher.run())
         self.set_interval(1.0, self._tick)
-        self.set_timer(SETTLED, settle_memory)
-        self._focus_first()
+        self.set_timer(SETTLED, self._garbage.collect)
+        self.view.focus_first()
 
     def on_unmount(self) -> None:
         """Stop reading."""
@@ -149,17 +138,9 @@ class Dashboard(App[str]):
             self.refresher.key_at = time.monotonic()
         await super().on_event(event)
 
-    def notify(
-        self,
-        message: str,
-        *,
-        title: str = "",
-        severity: SeverityLevel = "information",
-        timeout: float | None = None,
-        markup: bool = False,
-    ) -> None:
+    def notify(self, message: str, **settings: Any) -> None:
         """A notice; text from files is neither markup nor escape codes."""
-        super().notify(clean(message), title=title, severity=severity, timeout=timeout, markup=False)
+        super().notify(clean(message), **{**settings, "markup": False})
 
     def _notice(self) -> None:
         """Called by the reading thread: only leaves a message."""
@@ -189,20 +170,17 @@ class Dashboard(App[str]):
         """The first and the last lines; the few words of a small terminal."""
         self.watcher.want_runs = self.view.name_ == "Runs"
         self.head.show(self.context, tick=True)
-        self._show_keys()
-        if self.small:
-            self._say_small()
+        self.key_bar.show_keys(self._keys(), self.context.dark)
+        if self.main.small:
+            need = (
+                f"The views need {SMALLEST[0]}×{SMALLEST[1]}; this terminal has {self.size.width}×{self.size.height}."
+            )
+            text = headline(self.watcher.model).replace(" · ", "\n")
+            self.small_text.update(Text(f"{text}\n\n{need}\nq leaves."))
 
     def _seen(self) -> list[BoxPanel]:
         """The panels that are seen."""
-        return [] if self.small else self.view.seen()
-
-    def _show_keys(self) -> None:
-        charts = self.view.shows_charts
-        state = (self.view.name_, self.view.solo is None, charts, self.replay is None, self.context.dark)
-        if state != self._keys_for:
-            self._keys_for = state
-            self.key_bar.show_keys(self._keys(), self.context.dark)
+        return [] if self.main.small else self.view.seen()
 
     def _keys(self) -> list[tuple[str, str, str]]:
         """The keys of the last line: those shown that count in this view."""
@@ -218,30 +196,15 @@ class Dashboard(App[str]):
         elif self.focused is not None:
             await self.run_action(name, self.focused)
 
-    @property
-    def small(self) -> bool:
-        """Whether the terminal is too small for the views."""
-        return self.size.width < SMALLEST[0] or self.size.height < SMALLEST[1]
-
     def on_resize(self, event: events.Resize) -> None:
         """Choose the layout for the size."""
         self._fit(event.size.width, event.size.height)
 
     def _fit(self, width: int, height: int) -> None:
-        main = self.main
-        main.set_class(width < SMALLEST[0] or height < SMALLEST[1], "-small")
-        self.context.boxed = width >= BOXED[0] and height >= BOXED[1]
-        main.set_class(not self.context.boxed, "-compact")
-        main.set_class(width < WIDE, "-narrow")
+        self.context.boxed = self.main.fit(width, height)
         for dialog in (self.help_box, self.leaving):
             dialog.fit_in()
         self.call_after_refresh(self.refresh_all)
-
-    def _say_small(self) -> None:
-        width, height = self.size
-        text = headline(self.watcher.model).replace(" · ", "\n")
-        need = f"The views need {SMALLEST[0]}×{SMALLEST[1]}; this terminal has {width}×{height}."
-        self.small_text.update(Text(f"{text}\n\n{need}\nq leaves."))
 
     def _apply_theme(self) -> None:
         self.theme = (DARK if self.context.dark else LIGHT).name
@@ -250,11 +213,6 @@ class Dashboard(App[str]):
         """Tell those that are no panels which theme it is."""
         self.main.dark = self.nav.dark = self.context.dark
         self.nav.refresh()
-
-    def _focus_first(self) -> None:
-        panel = self.view.first_panel()
-        if panel is not None:
-            panel.focus(scroll_visible=False)
 
     def _counts(self, action: str) -> bool:
         view = self.view
@@ -274,7 +232,7 @@ class Dashboard(App[str]):
             self.watcher.want_runs = self.view.name_ == "Runs"
             if self.watcher.want_runs:
                 self.watcher.poke()
-            self._focus_first()
+            self.view.focus_first()
             self._show_edges()
             for panel in self._seen():  # what was painted before is seen at once, the news right after it
                 if not panel.shows(self.context):

@@ -14,8 +14,8 @@ from ensemw2s.cli.dashboard.panels.panel import BoxPanel
 BETWEEN = 0.001
 AFTER_KEY = 0.15
 LONGEST = 1.0
-#: Seconds between two looks for garbage, and without a key before one.
-LOOK_EVERY, CALM = 60.0, 3.0
+#: Seconds from one collection of garbage to the next, without a key before it, and after which all widgets are there.
+LOOK_EVERY, CALM, SETTLED = 60.0, 3.0, 2.0
 
 
 class Refresher:
@@ -75,22 +75,23 @@ class Refresher:
 
 
 class Garbage:
-    """Looks for garbage among all that was made since the last look, while nobody types: keys would have to wait.
+    """Collects garbage and freezes the rest (``gc.freeze``), while nobody types.
 
-    The collector itself is told (in ``command``) to look at what is new only.
+    A collection of all objects takes 80 ms, in which a key waits. So the collector itself looks at new objects only
+    (``command`` says so), and modules and widgets are frozen once they are there.
     """
 
     def __init__(self) -> None:
         self._looked = time.monotonic()
 
-    def tidy(self, key_at: float) -> None:
-        """Called now and then.
+    def collect(self) -> None:
+        """Collect now."""
+        gc.collect()
+        gc.freeze()
+        self._looked = time.monotonic()
 
-        Args:
-            key_at: when the last key was pressed, by ``time.monotonic``.
-        """
+    def tidy(self, key_at: float) -> None:
+        """Collect if it is time; ``key_at`` is when the last key was pressed, by ``time.monotonic``."""
         now = time.monotonic()
         if now - self._looked >= LOOK_EVERY and now - key_at >= CALM:
-            gc.collect()
-            gc.freeze()  # what is left stays, and need not be looked at again
-            self._looked = now
+            self.collect()

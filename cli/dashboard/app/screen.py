@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 from textual.geometry import Region
 from textual.message import Message
 from textual.reactive import Reactive
@@ -13,8 +11,11 @@ from textual.widget import Widget
 
 from ensemw2s.cli.dashboard.drawing.palette import style
 
-#: Seconds after which everything that stays is there.
-SETTLED = 2.0
+#: Columns and lines: below the first the views are not shown, below the second panels have no boxes; below the third
+#: columns panels are stacked.
+SMALLEST = (60, 15)
+BOXED = (100, 30)
+WIDE = 110
 
 
 class Changed(Message):
@@ -30,17 +31,17 @@ class Main(Screen[None]):
 
     focused: Reactive[Widget | None] = Reactive(None, repaint=False)
     dark = True
+    small = False
+    """Whether the terminal is too small for the views."""
+
+    def fit(self, width: int, height: int) -> bool:
+        """Choose the layout for a size; whether panels have boxes."""
+        boxed = width >= BOXED[0] and height >= BOXED[1]
+        self.small = width < SMALLEST[0] or height < SMALLEST[1]
+        for name, chosen in (("-small", self.small), ("-compact", not boxed), ("-narrow", width < WIDE)):
+            self.set_class(chosen, name)
+        return boxed
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Blank lines, for where nothing else is."""
         return [Strip.blank(crop.width, style("text", self.dark))] * crop.height
-
-
-def settle_memory() -> None:
-    """Take what is there for good (modules, widgets) out of the garbage collector's sight.
-
-    It goes through every object that it knows about now and then, and a key has to wait meanwhile: 80 ms before this,
-    and far less after it.
-    """
-    gc.collect()
-    gc.freeze()

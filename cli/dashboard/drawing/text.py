@@ -35,14 +35,10 @@ def cut(text: str, width: int) -> str:
 
 
 def fit(text: str, width: int, align: str = "<") -> str:
-    """The text in exactly ``width`` columns: cut or padded; ``align`` is ``<``, ``>`` or ``^``."""
+    """The text in exactly ``width`` columns: cut or padded; ``align`` is ``<`` or ``>``."""
     text = cut(text, width)
-    pad = max(0, width - cell_len(text))
-    if align == ">":
-        return " " * pad + text
-    if align == "^":
-        return " " * (pad // 2) + text + " " * (pad - pad // 2)
-    return text + " " * pad
+    pad = " " * max(0, width - cell_len(text))
+    return pad + text if align == ">" else text + pad
 
 
 def line_width(line: Line) -> int:

@@ -30,15 +30,28 @@ MAX_NAMES = 1_000
 _BEGUN = ("running", "done", "kept", "stopped")
 
 
+Handlers = dict[str, Callable[[RunModel, Record], None]]
+
+
 def fold_events(model: RunModel, records: Iterable[Record]) -> None:
     """Take milestones in, oldest first."""
+    fold(model, records, _EVENTS)
+
+
+def fold(model: RunModel, records: Iterable[Record], handlers: Handlers) -> None:
+    """Hand every record to the handler of its kind; other kinds are passed over."""
     for record in records:
-        handler = _EVENTS.get(record.get("kind", ""))
+        handler = handlers.get(record.get("kind", ""))
         if handler is not None:
             time = number(record, "t")
             if known(time):
                 model.updated = max(time, model.updated) if known(model.updated) else time
             handler(model, record)
+
+
+def _say(model: RunModel, record: Record, message: str, level: str = "info") -> None:
+    model.messages.append(Message(number(record, "t"), level, message))
+    model.touch("messages")
 
 
 def _run_started(model: RunModel, record: Record) -> None:
@@ -65,8 +78,8 @@ def _run_started(model: RunModel, record: Record) -> None:
     model.seconds, model.error, model.ended = NAN, "", ""
     model.stop_reason, model.selected_rounds, model.current_round = "", 0, 0
     if record.get("resumed") is True:
-        model.messages.append(Message(number(record, "t"), "info", "The run was continued."))
-    model.touch("run", "stages", "progress", "rounds", "arms", "labels", "tokens", "messages")
+        _say(model, record, "The run was continued.")
+    model.touch("run", "stages", "progress", "rounds", "arms", "labels", "tokens")
 
 
 def _plan(model: RunModel, record: Record) -> None:
@@ -123,8 +136,8 @@ def _stage_finished(model: RunModel, record: Record) -> None:
 def _stage_rerun(model: RunModel, record: Record) -> None:
     stage = stage_of(model, text(record, "stage", "?"))
     stage.note = text(record, "reason")
-    model.messages.append(Message(number(record, "t"), "info", f"{stage.name} runs again: {stage.note}"))
-    model.touch("stages", "messages")
+    _say(model, record, f"{stage.name} runs again: {stage.note}")
+    model.touch("stages")
 
 
 def _data_ready(model: RunModel, record: Record) -> None:
@@ -163,21 +176,17 @@ def _round_finished(model: RunModel, record: Record) -> None:
     found.n_eff, found.top1_share = number(record, "n_eff"), number(record, "top1_share")
     found.validation = number(record, "validation")
     note = f"Round {found.number}: ε {percent(found.epsilon)} %, α {short(found.alpha)}"
-    note += "" if found.kept else "; its expert is dropped"
-    model.messages.append(Message(number(record, "t"), "info", note))
-    model.touch("rounds", "messages")
+    _say(model, record, note + ("" if found.kept else "; its expert is dropped"))
+    model.touch("rounds")
 
 
 def _round_scored(model: RunModel, record: Record) -> None:
     place = whole(record, "round", -1)
     if 0 < place <= MAX_ROUNDS:
         arm = text(record, "arm", BOOSTING)
-        model.scores[ENSEMBLE if arm == BOOSTING else arm, text(record, "split")][place] = RoundPoint(
-            number(record, "expert_accuracy"),
-            number(record, "ensemble_accuracy"),
-            number(record, "expert_token_accuracy"),
-            number(record, "ensemble_token_accuracy"),
-        )
+        fields = ("expert_accuracy", "ensemble_accuracy", "expert_token_accuracy", "ensemble_token_accuracy")
+        point = RoundPoint(*(number(record, name) for name in fields))
+        model.scores[ENSEMBLE if arm == BOOSTING else arm, text(record, "split")][place] = point
         model.touch("rounds")
 
 
@@ -191,8 +200,8 @@ def _boosting_stopped(model: RunModel, record: Record) -> None:
         if stage.info.round > last and stage.state == "waiting":
             stage.state = "skipped"
     note = f"Boosting ended after {last} rounds ({model.stop_reason}); {model.selected_rounds} chosen on validation."
-    model.messages.append(Message(number(record, "t"), "info", note))
-    model.touch("rounds", "stages", "messages")
+    _say(model, record, note)
+    model.touch("rounds", "stages")
 
 
 def _arm_result(model: RunModel, record: Record) -> None:
@@ -201,13 +210,8 @@ def _arm_result(model: RunModel, record: Record) -> None:
         return
     if arm not in model.arms and len(model.arms) >= MAX_NAMES:
         return
-    model.arms.setdefault(arm, {})[split] = Score(
-        number(record, "accuracy"),
-        number(record, "low"),
-        number(record, "high"),
-        whole(record, "n"),
-        number(record, "token_accuracy"),
-    )
+    accuracy, low, high, tokens = (number(record, name) for name in ("accuracy", "low", "high", "token_accuracy"))
+    model.arms.setdefault(arm, {})[split] = Score(accuracy, low, high, whole(record, "n"), tokens)
     model.touch("arms")
 
 
@@ -242,16 +246,12 @@ def _labels_done(model: RunModel, record: Record) -> None:
     teacher = teacher_of(model, text(record, "teacher", "?"))
     teacher.done = teacher.total = whole(record, "n")
     teacher.kept = whole(record, "kept")
-    teacher.mean_confidence, teacher.mean_agreement = (
-        number(record, "mean_confidence"),
-        number(record, "mean_agreement"),
-    )
-    teacher.accuracy = number(record, "accuracy")
+    for name in ("mean_confidence", "mean_agreement", "accuracy"):
+        setattr(teacher, name, number(record, name))
     teacher.finished = True
     note = f"Labels of {arm_name(teacher.name)}: {teacher.kept} of {teacher.done} kept"
-    note += f", {percent(teacher.accuracy)} % right" if known(teacher.accuracy) else ""
-    model.messages.append(Message(number(record, "t"), "info", note))
-    model.touch("labels", "messages")
+    _say(model, record, note + (f", {percent(teacher.accuracy)} % right" if known(teacher.accuracy) else ""))
+    model.touch("labels")
 
 
 def _hard_tokens(model: RunModel, record: Record) -> None:
@@ -279,8 +279,7 @@ def hard_example(item: Record) -> HardExample:
 
 
 def _message(model: RunModel, record: Record) -> None:
-    model.messages.append(Message(number(record, "t"), text(record, "level", "info"), text(record, "text")))
-    model.touch("messages")
+    _say(model, record, text(record, "text"), text(record, "level", "info"))
 
 
 def _run_finished(model: RunModel, record: Record) -> None:
@@ -288,8 +287,8 @@ def _run_finished(model: RunModel, record: Record) -> None:
     for stage in model.stages.values():
         if stage.state == "waiting":
             stage.state = "skipped"
-    model.messages.append(Message(number(record, "t"), "info", "The run is finished."))
-    model.touch("run", "stages", "messages")
+    _say(model, record, "The run is finished.")
+    model.touch("run", "stages")
 
 
 def _run_failed(model: RunModel, record: Record) -> None:
@@ -298,13 +297,11 @@ def _run_failed(model: RunModel, record: Record) -> None:
         if stage.state == "running":
             stage.state, stage.ended = "stopped", number(record, "t")
     where = text(record, "stage")
-    model.messages.append(
-        Message(number(record, "t"), "error", f"{where}: {model.error}" if where else model.error or "The run failed.")
-    )
-    model.touch("run", "stages", "messages")
+    _say(model, record, f"{where}: {model.error}" if where else model.error or "The run failed.", "error")
+    model.touch("run", "stages")
 
 
-_EVENTS: dict[str, Callable[[RunModel, Record], None]] = {
+_EVENTS: Handlers = {
     "run_started": _run_started,
     "plan": _plan,
     "stage_started": _stage_started,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ensemw2s.cli.dashboard.model.fields import MAX_WHOLE, NAN, Record, known, number, numbers, text, whole
-from ensemw2s.cli.dashboard.model.fold_events import teacher_of
+from ensemw2s.cli.dashboard.model.fold_events import Handlers, fold, teacher_of
 from ensemw2s.cli.dashboard.model.model import BINS, Curve, RunModel, Stage
 from ensemw2s.cli.dashboard.model.series import Series
 
@@ -18,13 +18,7 @@ HISTORY_KINDS = ("train", "label", "system")
 
 def fold_metrics(model: RunModel, records: Iterable[Record]) -> None:
     """Take step metrics in, oldest first."""
-    for record in records:
-        handler = _METRICS.get(record.get("kind", ""))
-        if handler is not None:
-            time = number(record, "t")
-            if known(time):
-                model.updated = max(time, model.updated) if known(model.updated) else time
-            handler(model, record)
+    fold(model, records, _METRICS)
 
 
 def _train(model: RunModel, record: Record) -> None:
@@ -45,19 +39,10 @@ def _train(model: RunModel, record: Record) -> None:
     model.touch("train")
 
 
-def bin_of(confidence: float) -> int | None:
-    """Bin of the confidence histogram; None for what is no number."""
-    if not known(confidence):
-        return None
-    return min(BINS - 1, max(0, int(confidence * BINS)))
-
-
 def count_confidences(histogram: list[int], confidences: Iterable[float]) -> None:
     """Add confidences to a histogram of :data:`BINS` equal bins over [0, 1]."""
-    for value in confidences:
-        place = bin_of(value)
-        if place is not None:
-            histogram[place] += 1
+    for value in filter(known, confidences):
+        histogram[min(BINS - 1, max(0, int(value * BINS)))] += 1
 
 
 def _label(model: RunModel, record: Record) -> None:
@@ -102,7 +87,7 @@ def _system(model: RunModel, record: Record) -> None:
         model.touch("system")
 
 
-_METRICS: dict[str, Callable[[RunModel, Record], None]] = {
+_METRICS: Handlers = {
     "train": _train,
     "label": _label,
     "progress": _progress,

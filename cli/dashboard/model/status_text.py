@@ -16,7 +16,7 @@ from ensemw2s.cli.dashboard.model.names import (
     percent,
     short,
 )
-from ensemw2s.cli.dashboard.model.summary import Group, arm_rows, forecast, groups, share, stage_seconds
+from ensemw2s.cli.dashboard.model.summary import Group, arm_rows, forecast, groups, share
 
 MARKS = {"done": "✓", "kept": "✓", "running": "▶", "waiting": "·", "skipped": "–", "stopped": "✗"}
 LIFE_MARKS = {
@@ -72,8 +72,7 @@ def status_text(model: RunModel) -> str:
 
 
 def _group_line(group: Group, now: float) -> str:
-    seconds = sum(s for s in (stage_seconds(stage, now) for stage in group.stages) if known(s))
-    line = f"  {MARKS[group.state]} {group.name:<18} {group.done:>3}/{group.total:<3} {clock(seconds):>8}"
+    line = f"  {MARKS[group.state]} {group.name:<18} {group.done:>3}/{group.total:<3} {clock(group.seconds(now)):>8}"
     running = group.running
     if running is not None:
         done = share(running)

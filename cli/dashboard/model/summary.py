@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ensemw2s import files
 from ensemw2s.arms import CEILING, ENSEMBLE, SINGLE, WEAK, expert_arm, is_student, sorted_arms
 from ensemw2s.cli.dashboard.model.fields import NAN, known, mapping, number
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
@@ -43,6 +44,10 @@ class Group:
         if states <= {"kept", "skipped"}:
             return "kept"
         return "done" if states <= set(_OVER) else "waiting"
+
+    def seconds(self, now: float) -> float:
+        """Seconds that its stages took so far."""
+        return sum(s for s in (stage_seconds(stage, now) for stage in self.stages) if known(s))
 
     @property
     def running(self) -> Stage | None:
@@ -178,16 +183,10 @@ def _pgr(model: RunModel, arm: str) -> dict[str, tuple[float, float, float]]:
     return found
 
 
-def _json_number(value: float) -> float | None:
-    return value if known(value) else None
-
-
 def to_json(model: RunModel) -> dict[str, Any]:
     """The state of the run as data; numbers that are unknown are null."""
-    left = forecast(model).left
     running = model.running_stage
-    latest = max(model.rounds) if model.rounds else 0
-    return {
+    found: dict[str, Any] = {
         "path": model.path,
         "name": model.name,
         "state": model.life,
@@ -196,79 +195,56 @@ def to_json(model: RunModel) -> dict[str, Any]:
         "task": model.task or None,
         "preset": model.preset or None,
         "host": model.host or None,
-        "started": _json_number(model.started),
-        "updated": _json_number(model.updated),
-        "elapsed": _json_number(model.elapsed),
-        "seconds_left": _json_number(left) if model.life == "running" else None,
+        "started": model.started,
+        "updated": model.updated,
+        "elapsed": model.elapsed,
+        "seconds_left": forecast(model).left if model.life == "running" else None,
         "error": model.error or None,
-        "stage": None
-        if running is None
-        else {"name": running.name, "task": running.task or None, "done": running.done, "total": running.total},
+        "stage": running and _fields(running, "name", "done", "total") | {"task": running.task or None},
         "stages": [
-            {"name": s.name, "state": s.state, "seconds": _json_number(stage_seconds(s, model.now))}
-            for s in model.stages.values()
+            _fields(stage, "name", "state") | {"seconds": stage_seconds(stage, model.now)}
+            for stage in model.stages.values()
         ],
         "data": model.counts,
         "answer_tokens": model.tokens or None,
         "rounds": [_round_json(model, place) for place in sorted(model.rounds)],
-        "rounds_planned": model.rounds_planned or latest,
+        "rounds_planned": model.rounds_planned or max(model.rounds, default=0),
         "stop_reason": model.stop_reason or None,
         "selected_rounds": model.selected_rounds or None,
         "arms": {row.arm: _arm_json(row) for row in arm_rows(model)},
-        "labels": {name: _teacher_json(model, name) for name in model.teachers},
+        "labels": {name: _fields(teacher, *_LABELLED) for name, teacher in model.teachers.items()},
         "training": {
-            tag: {"step": c.step, "steps": c.steps, "loss": _json_number((c.loss.last() or (0.0, NAN))[1])}
+            tag: _fields(c, "step", "steps") | {"loss": (c.loss.last() or (0.0, NAN))[1]}
             for tag, c in model.curves.items()
         },
-        "messages": [{"time": _json_number(m.time), "level": m.level, "text": m.text} for m in model.messages],
+        "messages": [_fields(message, "time", "level", "text") for message in model.messages],
         "unreadable_lines": model.unreadable,
     }
+    plain: dict[str, Any] = files.to_json(found)
+    return plain
+
+
+_LABELLED = ("done", "total", "kept", "finished", "mean_confidence", "mean_agreement", "accuracy")
+_ROUND = ("finished", "kept", "epsilon", "epsilon_raw", "prior", "alpha", "n_eff", "top1_share", "validation")
+
+
+def _fields(thing: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names}
 
 
 def _round_json(model: RunModel, place: int) -> dict[str, Any]:
-    found = model.rounds[place]
-    return {
-        "round": place,
-        "finished": found.finished,
-        "kept": found.kept,
-        **{
-            name: _json_number(getattr(found, name))
-            for name in ("epsilon", "epsilon_raw", "prior", "alpha", "n_eff", "top1_share", "validation")
-        },
-        "accuracy": {
-            split: {"expert": _json_number(score.expert), "ensemble": _json_number(score.ensemble)}
-            for (arm, split), scores in model.scores.items()
-            if arm == ENSEMBLE and (score := scores.get(place)) is not None
-        },
+    accuracy = {
+        split: _fields(scores[place], "expert", "ensemble")
+        for (arm, split), scores in model.scores.items()
+        if arm == ENSEMBLE and place in scores
     }
+    return {"round": place, **_fields(model.rounds[place], *_ROUND), "accuracy": accuracy}
 
 
 def _arm_json(row: ArmRow) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        split: {
-            "accuracy": _json_number(score.accuracy),
-            "low": _json_number(score.low),
-            "high": _json_number(score.high),
-            "n": score.n,
-        }
-        for split, score in row.scores.items()
-    }
+    out: dict[str, Any] = {s: _fields(score, "accuracy", "low", "high", "n") for s, score in row.scores.items()}
     if row.pgr:
         out["pgr"] = {
-            split: dict(zip(("value", "low", "high"), map(_json_number, values), strict=True))
-            for split, values in row.pgr.items()
+            split: dict(zip(("value", "low", "high"), values, strict=True)) for split, values in row.pgr.items()
         }
     return out
-
-
-def _teacher_json(model: RunModel, name: str) -> dict[str, Any]:
-    teacher = model.teachers[name]
-    return {
-        "done": teacher.done,
-        "total": teacher.total,
-        "kept": teacher.kept,
-        "finished": teacher.finished,
-        "mean_confidence": _json_number(teacher.mean_confidence),
-        "mean_agreement": _json_number(teacher.mean_agreement),
-        "accuracy": _json_number(teacher.accuracy),
-    }

@@ -7,7 +7,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, line_width, plain, width_of
+from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, line_width, width_of
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.names import ago, clean, clock
 from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
@@ -47,11 +47,6 @@ class Head(Panel, Widget):
         """The line."""
         dark = self.context.dark if self.context is not None else True
         return to_strip(self.line, self.size.width, dark, ground="edge")
-
-    @property
-    def text(self) -> str:
-        """The line as plain text."""
-        return plain(self.line)
 
 
 def head_line(context: PanelContext, width: int) -> Line:

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from ensemw2s.cli.dashboard.drawing.box import segments
 from ensemw2s.cli.dashboard.drawing.draw_plot import NAMED_RULES, draw
 from ensemw2s.cli.dashboard.drawing.plot import Look, Picture, Plot, value_at
-from ensemw2s.cli.dashboard.drawing.text import Line, line_width, plain, width_of
+from ensemw2s.cli.dashboard.drawing.text import Line, line_width, width_of
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.names import short
 from ensemw2s.cli.dashboard.panels.context import PanelContext, Shown
@@ -141,10 +141,6 @@ class Chart(BoxPanel):
         """The drawing."""
         dark = self.context is None or self.context.dark
         return [segments(line, width, dark) for line in self.picture().lines]
-
-    def plain_lines(self) -> list[str]:
-        """The drawing as plain text."""
-        return [plain(line) for line in self.picture().lines]
 
     def set_look(self, look: Look) -> None:
         """Look at the plot in another way."""

@@ -133,13 +133,7 @@ def sample_lines(context: PanelContext, width: int) -> list[Line]:
 def sample_rows(context: PanelContext) -> list[dict[str, Any]]:
     """The labels as data."""
     name = shown_teacher(context.model, context.choices)
-    return [
-        {
-            "teacher": name, "prompt": s.prompt, "label": s.label, "confidence": s.confidence,
-            "agreement": s.agreement, "correct": s.correct,
-        }
-        for s in samples(context.model, context.choices)
-    ]  # fmt: skip
+    return [{"teacher": name, **vars(sample)} for sample in samples(context.model, context.choices)]
 
 
 def teacher_rows(context: PanelContext) -> list[dict[str, Any]]:
@@ -150,9 +144,6 @@ def teacher_rows(context: PanelContext) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"teacher": name, "done": done, "total": total}
         teacher = context.model.teachers.get(name)
         if teacher is not None:
-            row |= {
-                "kept": teacher.kept, "mean_confidence": teacher.mean_confidence,
-                "mean_agreement": teacher.mean_agreement, "accuracy": teacher.accuracy,
-            }  # fmt: skip
+            row |= {name: getattr(teacher, name) for name in ("kept", "mean_confidence", "mean_agreement", "accuracy")}
         out.append(row)
     return out

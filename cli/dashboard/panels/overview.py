@@ -65,7 +65,6 @@ def _waiting_lines(model: RunModel, width: int) -> list[Line]:
 
 def _group_line(group: Group, model: RunModel, plan: Forecast, axis: _Axis | None) -> Line:
     key = STATE_STYLES[group.state]
-    spent = sum(s for s in (stage_seconds(stage, model.now) for stage in group.stages) if known(s))
     line: Line = [
         (MARKS[group.state] + " ", key),
         (fit(group.name, _NAME), "faint" if group.state in ("waiting", "skipped") else "text"),
@@ -77,7 +76,7 @@ def _group_line(group: Group, model: RunModel, plan: Forecast, axis: _Axis | Non
         expected = sum(plan.stages.get(stage.name, float("nan")) for stage in group.stages)
         line.append((fit(f"≈{clock(expected)}" if known(expected) else "–", _TIME, ">"), "faint"))
     else:
-        text = "kept" if group.state == "kept" else clock(spent)
+        text = "kept" if group.state == "kept" else clock(group.seconds(model.now))
         line.append((fit("" if group.state == "skipped" else text, _TIME, ">"), "dim"))
     return line
 
@@ -273,14 +272,8 @@ def arm_table_rows(context: PanelContext) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for row in arm_rows(context.model):
         for split, score in row.scores.items():
-            ratio = row.pgr.get(split, (None, None, None))
-            out.append(
-                {
-                    "arm": row.arm, "split": split, "accuracy": score.accuracy, "low": score.low, "high": score.high,
-                    "n": score.n, "token_accuracy": score.token_accuracy,
-                    "pgr": ratio[0], "pgr_low": ratio[1], "pgr_high": ratio[2],
-                }
-            )  # fmt: skip
+            ratio = dict(zip(("pgr", "pgr_low", "pgr_high"), row.pgr.get(split, (None, None, None)), strict=True))
+            out.append({"arm": row.arm, "split": split, **vars(score), **ratio})
     return out
 
 
@@ -310,4 +303,4 @@ def message_lines(context: PanelContext, width: int) -> list[Line]:
 
 def message_rows(context: PanelContext) -> list[dict[str, Any]]:
     """Messages as data."""
-    return [{"time": m.time, "level": m.level, "text": m.text} for m in context.model.messages]
+    return [vars(message) for message in context.model.messages]

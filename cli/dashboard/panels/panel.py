@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from ensemw2s.cli.dashboard.drawing.box import Frame, paint, segments
 from ensemw2s.cli.dashboard.drawing.palette import style
-from ensemw2s.cli.dashboard.drawing.text import Line, plain
+from ensemw2s.cli.dashboard.drawing.text import Line
 from ensemw2s.cli.dashboard.panels.context import PanelContext, Shown
 
 Rows = list[dict[str, Any]]
@@ -145,16 +145,6 @@ class BoxPanel(Panel, Widget, can_focus=True):
         """Column and line inside of the frame where the mouse is; may be outside of it."""
         edges = self._frame().edges
         return event.x - edges.left, event.y - edges.top
-
-    @property
-    def title_text(self) -> str:
-        """What the upper edge says, as plain text."""
-        return plain(self.title_line())
-
-    @property
-    def note_text(self) -> str:
-        """What the lower edge says, as plain text."""
-        return plain(self.note_line())
 
     @property
     def frame_height(self) -> int:

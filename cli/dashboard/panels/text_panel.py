@@ -12,7 +12,7 @@ from textual.geometry import Size
 from textual.message import Message
 
 from ensemw2s.cli.dashboard.drawing.box import segments, thumb_of
-from ensemw2s.cli.dashboard.drawing.text import Line, plain
+from ensemw2s.cli.dashboard.drawing.text import Line
 from ensemw2s.cli.dashboard.panels.context import PanelContext, Shown
 from ensemw2s.cli.dashboard.panels.panel import BoxPanel, Rows
 
@@ -107,10 +107,6 @@ class LinesPanel(BoxPanel):
     def lowest_top(self) -> int:
         """The largest ``top``."""
         return max(0, len(self.lines) - self.inner[1])
-
-    def plain_lines(self) -> list[str]:
-        """The lines as plain text."""
-        return [plain(line) for line in self.lines]
 
     def body(self, width: int, height: int) -> list[list[Segment]]:
         """The lines that are seen."""

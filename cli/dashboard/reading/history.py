@@ -45,7 +45,7 @@ class HistoryReader:
         """The next older chunk; None at the start of the file, and where the file is gone."""
         while self.end > 0:
             start = max(0, self.end - self._want)
-            self.source.ensure(self.name, start, self.end)
+            self.source.ensure(self.name, start)
             try:
                 with open_regular(self.source.folder / self.name) as file:
                     file.seek(start)

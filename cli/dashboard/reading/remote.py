@@ -95,11 +95,7 @@ class RemoteSource(Source):
         return found
 
     def _bytes(self, name: str, start: int, count: int) -> bytes:
-        path = f"{remote_path(self._run)}/{name}"
-        data = self._shell.ask(f"tail -c +{start + 1} -- {path} | head -c {count}", limit=count)
-        if len(data) != count:
-            raise SshError(f"{name} changed while it was read")
-        return data
+        return self._shell.read(f"{remote_path(self._run)}/{name}", start, count)
 
     def _log(self, name: str, inode: bytes, size: int) -> None:
         if size > MOST_LOG:
@@ -123,7 +119,7 @@ class RemoteSource(Source):
         """Where the mirrored part of a log begins."""
         return self._floor.get(name, 0)
 
-    def ensure(self, name: str, start: int, end: int) -> None:
+    def ensure(self, name: str, start: int) -> None:
         """Bring an older part of a log into its hole."""
         floor = self._floor.get(name, 0)
         if start >= floor:

@@ -213,11 +213,8 @@ class RemoteTarget(Target):
         end = min(run.size, EVENTS_BYTES)
         while have < end:
             count = min(MOST_BYTES, end - have)
-            data = self._shell.ask(f"tail -c +{have + 1} -- {path} | head -c {count}", limit=count)
-            if not data:
-                raise SshError(f"{run.name}/{name} changed while it was read")
-            self._mirror.add(run.name, name, have, data)
-            have += len(data)
+            self._mirror.add(run.name, name, have, self._shell.read(path, have, count))
+            have += count
             self._sizes[run.name] = have
         self._sizes[run.name] = have
 

@@ -24,8 +24,8 @@ class Source:
         """The first byte of a file that can be read without ``ensure``."""
         return 0
 
-    def ensure(self, name: str, start: int, end: int) -> None:
-        """Make bytes ``start`` to ``end`` of a file readable; only for history."""
+    def ensure(self, name: str, start: int) -> None:
+        """Make the bytes of a file from ``start`` on readable; only for history."""
 
     def problem(self) -> str:
         """Why the files cannot be reached at present; empty if they can."""

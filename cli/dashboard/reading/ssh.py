@@ -68,6 +68,17 @@ class Shell:
         except OSError as error:
             raise SshError(self._ended(process)) from error
 
+    def read(self, path: str, start: int, count: int) -> bytes:
+        """Bytes of a file; ``path`` is quoted (:func:`remote_path`).
+
+        Raises:
+            SshError: as for :meth:`ask`, or the file has not so many bytes.
+        """
+        data = self.ask(f"tail -c +{start + 1} -- {path} | head -c {count}", limit=count)
+        if len(data) != count:
+            raise SshError(f"{path} changed while it was read")
+        return data
+
     def _ended(self, process: subprocess.Popen[bytes]) -> str:
         """Why ``ssh`` ended, in its own words."""
         deadline = time.monotonic() + _LAST_WORDS

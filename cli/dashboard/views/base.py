@@ -94,6 +94,12 @@ class View(Backdrop):
         """The panel that gets the focus when the view is opened."""
         return next(iter(self.panels), None)
 
+    def focus_first(self) -> None:
+        """Give the focus to that panel."""
+        panel = self.first_panel()
+        if panel is not None:
+            panel.focus(scroll_visible=False)
+
     def step(self, by: int) -> None:
         """The keys ``[`` and ``]``: the round, teacher … before or after."""
 

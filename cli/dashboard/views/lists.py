@@ -57,9 +57,7 @@ class SearchView(View):
         event.stop()
         if not event.value:
             event.input.add_class("-closed")
-        panel = self.first_panel()
-        if panel is not None:
-            panel.focus()
+        self.focus_first()
 
     def action_end_search(self) -> None:
         """Escape: empty and close the search line; else give all panels their place back."""
@@ -70,9 +68,7 @@ class SearchView(View):
         self._search_for("")  # at once; what the line says of its change comes later
         line.value = ""
         line.add_class("-closed")
-        panel = self.first_panel()
-        if panel is not None:
-            panel.focus()
+        self.focus_first()
 
 
 class TokenList(LinesPanel):

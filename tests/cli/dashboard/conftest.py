@@ -19,6 +19,7 @@ import pytest
 from textual.pilot import Pilot
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 from ensemw2s.cli.dashboard.reading.target import Target
@@ -285,7 +286,7 @@ class Desk:
             async with app.run_test(size=size) as pilot:
                 read = app.watcher.first_read.is_set
                 await self.until(lambda: read() and app.watcher.model.history >= 1.0, pilot, "first read")
-                await self.until(lambda: app.updates > 0, pilot, "a notice")
+                await self.until(lambda: app.refresher.rounds > 0, pilot, "a notice")
                 await script(app, pilot)
 
         asyncio.run(main())
@@ -295,7 +296,7 @@ class Desk:
         """What a panel shows, as plain text."""
         found = app.query_one(f"#{panel}")
         assert isinstance(found, LinesPanel | Chart)
-        return "\n".join(found.plain_lines())
+        return "\n".join(map(plain, found.lines if isinstance(found, LinesPanel) else found.picture().lines))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.text_panel import HighPanel, LinesPanel
 
@@ -42,8 +43,8 @@ def test_every_view_shows_the_run(recorded: Path, desk: Desk) -> None:
                 assert re.search("[⠁-⣿]", seen[panel_id])
             else:
                 assert words in seen[panel_id], panel_id
-        assert "finished" in app.head.text
-        assert "tiny" in app.head.text
+        assert "finished" in plain(app.head.line)
+        assert "tiny" in plain(app.head.line)
 
     desk.play(recorded, script)
 
@@ -108,7 +109,7 @@ def test_help_palette_and_theme(recorded: Path, desk: Desk) -> None:
         await pilot.press("3", "question_mark")
         assert app.help_box.is_open
         assert app.focused is app.help_box
-        text = "\n".join(app.help_box.plain_lines())
+        text = "\n".join(map(plain, app.help_box.lines))
         assert "Tokens" in text
         assert "smoothing" in text
         await pilot.press("escape")
@@ -133,7 +134,7 @@ def test_mouse(recorded: Path, desk: Desk) -> None:
         await pilot.click("#alpha")
         assert app.focused is app.query_one("#alpha")
         await pilot.hover("#alpha", offset=(20, 6))
-        assert "α_t" in app.query_one("#alpha", Chart).note_text
+        assert "α_t" in plain(app.query_one("#alpha", Chart).note_line())
         await pilot.press("3")
         await pilot.click("#token-list", offset=(8, 6))
         assert app.query_one("#token-list", LinesPanel).cursor == 2

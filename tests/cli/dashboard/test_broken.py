@@ -10,6 +10,7 @@ import pytest
 from textual.pilot import Pilot
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.drawing.text import plain
 
 Simulate = Callable[..., Any]
 Desk = Any
@@ -84,7 +85,7 @@ def test_broken_logs_on_every_screen(
         assert app.watcher.model.unreadable == skipped
         assert ("after" in [m.text for m in app.watcher.model.messages]) is after
         assert "boosted ensemble" in desk.lines(app, "comparison")
-        assert "finished" in app.head.text
+        assert "finished" in plain(app.head.line)
 
     desk.play(folder, script, (80, 24))
 

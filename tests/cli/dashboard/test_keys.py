@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.panels import keys
 from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
@@ -74,7 +75,7 @@ def test_every_key_in_every_view(
             elif key in ("question_mark", "slash"):
                 await pilot.press("escape")
             assert (app.help_box.is_open, len(app.screen_stack), app.view.name_) == (False, 1, name), key
-        shown = [text for panel in app.view.query(LinesPanel) for text in panel.plain_lines()]
+        shown = [text for panel in app.view.query(LinesPanel) for text in map(plain, panel.lines)]
         assert app.is_running
         assert shown or list(app.view.query(Chart))
 

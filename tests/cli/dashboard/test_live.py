@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
 from ensemw2s.cli.dashboard.app.screen import Changed
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.reading.replay import ReplayFollower
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.cli.dashboard.reading.watch import Watcher
@@ -22,7 +23,7 @@ Desk = Any
 
 def test_a_run_is_followed_from_before_its_start(simulate: Simulate, tmp_path: Path, desk: Desk) -> None:
     async def script(app: Dashboard, pilot: Pilot[str]) -> None:
-        assert "waiting" in app.head.text
+        assert "waiting" in plain(app.head.line)
         sim = simulate("later", rounds=2)
         sim.begin()
         sim.beat()
@@ -32,9 +33,9 @@ def test_a_run_is_followed_from_before_its_start(simulate: Simulate, tmp_path: P
         await desk.until(lambda: "boosted ensemble" in desk.lines(app, "comparison"), pilot, "results")
         sim.beat("finished")
         sim.log.event("run_finished", seconds=1.0)
-        await desk.until(lambda: "finished" in app.head.text, pilot, "its end")
+        await desk.until(lambda: "finished" in plain(app.head.line), pilot, "its end")
         shutil.rmtree(sim.folder)
-        await desk.until(lambda: "gone" in app.head.text, pilot, "that it is gone")
+        await desk.until(lambda: "gone" in plain(app.head.line), pilot, "that it is gone")
         second = simulate("newer", rounds=2)
         second.begin()
         second.beat()
@@ -72,15 +73,15 @@ def test_replay_keys(simulate: Simulate, desk: Desk) -> None:
 
     async def main() -> None:
         async with app.run_test(size=(120, 40)) as pilot:
-            await desk.until(lambda: "replay ×5" in app.head.text, pilot, "the replay plays")
+            await desk.until(lambda: "replay ×5" in plain(app.head.line), pilot, "the replay plays")
             await pilot.press("p", "greater_than_sign")
             assert app.replay is not None
             assert app.replay.paused
             assert app.replay.speed == 10.0
-            await desk.until(lambda: "paused" in app.head.text, pilot, "the pause")
+            await desk.until(lambda: "paused" in plain(app.head.line), pilot, "the pause")
             app.replay.speed = 1e4
             await pilot.press("p")
-            await desk.until(lambda: "end of the replay" in app.head.text, pilot, "its end")
+            await desk.until(lambda: "end of the replay" in plain(app.head.line), pilot, "its end")
             assert "ceiling" in desk.lines(app, "comparison")
 
     asyncio.run(main())

@@ -37,7 +37,7 @@ def test_pictures(recorded: Path, sweep: Path, size: tuple[int, int], monkeypatc
 
     async def main() -> None:
         async with app.run_test(size=size) as pilot:
-            while app.updates == 0 or not app.watcher.first_read.is_set() or app.watcher.model.history < 1.0:
+            while app.refresher.rounds == 0 or not app.watcher.first_read.is_set() or app.watcher.model.history < 1.0:
                 await asyncio.sleep(0.01)
             for place, view in enumerate(app.views):
                 app.action_view(place)

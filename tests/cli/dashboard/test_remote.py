@@ -9,6 +9,7 @@ import pytest
 from textual.pilot import Pilot
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.reading import remote, remote_target
 from ensemw2s.cli.dashboard.reading.follow import RunFollower, load_run
 from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
@@ -177,7 +178,7 @@ def test_the_runs_of_another_machine(
         text = desk.lines(app, "run-list")
         assert text.count("finished") == 3
         assert "running" in text
-        assert "▸" in next(line for line in panel.plain_lines() if "nested/live" in line)
+        assert "▸" in next(line for line in map(plain, panel.lines) if "nested/live" in line)
 
         def go_to(name: str) -> None:
             panel.move_to([run.name for run in panel.listed].index(name))

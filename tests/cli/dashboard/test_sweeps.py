@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 
 from ensemw2s.cli.commands import doctor, runs
 from ensemw2s.cli.dashboard.app.app import Dashboard
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 from ensemw2s.cli.dashboard.reading.remote_target import RemoteTarget
 from ensemw2s.cli.dashboard.reading.target import Target, parse_remote
@@ -127,7 +128,7 @@ def test_the_runs_view_groups_a_sweep(
         await pilot.press("6")
         panel = app.query_one("#run-list", LinesPanel)
         await desk.until(lambda: panel.item_count == (4 if below else 3), pilot, "the runs")
-        lines = [line for line in panel.plain_lines() if "recorded" not in line]
+        lines = [line for line in map(plain, panel.lines) if "recorded" not in line]
         assert "sweep levels" in lines[1]
         assert "1/4 done, 1 failed, 1 running" in lines[1]
         assert [[word for word in line.split() if word.startswith("level=")] for line in lines[2:5]] == [

@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from ensemw2s.cli.dashboard.app.app import Dashboard
 from ensemw2s.cli.dashboard.drawing.plot import Look
+from ensemw2s.cli.dashboard.drawing.text import plain
 from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.text_panel import LinesPanel
 from ensemw2s.cli.dashboard.views.lists import RunList
@@ -29,8 +30,8 @@ def test_charts_zoom_smooth_and_log(recorded: Path, desk: Desk) -> None:
         assert chart.look.start > 0.25
         assert chart.look.log
         assert chart.look.smoothing == 0.6
-        assert "zoom ×2" in chart.note_text
-        assert "smoothed 0.6" in chart.note_text
+        assert "zoom ×2" in plain(chart.note_line())
+        assert "smoothed 0.6" in plain(chart.note_line())
         await pilot.press("0")
         assert chart.look == Look(smoothing=0.6, log=True)
         await pilot.press("minus", "y", "m", "m", "m", "m")
@@ -70,7 +71,7 @@ def test_tokens_search_sort_and_rounds(simulate: Simulate, desk: Desk) -> None:
         assert second in desk.lines(app, "token-detail")
         await pilot.press("left_square_bracket")
         assert app.context.choices.round == 3
-        await desk.until(lambda: "round 3" in panel.title_text, pilot, "round 3")
+        await desk.until(lambda: "round 3" in plain(panel.title_line()), pilot, "round 3")
         await pilot.press("right_square_bracket")
         assert app.context.choices.round is None
         for order in ("wrong", "growth", "prompt", "weight"):
