@@ -56,10 +56,13 @@ def read_correct(path: Path) -> tuple[dict[str, dict[str, npt.NDArray[np.bool_]]
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["arm", "split", "id", "correct"])
+        table = pq.read_table(path, columns=["arm", "split", "id", "correct"], partitioning=None)
+        table.validate(full=True)
+        if any(column.null_count for column in table.columns) or table.column("correct").type != pa.bool_():
+            raise ValueError("values are missing, or are not what the columns hold")
         arms, splits, names = (table.column(name).to_pylist() for name in ("arm", "split", "id"))
         values = np.asarray(table.column("correct").to_pylist(), dtype=np.bool_)
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", hint="Repeat the run's command to write it again."
         ) from error

@@ -121,6 +121,7 @@ class Labels:
             table = pq.read_table(file, partitioning=None)
             teacher = (table.schema.metadata or {}).get(b"teacher", b"").decode()
             table = table.cast(_schema(teacher))
+            table.validate(full=True)  # text that is not UTF-8 is found here
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise DataError(f"{file} holds no labels that can be read: {error}.", hint=_HINT) from error
         columns = {name: table[name] for name in table.column_names}

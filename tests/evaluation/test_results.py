@@ -187,3 +187,27 @@ def test_numpy_scalars_become_plain_json(make_results):
     assert type(content["selected_rounds"]["boosting"]) is int
     with pytest.raises(TypeError, match="set, which has no JSON form"):
         make_results(0, notes=[{1}]).to_json()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("correct", [True, None]),
+        ("correct", [1, 0]),
+        ("id", ["1", None]),
+        ("arm", [None, "a"]),
+        ("id", [b"1", b"\xe7"]),
+    ],
+)
+def test_correct_refuses_what_is_missing_or_of_another_kind(tmp_path, column, values):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = {"arm": ["a", "a"], "split": ["test", "test"], "id": ["1", "2"], "correct": [True, False]} | {column: values}
+    table = pa.table(rows)
+    if column == "id" and isinstance(values[0], bytes):
+        broken = pa.Array.from_buffers(pa.string(), 2, table["id"].chunk(0).buffers())
+        table = table.set_column(2, "id", broken)
+    pq.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_correct(tmp_path / "c.parquet")

@@ -256,6 +256,21 @@ def _written_labels() -> list[bytes]:
         return [(folder / "labels.parquet").read_bytes()]
 
 
+def _correct(folder: Path) -> object:
+    from ensemw2s.evaluation.correct import read_correct
+
+    return read_correct(folder / "correct.parquet")
+
+
+def _written_correct() -> list[bytes]:
+    from ensemw2s.evaluation.correct import write_correct
+
+    with scratch() as folder:
+        file = folder / "correct.parquet"
+        write_correct(file, {"plain": {"test": np.array([True, False])}}, {"test": ["1", "2"]})
+        return [file.read_bytes()]
+
+
 def _answer(folder: Path) -> object:
     from ensemw2s.evaluation.matching import answers_match, compile_pattern
 
@@ -283,5 +298,6 @@ TARGETS: dict[str, Target] = {
     "results": Target(_results, "results.json", _written_results),
     "scores": Target(_array, "argmax.npy", _arrays),
     "labels": Target(_labels, "labels.parquet", _written_labels),
+    "correct": Target(_correct, "correct.parquet", _written_correct),
     "answer": Target(_answer, "answers.txt", lambda: [b"#### (.+)\0the answer is #### 1,000\0001000"]),
 }
