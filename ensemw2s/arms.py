@@ -18,7 +18,7 @@ SINGLE, BAGGING, ALL_ROUNDS = "single", "bagging", "ensemble_all"
 #: How events and results name the rounds of the boosted ensemble; those of other ensembles have their arm's name.
 BOOSTING = "boosting"
 
-_STUDENT = "student_"
+_STUDENT, _LABELS = "student_", "labels_"
 _EXPERT = re.compile(r"expert_([0-9]{1,9})")
 
 #: What an arm is: a base before any fine-tuning, a weak arm that may teach, a variant of one, a student, or C.
@@ -193,6 +193,16 @@ def is_student(arm: str) -> bool:
 def teacher_of(arm: str) -> str | None:
     """The teacher of a student; None for other arms."""
     return arm.removeprefix(_STUDENT) if is_student(arm) else None
+
+
+def labels_of(teacher: str) -> str:
+    """What the calibration of a teacher's labels is called beside those of arms."""
+    return _LABELS + teacher
+
+
+def labelling_teacher(name: str) -> str | None:
+    """Whose labels a calibration is of; None for an arm's."""
+    return name.removeprefix(_LABELS) if name.startswith(_LABELS) else None
 
 
 def expert_arm(number: int) -> str:

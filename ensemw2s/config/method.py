@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ensemw2s.arms import teachers
+from ensemw2s.arms import BAGGING, ENSEMBLE, WEAK, teachers
 from ensemw2s.config.base import Known, Section
 from ensemw2s.registry import ALPHA_RULES, STUDENT_LOSSES
 
@@ -159,7 +159,7 @@ class ArmsConfig(Section):
     boosting rounds."""
     seeds: bool = False
     """``rounds`` seeds on all data with equal weights: the plain ensemble."""
-    students: list[StudentTeacher] = Field(default=["plain", "bagging", "ensemble"])
+    students: list[StudentTeacher] = Field(default=[WEAK, BAGGING, ENSEMBLE])
     """Which teachers get a student. ``single`` is the first expert: another name for ``plain`` unless
     ``boosting.errors`` is ``out_of_bag``."""
     ceiling: bool = True

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ensemw2s.arms import WEAK, arm_spec, teacher_of
+from ensemw2s.arms import SINGLE, WEAK, arm_spec, teacher_of
 from ensemw2s.config.base import Section
 from ensemw2s.config.data import DataConfig
 from ensemw2s.config.method import (
@@ -77,7 +77,7 @@ class RunConfig(Section):
     def teachers(self) -> list[str]:
         """Who gets a student, one name a model: ``single`` is ``plain`` where round 1 is the plain fine-tune."""
         plain = self.boosting.first_is_plain
-        return list(dict.fromkeys(WEAK if plain and name == "single" else name for name in self.arms.students))
+        return list(dict.fromkeys(WEAK if plain and name == SINGLE else name for name in self.arms.students))
 
     def has_arm(self, name: str) -> bool:
         """Whether the run builds an arm of the table.
@@ -87,6 +87,6 @@ class RunConfig(Section):
         teacher, option = teacher_of(name), arm_spec(name).option
         if teacher is not None:
             return teacher in self.teachers
-        if name in (WEAK, "single") and self.boosting.first_is_plain:
+        if name in (WEAK, SINGLE) and self.boosting.first_is_plain:
             return name == WEAK
         return not option or getattr(self.arms, option)

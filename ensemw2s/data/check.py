@@ -125,29 +125,33 @@ def check_source(
     counts = _duplicates(examples, walk, collect)
     positions = Counter(example.answer_index for example in examples if task == "choice" and example.choices)
     _position_bias(examples, positions, walk, collect)
-    known = [example.difficulty for example in examples if example.difficulty is not None]
-    prompts = [example.prompt for example in examples]
-    answers = [example.answer or "" for example in examples]
     return CheckReport(
         task=task,
         files=walk.files,
         rows=walk.rows,
         examples=len(examples),
-        prompt_chars=_quantiles([len(text) for text in prompts]),
-        answer_chars=_quantiles([len(text) for text in answers]),
-        prompt_tokens=None if tokenizer is None else _token_quantiles(tokenizer, prompts),
-        answer_tokens=None if tokenizer is None else _token_quantiles(tokenizer, answers),
+        **_statistics(examples, tokenizer),
         choice_counts=_sorted(Counter(len(e.choices) for e in examples if task == "choice" and e.choices)),
         answer_positions=_sorted(positions),
-        difficulty=_quantiles(known),
-        without_difficulty=sum(example.difficulty is None and not example.level for example in examples),
-        levels=dict(sorted(Counter(example.level for example in examples if example.level).items())),
-        groups=dict(sorted(Counter(example.group for example in examples if example.group).items())),
         exact_duplicates=counts["exact"],
         near_duplicates=counts["near"],
         contradictions=counts["contradiction"],
         problems=collect.problems,
     )
+
+
+def _statistics(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    """Lengths, difficulty, levels and groups, by the fields of :class:`CheckReport`."""
+    texts = {"prompt": [e.prompt for e in examples], "answer": [e.answer or "" for e in examples]}
+    found: dict[str, Any] = {f"{name}_chars": _quantiles([len(text) for text in own]) for name, own in texts.items()}
+    for name, own in texts.items():
+        found[f"{name}_tokens"] = None if tokenizer is None else _token_quantiles(tokenizer, own)
+    return found | {
+        "difficulty": _quantiles([e.difficulty for e in examples if e.difficulty is not None]),
+        "without_difficulty": sum(e.difficulty is None and not e.level for e in examples),
+        "levels": dict(sorted(Counter(e.level for e in examples if e.level).items())),
+        "groups": dict(sorted(Counter(e.group for e in examples if e.group).items())),
+    }
 
 
 def _warning(walk: Walk, example: Example, kind: str, message: str) -> Problem:

@@ -15,7 +15,7 @@ _ASCII = str.maketrans(
 _WITHOUT_SHAPE = regex.compile(r"\p{Cf}")
 _OTHER_DIGIT = regex.compile(r"(?![0-9])\p{Nd}")
 _FRACTION = regex.compile(
-    r"[¼-¾⅐-⅟↉] | [⁰¹²³⁴-⁹]+⁄[₀-₉]+ | \\[dt]?frac\s*+(?:\{\s*+(?<top>-?[0-9]+)\s*+\}|(?<top>[0-9]))"
+    r"[¼-¾⅐-⅟↉] | [⁰¹²³⁴-⁹]+⁄[₀-₉]+ | \\(?:nice|[cdst])?frac\s*+(?:\{\s*+(?<top>-?[0-9]+)\s*+\}|(?<top>[0-9]))"
     r"\s*+(?:\{\s*+(?<below>[0-9]+)\s*+\}|(?<below>[0-9]))",
     regex.VERBOSE,
 )

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, student_of
+from ensemw2s.arms import BOOSTING, ENSEMBLE, TEST_SPLITS, student_of
 from ensemw2s.evaluation.comparisons import holm, paired_t
-from ensemw2s.evaluation.over_seeds import SeedSummary, SeedTest, aggregate, caution, tested
+from ensemw2s.evaluation.over_seeds import SeedSummary, SeedTest, aggregate, caution, over_seeds, tested
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.record import SCHEMA_VERSION, Record, SavedRecord
 from ensemw2s.evaluation.results import Results
@@ -146,7 +146,7 @@ def cell_result(
         arms, pgr = together.arms, together.pgr
     else:
         arms = {
-            arm: {s: _single(run.seed, r.accuracy) for s, r in by.items()}
+            arm: {s: over_seeds([(run.seed, r.accuracy)]) for s, r in by.items()}
             for run in runs
             for arm, by in run.arms.items()
         }
@@ -162,12 +162,8 @@ def cell_result(
         arms=arms,
         pgr=pgr,
         costs={arm: float(np.mean(values)) for arm, values in costs.items()},
-        selected_rounds=[run.selected_rounds["boosting"] for run in runs if "boosting" in run.selected_rounds],
+        selected_rounds=[run.selected_rounds[BOOSTING] for run in runs if BOOSTING in run.selected_rounds],
     )
-
-
-def _single(seed: int, value: float) -> SeedSummary:
-    return SeedSummary(seeds=(seed,), values=(value,), mean=value, sd=None)
 
 
 def compare_cells(

@@ -12,6 +12,7 @@ import numpy as np
 from ensemw2s.arms import ALL_ROUNDS, CEILING, ENSEMBLE, TEST_SPLITS, WEAK, claims, planned_pairs, students
 from ensemw2s.errors import InputError
 from ensemw2s.evaluation.comparisons import PairedT, holm, paired_t, t_critical
+from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.pgr import PGR, ratio_of_means
 from ensemw2s.evaluation.record import SCHEMA_VERSION, Record, SavedRecord
 from ensemw2s.evaluation.results import Results
@@ -154,11 +155,14 @@ def aggregate(
     _check(runs)
     level = runs[0].level
     cells = _cells(runs)
-    arms = {arm: {s: _summary(runs, arm, s) for s in splits} for arm, splits in cells.items()}
+    arms = {
+        arm: {split: over_seeds([(seed, cell.accuracy) for seed, cell in found]) for split, found in by.items()}
+        for arm, by in cells.items()
+    }
     common = [arm for arm in cells if all(arm in run.arms for run in runs)]
     tokens = {
-        arm: {s: _token_summary(runs, arm, s) for s in splits if _has_tokens(runs, arm, s)}
-        for arm, splits in cells.items()
+        arm: {split: summary for split, found in by.items() if (summary := _token_summary(found)) is not None}
+        for arm, by in cells.items()
     }
     teachers = [t for t in runs[0].labels if all(t in r.labels and r.labels[t].accuracy is not None for r in runs)]
     chosen = [key for key in runs[0].selected_rounds if all(key in run.selected_rounds for run in runs)]
@@ -172,7 +176,7 @@ def aggregate(
         token_accuracy={arm: found for arm, found in tokens.items() if found},
         comparisons=_comparisons(runs, common, level, answers),
         pgr=_pgr(runs, common, level, answers),
-        labels={t: _over_seeds([(r.seed, r.labels[t].accuracy or 0.0) for r in runs]) for t in teachers},
+        labels={t: over_seeds([(r.seed, r.labels[t].accuracy or 0.0) for r in runs]) for t in teachers},
         selected_rounds={key: [run.selected_rounds[key] for run in runs] for key in chosen},
         caution=caution(len(runs), level),
         times={str(run.seed): float(sum(run.times.values())) for run in runs},
@@ -242,34 +246,27 @@ def _with_all_rounds(runs: list[Results]) -> list[Results]:
     ]
 
 
-def _cells(runs: Sequence[Results]) -> dict[str, list[str]]:
-    """Arm → splits, over all seeds, in the order in which they appear."""
-    cells: dict[str, list[str]] = {}
+def _cells(runs: Sequence[Results]) -> dict[str, dict[str, list[tuple[int, ArmResult]]]]:
+    """Arm → split → results by seed, in the order in which arms and splits appear."""
+    cells: dict[str, dict[str, list[tuple[int, ArmResult]]]] = {}
     for run in runs:
         for arm, splits in run.arms.items():
-            known = cells.setdefault(arm, [])
-            known += [split for split in splits if split not in known]
+            for split, found in splits.items():
+                cells.setdefault(arm, {}).setdefault(split, []).append((run.seed, found))
     return cells
 
 
-def _over_seeds(pairs: Sequence[tuple[int, float]]) -> SeedSummary:
+def over_seeds(pairs: Sequence[tuple[int, float]]) -> SeedSummary:
+    """The summary of ``(seed, value)`` pairs."""
     values = [value for _, value in pairs]
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return SeedSummary(seeds=tuple(seed for seed, _ in pairs), values=tuple(values), mean=float(np.mean(values)), sd=sd)
 
 
-def _summary(runs: Sequence[Results], arm: str, split: str) -> SeedSummary:
-    return _over_seeds([(r.seed, r.arms[arm][split].accuracy) for r in runs if split in r.arms.get(arm, {})])
-
-
-def _has_tokens(runs: Sequence[Results], arm: str, split: str) -> bool:
-    cells = [r.arms[arm][split] for r in runs if split in r.arms.get(arm, {})]
-    return all(cell.token_accuracy is not None for cell in cells)
-
-
-def _token_summary(runs: Sequence[Results], arm: str, split: str) -> SeedSummary:
-    found = [(r.seed, r.arms[arm][split].token_accuracy) for r in runs if split in r.arms.get(arm, {})]
-    return _over_seeds([(seed, tokens.value) for seed, tokens in found if tokens is not None])
+def _token_summary(cells: Sequence[tuple[int, ArmResult]]) -> SeedSummary | None:
+    """Token accuracy over seeds; None where a seed has not measured it."""
+    values = [(seed, cell.token_accuracy.value) for seed, cell in cells if cell.token_accuracy is not None]
+    return over_seeds(values) if len(values) == len(cells) else None
 
 
 def _differences(runs: Sequence[Results], a: str, b: str, split: str) -> list[float] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
-from ensemw2s.arms import arm_spec, teacher_of
+from ensemw2s.arms import arm_spec, labels_of, teacher_of
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagreement, shared_errors
 from ensemw2s.evaluation.matching import compile_pattern, extract_answer, normalise_text, text_correct
@@ -182,7 +182,7 @@ def _label_reliability(ctx: Context, teachers: dict[str, Teacher]) -> Iterator[R
             offsets = ctx.encoded("weak", "hard_pool", "hidden").example_offsets
             sure["option"] = _option_share(choices.scores, choices.sequence, offsets)
         for measure, confidence in sure.items():
-            yield _reliability(ctx, f"labels_{name}", "hard_pool", measure, confidence, right)
+            yield _reliability(ctx, labels_of(name), "hard_pool", measure, confidence, right)
 
 
 def _reliability(ctx: Context, name: str, split: str, measure: str, confidence: Floats, right: Bools) -> Reliability:

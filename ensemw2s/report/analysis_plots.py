@@ -13,6 +13,7 @@ from ensemw2s.arms import (
     WEAK,
     arm_names,
     is_strong,
+    labelling_teacher,
     student_of,
     without_experts,
 )
@@ -57,10 +58,10 @@ def draw_reliability(results: Results, theme: Theme) -> Figure | None:
 
 
 def _curve(axes: Axes, found: Reliability, theme: Theme) -> None:
-    labels = found.name.startswith("labels_")
-    style = series_style(found.name.removeprefix("labels_"), theme)
+    teacher = labelling_teacher(found.name)
+    style = series_style(teacher or found.name, theme)
     bins = [b for b in found.bins if b.n >= _SMALLEST_BIN]
-    name = w.teacher_label(found.name.removeprefix("labels_")) if labels else w.arm_label(found.name)
+    name = w.arm_label(found.name) if teacher is None else w.teacher_label(teacher)
     x, y = [100 * b.confidence for b in bins], [100 * b.accuracy for b in bins]
     spread = [
         [value - 100 * b.accuracy_low for value, b in zip(y, bins, strict=True)],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import TEST_SPLITS, is_boosted
+from ensemw2s.arms import BOOSTING, TEST_SPLITS, is_boosted
 from ensemw2s.evaluation.disagreement import Share
 from ensemw2s.evaluation.reliability import Reliability
 from ensemw2s.evaluation.results import Results
@@ -51,7 +51,7 @@ def shared_error_table(results: Results) -> Table:
                 w.percent(found.same_wrong_by_chance),
                 w.percent(found.all_same_wrong.share),
                 group=split,
-                strong=found.group == "boosting",
+                strong=found.group == BOOSTING,
             )
     table.notes = [
         "Over all pairs of members. Both wrong by chance: if their errors were independent. Same answer: of the pairs "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import CEILING, ENSEMBLE, is_student, student_of
+from ensemw2s.arms import BOOSTING, CEILING, ENSEMBLE, is_student, labels_of, student_of
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
 from ensemw2s.report.verdict import is_clear
@@ -59,7 +59,7 @@ def _corrected(results: Results) -> str | None:
 
 def _shared(results: Results) -> str | None:
     for found in results.shared_errors:
-        if (found.group, found.split) != ("boosting", _OOD) or found.same_wrong is None:
+        if (found.group, found.split) != (BOOSTING, _OOD) or found.same_wrong is None:
             continue
         text = (
             f"Where two boosted experts are wrong on OOD, they give the same answer in {w.percent(found.same_wrong)} %"
@@ -77,7 +77,7 @@ def _shared(results: Results) -> str | None:
 
 def _calibrated(results: Results) -> str | None:
     teacher = ENSEMBLE if ENSEMBLE in results.labels else next(iter(results.labels), None)
-    here = [found for found in results.reliability if found.name == f"labels_{teacher}"]
+    here = [found for found in results.reliability if found.name == labels_of(teacher or "")]
     if not here:
         return None
     # the share of the options is a probability to be right; the token confidence is not meant as one

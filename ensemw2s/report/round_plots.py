@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ensemw2s.arms import ENSEMBLE, TEST_SPLITS, arm_names
+from ensemw2s.arms import BOOSTING, ENSEMBLE, TEST_SPLITS, arm_names
 from ensemw2s.evaluation.intervals import wilson
 from ensemw2s.evaluation.results import Results, RoundResult
 from ensemw2s.report import wording as w
@@ -23,7 +23,7 @@ def _whole_numbers(axes: Axes) -> None:
 
 def draw_accuracy_by_round(results: Results, theme: Theme) -> Figure | None:
     """Accuracy of each expert, of the ensemble so far and of the unboosted ensembles so far, on ID and OOD."""
-    boosting = [entry for entry in results.rounds.get("boosting", []) if entry.splits]
+    boosting = [entry for entry in results.rounds.get(BOOSTING, []) if entry.splits]
     splits = [split for split in TEST_SPLITS if any(split in entry.splits for entry in boosting)]
     if not splits:
         return None
@@ -50,7 +50,7 @@ def _accuracy_panel(axes: Axes, results: Results, split: str, boosting: list[Rou
         _line(axes, members, split, "ensemble_accuracy", series_style(arm, theme), label)
     _line(axes, boosting, split, "expert_accuracy", series_style("expert", theme), "expert")
     low, high = axes.get_ylim()
-    chosen = results.selected_rounds.get("boosting")
+    chosen = results.selected_rounds.get(BOOSTING)
     if chosen in rounds:
         value = values[rounds.index(chosen)]
         (ring,) = axes.plot([chosen], [value], "o", mfc="none", mec=theme.text, mew=1.3, ms=13, zorder=6)
@@ -88,7 +88,7 @@ def _line(
 
 def draw_error_and_weight(results: Results, theme: Theme) -> Figure | None:
     """Token error ``ε_t`` against the prior ``ε_0``, and expert weight ``α_t``, by boosting round."""
-    entries = [e for e in results.rounds.get("boosting", []) if e.epsilon is not None and e.alpha is not None]
+    entries = [e for e in results.rounds.get(BOOSTING, []) if e.epsilon is not None and e.alpha is not None]
     if not entries:
         return None
     figure, (left, right) = panels(theme, 2, 3.3)

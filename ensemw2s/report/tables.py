@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ensemw2s.arms import (
     BAGGING,
+    BOOSTING,
     CEILING,
     TEST_SPLITS,
     arm_spec,
@@ -85,9 +86,9 @@ def _accuracy_notes(results: Results) -> list[str]:
         if n is not None
     ]
     notes = ["; ".join(parts) + ". Wilson intervals."] if parts else []
-    chosen = results.selected_rounds.get("boosting")
+    chosen = results.selected_rounds.get(BOOSTING)
     if chosen is not None:
-        total = len(results.rounds.get("boosting", [])) or chosen
+        total = len(results.rounds.get(BOOSTING, [])) or chosen
         notes.append(f"Boosted ensemble: {chosen} of {total} rounds, chosen on validation.")
     return [*notes, *results.notes]
 
@@ -173,8 +174,8 @@ def round_table(results: Results, *, with_size: bool = True) -> Table:
     headers += [f"{w.arm_label(BAGGING)} ID/OOD"] if members else []
     unit = "accuracy" if results.task == "choice" else "token accuracy"
     table = Table(f"Boosting by round ({unit} in %)", columns(right=headers))
-    chosen = results.selected_rounds.get("boosting")
-    for entry in results.rounds.get("boosting", []):
+    chosen = results.selected_rounds.get(BOOSTING)
+    for entry in results.rounds.get(BOOSTING, []):
         scores = [entry.splits.get(split) for split in TEST_SPLITS]
         row = [
             f"{entry.round}{'' if entry.kept else '*'}",
@@ -190,7 +191,7 @@ def round_table(results: Results, *, with_size: bool = True) -> Table:
             both = [None if other is None else other.splits.get(split) for split in TEST_SPLITS]
             row.append(_pair([None if s is None else s.ensemble_accuracy for s in both]))
         table.add(*row, strong=entry.round == chosen)
-    if any(not entry.kept for entry in results.rounds.get("boosting", [])):
+    if any(not entry.kept for entry in results.rounds.get(BOOSTING, [])):
         table.notes.append("*: dropped, not part of the ensemble.")
     if results.stop_reason:
         table.notes.append(f"Boosting ended: {results.stop_reason}.")

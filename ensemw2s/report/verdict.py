@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ensemw2s.arms import CEILING, ENSEMBLE, SINGLE, TEST_SPLITS, claims, student_of, students, teacher_of
+from ensemw2s.arms import BOOSTING, CEILING, ENSEMBLE, SINGLE, TEST_SPLITS, claims, student_of, students, teacher_of
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
 from ensemw2s.evaluation.results import PairResult, Results
 from ensemw2s.report import wording as w
@@ -17,7 +17,7 @@ def verdict_sentences(results: Results) -> list[str]:
     the reason why it is undefined; and one seed is never taken for a statement about methods.
     """
     sentences = []
-    if results.selected_rounds.get("boosting") == 1:
+    if results.selected_rounds.get(BOOSTING) == 1:
         first = SINGLE if SINGLE in results.arms else results.weak
         sentences.append(f"Validation chose a single round, so the boosted ensemble is {w.arm_phrase(first)}.")
     for a, b in claims(results.weak):

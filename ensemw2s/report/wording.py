@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ensemw2s.arms import arm_spec, teacher_of
+from ensemw2s.arms import arm_spec, labelling_teacher, teacher_of
 
 MINUS = "−"
 
@@ -46,10 +46,9 @@ def group_label(group: str) -> str:
 
 
 def calibrated_label(name: str) -> str:
-    """Name of an arm, or of a teacher's labels (``labels_TEACHER``), in a table of calibration."""
-    if name.startswith("labels_"):
-        return f"labels of {teacher_label(name.removeprefix('labels_'))}"
-    return arm_label(name)
+    """Name of an arm, or of a teacher's labels, in a table of calibration."""
+    teacher = labelling_teacher(name)
+    return arm_label(name) if teacher is None else f"labels of {teacher_label(teacher)}"
 
 
 def split_label(split: str) -> str:

@@ -273,17 +273,12 @@ class Stages:
         resume: bool = False,
         sink: EventSink | None = None,
     ) -> Iterator[Path]:
-        """Do the work of one stage: yields the ``*.partial`` folder and renames it at the end.
+        """Do the work of one stage: yields its ``*.partial`` folder and renames it at the end.
 
-        A result with other inputs, or a damaged one, is removed first and the reason reported (``stage_rerun``). An
-        exception leaves the partial folder for the next start.
-
-        Args:
-            name: the stage, also its folder below the run directory.
-            inputs: everything that the result depends on (JSON values; upstream fingerprints included).
-            seed: noted in ``stage.json``.
-            resume: continue in a partial folder that was left by the same inputs; otherwise it is emptied first.
-            sink: who is told.
+        ``inputs`` are everything that the result depends on (JSON values; upstream fingerprints included). A result
+        with other inputs, or a damaged one, is removed first and the reason reported (``stage_rerun``). An exception
+        leaves the partial folder for the next start, which continues in it (``resume``) if the inputs are the same, and
+        else empties it. ``seed`` is noted in ``stage.json``.
 
         Raises:
             RunFailedError: the disk is full.

@@ -105,17 +105,13 @@ class TrainingSet:
         index: ArrayLike | None = None,
         soft: Sequence[Soft | None] | None = None,
     ) -> TrainingSet:
-        """Build a set from token arrays.
+        """Build a set from ``n`` prompts and ``n`` targets, token arrays without end-of-sequence (``eos_id``).
 
-        Args:
-            prompts: ``n`` token arrays.
-            targets: ``n`` token arrays without end-of-sequence.
-            eos_id: the token that ends a target.
-            weights: loss weights ``[N]`` of all target tokens, end-of-sequence excluded, in order; default 1.
-            eos_weights: loss weight of the end-of-sequence tokens, a number or ``[n]``.
-            ends: whether a target ends with end-of-sequence (a generation that was cut does not), a bool or ``[n]``.
-            index: the draws of one epoch; default every sequence once.
-            soft: the ensemble's distributions of each sequence, or None for one that has its hard targets only.
+        ``weights`` are the loss weights ``[N]`` of all target tokens in order, end-of-sequence excluded (default 1);
+        ``eos_weights`` those of the end-of-sequence tokens, a number or ``[n]``. ``ends`` is whether a target ends with
+        end-of-sequence (a generation that was cut does not), a bool or ``[n]``. ``index`` holds the draws of one epoch,
+        by default every sequence once. ``soft`` is the ensemble's distributions of each sequence, or None for one that
+        has its hard targets only.
 
         Raises:
             DataError: a prompt or target has no tokens.
