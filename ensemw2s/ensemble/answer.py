@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,23 +64,19 @@ def write_answers(
     return out
 
 
+@dataclass(slots=True)
 class _Writer:
     """Experts in memory, and the prompts in the tokens of each."""
 
-    def __init__(
-        self,
-        ensemble: EnsembleSpec,
-        examples: Sequence[Example],
-        decoding: DecodingConfig,
-        seed: int,
-        first: int,
-        sink: EventSink,
-    ) -> None:
-        self.ensemble, self.examples, self.decoding, self.sink = ensemble, examples, decoding, sink
-        self.seed, self.first = seed, first
-        self.models: list[LoadedModel] = []
-        self._prompts: dict[int, list[NDArray[np.int32]]] = {}
-        self._shared_prompts = True
+    ensemble: EnsembleSpec
+    examples: Sequence[Example]
+    decoding: DecodingConfig
+    seed: int
+    first: int
+    sink: EventSink
+    models: list[LoadedModel] = field(default_factory=list)
+    _prompts: dict[int, list[NDArray[np.int32]]] = field(default_factory=dict)
+    _shared_prompts: bool = True
 
     def by_tokens(self) -> Answers:
         """Answers from experts that share a tokenizer."""

@@ -1,4 +1,4 @@
-"""An ensemble put together from models and ensembles that exist, of one family or several."""
+"""Assembles an ensemble from existing models and ensembles, of one family or several."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.ensemble.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.errors import InputError, ModelError
+from ensemw2s.models.loading.source import find_source
 
 _Settings = TypeVar("_Settings", bound=Section)
 
@@ -31,8 +32,6 @@ class _Members:
         if (place / FILE_NAME).is_file() or (place.name == FILE_NAME and place.is_file()):
             self._add_ensemble(name, Ensemble.load(place), alpha)
             return
-        from ensemw2s.models.loading.source import find_source
-
         path, at, revision = (name, "", "") if place.exists() else name.partition("@")
         source = find_source(path)
         if at and (source.hub_id is None or not revision):

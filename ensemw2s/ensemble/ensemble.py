@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.ensemble.answer import write_answers
 from ensemw2s.ensemble.folder import SavedEnsemble
 from ensemw2s.ensemble.hf.causal_lm import EnsembleForCausalLM
-from ensemw2s.ensemble.hub import push_folder, scratch_folder
+from ensemw2s.ensemble.hub import push_folder
 from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, require_common_tokens
 from ensemw2s.ensemble.saving.ensemble_json import read_ensemble_file
 from ensemw2s.ensemble.saving.save import find_folder, save_ensemble
@@ -125,21 +126,18 @@ class Ensemble(EnsembleSpec):
     def push_to_hub(
         self, repo_id: str, *, results: Results | None = None, title: str | None = None, **options: Any
     ) -> str:
-        """Save into a temporary folder and upload it in one commit.
+        """Save into a temporary folder and upload it in one commit; ``repo_id`` is made if it is not there.
 
-        Args:
-            repo_id: ``owner/name``; made if it is not there.
-            results: as in :meth:`save_pretrained`.
-            title: the model card's heading; by default the repository's name.
-            options: of :func:`ensemw2s.ensemble.hub.push_folder`: ``private``, ``token``, ``revision``, …
+        ``results`` and ``title`` as in :meth:`save_pretrained`; ``options`` are those of
+        :func:`ensemw2s.ensemble.hub.push_folder`: ``private``, ``token``, ``revision``, …
 
         Returns:
             The commit's address.
         """
         require_common_tokens(self.compatibility(), "do not make one model on the hub")
-        with scratch_folder() as scratch:
+        with tempfile.TemporaryDirectory(prefix="ensemw2s-") as scratch:
             heading = title or repo_id.split("/")[-1]
-            saved = save_ensemble(self, scratch / "ensemble", results, heading, address=repo_id)
+            saved = save_ensemble(self, Path(scratch) / "ensemble", results, heading, address=repo_id)
             return push_folder(saved.path, repo_id, **options)
 
     def causal_lm(self) -> EnsembleForCausalLM:

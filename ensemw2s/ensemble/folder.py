@@ -1,4 +1,4 @@
-"""The folder of a saved ensemble: what lies where, and how large it is.
+"""Layout and size of a saved ensemble's folder.
 
 ``config.json``
     for ``transformers``: the experts' configurations, α and rule (:class:`~ensemw2s.ensemble.EnsembleForCausalLM`)

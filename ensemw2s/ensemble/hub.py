@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,6 @@ from ensemw2s.errors import ModelError
 
 #: Arguments of ``from_pretrained`` that say where files come from.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """An empty folder for as long as the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="ensemw2s-") as folder:
-        yield Path(folder)
 
 
 def push_folder(
@@ -67,11 +59,7 @@ def push_folder(
 
 
 def fetch_folder(repo_id: str, **options: Any) -> Path:
-    """The local copy of a repository on the hub, downloaded where needed.
-
-    Args:
-        repo_id: ``owner/name``.
-        options: those of :data:`HUB_OPTIONS`.
+    """The local copy of a repository ``owner/name``, downloaded where needed; ``options`` are :data:`HUB_OPTIONS`.
 
     Raises:
         ModelError: the repository is not there, or the hub cannot be reached and there is no local copy.

@@ -1,6 +1,6 @@
-"""A task of the LM Evaluation Harness from somebody's questions, asked and scored as the ensemble does it.
+"""A task of the LM Evaluation Harness with the ensemble's prompts and length norm.
 
-The harness knows sums of log-probabilities, and sums divided by characters or bytes. The task brings a scoring function
+The harness scores by sums of log-probabilities, or sums divided by characters or bytes. The task has a scoring function
 of its own, so that its accuracy is that of ``ew2s evaluate`` under every length norm.
 """
 
@@ -66,13 +66,7 @@ def accuracy(doc, results):
 
 
 def write_task(ensemble: EnsembleSpec, examples: Sequence[Example], folder: Path, name: str) -> int:
-    """Write ``NAME.yaml``, ``questions.jsonl`` and ``scoring.py`` into a folder.
-
-    Args:
-        ensemble: gives prompt template, tokenizer and length norm.
-        examples: questions with choices and answers.
-        folder: for ``lm-eval --include_path``.
-        name: of the task.
+    """Write ``NAME.yaml``, ``questions.jsonl`` and ``scoring.py`` into a folder for ``lm-eval --include_path``.
 
     Returns:
         Number of questions; those of which two options have the same tokens are left out, as `evaluate_file` does.

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what a teacher answers, with confidence and agreement, and how they are kept on disk."""
+"""Pseudo-labels of a teacher, with confidence and agreement, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -192,15 +192,9 @@ def labels_from_answers(
     alphas: Sequence[float],
     soft: bool,
 ) -> Labels:
-    """Labels for ``task: generate``: the decoded answers.
+    """Labels for ``task: generate``: the decoded answers, with their candidates as soft targets if ``soft``.
 
-    Args:
-        teacher: its name.
-        examples: the labelled questions.
-        answers: decoded with candidates.
-        own: each expert's own greedy answers, for the agreement; None for an expert that labels alone and greedily.
-        alphas: the experts' weights ``α_t``, not normalised.
-        soft: whether the candidates become soft targets.
+    ``own`` are each expert's own greedy answers, for the agreement; None for an expert that labels alone and greedily.
     """
     found = answers.generations
     return Labels(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import ensemw2s.stage_names as stage
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
-from ensemw2s.ensemble import normalise
+from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.errors import DataError
 from ensemw2s.files import parse_json, write_text

@@ -19,7 +19,7 @@ from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
-    from ensemw2s.ensemble import EnsembleChoices
+    from ensemw2s.ensemble.combine.choices import EnsembleChoices
 
 Side = Literal["weak", "strong"]
 

@@ -16,7 +16,7 @@ from ensemw2s.boosting.loop import Booster, BoostingResult
 from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights, initial_weights, save_weights
 from ensemw2s.checksums import recording
 from ensemw2s.data.example import SplitName
-from ensemw2s.ensemble import own_choices
+from ensemw2s.ensemble.combine.choices import own_choices
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.plan import expert_splits, member_splits
 from ensemw2s.pipeline.prefixes import PrefixScores

@@ -18,7 +18,8 @@ import numpy as np
 from ensemw2s.arrays import load_array
 from ensemw2s.checksums import check_stage_files
 from ensemw2s.data.example import SplitName
-from ensemw2s.ensemble import ensemble_argmax, normalise
+from ensemw2s.ensemble.combine.argmax import ensemble_argmax
+from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.pipeline.accounting import count_scoring
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.joint_table import Ints, JointTable, Shares

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
 from ensemw2s.data.example import SplitName
-from ensemw2s.ensemble import EnsembleChoices, ensemble_argmax, final_choices, own_choices
+from ensemw2s.ensemble.combine.argmax import ensemble_argmax
+from ensemw2s.ensemble.combine.choices import EnsembleChoices, final_choices, own_choices
 from ensemw2s.evaluation.results import RoundScore
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.joint import joint_of, prepare_joint

@@ -1,4 +1,4 @@
-"""Which pseudo-labels a student is trained on."""
+"""Filters on pseudo-labels by confidence and agreement."""
 
 from __future__ import annotations
 

@@ -54,12 +54,9 @@ def student_training_set(
 
 
 def student_loss(config: StudentConfig, steps: int, binary_tokens: tuple[int, int] | None) -> LossConfig:
-    """The student's loss.
+    """The student's loss, whose weight of the own prediction warms up over a share of ``steps`` optimiser steps.
 
-    Args:
-        config: which loss, and the weight of the own prediction for one that needs it.
-        steps: optimiser steps, for the warm-up of that weight.
-        binary_tokens: the two possible answer tokens of a two-class task for a loss that needs them, or None.
+    ``binary_tokens`` are the two possible answer tokens of a two-class task, for a loss that needs them.
     """
     from ensemw2s.models.training.losses import LossConfig
 

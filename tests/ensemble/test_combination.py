@@ -13,8 +13,9 @@ from scipy.special import log_softmax, logsumexp
 
 from ensemw2s.config.method import CombineConfig
 from ensemw2s.data.encode import EncodedSplit
-from ensemw2s.ensemble import ensemble_argmax, final_choices, mixture, normalise, sequence_scores
-from ensemw2s.ensemble.combine.option_scores import choose
+from ensemw2s.ensemble.combine.argmax import ensemble_argmax
+from ensemw2s.ensemble.combine.choices import final_choices
+from ensemw2s.ensemble.combine.option_scores import choose, mixture, normalise, sequence_scores
 
 
 def Layout(counts, lengths):

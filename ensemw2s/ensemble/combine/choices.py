@@ -1,4 +1,4 @@
-"""What experts choose together, from their kept scores: token by token, or option by option.
+"""Choices of an ensemble from kept scores, combined token by token or option by option.
 
 Where the experts' tokens differ there is nothing to combine token by token. So every expert reads the questions in its
 own tokens and scores each option; a softmax over the options of a question makes ``p_t(o)`` of its scores, and the rule
@@ -117,13 +117,7 @@ def combined_logprobs(parts: Sequence[Floats], alphas: Sequence[float], enc: Enc
 def choices_by_option(
     tables: Sequence[ScoreTable], encoded: Sequence[EncodedSplit], alphas: Sequence[float], config: CombineConfig
 ) -> EnsembleChoices:
-    """The choices of experts that each read the questions in tokens of their own.
-
-    Args:
-        tables: scores of each expert on its own split.
-        encoded: the same examples and options in the tokens of each expert.
-        alphas: ``α_t``, not normalised.
-        config: rule and length norm.
+    """The choices of experts whose tables score the same examples and options, encoded in the tokens of each.
 
     Returns:
         Scores are ``log p(o)`` (with ``vote`` the share of ᾱ), the margin is the best one's less the runner-up's.

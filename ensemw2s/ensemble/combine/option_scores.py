@@ -1,4 +1,4 @@
-"""Options scored by an ensemble, from the experts' kept token log-probabilities: no model is run again."""
+"""Option scores of an ensemble from the experts' kept token log-probabilities; no model is run."""
 
 from __future__ import annotations
 

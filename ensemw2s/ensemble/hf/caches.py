@@ -1,4 +1,4 @@
-"""Key-value caches of all experts behind the interface of one."""
+"""Key-value caches of all experts with the interface of one cache."""
 
 from __future__ import annotations
 

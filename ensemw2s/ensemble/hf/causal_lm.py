@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.ensemble.hf import members as parts
 from ensemw2s.ensemble.hf.caches import EnsembleCache, StackedCache
 from ensemw2s.ensemble.hf.config import EnsembleConfig
-from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder, scratch_folder
+from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder
 from ensemw2s.ensemble.saving.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.kernels import combine
-from ensemw2s.models.forward import context_length, positions_of, vocabulary_size
+from ensemw2s.models.forward import positions_of, vocabulary_size
 from ensemw2s.models.inference.reading import Reading, reading_of
 from ensemw2s.models.loading.scaling import length_scaling
 
@@ -42,11 +43,8 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     ``softmax`` of them is the combined distribution itself, so ``generate()`` decodes it greedily, by sampling or by
     beams. No gradient is recorded: an ensemble is not trained as a whole.
-
-    Args:
-        config: what the experts are and how they are combined.
-        experts: whole models or :class:`~ensemw2s.models.loading.adapters.AdapterView`; without them they are
-            made from ``config`` with new weights.
+    Without ``experts`` (whole models or :class:`~ensemw2s.models.loading.adapters.AdapterView`) they are made from
+    ``config`` with new weights.
     """
 
     config_class = EnsembleConfig
@@ -111,21 +109,18 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         sizes = {vocabulary_size(expert) for expert in experts}
         if len(sizes) != 1:
             raise ValueError(f"experts of one causal language model share a vocabulary; these have {sorted(sizes)}")
-        limits = [limit for expert in experts if (limit := context_length(expert)) is not None]
-        first = experts[0].config
         dtype = next(p.dtype for p in experts[0].parameters() if p.is_floating_point())
         base, each = parts.describe(experts)
-        config = EnsembleConfig(
+        config = EnsembleConfig.of(
+            [expert.config for expert in experts],
+            alphas,
             experts=each,
             base=base,
-            alphas=[float(alpha) for alpha in alphas],
             rule=rule,
             backend=backend,
             ensemble=ensemble,
             vocab_size=sizes.pop(),
-            max_position_embeddings=min(limits, default=None),
             dtype=dtype,
-            **{name: getattr(first, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
         )
         model = cls(config, experts)
         model.generation_config = parts.generation_of(experts)
@@ -146,18 +141,9 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """The ensemble's next-token distribution at every position.
+        """The ensemble's next-token distribution at every position; arguments as in ``transformers``.
 
-        Args:
-            input_ids: int64 ``[B, L]``.
-            attention_mask: ``[B, L]``, or as the experts take it.
-            position_ids: int64 ``[B, L]``.
-            past_key_values: the cache of an earlier call.
-            inputs_embeds: refused; every expert has embeddings of its own.
-            labels: int64 ``[B, L]``, −100 to leave out: also gives the mean negative log-probability.
-            use_cache: whether to return a cache.
-            logits_to_keep: compute the last so many positions, or those of an index; 0 is all.
-            kwargs: given to the loss.
+        ``logits_to_keep`` are the last so many positions, or those of an index; 0 is all. ``inputs_embeds`` is refused.
 
         Returns:
             ``logits`` float32 ``[B, L, V]``: natural log-probabilities, −inf where ``rule: vote`` has no vote.
@@ -324,17 +310,13 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             push_folder(folder, kwargs.get("repo_id", folder.name), **options)
 
     def push_to_hub(self, repo_id: str, *, tokenizer: Any = None, **options: Any) -> str:
-        """Save and upload in one commit.
-
-        Args:
-            repo_id: ``owner/name``; made if it is not there.
-            tokenizer: saved beside the model.
-            options: of :func:`ensemw2s.ensemble.hub.push_folder`, and ``max_shard_size``.
+        """Save and upload in one commit, with the tokenizer; ``options`` are those of ``push_folder``.
 
         Returns:
             The commit's address.
         """
-        with scratch_folder() as folder:
+        with tempfile.TemporaryDirectory(prefix="ensemw2s-") as scratch:
+            folder = Path(scratch)
             self.save_pretrained(folder, max_shard_size=options.pop("max_shard_size", "50GB"))
             if tokenizer is not None:
                 tokenizer.save_pretrained(folder)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
+
+from ensemw2s.models.loading.scaling import context_of
 
 
 class EnsembleConfig(PretrainedConfig):  # type: ignore[misc]
@@ -36,3 +39,11 @@ class EnsembleConfig(PretrainedConfig):  # type: ignore[misc]
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
+
+    @classmethod
+    def of(cls, models: Sequence[Any], alphas: Sequence[float], **fields: Any) -> EnsembleConfig:
+        """With the context and the special tokens that the models' configurations (or the base's) declare."""
+        limits = [limit for model in models if (limit := context_of(model)) is not None]
+        special = {name: getattr(models[0], name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        weights = [float(alpha) for alpha in alphas]
+        return cls(alphas=weights, max_position_embeddings=min(limits, default=None), **special, **fields)

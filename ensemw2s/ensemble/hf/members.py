@@ -53,9 +53,7 @@ def is_read_by_row(reading: Reading, mask: Tensor | None) -> bool:
 def logits_by_row(member: Any, inputs: dict[str, Any]) -> Tensor:
     """Logits ``[B, L, V]`` of an expert that reads the tokens of each row by themselves; 0 at padding.
 
-    Args:
-        member: the expert.
-        inputs: ``input_ids`` int64 ``[B, L]``, ``attention_mask`` ``[B, L]`` or None, ``logits_to_keep``.
+    ``inputs`` are ``input_ids`` int64 ``[B, L]``, ``attention_mask`` ``[B, L]`` or None, and ``logits_to_keep``.
     """
     ids, mask, keep = inputs["input_ids"], inputs["attention_mask"], inputs["logits_to_keep"]
     reals = [slice(None) if mask is None else mask[row] != 0 for row in range(len(ids))]

@@ -1,4 +1,4 @@
-"""Whether experts can be combined token by token, and how they are combined where they cannot."""
+"""Compatibility of the experts' tokenizers, which decides how experts are combined."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def require_common_tokens(found: Compatibility, what: str, task: str = "generate
 
 @dataclass(frozen=True, slots=True)
 class _Tokenizer:
-    """What is compared of a tokenizer."""
+    """The properties of a tokenizer that are compared."""
 
     name: str
     vocabulary: dict[str, int]

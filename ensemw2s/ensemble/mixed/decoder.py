@@ -1,4 +1,4 @@
-"""Writing answers from the union of vocabularies, step by step with all experts."""
+"""Decoding from the union of vocabularies, all experts step by step."""
 
 from __future__ import annotations
 

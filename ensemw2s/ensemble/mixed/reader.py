@@ -1,4 +1,4 @@
-"""How one expert reads prompts and what is written after them, in its own tokens."""
+"""Next-token logits of one expert for prompts and answers given as text, in its own tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tokens of a vocabulary stand for, as bytes: the common ground of experts with different tokenizers."""
+"""Byte strings of a vocabulary's tokens: what experts with different tokenizers have in common."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The union of several vocabularies: next-token distributions of experts with different tokenizers, put together.
+"""Next-token distributions of experts with different tokenizers, over the union of their vocabularies.
 
 The tokens of two vocabularies are the same where they stand for the same bytes; all tokens that end an answer are one.
-Special tokens besides have no text and take no part: an expert's distribution is that over the rest. What would make
-invalid UTF-8 of the answer is left out too.
+Other special tokens have no text and are masked, as are tokens that would make the answer invalid UTF-8; an expert's
+distribution is renormalised over the rest.
 
-What is inexact about it: tokens of different length compete for one place. If one expert would go on with ``unhappy``
+Limits: tokens of different length compete for one place. If one expert would go on with ``unhappy``
 and another with ``un`` and then ``happy``, the mixture keeps ``un`` and ``unhappy`` apart though one begins the other:
 probabilities of texts that share a beginning are not added up, and an expert with short tokens, which is surer of each,
 has more say. After ``un`` the first expert reads a word that stops in a place where its own tokens never stop.

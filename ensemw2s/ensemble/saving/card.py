@@ -1,4 +1,4 @@
-"""The model card of a saved ensemble: what it is, what the run measured, how it is used."""
+"""The model card of a saved ensemble: experts, results of its run, usage."""
 
 from __future__ import annotations
 

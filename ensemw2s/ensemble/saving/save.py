@@ -35,7 +35,6 @@ from ensemw2s.files import write_json
 from ensemw2s.models.loading.gguf import opened_source
 from ensemw2s.models.loading.load import declared_ends, load_model, load_tokenizer
 from ensemw2s.models.loading.quiet import quiet_transformers
-from ensemw2s.models.loading.scaling import context_of
 from ensemw2s.models.loading.source import adapter_base, base_of, find_source
 from ensemw2s.outputs import check_output_folder
 
@@ -194,18 +193,16 @@ def _write_config(ensemble: EnsembleSpec, folder: Path, settings: dict[str, Any]
         from peft import PeftConfig
 
         each = [adapter_dict(PeftConfig.from_pretrained(str(folder / expert_folder(k)))) for k in range(count)]
-    limits = [limit for config in configs if (limit := context_of(config)) is not None]
-    EnsembleConfig(
+    EnsembleConfig.of(
+        configs,
+        ensemble.alphas,
         experts=each,
         base=config_dict(configs[0]) if adapters else None,
-        alphas=[float(alpha) for alpha in ensemble.alphas],
         rule=ensemble.config.rule,
         ensemble=settings,
         vocab_size=texts[0].vocab_size,
-        max_position_embeddings=min(limits, default=None),
         dtype=ensemble.model_config(0).dtype,
         architectures=["EnsembleForCausalLM"],
-        **{name: getattr(configs[0], name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
     ).save_pretrained(folder)
     generation = [part for part in parts if (folder / part / "generation_config.json").is_file()]
     declared = [*configs, *(GenerationConfig.from_pretrained(folder / part) for part in generation)]

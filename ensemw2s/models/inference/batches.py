@@ -113,12 +113,8 @@ def run_batches(
 ) -> None:
     """Work through all items batch by batch; where a batch runs out of memory, this and all later ones are halved.
 
-    Args:
-        plan: gives the batches of items for a scale in (0, 1] of the configured limits.
-        items: what to work through.
-        work: handles one batch; it may be called again with parts of a batch that failed.
-        device: whose memory is freed before trying again.
-        name: what is being done, for the error.
+    ``plan`` gives the batches of items for a scale in (0, 1] of the configured limits; ``work`` handles one batch, and
+    may be called again with parts of a batch that failed; ``name`` says what is being done, for the error.
 
     Raises:
         RunFailedError: a single item does not fit into memory.

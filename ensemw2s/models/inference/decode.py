@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,16 +21,17 @@ from ensemw2s.models.forward import (
 from ensemw2s.models.inference.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.inference.expert_sampling import OneExpertDecoder
 from ensemw2s.models.inference.generation import (
+    Decoder,
     Generation,
     candidates_needed,
     draw_tokens,
     generations,
     not_finite,
-    what_is_kept,
+    step_outputs,
 )
 from ensemw2s.models.inference.incremental import IncrementalReader
 from ensemw2s.models.inference.joint_scoring import same_vocabulary
-from ensemw2s.models.inference.reading import reading_of, tell_readings
+from ensemw2s.models.inference.reading import reading_of, report_readings_once
 from ensemw2s.models.loading.load import LoadedModel, all_ends
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.sink import EventSink, NullSink
@@ -83,32 +83,25 @@ def generate(
         RunFailedError: the logits are not finite.
     """
     decoding, compute, sink = decoding or DecodingConfig(), compute or ComputeConfig(), sink or NullSink()
-    experts, weights = _active(models, alphas)
-    ends = all_ends(experts) if end_ids is None else np.asarray(end_ids, dtype=np.int64)
-    decoder: _Decoder | OneExpertDecoder
-    if decoding.draws_experts and len(experts) > 1:
-        if rule != "mixture":
-            raise ConfigError(
-                f"decoding.experts: one expert for each token samples from the mixture, not under rule {rule!r}.",
-                hint="Set experts: all.",
-            )
-        decoder = OneExpertDecoder(experts, weights, decoding, ends, seed, compute.backend, keep_top_k)
-    else:
-        decoder = _Decoder(experts, weights, decoding, rule, ends, seed, compute.backend, keep_top_k)
-    return _decode_all(decoder, prompts, first, compute, sink, tag)
-
-
-def _active(models: Sequence[LoadedModel], alphas: Sequence[float]) -> tuple[list[LoadedModel], list[float]]:
-    """The experts with a part in the ensemble, and their weights."""
     if len(alphas) != len(models):
         raise ValueError(f"{len(alphas)} alphas for {len(models)} experts")
     same_vocabulary(models)
-    active = [k for k, alpha in enumerate(alphas) if alpha != 0.0]
-    return [models[k] for k in active], [float(alphas[k]) for k in active]
+    experts = [model for model, alpha in zip(models, alphas, strict=True) if alpha != 0.0]
+    weights = [float(alpha) for alpha in alphas if alpha != 0.0]
+    ends = all_ends(experts) if end_ids is None else np.asarray(end_ids, dtype=np.int64)
+    draws = decoding.draws_experts and len(experts) > 1
+    if draws and rule != "mixture":
+        raise ConfigError(
+            f"decoding.experts: one expert for each token samples from the mixture, not under rule {rule!r}.",
+            hint="Set experts: all.",
+        )
+    kind = OneExpertDecoder if draws else _AllExpertsDecoder
+    decoder = kind(experts, weights, decoding, rule, ends, seed, compute.backend, keep_top_k)
+    return _decode_all(decoder, prompts, first, compute, sink, tag)
 
 
 def _decode_all(
-    decoder: _Decoder | OneExpertDecoder,
+    decoder: Decoder,
     prompts: Sequence[Tokens],
     first: int,
     compute: ComputeConfig,
@@ -128,7 +121,7 @@ def _decode_all(
 
     readings = [reading_of(loaded.model, loaded.pad_id) for loaded in decoder.models]
     batch_tokens = compute.batch_tokens if all(reading.together for reading in readings) else 1
-    tell_readings(decoder.models, sink)
+    report_readings_once(decoder.models, sink)
 
     def batches(items: Tokens, scale: float) -> list[NDArray[np.int64]]:
         rows = max(1, int(MAX_LOGITS * scale / sum(vocabulary_size(m.model) for m in decoder.models)))
@@ -147,22 +140,12 @@ def _decode_all(
     return [answers[number] for number in range(len(prompts))]
 
 
-@dataclass(slots=True)
-class _Decoder:
-    """Decodes one batch after the other with the same experts and settings."""
-
-    models: list[LoadedModel]
-    alphas: list[float]
-    decoding: DecodingConfig
-    rule: str
-    end_ids: NDArray[np.int64]
-    seed: int
-    backend: str
-    keep_top_k: int | None
+class _AllExpertsDecoder(Decoder):
+    """Decodes every token from the distribution of all experts together."""
 
     @torch.inference_mode()
-    def decode(self, numbers: NDArray[np.int64], prompts: list[Tokens], limits: NDArray[np.int64]) -> list[Generation]:
-        """Decode the prompts of one batch; ``numbers`` are their places among all prompts, ``limits`` as tokens."""
+    def decode(self, numbers: Tokens, prompts: list[Tokens], limits: Tokens) -> list[Generation]:
+        """Decode the prompts of one batch."""
         readers = [IncrementalReader(loaded, len(prompts)) for loaded in self.models]
         logits = [reader.read_rows(prompts) for reader in readers]
         alive, owners, written, said = np.arange(len(prompts)), [], [], []
@@ -195,7 +178,7 @@ class _Decoder:
         if self.rule == "vote":
             two = None if keep is None else 2
             sure = combine(logits, self.alphas, rule="mixture", targets=chosen, top_k=two, backend=self.backend)
-        return chosen, what_is_kept(chosen, result, sure, self.keep_top_k)
+        return chosen, step_outputs(chosen, result, sure, self.keep_top_k)
 
     def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
         return draw_tokens(

@@ -3,18 +3,17 @@
 For every token of an answer an expert is drawn afresh, with its share ``ᾱ_k`` of the weights, and the token comes from
 that expert's distribution on the text so far. The token then has the mixture's distribution ``Σ ᾱ_k P_k`` whatever
 came before it, so whole answers follow the mixture. At other temperatures, or truncated, they would not; nor would they
-with one draw for a whole answer. Which expert speaks does not depend on what was said, so all draws are made first.
+with one draw for a whole answer. The draws of experts do not depend on the tokens, so all are made first.
 
-An expert that is drawn again reads what the others wrote meanwhile, in one pass. How probable an answer is under the
-mixture takes all experts: at the end each reads the rest, and what it says of the answers comes from the hidden states
-that it met on the way.
+An expert that is drawn again reads the tokens that the others added meanwhile, in one pass. The probability of an
+answer under the mixture takes all experts: at the end each reads the rest, and its logits come from the hidden states
+that were kept on the way.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ensemw2s.config.method import DecodingConfig
 from ensemw2s.kernels import combine, sample
 from ensemw2s.models.forward import padded, vocabulary_size
 from ensemw2s.models.inference.batches import MAX_LOGITS
 from ensemw2s.models.inference.generation import (
+    Decoder,
     Generation,
     candidates_needed,
     draw_tokens,
     generations,
     not_finite,
-    what_is_kept,
+    step_outputs,
 )
 from ensemw2s.models.inference.incremental import CachedModel
 from ensemw2s.models.inference.reading import reading_of
@@ -45,7 +44,7 @@ Ints = NDArray[np.integer[Any]]
 
 
 def draw_experts(alphas: Sequence[float], seed: int, index: Ints) -> NDArray[np.int64]:
-    """Which expert says each token.
+    """Draw an expert for each token.
 
     Args:
         alphas: positive weights of the K experts, not normalised.
@@ -61,27 +60,12 @@ def draw_experts(alphas: Sequence[float], seed: int, index: Ints) -> NDArray[np.
     return np.asarray(drawn.numpy(), dtype=np.int64).reshape(index.shape)
 
 
-@dataclass(slots=True)
-class OneExpertDecoder:
-    """Decodes one batch after the other with the same experts and settings."""
-
-    models: list[LoadedModel]
-    alphas: list[float]
-    decoding: DecodingConfig
-    end_ids: NDArray[np.int64]
-    seed: int
-    backend: str
-    keep_top_k: int | None
+class OneExpertDecoder(Decoder):
+    """Decodes every token from one expert's distribution."""
 
     @torch.inference_mode()
     def decode(self, numbers: Ints, prompts: list[Ints], limits: Ints) -> list[Generation]:
-        """Decode the prompts of one batch.
-
-        Args:
-            numbers: int ``[B]``, their places among all prompts.
-            prompts: their tokens.
-            limits: int ``[B]``, the largest length of each answer.
-        """
+        """Decode the prompts of one batch."""
         index = numbers[:, None] * self.decoding.max_new_tokens + np.arange(int(limits.max(initial=0)))
         experts = draw_experts(self.alphas, self.seed, index)
         text = _Text(prompts, limits, self.models[0])
@@ -98,7 +82,7 @@ class OneExpertDecoder:
         return draw_tokens([logits], [1.0], seed=self.seed, index=places, backend=self.backend)
 
     def _scored(self, text: _Text, readers: list[_Reader]) -> list[Generation]:
-        """The answers, with what the mixture of all experts says of their tokens."""
+        """The answers, with their tokens' log-probabilities under the mixture of all experts."""
         vocabulary = sum(vocabulary_size(loaded.model) for loaded in self.models)
         keep = candidates_needed(self.keep_top_k)
         answers: list[Generation] = []
@@ -110,7 +94,7 @@ class OneExpertDecoder:
             if result.target_logprob is None or bool(result.target_logprob.isnan().any()):
                 raise not_finite()
             owner = np.repeat(np.arange(len(rows)), text.lengths[rows])
-            kept = what_is_kept(targets, result, result, self.keep_top_k)
+            kept = step_outputs(targets, result, result, self.keep_top_k)
             answers += generations(owner, chosen, kept, self.end_ids)
         return answers
 

@@ -1,4 +1,4 @@
-"""What decoding gives: an answer's tokens and how sure the ensemble is of each."""
+"""Decoded answers: tokens, their log-probabilities and candidates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ensemw2s.config.method import DecodingConfig
 from ensemw2s.errors import RunFailedError
 from ensemw2s.kernels import CombineResult, sample
+from ensemw2s.models.loading.load import LoadedModel
+
+Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,36 @@ class Generation:
         return float(finite.mean()) if finite.size else 0.0
 
 
+@dataclass(slots=True)
+class Decoder:
+    """The experts and settings of decoding, the same for all batches."""
+
+    models: list[LoadedModel]
+    alphas: list[float]
+    decoding: DecodingConfig
+    rule: str
+    end_ids: NDArray[np.int64]
+    seed: int
+    backend: str
+    keep_top_k: int | None
+
+    def decode(self, numbers: Ints, prompts: list[Ints], limits: Ints) -> list[Generation]:
+        """Decode the prompts of one batch.
+
+        Args:
+            numbers: int ``[B]``, their places among all prompts.
+            prompts: their tokens.
+            limits: int ``[B]``, the largest length of each answer.
+        """
+        raise NotImplementedError
+
+
 def candidates_needed(keep_top_k: int | None) -> int | None:
     """How many candidates are needed to keep ``keep_top_k`` of them and to know the best token but the chosen one."""
     return None if keep_top_k is None else max(keep_top_k, 2)  # a runner-up is the second at the latest
 
 
-def what_is_kept(
+def step_outputs(
     chosen: Tensor, result: CombineResult, sure: CombineResult, keep_top_k: int | None
 ) -> list[NDArray[Any] | None]:
     """What :func:`generations` keeps of N steps besides the tokens.
@@ -93,7 +121,7 @@ def generations(
     Args:
         owner: ``[T]``, to which answer, from 0, each token belongs; those of one answer are in order. None is empty.
         tokens: ``[T]``, end-of-sequence included.
-        kept: :func:`what_is_kept` of the tokens.
+        kept: :func:`step_outputs` of the tokens.
         end_ids: the tokens that end an answer.
     """
     order, ends = np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1]

@@ -1,4 +1,4 @@
-"""Reading token by token with a key-value cache."""
+"""Forward passes with a key-value cache: one pass, and step by step."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ Tokens = Sequence[int] | NDArray[np.integer[Any]]
 
 
 class CachedModel:
-    """A model and the inputs that it takes, with its key-value cache or without.
-
-    Args:
-        loaded: the model.
-        cached: whether to use its cache.
-    """
+    """A model and the inputs that it takes, with its key-value cache or without."""
 
     def __init__(self, loaded: LoadedModel, *, cached: bool) -> None:
         self.loaded, self.cached = loaded, cached
@@ -70,10 +65,6 @@ class IncrementalReader(CachedModel):
     Rows lie on common columns, int64 ``ids`` and ``mask`` ``[B, L]`` (1 for tokens), those up to ``seen`` in the cache.
     Columns that are left out of the cache are read again: all of them at each step where a cache cannot be padded
     (recurrent states), where it cannot be cut but a row changed, and where a row's positions are scaled anew.
-
-    Args:
-        loaded: the model.
-        rows: B.
     """
 
     def __init__(self, loaded: LoadedModel, rows: int) -> None:

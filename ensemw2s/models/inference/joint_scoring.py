@@ -1,8 +1,7 @@
 """Scores of a whole ensemble at given rows, with all its experts in memory.
 
-Most of a run needs each expert alone (:mod:`ensemw2s.models.inference.scoring`). This is for what their separate
-scores do not tell: the product rule, rows whose ensemble arg-max the kept candidates leave open, and the ensemble's
-own candidates.
+Most of a run scores each expert alone (:mod:`ensemw2s.models.inference.scoring`). Joint scores are needed for the
+product rule, for rows whose ensemble arg-max the kept candidates leave open, and for the ensemble's own candidates.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How a model can be read: in batches, with a key-value cache, or one sequence at a time.
+"""Whether a model supports padded batches, a key-value cache, and cutting that cache.
 
 Key-value caches of attention can be padded, repeated, thinned out and cut. States of convolutions, linear attention and
-recurrences cannot; they are known by the classes of a cache's layers. What a model does with padding is tried once.
+recurrences cannot; they are known by the classes of a cache's layers. Padding is tried once for each model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST = 13
 _CROPPED = frozenset({"DynamicLayer"})
 _UNKNOWN = frozenset({"unknown"})
 _MODELS: WeakKeyDictionary[Any, Reading] = WeakKeyDictionary()
-_TOLD: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_REPORTED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,12 @@ def reading_of(model: Any, pad_id: int = 0) -> Reading:
     return _MODELS[base]
 
 
-def tell_readings(models: Iterable[LoadedModel], sink: EventSink) -> None:
+def report_readings_once(models: Iterable[LoadedModel], sink: EventSink) -> None:
     """Say in the log, once for each model, what had to be found out and makes reading slower."""
     for loaded in models:
         base, note = base_of_adapters(loaded.model), reading_of(loaded.model, loaded.pad_id).note
-        if note is not None and base not in _TOLD:
-            _TOLD[base] = True
+        if note is not None and base not in _REPORTED:
+            _REPORTED[base] = True
             sink.event("message", level="info", text=f"{loaded.source}: {note}")
 
 

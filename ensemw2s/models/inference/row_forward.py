@@ -1,11 +1,11 @@
-"""Teacher-forced logits at the rows of a split: every continuation token and end-of-sequence, by one model."""
+"""Teacher-forced logits at the rows of a split: every continuation token and end-of-sequence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,19 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ensemw2s.config.training import ComputeConfig
+from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.models.forward import logits_at, vocabulary_size
 from ensemw2s.models.inference.batches import MAX_LOGITS, Sizes, plan_batches, run_batches
 from ensemw2s.models.inference.incremental import CachedModel
-from ensemw2s.models.inference.reading import reading_of, tell_readings
+from ensemw2s.models.inference.reading import reading_of, report_readings_once
 from ensemw2s.models.inference.token_grid import Grid, Layout, ranges
 from ensemw2s.models.inference.tree_attention import longest_tree, tree_inputs
 from ensemw2s.models.loading.load import LoadedModel
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.scaling import length_scaling
 from ensemw2s.sink import EventSink
-
-if TYPE_CHECKING:
-    from ensemw2s.data.encode import EncodedSplit
 
 Ints = NDArray[np.integer[Any]]
 
@@ -87,14 +85,10 @@ class RowForward:
         sink: EventSink,
         tag: str,
     ) -> None:
-        """Run all models over all wanted rows.
+        """Run all models, of one vocabulary and on one device, over all wanted rows.
 
-        Args:
-            models: models of one vocabulary on one device.
-            use: called for each batch with row numbers int64 ``[P]`` and every model's logits ``[P, V]``.
-            compute: ``batch_tokens`` is the limit of a batch; one that runs out of memory is halved.
-            sink: gets progress under ``tag``, in sequences.
-            tag: name of the task.
+        ``use`` is called for each batch with row numbers int64 ``[P]`` and every model's logits ``[P, V]``. The sink
+        gets progress in sequences.
         """
         done = 0
         vocabulary = sum(vocabulary_size(loaded.model) for loaded in models)
@@ -120,7 +114,7 @@ class RowForward:
                 max_pairs=None if plan.max_pairs is None else int(plan.max_pairs * scale),
             )
 
-        tell_readings(models, sink)
+        report_readings_once(models, sink)
         with quiet_transformers():
             for plan in self._plans_for(models):
                 items = np.arange(len(plan.ids))

@@ -1,4 +1,4 @@
-"""Scoring a split with one model: one teacher-forced pass, logits at answer positions only."""
+"""Scores of one model on a split: one teacher-forced pass, logits at answer positions only."""
 
 from __future__ import annotations
 
@@ -51,13 +51,15 @@ def score_split(
         RunFailedError: the model's logits are not finite.
     """
     compute = compute or ComputeConfig()
-    loaded = opened(model, compute)
-    check_fit(loaded, encoded)
+    device = resolve_device(compute)
+    if not isinstance(model, LoadedModel):
+        model = load_model(model if isinstance(model, ModelConfig) else ModelConfig(path=str(model)), device)
+    check_fit(model, encoded)
     tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))
     answer_rows, _ = encoded.answer_rows(include_eos=True)
     answer_place = np.full(len(tokens), -1, dtype=np.int64)
     answer_place[answer_rows] = np.arange(len(answer_rows))
-    k = min(top_k, vocabulary_size(loaded.model))
+    k = min(top_k, vocabulary_size(model.model))
     found = ScoreArrays(len(tokens), len(answer_rows), k)
 
     def use(rows: NDArray[np.int64], logits_of: list[Tensor]) -> None:
@@ -73,7 +75,7 @@ def score_split(
             found.put(rows[chosen], result, place[chosen] if is_answer else None)
 
     forward = RowForward(encoded, share_prompts=share_prompts)
-    forward.run([loaded], use, compute=compute, sink=sink or NullSink(), tag=tag)
+    forward.run([model], use, compute=compute, sink=sink or NullSink(), tag=tag)
     bad = int(np.count_nonzero(np.isnan(found.target_logprob)))
     if bad:
         raise RunFailedError(
@@ -84,13 +86,7 @@ def score_split(
 
 
 class ScoreArrays:
-    """Arrays of scores that fill batch by batch.
-
-    Args:
-        rows: of targets and arg-maxes.
-        candidates: rows that also keep candidates.
-        top_k: candidates of each.
-    """
+    """Arrays of scores that fill batch by batch, with ``top_k`` candidates for a number of ``candidates`` rows."""
 
     def __init__(self, rows: int, candidates: int, top_k: int) -> None:
         self.target_logprob = np.full(rows, np.nan, dtype=np.float32)
@@ -105,14 +101,6 @@ class ScoreArrays:
         if places is not None:
             self.topk_ids[places] = _numpy(result.topk_ids)
             self.topk_logprob[places] = _numpy(result.topk_logprob)
-
-
-def opened(model: LoadedModel | ModelConfig | Path, compute: ComputeConfig) -> LoadedModel:
-    """The model, loaded if it is not yet."""
-    device = resolve_device(compute)
-    if isinstance(model, LoadedModel):
-        return model
-    return load_model(model if isinstance(model, ModelConfig) else ModelConfig(path=str(model)), device)
 
 
 def check_fit(loaded: LoadedModel, encoded: EncodedSplit) -> None:

@@ -1,14 +1,13 @@
-"""Where the tokens of a split go in the rows of a batch, without loops over sequences."""
+"""Token layout of a batch, without loops over sequences."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from ensemw2s.data.encode import EncodedSplit
+from ensemw2s.data.encode import EncodedSplit
 
 Ints = NDArray[np.integer[Any]]
 
@@ -98,15 +97,9 @@ class Grid:
         position: Ints | int = 0,
         segment: Ints | int = 0,
     ) -> None:
-        """Write pieces of text.
+        """Write pieces of text, whose tokens follow one another.
 
-        Args:
-            tokens: of all pieces, one after the other.
-            lengths: of the pieces.
-            line: each piece's line.
-            start: each piece's first place in its line.
-            position: each piece's first position in its text.
-            segment: each piece's segment.
+        Each goes to its ``line`` from the place ``start``, as ``segment``, and counts positions from ``position``.
         """
         where = np.repeat(line, lengths), ranges(start, lengths)
         self.ids[where] = tokens

@@ -1,4 +1,4 @@
-"""A prompt and all its options in one row: a mask keeps the options from seeing each other.
+"""Tree attention: a prompt and all its options in one row, with the options masked from each other.
 
 Every token is computed once, in one pass and with little padding. It needs a model that takes a mask for every pair of
 positions and a position for every token; whether it does is read off its configuration and then tried once.
