@@ -1,4 +1,4 @@
-"""Standard streams that outlive their readers, and that carry no escape codes of strangers."""
+"""Standard streams that survive a closed pipe or terminal, and pass no escape sequences but those that draw."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class _Lasting(io.FileIO):
 
     Args:
         descriptor: of an open file; stays open.
-        talk: no error matters.
+        messages: no error matters.
     """
 
-    def __init__(self, descriptor: int, *, talk: bool) -> None:
+    def __init__(self, descriptor: int, *, messages: bool) -> None:
         super().__init__(descriptor, "wb", closefd=False)
-        self._talk = talk
+        self._messages = messages
         self.lost = False
 
     def write(self, data: Any, /) -> int:
@@ -38,14 +38,14 @@ class _Lasting(io.FileIO):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-            if not self._talk and error.errno not in _NO_READER:
+            if not self._messages and error.errno not in _NO_READER:
                 raise
             self.lost = True
             return memoryview(data).nbytes
 
 
 class _Stream(io.TextIOWrapper):
-    """Text to a terminal, or talk to anything: only sequences that draw lines and colours pass (see ``drawn``)."""
+    """Text to a terminal, and all of stderr: only sequences that draw lines and colours pass (see ``drawn``)."""
 
     def write(self, text: str, /) -> int:
         """Write; see the class."""
@@ -53,15 +53,15 @@ class _Stream(io.TextIOWrapper):
         return len(text)
 
 
-def _stream(old: Any, descriptor: int, *, talk: bool) -> io.TextIOWrapper:
+def _stream(old: Any, descriptor: int, *, messages: bool) -> io.TextIOWrapper:
     old.flush()
-    kind = _Stream if talk or old.isatty() else io.TextIOWrapper
+    kind = _Stream if messages or old.isatty() else io.TextIOWrapper
     # a terminal without UTF-8 should not end a run, nor should a file name that is none
     return kind(
-        io.BufferedWriter(_Lasting(descriptor, talk=talk)),
+        io.BufferedWriter(_Lasting(descriptor, messages=messages)),
         encoding=old.encoding,
         errors="backslashreplace",
-        line_buffering=talk or old.isatty(),
+        line_buffering=messages or old.isatty(),
     )
 
 
@@ -80,9 +80,9 @@ def install() -> None:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _stream(sys.stdout, 1, talk=False)
+        sys.stdout = _stream(sys.stdout, 1, messages=False)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _stream(sys.stderr, 2, talk=True)
+        sys.stderr = _stream(sys.stderr, 2, messages=True)
 
 
 def unread(stream: Any) -> bool:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 #: Control characters that text of several lines may hold.
 LINES = "\n\t"
 
-_STYLES = {"bold": "1", "dim": "2", "red": "1;31", "yellow": "33", "green": "32", "cyan": "36"}
+_BOLD, _RED, _YELLOW = "1", "1;31", "33"
 
 
 class Terminal:
     """Output of one process.
 
     Attributes:
-        quiet: no progress and no talk; warnings and errors stay.
+        quiet: no progress and no messages; warnings and errors stay.
         color: False turns colour off; True leaves it to the stream, ``NO_COLOR`` and ``TERM``.
         debug: errors come with their traceback.
     """
@@ -50,46 +50,41 @@ class Terminal:
         """Whether progress bars can move on stderr."""
         return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
-    def paint(self, text: str, style: str, stream: TextIO) -> str:
-        """``text`` in a style if ``stream`` takes colour."""
-        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.colored(stream) else text
-
-    def label(self, text: str, style: str) -> str:
-        """A word in front of talk, in a style if stderr takes colour."""
-        return self.paint(text, style, sys.stderr)
-
-    def _talk(self, text: str, label: str = "") -> None:
+    def _write(self, text: str, label: str = "", style: str = "") -> None:
+        """Write to stderr, after a label in a style where stderr takes colour."""
+        if label:
+            label = f"\x1b[{style}m{label}\x1b[0m " if self.colored(sys.stderr) else f"{label} "
         print(f"{label}{printable(text, LINES)}", file=sys.stderr, flush=True)
 
     def say(self, text: str = "") -> None:
-        """Talk, on stderr; silent with ``--quiet``."""
+        """A message, on stderr; silent with ``--quiet``."""
         if not self.quiet:
-            self._talk(text)
+            self._write(text)
 
     def next(self, *commands: str) -> None:
         """Name the next command, or several ways to go on."""
         for index, command in enumerate(commands):
             if not self.quiet:
                 # one line: a folder's name must not look like another command
-                self._talk(printable(command), self.label("Next:" if index == 0 else "  or:", "bold") + " ")
+                self._write(printable(command), "Next:" if index == 0 else "  or:", _BOLD)
 
     def warn(self, text: str) -> None:
         """A warning, on stderr; also with ``--quiet``."""
-        self._talk(text, self.label("Warning:", "yellow") + " ")
+        self._write(text, "Warning:", _YELLOW)
 
     def error(self, error: Ew2sError) -> None:
         """Title, message and hint of an error, on stderr."""
         self.fail(error.message, error.title)
         if error.hint:
-            self._talk(error.hint, self.label("Hint:", "bold") + " ")
+            self._write(error.hint, "Hint:", _BOLD)
 
     def fail(self, text: str, title: str = "Error") -> None:
         """What went wrong, on stderr."""
-        self._talk(text, self.label(f"{printable(title)}:", "red") + " ")
+        self._write(text, f"{printable(title)}:", _RED)
 
     def trace(self, text: str) -> None:
         """A traceback, on stderr."""
-        self._talk(text.rstrip("\n"))
+        self._write(text.rstrip("\n"))
 
     def out(self, text: str) -> None:
         """Text for a person, on stdout."""

@@ -153,7 +153,7 @@ def test_the_card_has_the_runs_numbers(model_folders: list[Path], tmp_path: Path
     assert "library_name: transformers" in header
     assert "# My ensemble" in card
     assert "| this ensemble | 75.0 [53.1, 88.8] |" in card
-    assert "| its first expert alone | 60.0 " in card
+    assert "| single expert | 60.0 " in card
     assert "20 questions in distribution. Run `mine`, seed 3" in card
     assert "| 2 | 2.0000 | 0.571 |" in card
     assert 'model="saved"' in card

@@ -1,4 +1,4 @@
-"""Reading values out of log records that may hold anything."""
+"""Typed access to the fields of log records, which may hold anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one run: plain data, no screen. ``fold`` fills it from log records.
+"""The state of one run, folded from its log (``fold_events``, ``fold_metrics``): plain data, no screen.
 
 Numbers that are missing are NaN. Every part of the model has a revision that grows with each change, so that whoever
 shows it redraws only what changed.

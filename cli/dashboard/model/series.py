@@ -1,4 +1,4 @@
-"""Numeric series that stay small however long a run gets."""
+"""Numeric series of bounded length."""
 
 from __future__ import annotations
 

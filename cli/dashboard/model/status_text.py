@@ -1,4 +1,4 @@
-"""The plain status: what ``--once`` prints, and what one gets without a terminal."""
+"""The status of a run as plain text, for ``--once`` and without a terminal."""
 
 from __future__ import annotations
 
@@ -18,16 +18,27 @@ from ensemw2s.cli.dashboard.model.names import (
 )
 from ensemw2s.cli.dashboard.model.summary import Group, arm_rows, forecast, groups, share
 
-MARKS = {"done": "✓", "kept": "✓", "running": "▶", "waiting": "·", "skipped": "–", "stopped": "✗"}
-LIFE_MARKS = {
-    "waiting": "·", "running": "▶", "finished": "✓", "failed": "✗", "dead": "✗",
-    "interrupted": "‖", "gone": "?", "unknown": "?", "unreadable": "✗",
+#: State of a stage, and of a run or a sweep → mark and style key.
+STAGE_LOOKS = {
+    "done": ("✓", "good"), "kept": ("✓", "good"), "running": ("▶", "bold blue"), "waiting": ("·", "faint"),
+    "skipped": ("–", "faint"), "stopped": ("✗", "bold bad"),
 }  # fmt: skip
+LIFE_LOOKS = {
+    "waiting": ("·", "dim"), "running": ("▶", "blue"), "finished": ("✓", "good"), "failed": ("✗", "bad"),
+    "dead": ("✗", "bad"), "interrupted": ("‖", "warn"), "incomplete": ("‖", "warn"), "gone": ("?", "warn"),
+    "unknown": ("?", "dim"), "unreadable": ("✗", "bad"),
+}  # fmt: skip
+
+
+def life_text(state: str) -> tuple[str, str]:
+    """State of a run or a sweep with its mark, and its colour."""
+    mark, colour = LIFE_LOOKS[state]
+    return f"{mark} {state}", colour
 
 
 def headline(model: RunModel) -> str:
     """The run in one line: state, name, seed, stage, times."""
-    parts = [f"{LIFE_MARKS[model.life]} {model.life}"]
+    parts = [life_text(model.life)[0]]
     if model.name:
         parts.append(model.name)
     if model.seed is not None:
@@ -72,7 +83,8 @@ def status_text(model: RunModel) -> str:
 
 
 def _group_line(group: Group, now: float) -> str:
-    line = f"  {MARKS[group.state]} {group.name:<18} {group.done:>3}/{group.total:<3} {clock(group.seconds(now)):>8}"
+    line = f"  {STAGE_LOOKS[group.state][0]} {group.name:<18} {group.done:>3}/{group.total:<3} "
+    line += f"{clock(group.seconds(now)):>8}"
     running = group.running
     if running is not None:
         done = share(running)

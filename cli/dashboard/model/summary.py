@@ -1,4 +1,4 @@
-"""What the model says, ready to be shown: rows of the timeline, the comparison table, time left, JSON."""
+"""Views of the model: rows of the timeline, the comparison table, time left, JSON."""
 
 from __future__ import annotations
 

@@ -10,15 +10,10 @@ from textual.widget import Widget
 from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, line_width, width_of
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.names import ago, clean, clock
-from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
+from ensemw2s.cli.dashboard.model.status_text import life_text
 from ensemw2s.cli.dashboard.model.summary import forecast
 from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.cli.dashboard.panels.panel import Panel, to_strip
-
-_LIFE_STYLES = {
-    "running": "bold reverse blue", "finished": "bold reverse good", "failed": "bold reverse bad",
-    "dead": "bold reverse bad", "interrupted": "bold reverse warn", "gone": "bold reverse warn",
-}  # fmt: skip
 
 
 class Head(Panel, Widget):
@@ -52,7 +47,8 @@ class Head(Panel, Widget):
 def head_line(context: PanelContext, width: int) -> Line:
     """The run in one line; what matters least is left out first."""
     model = context.model
-    left: Line = [(f" {LIFE_MARKS[model.life]} {model.life} ", _LIFE_STYLES.get(model.life, "bold reverse dim"))]
+    state, colour = life_text(model.life)
+    left: Line = [(f" {state} ", f"bold reverse {colour}")]
     if context.watcher.failure:
         return [*left, (" " + cut(clean(context.watcher.failure), width - 14), "bad")]
     name = clean(model.name or model.path or "no run yet")

@@ -1,4 +1,4 @@
-"""What every panel is shown from, and what the user has chosen."""
+"""Shared state of the panels: watcher, theme and the user's choices."""
 
 from __future__ import annotations
 

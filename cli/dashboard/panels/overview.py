@@ -10,7 +10,7 @@ from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, fit, line_width,
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
 from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clean, clock, moment, percent
-from ensemw2s.cli.dashboard.model.status_text import MARKS, pgr_text
+from ensemw2s.cli.dashboard.model.status_text import STAGE_LOOKS, pgr_text, score_text
 from ensemw2s.cli.dashboard.model.summary import (
     ArmRow,
     Forecast,
@@ -23,10 +23,6 @@ from ensemw2s.cli.dashboard.model.summary import (
 )
 from ensemw2s.cli.dashboard.panels.context import PanelContext
 
-STATE_STYLES = {
-    "done": "good", "kept": "good", "running": "bold blue", "waiting": "faint", "skipped": "faint",
-    "stopped": "bold bad",
-}  # fmt: skip
 _NAME, _COUNT, _TIME = 16, 6, 8
 
 
@@ -64,9 +60,9 @@ def _waiting_lines(model: RunModel, width: int) -> list[Line]:
 
 
 def _group_line(group: Group, model: RunModel, plan: Forecast, axis: _Axis | None) -> Line:
-    key = STATE_STYLES[group.state]
+    mark, key = STAGE_LOOKS[group.state]
     line: Line = [
-        (MARKS[group.state] + " ", key),
+        (mark + " ", key),
         (fit(group.name, _NAME), "faint" if group.state in ("waiting", "skipped") else "text"),
         (fit(f"{group.done}/{group.total}", _COUNT - 1, ">") + " ", "dim"),
     ]
@@ -158,15 +154,10 @@ class _Axis:
 
 def score_cells(score: Score, width: int) -> str:
     """Accuracy in a column: with its interval, with ±, or alone, as there is room."""
-    if not known(score.accuracy):
-        return fit("–", width, ">")
-    value = percent(score.accuracy)
-    if known(score.low) and known(score.high):
-        if width >= 17:
-            return fit(f"{value} [{percent(score.low)}, {percent(score.high)}]", width, ">")
-        if width >= 10:
-            return fit(f"{value} ±{percent((score.high - score.low) / 2)}", width, ">")
-    return fit(value, width, ">")
+    text = score_text(score) if width >= 17 else percent(score.accuracy)
+    if 10 <= width < 17 and known(score.high - score.low):
+        text += f" ±{percent((score.high - score.low) / 2)}"
+    return fit(text, width, ">")
 
 
 def _fitting(rows: list[ArmRow], most: int) -> list[ArmRow]:

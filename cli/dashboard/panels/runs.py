@@ -13,19 +13,11 @@ from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, fit, line_width,
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import RunModel
 from ensemw2s.cli.dashboard.model.names import TESTS, ago, arm_name, clean, pair, size
-from ensemw2s.cli.dashboard.model.status_text import LIFE_MARKS
+from ensemw2s.cli.dashboard.model.status_text import life_text
 from ensemw2s.cli.dashboard.panels.context import PanelContext
 from ensemw2s.runs.describe import RunInfo
 from ensemw2s.runs.listing import SweepInfo, by_name
 
-_LIFE_STYLES = {
-    "running": "bold blue",
-    "finished": "good",
-    "failed": "bold bad",
-    "dead": "bold bad",
-    "incomplete": "warn",
-    "unreadable": "bold bad",
-}
 _STAGE = 26
 
 
@@ -88,10 +80,11 @@ def run_list_lines(context: PanelContext, width: int) -> tuple[list[Line], list[
 
 def _sweep_line(sweep: SweepInfo, columns: _Columns, width: int) -> Line:
     """A sweep: name, state, how far it is."""
+    state, colour = life_text(sweep.state)
     line: Line = [
         ("  ", "text"),
         (fit(f"sweep {clean(sweep.name)}", columns.name + 2), "bold text"),
-        (fit(f"{LIFE_MARKS.get(sweep.state, '‖')} {sweep.state}", 13), _LIFE_STYLES.get(sweep.state, "dim")),
+        (fit(state, 13), colour),
     ]
     room = width - line_width(line)
     if room >= len(sweep.progress) + 13:
@@ -109,11 +102,12 @@ def _run_line(context: PanelContext, run: RunInfo, columns: _Columns) -> Line:
     marked = context.choices.marked
     colour, marker = CYCLE[marked.index(run.path) % len(CYCLE)] if run.path in marked else ("dim", " ")
     shown = run.path == context.watcher.folder
+    state, state_colour = life_text(run.state)
     line: Line = [
         ("▸" if shown else " ", "bold text"),
         (f"{marker}  ", "bold " + colour),
         (fit(_name(run), columns.name - 1) + " ", "bold text" if shown else "text"),
-        (fit(f"{LIFE_MARKS.get(run.state, '‖')} {run.state}", 13), _LIFE_STYLES.get(run.state, "dim")),
+        (fit(state, 13), state_colour),
         (fit("–" if run.seed is None else str(run.seed), 6), "dim"),
     ]
     if columns.preset:

@@ -1,4 +1,4 @@
-"""A folder for copies of another machine's files, that cannot be left whatever that machine calls them."""
+"""A folder for copies of another machine's files; no name from there leads outside of it."""
 
 from __future__ import annotations
 

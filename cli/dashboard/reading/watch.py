@@ -1,4 +1,4 @@
-"""The one thread that reads: it keeps the model up to date and says when something changed."""
+"""The reading thread: keeps the model up to date and notifies the screen of changes."""
 
 from __future__ import annotations
 

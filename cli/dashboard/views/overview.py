@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 
 from ensemw2s.cli.dashboard.drawing import plots
 from ensemw2s.cli.dashboard.drawing.text import plain
-from ensemw2s.cli.dashboard.model.status_text import MARKS
+from ensemw2s.cli.dashboard.model.status_text import STAGE_LOOKS
 from ensemw2s.cli.dashboard.panels import overview as lines
 from ensemw2s.cli.dashboard.panels.chart import Chart
 from ensemw2s.cli.dashboard.panels.panel import Backdrop
@@ -22,7 +22,7 @@ class StagePanel(TextPanel):
 
     def _at_work(self, height: int) -> int:
         """The first line to show."""
-        mark = MARKS["running"]
+        mark = STAGE_LOOKS["running"][0]
         at = next((place for place, line in enumerate(self.lines) if plain(line).startswith(mark)), 0)
         return min(max(0, at + 2 - height), self.lowest_top)
 

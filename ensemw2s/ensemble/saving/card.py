@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ensemw2s.arms import ENSEMBLE, arm_names, arm_spec
 from ensemw2s.ensemble.combine.option_scores import normalise
 from ensemw2s.ensemble.folder import SavedEnsemble, size_text
 from ensemw2s.evaluation.results import Results
 from ensemw2s.text import markdown, printable, quoted, scalar
 
-_ARMS = {
-    "ensemble": "this ensemble",
-    "plain": "the plain fine-tune of the weak base",
-    "single": "its first expert alone",
-    "bagging": "bagging",
-    "weak_zero_shot": "weak base, zero-shot",
-}
 _SPLITS = {"test": "in distribution", "hard_test": "out of distribution"}
 
 
@@ -86,7 +80,9 @@ def _numbers(results: Results) -> str:
     splits = [split for split in _SPLITS if any(split in arm for arm in results.arms.values())]
     lines = ["## What the run measured", "", "| accuracy in % | " + " | ".join(_SPLITS[s] for s in splits) + " |"]
     lines += ["| --- |" + " ---: |" * len(splits)]
-    for arm, words in _ARMS.items():
+    weak = arm_names(lambda spec: spec.side == "weak" and spec.kind in ("zero-shot", "teacher"))
+    for arm in dict.fromkeys((ENSEMBLE, *weak)):
+        words = "this ensemble" if arm == ENSEMBLE else arm_spec(arm).label
         found = results.arms.get(arm)
         if found is None:
             continue
