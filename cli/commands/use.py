@@ -18,8 +18,7 @@ from ensemw2s.errors import DataError, InputError, shortened
 if TYPE_CHECKING:
     from ensemw2s.config.method import DecodingConfig
     from ensemw2s.data.example import Example
-    from ensemw2s.data.files import Row
-    from ensemw2s.data.problems import Problem
+    from ensemw2s.data.problems import Problem, Row
     from ensemw2s.ensemble import Ensemble
     from ensemw2s.sink import EventSink
 

@@ -17,8 +17,7 @@ from typing import Any, get_args
 from ensemw2s.config.data import AnswerReading, ColumnMap
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import Options, Unread, is_missing, text_of
-from ensemw2s.data.files import Row
-from ensemw2s.data.problems import Problem, Report
+from ensemw2s.data.problems import Problem, Report, Row
 from ensemw2s.errors import nearest, shortened
 
 _READINGS: tuple[AnswerReading, ...] = get_args(AnswerReading)

@@ -9,12 +9,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.data.problems import Problem, Report, Severity, Unit, place_of
+from ensemw2s.data.problems import Problem, Report, Row
 from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError, first_line, shortened
 from ensemw2s.files import JsonError, json_error, open_regular, parse_json
@@ -32,43 +31,6 @@ _CONVERT = {
 
 # Python's own limit of 131072 characters a field guards against nothing here: the text is in memory already.
 csv.field_size_limit(2**31 - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a file.
-
-    Attributes:
-        data: column name to value.
-        file: the file's path as text.
-        line: line on which the row begins, or row number in a Parquet file; from 1.
-        number: which row of the file it is, from 1.
-        unit: what ``line`` counts.
-        typed: whether the file tells numbers from texts (CSV does not).
-    """
-
-    data: dict[str, Any]
-    file: str
-    line: int
-    number: int
-    unit: Unit = "line"
-    typed: bool = True
-
-    @property
-    def place(self) -> str:
-        """As :func:`~ensemw2s.data.problems.place_of` says it."""
-        return place_of(self.file, self.line, self.unit)
-
-    def problem(
-        self,
-        kind: str,
-        message: str,
-        column: str | None = None,
-        severity: Severity = "error",
-        hint: str | None = None,
-    ) -> Problem:
-        """A problem of this row."""
-        return Problem(kind, message, self.file, self.line, column, severity, hint, unit=self.unit)
 
 
 def as_path(text: str) -> Path:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ensemw2s.config.data import SourceConfig
-from ensemw2s.data.files import Row
 from ensemw2s.data.known import HubSet, known_set
+from ensemw2s.data.problems import Row
 from ensemw2s.errors import ConfigError, DataError, first_line
 
 

@@ -1,4 +1,4 @@
-"""A problem in a data file, with its place. Loading raises the first one, checking collects them all."""
+"""Rows of data files, and problems in them, with their places. Loading raises the first, checking collects all."""
 
 from __future__ import annotations
 
@@ -71,6 +71,43 @@ class Problem:
             see_all = f"Run `ew2s data check {self.file}` to see all problems."
             hint = f"{hint} {see_all}" if hint else see_all
         return DataError(f"{self.place}: {self.message}.", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file.
+
+    Attributes:
+        data: column name to value.
+        file: the file's path as text.
+        line: line on which the row begins, or row number in a Parquet file; from 1.
+        number: which row of the file it is, from 1.
+        unit: what ``line`` counts.
+        typed: whether the file tells numbers from texts (CSV does not).
+    """
+
+    data: dict[str, Any]
+    file: str
+    line: int
+    number: int
+    unit: Unit = "line"
+    typed: bool = True
+
+    @property
+    def place(self) -> str:
+        """As :func:`place_of` says it."""
+        return place_of(self.file, self.line, self.unit)
+
+    def problem(
+        self,
+        kind: str,
+        message: str,
+        column: str | None = None,
+        severity: Severity = "error",
+        hint: str | None = None,
+    ) -> Problem:
+        """A problem of this row."""
+        return Problem(kind, message, self.file, self.line, column, severity, hint, unit=self.unit)
 
 
 Report = Callable[[Problem], None]

@@ -11,8 +11,7 @@ from ensemw2s.config.data import ColumnMap
 from ensemw2s.data.answers import column_names, letter_or_number, whole_number
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import option_label
-from ensemw2s.data.files import Row
-from ensemw2s.data.problems import Problem
+from ensemw2s.data.problems import Problem, Row
 from ensemw2s.errors import shortened
 
 _AS_IT_IS = "If the data is meant as it stands, say so: answer_is: text (--column answer_is=text)."

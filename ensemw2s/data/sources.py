@@ -15,11 +15,11 @@ from ensemw2s.config.data import ColumnMap, SourceConfig
 from ensemw2s.data.answers import read_answers
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import RowContext, Unread
-from ensemw2s.data.files import Row, as_path, decode, find_files, read_bytes, read_rows, unreadable
+from ensemw2s.data.files import as_path, decode, find_files, read_bytes, read_rows, unreadable
 from ensemw2s.data.hub import hub_identity, hub_rows, hub_set, is_hub
 from ensemw2s.data.known import KnownSet, set_in_files
 from ensemw2s.data.levels import parse_difficulty
-from ensemw2s.data.problems import Problem, Report, RowError, raise_first
+from ensemw2s.data.problems import Problem, Report, Row, RowError, raise_first
 from ensemw2s.data.shortcuts import find_shortcut
 from ensemw2s.errors import DataError, did_you_mean, shortened
 from ensemw2s.files import JsonError, open_regular, parse_json
