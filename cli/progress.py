@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemw2s.cli.terminal import LINES, Terminal
 from ensemw2s.errors import EXIT_INTERRUPTED, Ew2sError, Interrupted
+from ensemw2s.sink import NullSink
 from ensemw2s.text import printable
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class LineWriter:
             self.bars = None
 
 
-class ProgressSink(LineWriter):
+class ProgressSink(LineWriter, NullSink):
     """Prints how a run goes: milestones as lines; subclasses draw the progress of tasks. A context manager.
 
     Args:
@@ -120,9 +121,6 @@ class ProgressSink(LineWriter):
         self.close()
         if isinstance(error, Interrupted):
             raise StoppedError(str(error)) from error
-
-    def metric(self, kind: str, **fields: Any) -> None:
-        """Step metrics are not shown."""
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Draw a task's progress."""

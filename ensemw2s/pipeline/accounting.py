@@ -1,4 +1,4 @@
-"""What the work of a run amounts to in tokens and operations, told to the stage that is at it."""
+"""Counts tokens and FLOPs of a stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.config.training import TrainingConfig
-from ensemw2s.data.example import SplitName
 from ensemw2s.runs.cost import DecodeCounter, Work, forward_flops, training_flops
 from ensemw2s.sink import EventSink, TeeSink
 
@@ -33,26 +32,14 @@ def count_training(ctx: Context, side: Side, trained: Path, config: TrainingConf
 def count_scoring(
     ctx: Context, side: Side, what: str, enc: EncodedSplit, sequences: NDArray[np.int64] | None = None, models: int = 1
 ) -> None:
-    """A teacher-forced pass of ``models`` models over sequences of a split, or over all."""
-    tokens = models * sequence_tokens(enc, sequences)
-    ctx.run.stages.count(Work("score", what, tokens, forward_flops(ctx.parameters(side), tokens)))
+    """A teacher-forced pass of ``models`` models over sequences of a split (int64 ``[s]``), or over all.
 
-
-def count_split(ctx: Context, side: Side, split: SplitName) -> None:
-    """A model's pass over a split, as it is scored in a run."""
-    count_scoring(ctx, side, split, ctx.encoded(side, split, ctx.scoring_view(split)))
-
-
-def sequence_tokens(enc: EncodedSplit, sequences: NDArray[np.int64] | None = None) -> int:
-    """Tokens that a model reads to score sequences: a prompt once for all its options, and every option.
-
-    Args:
-        enc: the split.
-        sequences: int64 ``[s]``; all by default.
+    A model reads a prompt once for all its options, and every option.
     """
     asked = np.arange(enc.seq_example.size) if sequences is None else np.unique(sequences)
     options = int((np.diff(enc.row_offsets)[asked] - 1).sum())
-    return options + sum(len(enc.prompts[i]) for i in np.unique(enc.seq_example[asked]))
+    tokens = models * (options + sum(len(enc.prompts[i]) for i in np.unique(enc.seq_example[asked])))
+    ctx.run.stages.count(Work("score", what, tokens, forward_flops(ctx.parameters(side), tokens)))
 
 
 @contextmanager

@@ -32,14 +32,7 @@ def written_answers(
     """Answers of an ensemble to a split's prompts; one stage.
 
     Where the same members with the same weights have answered already, under another name, theirs are copied.
-
-    Args:
-        ctx: the run.
-        who: the arm or model, for the stage's name.
-        side: whose tokenizer.
-        members: the models.
-        alphas: their weights, not normalised.
-        split: the questions; true answers are not read.
+    ``alphas`` need not be normalised; true answers are not read.
 
     Returns:
         ``id``, ``text`` and ``confidence`` of every answer.

@@ -8,11 +8,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.keys import plugins
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example, SplitName, Splits
+from ensemw2s.evaluation.matching import text_correct
 from ensemw2s.pipeline.joint_table import JointTables
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.sink import EventSink, NullSink
@@ -48,6 +52,9 @@ class Context:
         template: ``config.data.template`` with its date; the same without one by default.
     """
 
+    splits: Splits
+    """The prepared splits; the data stage sets them."""
+
     def __init__(
         self, config: RunConfig, run: RunDirectory, sink: EventSink, template: TemplateConfig | None = None
     ) -> None:
@@ -56,7 +63,6 @@ class Context:
         self.run = run
         self.sink = sink
         self.seed = config.seed
-        self._splits: Splits | None = None
         self._encoded: dict[tuple[Side, SplitName, View], EncodedSplit] = {}
         self._parameters: dict[Side, int] = {}
         self.kept_choices: dict[object, EnsembleChoices] = {}
@@ -68,17 +74,6 @@ class Context:
         """Stage with answers → the stage that decoded them, itself or that of the same models under another name."""
         self.stages: dict[str, str] = {}
         """Every stage of this run → the name under which it is told and reported (see :meth:`ensure_parts`)."""
-
-    @property
-    def splits(self) -> Splits:
-        """The prepared splits; the data stage comes first."""
-        if self._splits is None:
-            raise RuntimeError("the data stage has not run")
-        return self._splits
-
-    def set_splits(self, splits: Splits) -> None:
-        """Called by the data stage."""
-        self._splits = splits
 
     def ensure(
         self,
@@ -92,13 +87,7 @@ class Context:
     ) -> Path:
         """A stage of the run; see :meth:`ensemw2s.runs.stage.Stages.ensure`.
 
-        Args:
-            name: the stage.
-            inputs: everything that its result depends on.
-            work: makes the result in the folder that it is given.
-            seed: noted in ``stage.json``.
-            resume: continue in what an interrupted start left.
-            part_of: it is told and reported under this name, by the caller.
+        With ``part_of`` it is told and reported under that name, by the caller.
         """
         self.stages[name] = part_of or name
         sink = NullSink() if part_of else self.sink
@@ -107,19 +96,12 @@ class Context:
     def ensure_parts(
         self, name: str, parts: Mapping[str, Mapping[str, Any]], work: Callable[[str, Path], object]
     ) -> Path:
-        """Make those parts whose inputs changed; each is a stage of its own in the folder ``name``.
+        """Make those parts (part → its inputs) that changed; each is a stage of its own in the folder ``name``.
 
-        The log hears of one stage ``name``, which is cached if all its parts are.
-
-        Args:
-            name: the folder.
-            parts: part → its inputs.
-            work: called with a part and the folder to make it in.
-
-        Returns:
-            The folder.
+        The log hears of one stage ``name``, which is cached if all its parts are. ``work`` is called with a part and
+        the folder to make it in. Returns the folder of all.
         """
-        missing = [part for part, inputs in parts.items() if not self.run.is_done(f"{name}/{part}", inputs)]
+        missing = [part for part, inputs in parts.items() if not self.run.stages.is_done(f"{name}/{part}", inputs)]
         reasons: dict[str, list[str]] = {}
         for part in missing:
             reason = self.run.stages.rerun_reason(f"{name}/{part}", parts[part])
@@ -132,7 +114,7 @@ class Context:
             self.sink.event("stage_started", stage=name)
         for part, inputs in parts.items():
             self.ensure(f"{name}/{part}", inputs, partial(work, part), part_of=name)
-        records = [self.run.stage_record(f"{name}/{part}") for part in missing or parts]
+        records = [self.run.stages.record(f"{name}/{part}") for part in missing or parts]
         seconds = sum(record.seconds for record in records if record is not None)
         self.sink.event("stage_finished", stage=name, seconds=round(seconds, 3), cached=not missing)
         return self.run.path / name
@@ -163,7 +145,9 @@ class Context:
         """A split as one of the bases tokenises it; kept."""
         key = (side, split, view)
         if key not in self._encoded:
-            self._encoded[key] = self.encode(side, self._view(self.splits[split], view), view)
+            examples = self.splits[split]
+            examples = [example.hide_answer() for example in examples] if view == "hidden" else examples
+            self._encoded[key] = self.encode(side, examples, view)
         return self._encoded[key]
 
     def encode(self, side: Side, examples: list[Example], view: View) -> EncodedSplit:
@@ -174,11 +158,10 @@ class Context:
         task = "generate" if view == "answers" else self.config.task
         return encode_split(examples, base.tokenizer, self.template, task, base.max_length)
 
-    @staticmethod
-    def _view(examples: list[Example], view: View) -> list[Example]:
-        if view == "hidden":
-            return [example.hide_answer() for example in examples]
-        return examples
+    def right(self, texts: list[str], split: SplitName) -> NDArray[np.bool_]:
+        """Whether written answers to a split's questions are right, bool ``[n]``."""
+        true = [example.answer or "" for example in self.splits[split]]
+        return text_correct(texts, true, self.config.evaluation.match, self.config.data.template.answer_pattern)
 
     def scoring_view(self, split: SplitName) -> View:
         """Which sequences of a split are scored: all options where choices are compared, else the answers."""

@@ -46,7 +46,7 @@ def prepare_data(ctx: Context) -> None:
         write_splits(make_splits(config, seed, ctx.config.task, indistinct if bases else None), partial)
 
     splits = read_splits(ctx.ensure(stage.DATA, inputs, work, seed=seed))
-    ctx.set_splits(splits)
+    ctx.splits = splits
     train = ctx.encoded("weak", "train", "answers")
     ctx.sink.event(
         "data_ready",
@@ -71,10 +71,6 @@ def file_hashes(source: SourceConfig) -> list[list[str]]:
 def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
     """What a run read and would read differently now: data files and base models, by their content.
 
-    Args:
-        config: the run's configuration.
-        run_dir: a finished run directory.
-
     Returns:
         Names such as ``data.source`` or ``models.weak``; empty if nothing changed.
 
@@ -85,7 +81,7 @@ def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
     from ensemw2s.models.loading.fingerprint import model_fingerprint
 
     run = RunDirectory.open(run_dir)
-    data, weak = run.stage_record(stage.DATA), run.stage_record(f"{stage.scores(stage.zero_shot('weak'))}/test")
+    data, weak = run.stages.record(stage.DATA), run.stages.record(f"{stage.scores(stage.zero_shot('weak'))}/test")
     if data is None or weak is None:
         return ["stages that are missing"]
     now = {name: file_hashes(source) for name, source in sources_of(config.data).items()}
@@ -94,7 +90,7 @@ def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
         found.append("models.weak")
     names = [*map(stage.student, config.teachers)] + ([stage.ceiling()] if config.arms.ceiling else [])
     for name in names[:1]:
-        strong = run.stage_record(name)
+        strong = run.stages.record(name)
         if strong is None or strong.inputs["base"] != model_fingerprint(config.models.strong):
             found.append("models.strong")
     return found

@@ -12,7 +12,7 @@ import ensemw2s.stage_names as stage
 from ensemw2s.arms import arm_spec, labels_of, teacher_of
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagreement, shared_errors
-from ensemw2s.evaluation.matching import compile_pattern, extract_answer, normalise_text, text_correct
+from ensemw2s.evaluation.matching import compile_pattern, extract_answer, normalise_text
 from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.evaluation.reliability import Reliability, reliability
 from ensemw2s.labelling.labels import Labels
@@ -143,12 +143,11 @@ def _written(ctx: Context, arm: Arm, split: SplitName) -> Answers:
     rows = read_answers(ctx.run.path / stage.answers(arm.name, split))
     texts = [row["text"] for row in rows]
     match, pattern = ctx.config.evaluation.match, ctx.config.data.template.answer_pattern
-    right = text_correct(texts, [example.answer or "" for example in ctx.splits[split]], match, pattern)
     sure = [row.get("confidence") for row in rows]
     known = None not in sure
     return Answers(
         keys=[_key(text, match, pattern) for text in texts],
-        right=right,
+        right=ctx.right(texts, split),
         confidence={"token": np.clip(np.array(sure, dtype=np.float64), 0.0, 1.0)} if known else {},
     )
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.data.example import SplitName
-from ensemw2s.evaluation.matching import text_correct
 from ensemw2s.evaluation.metrics import ArmResult, TokenAccuracy, summarise, token_accuracy
 from ensemw2s.pipeline.answers import written_answers
 from ensemw2s.pipeline.context import Context, Side
@@ -83,5 +82,4 @@ def _correct(ctx: Context, arm: Arm, split: SplitName) -> Bools:
     if ctx.config.task == "choice":
         return choice_correct(ctx, arm.members, arm.alphas, split, arm.side)
     texts = [row["text"] for row in written_answers(ctx, arm.name, arm.side, arm.members, arm.alphas, split)]
-    true = [example.answer or "" for example in ctx.splits[split]]
-    return text_correct(texts, true, ctx.config.evaluation.match, ctx.config.data.template.answer_pattern)
+    return ctx.right(texts, split)

@@ -31,11 +31,7 @@ _HEAVIEST = 20
 
 
 class WeakTrainer:
-    """Trains weak models on draws from the training set.
-
-    Args:
-        ctx: the run.
-    """
+    """Trains weak models on draws from the training set."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx

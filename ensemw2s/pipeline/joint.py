@@ -40,14 +40,9 @@ def prepare_joint(
     weightings: Sequence[Sequence[float]],
     splits: Sequence[SplitName],
 ) -> None:
-    """Score several weightings of the same members together, at the rows that need it; one pass, one stage.
+    """Score several weightings of the same weak models together, at the rows that need it; one pass, one stage.
 
-    Args:
-        ctx: the run.
-        name: of the stage; there is none where nothing is open.
-        members: weak models.
-        weightings: the members' weights in each ensemble, not normalised; 0 leaves one out.
-        splits: what they are asked for.
+    There is no stage ``name`` where nothing is open. Weights need not be normalised; 0 leaves a model out.
     """
     wanted = list(dict.fromkeys(tuple(normalise(weights).tolist()) for weights in weightings))
     rows = {split: _open_rows(ctx, members, wanted, split) for split in splits}

@@ -15,7 +15,6 @@ from ensemw2s.data.example import Example
 from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation.calibration import expected_calibration_error
-from ensemw2s.evaluation.matching import text_correct
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.results import LabelResult
 from ensemw2s.labelling.labels import Labels, SoftTargets, labels_from_answers, labels_from_choices
@@ -56,10 +55,7 @@ def own_answers(ctx: Context, teacher: Teacher) -> list[list[str]] | None:
 def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> Labels:
     """Pseudo-labels of the hard pool; the true answers are hidden from everything in here.
 
-    Args:
-        ctx: the run.
-        teacher: who labels.
-        own: :func:`own_answers`.
+    ``own``: :func:`own_answers`.
     """
     choice = ctx.config.task == "choice"
     soft = ctx.config.labelling.soft_top_k if needs_soft_labels(ctx) else None
@@ -165,11 +161,10 @@ def require_shared_tokenizer(ctx: Context) -> None:
 
 def label_correct(ctx: Context, labels: Labels) -> NDArray[np.bool_]:
     """Whether each label is right, bool [n]; the final evaluation's look at the hidden answers."""
-    true = [example.answer or "" for example in ctx.splits.hard_pool]
     if ctx.config.task == "choice":
+        true = [example.answer for example in ctx.splits.hard_pool]
         return np.array([label == answer for label, answer in zip(labels.texts, true, strict=True)], dtype=np.bool_)
-    match, pattern = ctx.config.evaluation.match, ctx.config.data.template.answer_pattern
-    return text_correct(labels.texts, true, match, pattern)
+    return ctx.right(labels.texts, "hard_pool")
 
 
 def label_result(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> LabelResult:

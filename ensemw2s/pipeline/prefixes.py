@@ -19,12 +19,7 @@ Bools = NDArray[np.bool_]
 
 
 class PrefixScores:
-    """Scores of the prefixes 1…t of one ensemble.
-
-    Args:
-        ctx: the run.
-        arm: ``boosting``, ``bagging`` or ``seeds``.
-    """
+    """Scores of the prefixes 1…t of one ensemble: ``boosting``, ``bagging`` or ``seeds``."""
 
     def __init__(self, ctx: Context, arm: str) -> None:
         self.ctx = ctx
@@ -33,11 +28,7 @@ class PrefixScores:
         self.by_round: list[dict[str, RoundScore]] = []
 
     def add(self, member: ScoredModel, alphas: list[float]) -> float:
-        """Add a member and report the ensemble so far.
-
-        Args:
-            member: the new member.
-            alphas: weights of all members so far, the new one included.
+        """Add a member and report the ensemble so far; ``alphas`` are the weights of all, the new one included.
 
         Returns:
             The validation score: accuracy for ``task: choice``, teacher-forced token accuracy for ``generate``.

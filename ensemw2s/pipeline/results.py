@@ -81,7 +81,7 @@ def _stage_records(ctx: Context) -> dict[str, list[StageRecord]]:
     """The records of the run's stages, in order; those of stages that are told as one are together."""
     found: dict[str, list[StageRecord]] = {}
     for name, told in ctx.stages.items():
-        record = ctx.run.stage_record(name)
+        record = ctx.run.stages.record(name)
         if record is not None and record.cost:
             found.setdefault(told, []).append(record)
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +99,7 @@ def execute(
             config_fingerprint=config_fingerprint(config),
             resumed=resumed,
             versions=versions(),
-            host=_host(),
+            host=platform.node(),
         )
         for problem in damaged:
             text = f"{problem.path.relative_to(run.path).as_posix()} is damaged or was edited: {problem.why}"
@@ -108,15 +110,7 @@ def execute(
         return _phases(ctx, until, preset, report)
 
 
-def _host() -> str:
-    import platform
-
-    return platform.node()
-
-
 def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool) -> dict[str, Any]:
-    import time
-
     started = time.monotonic()
     state = RunState()
     prepare_data(ctx)

@@ -16,7 +16,7 @@ from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.errors import DamagedError
 from ensemw2s.files import read_json, write_json
-from ensemw2s.pipeline.accounting import count_split, count_training
+from ensemw2s.pipeline.accounting import count_scoring, count_training
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.runs.stage import fingerprint
@@ -118,7 +118,7 @@ def clipped_share(folder: Path) -> float | None:
 
 def _fingerprint(ctx: Context, name: str, inputs: dict[str, Any]) -> str:
     """Of what a model was made from, and of its weights: two trainings may differ where a device adds in any order."""
-    record = ctx.run.stage_record(name)
+    record = ctx.run.stages.record(name)
     if record is None or record.files is None:  # of an older version
         return fingerprint(inputs)
     weights = {file: found for file, found in record.files.items() if file.endswith(".safetensors")}
@@ -189,10 +189,11 @@ def score_splits(
 
     def work(part: str, partial: Path) -> None:
         split = cast("SplitName", part)
-        count_split(ctx, side, split)
+        enc = ctx.encoded(side, split, ctx.scoring_view(split))
+        count_scoring(ctx, side, split, enc)
         table = score_split(
             loaded(),
-            ctx.encoded(side, split, ctx.scoring_view(split)),
+            enc,
             compute=ctx.config.compute,
             top_k=ctx.config.ensemble.top_k,
             sink=ctx.sink,

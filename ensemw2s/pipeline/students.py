@@ -22,11 +22,7 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Scor
     """The strong base fine-tuned on one teacher's labels.
 
     Students of all teachers have the same seed, steps and order of prompts, so that they differ in their labels only.
-
-    Args:
-        ctx: the run.
-        labels: of the hard pool.
-        kept: the labels that pass the filters.
+    ``kept`` are the numbers of the labels that pass the filters.
     """
     pool = [ctx.splits.hard_pool[i] for i in kept]
     # Soft labels are bound to the teacher's tokens; hard ones travel as text and may be tokenised differently.

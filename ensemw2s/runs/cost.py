@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ensemw2s.sink import NullSink
+
 WorkKind = Literal["train", "score", "decode"]
 
 _STATUS = Path("/proc/self/status")
@@ -55,22 +57,16 @@ def forward_flops(parameters: int, tokens: int) -> int:
     return 2 * parameters * tokens
 
 
-class DecodeCounter:
+class DecodeCounter(NullSink):
     """An event sink that adds up the tokens of decoding (metrics of kind ``decode``)."""
 
     def __init__(self) -> None:
         self.tokens = 0
 
-    def event(self, kind: str, **fields: Any) -> None:
-        """Ignore a milestone."""
-
     def metric(self, kind: str, **fields: Any) -> None:
         """Count tokens: every expert reads the prompts and what is decoded."""
         if kind == "decode":
             self.tokens += fields["models"] * (fields["prompt_tokens"] + fields["new_tokens"])
-
-    def progress(self, task: str, done: int, total: int) -> None:
-        """Ignore progress."""
 
 
 def resident_memory() -> int | None:

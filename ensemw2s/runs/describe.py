@@ -155,12 +155,7 @@ def _reason(error: Exception) -> str:
 
 
 def describe_run(folder: Path, name: str | None = None) -> RunInfo:
-    """How one run stands; ``unreadable`` where its files are not what a run's files are.
-
-    Args:
-        folder: the run directory.
-        name: how to call it; by default the folder's name.
-    """
+    """How one run stands; ``unreadable`` where its files are not what a run's files are."""
     name = name or folder.name
     try:
         _check_files(folder)

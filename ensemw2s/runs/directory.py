@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ensemw2s.checksums import FILES_RECORD, GROWING, check_recorded, forget, recorded_damage, recording
 from ensemw2s.errors import DamagedError, Ew2sError, InputError
-from ensemw2s.files import disk_full_error, is_disk_full, read_json, unwritable_error, write_json, write_text
+from ensemw2s.files import disk_full_error, is_disk_full, unwritable_error, write_text
 from ensemw2s.outputs import refuse_links
 from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink
-from ensemw2s.runs.stage import StageRecord, Stages
+from ensemw2s.runs.stage import Stages
 
 if TYPE_CHECKING:
     from ensemw2s.config.schema import RunConfig
@@ -86,11 +86,6 @@ class RunDirectory:
         """Every number of the report, ``results.json``."""
         return self.path / "results.json"
 
-    @property
-    def report_path(self) -> Path:
-        """The report, ``report/report.html``."""
-        return self.path / "report" / "report.html"
-
     def save_config(
         self, config: RunConfig, provenance: Mapping[str, str] | None = None, preset: str | None = None
     ) -> None:
@@ -112,16 +107,6 @@ class RunDirectory:
         check_recorded(self.config_path)
         return load_config(self.config_path)
 
-    def save_results(self, results: Mapping[str, Any]) -> None:
-        """Write ``results.json`` (strict JSON, atomically)."""
-        with recording(self.path, self.results_path.name):
-            write_json(self.results_path, results)
-
-    def load_results(self) -> dict[str, Any] | None:
-        """The content of ``results.json``; None if there is none yet."""
-        value = read_json(self.results_path)
-        return value if isinstance(value, dict) else None
-
     def forget_damaged(self) -> list[DamagedError]:
         """What is damaged of the files outside the stages; it is no longer recorded until it is written again.
 
@@ -129,7 +114,7 @@ class RunDirectory:
         """
         found = recorded_damage(self.path)
         forget(self.path, [problem.path.relative_to(self.path).as_posix() for problem in found])
-        return found + recorded_damage(self.report_path.parent)
+        return found + recorded_damage(self.path / "report")
 
     @contextmanager
     def writing(self, *, heartbeat_every: float = HEARTBEAT_EVERY, system_metrics: bool = True) -> Iterator[LogSink]:
@@ -181,14 +166,6 @@ class RunDirectory:
         if is_disk_full(error):
             return disk_full_error(self.path, "the run")
         return unwritable_error(error, self.path) or error
-
-    def is_done(self, name: str, inputs: Mapping[str, Any]) -> bool:
-        """See :meth:`Stages.is_done`."""
-        return self.stages.is_done(name, inputs)
-
-    def stage_record(self, name: str) -> StageRecord | None:
-        """See :meth:`Stages.record`; its ``fingerprint`` is an input of the stages that build on it."""
-        return self.stages.record(name)
 
 
 def _system_sampler(log: LogSink) -> Callable[[], None]:

@@ -113,10 +113,7 @@ def read_heartbeat(folder: Path) -> Beat | None:
 class Heartbeat:
     """Writes the file ``heartbeat`` of a run directory from a daemon thread.
 
-    Args:
-        folder: the run directory.
-        every: seconds between beats.
-        on_beat: called after every beat in the thread, for example to sample the system load; must not raise.
+    ``on_beat``, which must not raise, is called after every beat but the first and the last.
     """
 
     def __init__(

@@ -51,12 +51,10 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def run_folders(root: Path, *, depth: int = 2, sweeps: bool = True) -> list[Path]:
-    """The run directories below ``root``, by name.
+    """The run directories below ``root``, by name; those of sweeps, which lie deeper still, with ``sweeps``.
 
-    Args:
-        root: a folder with runs, or a sweep; one that does not exist holds none.
-        depth: how many levels of folders to look through; runs repeated over seeds lie one level deeper.
-        sweeps: whether runs of sweeps count, which lie deeper still.
+    ``depth`` levels of folders are looked through; runs repeated over seeds lie one level deeper.
+    A folder that does not exist holds none.
     """
     if is_sweep(root):
         return [run for cell in _folders(root / CELLS) for run in _folders(cell) if is_run(run)] if sweeps else []
@@ -70,13 +68,7 @@ def run_folders(root: Path, *, depth: int = 2, sweeps: bool = True) -> list[Path
 
 
 def list_runs(root: Path, *, depth: int = 2, sweeps: bool = False) -> list[RunInfo]:
-    """The runs below ``root``, the most recently active first.
-
-    Args:
-        root: usually ``runs``; a folder that does not exist holds no runs.
-        depth: how many levels of folders to look through; runs repeated over seeds lie one level deeper.
-        sweeps: whether runs of sweeps count (see :func:`list_sweeps`).
-    """
+    """The runs below ``root``, the most recently active first; see :func:`run_folders`."""
     return newest_first(in_place(describe_run(f), root) for f in run_folders(root, depth=depth, sweeps=sweeps))
 
 
@@ -103,12 +95,6 @@ def in_place(run: RunInfo, root: Path, label: str | None = None) -> RunInfo:
     if sweep is None:
         return replace(run, name=name)
     return replace(run, name=name, sweep=_sweep_name(sweep, root, label), cell=run.path.parent.name)
-
-
-def read_aggregate(folder: Path) -> dict[str, Any] | None:
-    """The content of ``aggregate.json`` of a run over several seeds; None if there is none."""
-    value = read_json(folder / "aggregate.json")
-    return value if isinstance(value, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +194,7 @@ class SweepInfo:
 
 
 def describe_sweep(path: Path, name: str, runs: list[RunInfo], planned: list[PlannedRun] | None) -> SweepInfo:
-    """How a sweep stands.
-
-    Args:
-        path: its directory.
-        name: how to call it.
-        runs: its runs that have begun.
-        planned: all of its runs (:func:`planned_runs`), if they are known.
-    """
+    """How a sweep stands, from its runs that have begun and all of them (:func:`planned_runs`), if they are known."""
     begun = {run.path.absolute() for run in runs}
     missing = [run for run in planned or () if run.directory.absolute() not in begun]
     lost = sum(run.failed for run in missing)

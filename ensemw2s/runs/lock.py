@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemw2s.errors import RunBusyError
-from ensemw2s.files import dump_json, open_in_place, parse_json, read_json, remove_abandoned, unwritable_error
+from ensemw2s.files import dump_json, open_in_place, read_json, remove_abandoned, unwritable_error
 from ensemw2s.runs.heartbeat import HEARTBEAT_LOST, pid_alive, read_heartbeat
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -25,22 +25,12 @@ class RunLock:
     The kernel releases it when the process dies, however it dies, so a lock that a killed process left behind is simply
     taken over. Forked children give up their copy at once and cannot keep a dead parent's lock. Where the file system
     has no ``flock``, a fresh heartbeat of another process counts as a lock.
-
-    Args:
-        folder: the run directory.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "run.lock"
         self.folder = folder
         self._descriptor: int | None = None
-        self.taken_over: dict[str, Any] | None = None
-        """The signature of the dead process that held the lock before, if there was one."""
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._descriptor is not None
 
     def acquire(self) -> None:
         """Take the lock.
@@ -49,7 +39,7 @@ class RunLock:
             RunBusyError: another process holds it; names its process id and host.
             InputError: the folder cannot be written.
         """
-        if self.held:
+        if self._descriptor is not None:
             return
         descriptor = self._open()
         try:
@@ -76,7 +66,6 @@ class RunLock:
             raise unwritable_error(error, self.folder, hint) or error from error
 
     def _sign(self, descriptor: int) -> None:
-        previous = _decode(os.pread(descriptor, 4096, 0))
         signature = {"pid": os.getpid(), "host": platform.node(), "since": time.time()}
         text = (dump_json(signature) + "\n").encode()
         try:
@@ -86,7 +75,6 @@ class RunLock:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 os.close(descriptor)
                 raise
-        self.taken_over = previous
         self._descriptor = descriptor
         _held.add(self)
 
@@ -127,14 +115,6 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def _decode(data: bytes) -> dict[str, Any] | None:
-    try:
-        value = parse_json(data)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _after_fork() -> None:

@@ -74,10 +74,6 @@ class LogSink:
 
     Values are made strict JSON first: NaN and infinity become null. Progress goes to the metrics, at most once a second
     for each task, and always for its first and last unit. Safe to use from several threads of one process.
-
-    Args:
-        folder: the run directory.
-        clock: unix seconds; replaced in tests.
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:

@@ -52,11 +52,7 @@ class Verification:
 
 
 def verify(folder: Path) -> Verification:
-    """Check every file of a run, of runs over several seeds, or of a sweep, sizes and content.
-
-    Args:
-        folder: the directory.
-    """
+    """Check every file of a run, of runs over several seeds, or of a sweep, sizes and content."""
     found = Verification(folder)
     for place, names in _folders(folder):
         if STAGE_RECORD in names:

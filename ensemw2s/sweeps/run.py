@@ -151,14 +151,8 @@ class _Runner:
     def __init__(
         self, plan: SweepPlan, root: Path, watcher: SweepWatcher, jobs: int, environ: dict[str, str], state: _State
     ) -> None:
-        self.plan, self.root, self.watcher, self.jobs, self.environ, self.state = (
-            plan,
-            root,
-            watcher,
-            jobs,
-            environ,
-            state,
-        )
+        self.plan, self.root, self.watcher = plan, root, watcher
+        self.jobs, self.environ, self.state = jobs, environ, state
         self.devices = visible_devices(environ) if _wants_device(plan) else []
 
     def loop(self) -> None:

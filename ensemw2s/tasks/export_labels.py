@@ -63,7 +63,7 @@ def _is_exported(folder: Path) -> bool:
 def _teachers(run: RunDirectory) -> list[str]:
     root = run.path / "labels"
     names = sorted(file.parent.name for file in root.glob("*/labels.parquet"))
-    return [name for name in names if run.stage_record(stage.labels(name)) is not None]
+    return [name for name in names if run.stages.record(stage.labels(name)) is not None]
 
 
 def _results(run: RunDirectory) -> Results | None:
@@ -74,7 +74,7 @@ def _results(run: RunDirectory) -> Results | None:
 
 
 def _provenance(run: RunDirectory, config: RunConfig, teacher: str, results: Results | None) -> Provenance:
-    record = run.stage_record(stage.labels(teacher))
+    record = run.stages.record(stage.labels(teacher))
     inputs = {} if record is None else record.inputs
     combined = inputs.get("ensemble", {})
     return Provenance(
@@ -86,7 +86,7 @@ def _provenance(run: RunDirectory, config: RunConfig, teacher: str, results: Res
 
 
 def _origin(run: RunDirectory, config: RunConfig, results: Results | None, title: str) -> Origin:
-    record = run.stage_record(stage.DATA)
+    record = run.stages.record(stage.DATA)
     source = config.data.hard_source or config.data.source
     place = source.path if isinstance(source.path, str) else next(iter(source.path or []), None)
     return Origin(

@@ -169,9 +169,7 @@ class Parts:
     def has(self, start: int, questions: str) -> bool:
         """Whether the part that begins with row ``start`` is there, whole, and of these questions; if not, it goes.
 
-        Args:
-            start: its first row.
-            questions: what its rows are made from, in 16 hexadecimal digits.
+        ``questions`` tells what its rows are made from, in 16 hexadecimal digits.
         """
         path = self._found.get(start)
         if path is not None and f"-{questions}-" in path.name and self._content(start) is not None:

@@ -87,11 +87,7 @@ def _holds_rows(path: Path, columns: frozenset[str]) -> bool:
 
 
 class Milestones(NullSink):
-    """Passes on milestones alone: parts are told as one piece of work.
-
-    Args:
-        sink: gets them.
-    """
+    """Passes on milestones alone: parts are told as one piece of work."""
 
     def __init__(self, sink: EventSink) -> None:
         self.sink = sink
@@ -101,7 +97,7 @@ class Milestones(NullSink):
         self.sink.event(kind, **fields)
 
 
-def check_questions(ensemble: Ensemble, part: list[Example], task: str, decoding: DecodingConfig) -> None:
+def check_questions(ensemble: Ensemble, task: str, decoding: DecodingConfig, part: list[Example]) -> None:
     """Whether an ensemble can answer questions, as far as that is known without its weights.
 
     Raises:

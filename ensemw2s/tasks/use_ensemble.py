@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,8 @@ def answer_examples(
 ) -> list[dict[str, Any]]:
     """Label examples: options are scored for ``task: choice``, text is written for ``task: generate``.
 
-    Args:
-        ensemble: who labels.
-        examples: the questions; answers in them are not read.
-        decoding: for ``task: generate``; the ensemble's own by default.
-        seed: for sampling.
-        first: number of the first example, where these are some of more.
-        sink: gets progress.
+    Answers in the examples are not read. ``decoding`` is the ensemble's own by default, ``first`` the number of the
+    first example where these are some of more.
 
     Returns:
         One dict an example with ``id``, ``prompt``, ``label``, ``confidence``, ``margin`` and ``agreement``; ``option``
@@ -121,7 +117,7 @@ def label_file(
     task = Task(
         "label",
         lambda part, first: answer_examples(ensemble, part, decoding=decoding, seed=seed, first=first, sink=quiet),
-        lambda part: check_questions(ensemble, part, ensemble.task, decoding),
+        partial(check_questions, ensemble, ensemble.task, decoding),
         LABEL_COLUMNS,
         options_of(ensemble.task, decoding, seed) | {"the columns": source.model_dump(mode="json", exclude={"path"})},
     )
@@ -144,14 +140,7 @@ def label_file(
 def score_to_file(
     ensemble: Ensemble, questions: Sequence[Example], name: str, output: Path, sink: EventSink | None = None
 ) -> dict[str, int]:
-    """Score the options of questions into a file; :func:`write_rows` says how.
-
-    Args:
-        ensemble: who scores.
-        questions: with choices.
-        name: where they come from, for messages.
-        output: the JSON Lines file to write.
-        sink: gets progress.
+    """Score the options of questions, which come from ``name``, into a JSON Lines file; see :func:`write_rows`.
 
     Returns:
         ``n``, ``known`` (questions with an answer) and ``correct``.
@@ -162,10 +151,7 @@ def score_to_file(
         found = ensemble.score(part, quiet)
         return [{**row, "choices": question.choices} for question, row in zip(part, found, strict=True)]
 
-    def check(part: list[Example]) -> None:
-        check_questions(ensemble, part, "choice", ensemble.decoding)
-
-    task = Task("score", rows, check, SCORE_COLUMNS, {})
+    task = Task("score", rows, partial(check_questions, ensemble, "choice", ensemble.decoding), SCORE_COLUMNS, {})
     count = {"known": 0, "correct": 0}
 
     def add(row: Mapping[str, Any]) -> None:
@@ -185,16 +171,7 @@ def generate_to_file(
     seed: int = 0,
     sink: EventSink | None = None,
 ) -> int:
-    """Write answers to questions into a file; :func:`write_rows` says how.
-
-    Args:
-        ensemble: who writes.
-        questions: what is asked.
-        name: where they come from, for messages.
-        output: the JSON Lines file to write.
-        decoding: greedy or sampling.
-        seed: for sampling.
-        sink: gets progress.
+    """Write answers to questions, which come from ``name``, into a JSON Lines file; see :func:`write_rows`.
 
     Returns:
         Number of answers.
@@ -204,10 +181,8 @@ def generate_to_file(
     def rows(part: list[Example], first: int) -> list[dict[str, Any]]:
         return ensemble.answer(part, decoding, seed=seed, first=first, sink=quiet)
 
-    def check(part: list[Example]) -> None:
-        check_questions(ensemble, part, "generate", decoding)
-
-    task = Task("generate", rows, check, GENERATE_COLUMNS, options_of("generate", decoding, seed))
+    check, options = partial(check_questions, ensemble, "generate", decoding), options_of("generate", decoding, seed)
+    task = Task("generate", rows, check, GENERATE_COLUMNS, options)
     return write_rows(ensemble, _listed(questions, name), task, output, lambda row: None, sink)
 
 

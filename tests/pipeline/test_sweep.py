@@ -275,7 +275,8 @@ def test_an_interrupted_sweep_stops_its_runs_and_continues(tmp_path):
     left = SweepResults.read(tmp_path / "sweep.json")
     assert left.cells[0].jobs[0].state == "finished"
     assert left.cells[1].jobs[0].state == "interrupted"
-    assert not RunLock(tmp_path).held
+    with RunLock(tmp_path):
+        pass  # given back
     order = json.loads(waiting.with_suffix(".json").read_text())
     assert order["config"]["seed"] == 0
     heard = Heard()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ensemw2s.errors import InputError, RunFailedError
+from ensemw2s.files import write_json
 from ensemw2s.runs.directory import RunDirectory, new_run_directory
 from ensemw2s.runs.heartbeat import read_heartbeat
 from ensemw2s.runs.listing import describe_run, list_runs
@@ -65,13 +66,6 @@ def test_new_run_directories_have_a_date_and_do_not_collide(tmp_path: Path) -> N
     assert second.name == first.name + "-2"
 
 
-def test_results_round_trip(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path / "r")
-    assert run.load_results() is None
-    run.save_results({"accuracy": 0.5, "pgr": float("nan")})
-    assert run.load_results() == {"accuracy": 0.5, "pgr": None}
-
-
 def test_config_round_trip(tmp_path: Path) -> None:
     from ensemw2s.config.schema import RunConfig
 
@@ -106,7 +100,7 @@ def test_a_session_ends_as_what_happened(tmp_path: Path) -> None:
     failed = [e for e in events if e["kind"] == "run_failed"]
     assert [(e["error"], e["stage"]) for e in failed] == [("by nothing", "experts/round-02")]
     assert events[-1]["kind"] == "message"
-    assert not run.lock.held
+    run.lock.acquire()  # given back
 
 
 def test_a_full_disk_anywhere_is_explained(tmp_path: Path) -> None:
@@ -136,7 +130,7 @@ def test_list_runs(tmp_path: Path) -> None:
         log.event("stage_started", stage="data")
         log.event("stage_finished", stage="data", seconds=1.0, cached=False)
         _result(log, "ensemble", 0.75)
-        old.save_results({"config_fingerprint": "bbb"})
+        write_json(old.results_path, {"config_fingerprint": "bbb"})
         log.event("run_finished", seconds=2.0)
     nested = RunDirectory.create(tmp_path / "many" / "seed-1")
     with nested.writing() as log:
@@ -164,7 +158,7 @@ def test_only_results_of_the_same_configuration_make_a_run_finished(
     with run.writing() as log:
         _start(log, config_fingerprint="now")
         if fingerprint is not None:
-            run.save_results({"config_fingerprint": fingerprint})
+            write_json(run.results_path, {"config_fingerprint": fingerprint})
         log.event("run_finished", seconds=2.0)
     assert describe_run(run.path).state == state
 

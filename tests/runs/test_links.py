@@ -11,6 +11,7 @@ import pytest
 
 from ensemw2s.config.composition import compose
 from ensemw2s.errors import EXIT_USAGE, InputError
+from ensemw2s.files import write_json
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.runs.log import LogSink
 from ensemw2s.runs.stage import Stages
@@ -91,7 +92,7 @@ def test_what_is_replaced_as_a_whole_may_have_a_second_name(run: Path, victim: P
     (run / "events.jsonl").touch()
     directory = RunDirectory.create(run)
     with directory.writing():
-        directory.save_results({})
+        write_json(directory.results_path, {})
         from ensemw2s.config.schema import RunConfig
 
         directory.save_config(RunConfig())

@@ -64,7 +64,7 @@ def test_a_live_process_keeps_the_others_out_and_is_named(tmp_path: Path, spawn:
         pass
     holder.communicate("\n")
     with RunLock(tmp_path) as lock:
-        assert lock.taken_over is None
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, spawn: Spawn) -> None:
@@ -73,11 +73,10 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, spawn: Spawn
     holder.stdout.readline()
     holder.kill()
     holder.wait()
-    with RunLock(tmp_path) as lock:
-        assert lock.taken_over is not None
-        assert lock.taken_over["pid"] == holder.pid
+    assert json.loads((tmp_path / "run.lock").read_text())["pid"] == holder.pid
+    with RunLock(tmp_path):
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
-    assert not lock.held
+    RunLock(tmp_path).acquire()  # given back
 
 
 def test_a_forked_child_does_not_keep_its_dead_parents_lock(tmp_path: Path, spawn: Spawn) -> None:
@@ -111,7 +110,7 @@ def test_without_flock_a_fresh_heartbeat_counts(tmp_path: Path, monkeypatch: pyt
         RunLock(tmp_path).acquire()
     (tmp_path / "heartbeat").write_text(json.dumps({**beat, "time": time.time() - 60}))
     with RunLock(tmp_path) as lock:
-        assert lock.held
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
 
 
 def test_the_heartbeat_beats_and_says_how_it_ended(tmp_path: Path, wait_until: Wait) -> None:
