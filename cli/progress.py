@@ -122,9 +122,6 @@ class ProgressSink(LineWriter, NullSink):
         if isinstance(error, Interrupted):
             raise StoppedError(str(error)) from error
 
-    def progress(self, task: str, done: int, total: int) -> None:
-        """Draw a task's progress."""
-
     def advance(self) -> None:
         """A stage was finished or the plan changed."""
 
