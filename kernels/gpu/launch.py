@@ -275,7 +275,7 @@ def _weights_on(device: torch.device, weights: tuple[float, ...]) -> Tensor:
     return torch.tensor(weights, dtype=torch.float64, device=device)
 
 
-def prepare(request: Inputs, config: Config | None = None) -> Problem:
+def prepare(request: Inputs) -> Problem:
     """Order the experts and choose a configuration; logits are copied only where their types or strides differ."""
     active = request.active
     order = active + [k for k, weight in enumerate(request.weights) if weight == 0.0]
@@ -285,7 +285,7 @@ def prepare(request: Inputs, config: Config | None = None) -> Problem:
         experts = [x.to(torch.float32) for x in experts]
     if len({x.stride() for x in experts}) > 1:
         experts = [x.contiguous() for x in experts]
-    config = config or choose(experts[0].element_size(), len(experts), request.vocabulary)
+    config = choose(experts[0].element_size(), len(experts), request.vocabulary)
     tiles = -(-request.vocabulary // config.block)
     shared: dict[str, Any] = {
         "experts": tuple(experts),
