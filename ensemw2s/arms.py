@@ -261,7 +261,7 @@ def teachers() -> tuple[str, ...]:
     return arm_names(lambda spec: spec.kind == "teacher")
 
 
-#: The arms of a listing, as far as there is room, and what they are called there.
+#: The arms in listings of runs, and their headers there.
 HEADLINES = ((WEAK, "weak"), (ENSEMBLE, "ensemble"), (student_of(ENSEMBLE), "student"), (CEILING, "ceiling"))
 
 

@@ -28,7 +28,7 @@ GROWING = ("events.jsonl", "metrics.jsonl")
 Checksum = tuple[int, str]
 
 _CHUNK = 1 << 20
-#: A file that changed so little ago, in nanoseconds, may change again without a new time stamp.
+#: Nanoseconds after a change in which another one may leave the time stamp as it is.
 _SETTLED = 100_000_000
 _UNFINISHED = (".partial", ".stale")
 _known: dict[tuple[int, ...], str] = {}
@@ -237,7 +237,7 @@ def forget(folder: Path, names: Collection[str]) -> None:
 def _note(folder: Path, names: Collection[str], new: dict[str, Checksum]) -> None:
     try:
         old = recorded_files(folder)
-    except DamagedError:  # everything in it is written and recorded anew in time
+    except DamagedError:  # all its files will be written and recorded again
         old = {}
     kept = {name: value for name, value in old.items() if name not in names}
     if kept | new != old:

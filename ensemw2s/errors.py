@@ -17,7 +17,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
-#: Characters of a name that are compared; comparing takes time that grows with the square of them.
+#: Characters of a name that are compared: the time is quadratic in them.
 _COMPARED = 200
 
 
@@ -35,7 +35,7 @@ def first_line(error: BaseException, most: int = 200) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like ``name``, whatever the case; None where none is alike. Long ones are cut."""
-    import difflib  # for an error alone
+    import difflib  # needed for errors only
 
     by_fold: dict[str, str] = {}
     for candidate in known:

@@ -98,7 +98,7 @@ def _process_lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # owned by another user
         return True
     return True
 

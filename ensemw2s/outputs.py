@@ -73,7 +73,7 @@ def check_output_folder(path: Path, *, inputs: Iterable[Path] = (), ours: Callab
         raise InputError(f"{path} cannot be made: {place} is not a folder.", hint=_MEANT)
     try:
         if place == path:
-            remove_abandoned(path)  # of the same command, killed
+            remove_abandoned(path)  # by the same command, killed before
         held = place == path and any(path.iterdir())
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -219,7 +219,7 @@ def _exists(place: Path) -> bool:
 
 def _try_writing(path: Path, folder: Path) -> None:
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # without a name where the system can, so that a kill leaves nothing
+        tempfile.TemporaryFile(dir=folder).close()  # unnamed where that is possible, so that a kill leaves nothing
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -88,7 +88,7 @@ class Registry:
         hint = "Mend or remove that distribution: it is not part of EnsemW2S."
         try:
             found = point.load()
-        except Exception as error:  # whatever the code of others does when it is imported
+        except Exception as error:  # importing foreign code raises anything
             reason = shortened(" ".join(f"{type(error).__name__}: {error}".split()), 200)
             raise ConfigError(f"{what} cannot be loaded: {reason}", hint=hint) from error
         expected = _load(self._of)

@@ -18,7 +18,7 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
     try:
         limit = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())
-        # page cache counts as used, but gives way
+        # the page cache counts as used but is reclaimable
         stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
         return min(available, max(0, limit - used + int(stat.get("inactive_file", 0))))
     except (OSError, ValueError):

@@ -22,19 +22,6 @@ class EventSink(Protocol):
         """Report that ``done`` of ``total`` units of ``task`` are finished; ``done == total`` ends the task."""
 
 
-class NullSink:
-    """Listens to nothing."""
-
-    def event(self, kind: str, **fields: Any) -> None:
-        """Ignore a milestone."""
-
-    def metric(self, kind: str, **fields: Any) -> None:
-        """Ignore a metric."""
-
-    def progress(self, task: str, done: int, total: int) -> None:
-        """Ignore progress."""
-
-
 class TeeSink:
     """Passes everything on to several sinks, in order."""
 
@@ -55,3 +42,10 @@ class TeeSink:
         """Pass progress on."""
         for sink in self.sinks:
             sink.progress(task, done, total)
+
+
+class NullSink(TeeSink):
+    """Passes nothing on."""
+
+    def __init__(self) -> None:
+        super().__init__()

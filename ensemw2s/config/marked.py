@@ -13,7 +13,7 @@ from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError, shortened
 from ensemw2s.files import open_regular, read_input
 
-#: No configuration is larger: beyond these bounds a file is a mistake, or made to use up time and memory.
+#: Limits of bytes, depth and number of values: a larger file is a mistake, or made to exhaust time and memory.
 _BYTES, _DEPTH, _VALUES = 4 * 2**20, 50, 100_000
 _LARGEST = 2**64
 _QUOTES = "If it is meant as text, put it in quotes."

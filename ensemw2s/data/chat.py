@@ -63,5 +63,5 @@ def now() -> str:
     return datetime.now().replace(microsecond=0).isoformat()
 
 
-#: The date of templates that have none, the same for as long as this process lives.
+#: The default date of chat templates, constant within a process.
 _undated = cache(now)

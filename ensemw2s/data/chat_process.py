@@ -21,9 +21,9 @@ from typing import Any
 
 from ensemw2s.errors import ModelError
 
-#: Seconds for one process to start, and for every prompt; bytes of memory beyond what it needs to start.
+#: Limits: seconds for a process to start and for every prompt; bytes of memory above its size after the start.
 _START, _EACH, _MEMORY = 20.0, 0.01, 2**30
-#: Characters that one process gets, and that a template may write: so many, and so many times its prompt.
+#: Limits: characters of one process's prompts; of a rendered prompt, beside so many times its own length.
 _AT_ONCE, _LONGEST, _TIMES = 16 * 2**20, 2**20, 100
 
 
@@ -199,10 +199,10 @@ def _stop_the_clock(template: str, date: str) -> None:
 def _text(template: str, variables: dict[str, Any], chat: list[dict[str, str]]) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    random.seed(0)  # a template can choose at random
+    random.seed(0)  # templates have access to random choices
     rendered, _ = render_jinja_template([chat], chat_template=template, add_generation_prompt=True, **variables)
     text: str = rendered[0]
-    text.encode()  # half a surrogate pair is no text
+    text.encode()  # a lone surrogate raises
     most = _LONGEST + _TIMES * sum(len(turn["content"]) for turn in chat)
     if len(text) > most:
         raise _UnfitError(f"it writes {len(text)} characters for one prompt")
@@ -240,8 +240,8 @@ def _answer(line: bytes) -> str:
 def main() -> None:
     """Answer the orders on standard input until it ends."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing else may speak there
-    with contextlib.suppress(ImportError):  # whoever asks hears of it
+    os.dup2(2, 1)  # stdout is for answers alone
+    with contextlib.suppress(ImportError):  # the first order reports it
         from transformers.utils import chat_template_utils  # noqa: F401 - before memory is limited
     _limit_memory()
     for line in sys.stdin.buffer:

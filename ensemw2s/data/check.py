@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Task = Literal["choice", "generate"]
 _QUANTILES = {"min": 0.0, "p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
-#: The share of answers at one place from which it is worth a warning, and the fewest examples for it.
+#: Position bias is reported above this share of answers at one place, from so many examples on.
 _BIASED_SHARE, _BIASED_COUNT = 0.5, 50
 
 

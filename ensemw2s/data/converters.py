@@ -185,7 +185,7 @@ def mapped(row: Mapping[str, Any], columns: ColumnMap, context: RowContext) -> E
         return _with_distractors(example, row, columns, context)
     value = answer_value(row, columns.answer, context)
     answer = text_of(value, columns.answer)
-    # Too few options is the root of the trouble, so it is looked at before the answer.
+    # Too few options is the cause of a wrong answer, so it is reported first.
     if columns.choices is None:
         options = None
     elif isinstance(columns.choices, str):

@@ -29,7 +29,7 @@ _CONVERT = {
     ".arrow": "Write it as Parquet: Dataset.to_parquet(…).",
 }
 
-# Python's own limit of 131072 characters a field guards against nothing here: the text is in memory already.
+# Python limits a field to 131072 characters; the whole text is in memory already.
 csv.field_size_limit(2**31 - 1)
 
 
@@ -214,7 +214,7 @@ def _decode_at(text: str, at: int) -> tuple[Any, int, JsonError | None]:
         value, end = json.JSONDecoder().raw_decode(text, at)
     except json.JSONDecodeError:
         raise
-    except ValueError as error:  # once more without its integers, so that what comes behind it is read
+    except ValueError as error:  # parsed again without integers, so that the rows behind it are read
         value, end = json.JSONDecoder(parse_int=lambda digits: math.nan).raw_decode(text, at)
         return value, end, json_error(error, text)
     return value, end, None
@@ -292,7 +292,7 @@ def _csv_rows(text: str, file: str, usual: str, report: Report, names: Sequence[
             message = f"{len(fields)} fields, but the header has {len(header)} columns"
             report(Problem("fields", message, file, line, hint=_quoting(delimiter)))
             continue
-        # A column without a name (pandas' index, a spreadsheet's empty columns) cannot be meant.
+        # Columns without a name (pandas' index, a spreadsheet's empty columns) are dropped.
         data = {name: value for name, value in zip(header, fields, strict=False) if name}
         yield Row(data, file, line, number, typed=False)
     if number == 0:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ensemw2s.errors import DataError
 
-#: Kinds that are told once a file and column, with the number of rows.
+#: Kinds that are reported once per file and column, with the number of rows.
 _COUNTED = ("missing_column", "missing_word")
 
 Severity = Literal["error", "warning"]

@@ -16,7 +16,7 @@ from ensemw2s.errors import shortened
 
 _AS_IT_IS = "If the data is meant as it stands, say so: answer_is: text (--column answer_is=text)."
 _WITH_LETTER = re.compile(r"[(\[]?(?:[a-z]|\d{1,2})[)\].:]+\s*(.+)", re.DOTALL | re.IGNORECASE)
-#: Fewest rows from which a set of answers or options that is the same everywhere says something.
+#: Fewest rows from which few distinct answers, or the same options in every row, are significant.
 _FEW_ROWS, _SAME_ROWS = 8, 3
 _SHORT = 4
 

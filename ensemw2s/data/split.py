@@ -55,7 +55,7 @@ def make_splits(cfg: DataConfig, seed: int, task: Task, indistinct: Indistinct |
     notes["read"] = {"source": len(easy), "hard_source": len(hard)}
     by_difficulty = cfg.hard_source is None and cfg.split.by == "difficulty"
     if by_difficulty:
-        # Before duplicates go, or an example without difficulty could take away its twin that has one.
+        # Before duplicates are removed: an example without difficulty must not displace its duplicate that has one.
         easy = _with_difficulty(easy, cfg.split, notes)
     if cfg.near_duplicates != "keep":
         (easy, hard), duplicates = _without_duplicates(easy, hard, cfg.near_duplicates)

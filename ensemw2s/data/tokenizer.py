@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _BATCH = 2048
-#: A text of which every tokenizer knows something.
+#: A text with a token in every vocabulary.
 _PROBE = "a 1 ?"
 
 

@@ -231,7 +231,7 @@ def _ratio(
     below = np.where(sums[:, 1] > 0.0, sums[:, 1], np.nan)
     value = float(same.sum()) / total
     low, high = percentiles(sums[:, 0] / below, level)
-    if value in (0.0, 1.0):  # every resample says the same, which tells nothing about other examples
+    if value in (0.0, 1.0):  # all resamples are equal: the bootstrap has no spread to measure
         hits = int(np.count_nonzero(both))
         interval = wilson(hits if value == 1.0 else 0, hits, level)
         low, high = interval.low, interval.high

@@ -43,7 +43,7 @@ class AdapterView:
         return self.shared(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "shared" or name.startswith("__"):  # not there yet while it is being copied
+        if name == "shared" or name.startswith("__"):  # unset while the object is copied
             raise AttributeError(name)
         return getattr(self.shared, name)
 

@@ -21,10 +21,10 @@ def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
         yield
     except Ew2sError:
         raise
-    except Exception as error:  # files of others: whatever their readers stumble over
+    except Exception as error:  # readers of foreign files raise anything
         raise _explained(source, part, error) from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # how a library in Rust gives up
+        if type(error).__name__ != "PanicException":  # a panic of a library in Rust
             raise
         raise _explained(source, part, error) from error
 

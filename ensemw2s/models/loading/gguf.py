@@ -108,11 +108,11 @@ def _unpack(source: ModelSource, file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
-    # The bar of the conversion heeds no setting.
+    # The conversion's progress bar ignores every setting.
     with quiet_transformers(), explain_loading(source, "content"), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(**place)
         model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, **_unpacked())
-    for module in model.modules():  # a plain model from here on
+    for module in model.modules():  # without traces of the quantization
         config = getattr(module, "config", None)
         for name in ("quantization_config", "_is_quantized"):
             if config is not None and name in vars(config):

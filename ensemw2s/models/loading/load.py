@@ -194,7 +194,7 @@ def _quantization(cfg: ModelConfig) -> Any:
     from transformers import BitsAndBytesConfig
 
     if cfg.quantization == "8bit":
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells at every product that float32 is cast
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of the cast of float32 at every product
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, cfg.dtype)
