@@ -145,7 +145,8 @@ define sanitized
 	$(BIN)/cmake -S . -B build/sanitize-$(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DENSEMW2S_SANITIZE=$(2) -DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) >/dev/null
 	$(BIN)/cmake --build build/sanitize-$(1)
 	rm -rf build/sanitize-$(1)/links && mkdir -p build/sanitize-$(1)/links/ensemw2s
-	ln -s $$($(BIN)/python -P -c 'import ensemw2s; print(ensemw2s.__path__[0])')/[!_]* $$($(BIN)/python -P -c 'import ensemw2s; print(ensemw2s.__path__[0])')/__init__.py build/sanitize-$(1)/links/ensemw2s/
+	ln -s $$($(BIN)/python -P -c 'import ensemw2s; print(ensemw2s.__path__[0])')/* build/sanitize-$(1)/links/ensemw2s/
+	rm -f build/sanitize-$(1)/links/ensemw2s/__pycache__ build/sanitize-$(1)/links/ensemw2s/_native*.so
 	ln -s $(abspath build/sanitize-$(1))/_native*.so build/sanitize-$(1)/links/ensemw2s/
 endef
 
