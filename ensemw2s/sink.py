@@ -22,6 +22,19 @@ class EventSink(Protocol):
         """Report that ``done`` of ``total`` units of ``task`` are finished; ``done == total`` ends the task."""
 
 
+class NullSink:
+    """Listens to nothing; the base of sinks that listen to some calls only."""
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Ignore a milestone."""
+
+    def metric(self, kind: str, **fields: Any) -> None:
+        """Ignore a metric."""
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Ignore progress."""
+
+
 class TeeSink:
     """Passes everything on to several sinks, in order."""
 
@@ -42,10 +55,3 @@ class TeeSink:
         """Pass progress on."""
         for sink in self.sinks:
             sink.progress(task, done, total)
-
-
-class NullSink(TeeSink):
-    """Passes nothing on."""
-
-    def __init__(self) -> None:
-        super().__init__()
