@@ -172,6 +172,3 @@ def _unexpected(error: Exception) -> int:
 
 
 __all__ = ["EXIT_USAGE", "app", "main"]
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,9 +23,7 @@ def combine(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the ensemble.json.")],
     alpha: Annotated[
         list[float] | None,
-        typer.Option(
-            "--alpha", "-a", metavar="X", help="Weight of a member, in their order; by default all are equal."
-        ),
+        typer.Option("--alpha", "-a", metavar="X", help="Weight of a member; repeat in their order. Equal by default."),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="TASK", help="choice (score options) or generate (write text).")

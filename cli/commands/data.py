@@ -64,7 +64,7 @@ def check(
         for report in reports:
             _print(report, everything)
     if not all(report.ok for report in reports):
-        terminal.next("mend the lines above, then run the same command again")
+        terminal.next("correct the lines above, then run the same command again")
         raise typer.Exit(EXIT_USAGE)
     terminal.next("ew2s run --config my.yaml --dry-run (with data.source.path set to these files)")
 

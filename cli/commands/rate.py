@@ -23,10 +23,10 @@ def rate(
         list[str] | None,
         typer.Option("--model", "-m", metavar="MODEL", help="Base model that rates; repeat to average over several."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where the annotations go.")] = Path(
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="File for the annotations.")] = Path(
         "difficulty.json"
     ),
-    folds: Annotated[int, typer.Option("--folds", metavar="N", help="Parts that are rated in turn.")] = 5,
+    folds: Annotated[int, typer.Option("--folds", metavar="N", help="Folds of the cross-fitting.")] = 5,
     preset: o.Preset = None,
     config: o.ConfigFiles = None,
     sets: o.Settings = None,

@@ -176,7 +176,7 @@ def register(app: typer.Typer) -> None:
             "  running     its process is alive\n"
             "  finished    results.json is there\n"
             "  failed      an error ended it\n"
-            "  dead        its process is gone without a word\n"
+            "  dead        its process ended and reported nothing\n"
             "  incomplete  interrupted, or stopped after an earlier phase\n"
             "  unreadable  its files are damaged; the reason is below its name",
             "The same command continues failed, dead and incomplete runs and sweeps.",

@@ -30,6 +30,26 @@ if TYPE_CHECKING:
 _PLAIN_EVERY = 30.0
 
 
+Over = Annotated[
+    list[str] | None, typer.Option("--over", metavar="KEY=A,B", help="A key and its values; repeat for a grid.")
+]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of every cell.  [default: 0]")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Directory of the sweep; continued if it is there.")
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", metavar="N", help="Runs at once, as memory allows.  [default: 1]")
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option("--baseline", metavar="CELL", help="Cell to compare with, by name or KEY=A,KEY=B; else the first."),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option("--compare", metavar="ARM,ARM", help="Arms to compare.  [default: ensemble,student_ensemble]"),
+]
+
+
 def sweep(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="YAML file that describes the sweep.", show_default=False)
@@ -37,24 +57,12 @@ def sweep(
     preset: o.Preset = None,
     config: o.ConfigFiles = None,
     sets: o.Settings = None,
-    over: Annotated[
-        list[str] | None, typer.Option("--over", metavar="KEY=A,B", help="A key and its values; repeat for a grid.")
-    ] = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", metavar="0,1,2", help="Seeds of every cell; 0.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Directory of the sweep; continued if it is there."),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", metavar="N", help="Runs at once, as memory allows; 1.")
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option("--baseline", metavar="CELL", help="Cell to compare with: its name or KEY=A,KEY=B; the first."),
-    ] = None,
-    compare: Annotated[
-        str | None, typer.Option("--compare", metavar="ARM,ARM", help="Arms to compare; ensemble,student_ensemble.")
-    ] = None,
+    over: Over = None,
+    seeds: Seeds = None,
+    out: Out = None,
+    jobs: Jobs = None,
+    baseline: Baseline = None,
+    compare: Compare = None,
     name: o.Name = None,
     device: o.Device = None,
     threads: o.Threads = None,

@@ -187,7 +187,7 @@ Source = Annotated[
     typer.Option("--input", "-i", metavar="FILE", help="One prompt a line, as text or JSON; - is standard input."),
 ]
 Experts = Annotated[
-    str | None, typer.Option("--experts", metavar="WHICH", help="Sampling: all, or one that is drawn for each token.")
+    str | None, typer.Option("--experts", metavar="WHICH", help="Sampling from all, or from one drawn for each token.")
 ]
 
 
@@ -197,8 +197,8 @@ def generate(
     source: Source = "-",
     sample: Annotated[bool, typer.Option("--sample", help="Sample instead of taking the most probable token.")] = False,
     temperature: Annotated[float | None, typer.Option("--temperature", metavar="X", help="Of sampling.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", metavar="X", help="Sampling: nucleus of this mass.")] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", metavar="N", help="Sampling: most probable tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", metavar="X", help="Nucleus of sampling (mass).")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="N", help="Sample from the N most probable.")] = None,
     experts: Experts = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Longest answer.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of sampled answers.")] = 0,

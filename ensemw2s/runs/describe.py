@@ -30,7 +30,8 @@ class RunInfo:
         path: the run directory.
         name: its path relative to the listed folder.
         state: ``running``, ``finished`` (with ``results.json``), ``failed`` (an error ended it), ``dead`` (its process
-            is gone without a word), ``incomplete`` (interrupted, or stopped after an earlier phase) or ``unreadable``.
+            ended and reported nothing), ``incomplete`` (interrupted, or stopped after an earlier phase) or
+            ``unreadable``.
         preset: or None.
         seed: or None where the run has not said yet.
         task: ``choice`` or ``generate``.

@@ -68,7 +68,7 @@ def process(tmp_path: Path) -> Command:
 
     def call(*words: object, stdin: str = "", env: Mapping[str, str] | None = None) -> Done:
         done = subprocess.run(
-            [sys.executable, "-m", "ensemw2s.cli", *map(str, words)],
+            [sys.executable, "-m", "ensemw2s", *map(str, words)],
             input=stdin,
             cwd=tmp_path,
             env=child_environment(env),

@@ -145,7 +145,7 @@ def _on_a_terminal(words: list[str], tmp_path: Path, **environ: str) -> str:
     ours, theirs = pty.openpty()
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "TERM": "xterm-256color", **environ}
     child = subprocess.Popen(
-        [sys.executable, "-m", "ensemw2s.cli", *words],
+        [sys.executable, "-m", "ensemw2s", *words],
         cwd=tmp_path,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -175,7 +175,7 @@ def test_colour_only_where_it_is_seen_and_wanted(tmp_path: Path, process: Comman
 
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    line = f"{sys.executable} -m ensemw2s.cli config show --preset tiny | head -n 1"
+    line = f"{sys.executable} -m ensemw2s config show --preset tiny | head -n 1"
     done = subprocess.run(["bash", "-c", line], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr

@@ -241,7 +241,7 @@ def test_a_hub_gives_back_what_was_pushed(
 
 def test_a_hub_that_says_no(hub: Any, model_folders: list[Path], tmp_path: Path) -> None:
     saved = ensemble_of(model_folders).save_pretrained(tmp_path / "saved").path
-    command = ("-m", "ensemw2s.cli", "export", "ensemble", str(saved), str(tmp_path / "copy"), "--push", "me/mine")
+    command = ("-m", "ensemw2s", "export", "ensemble", str(saved), str(tmp_path / "copy"), "--push", "me/mine")
     done = hub_process(hub, tmp_path / "home", *command, HF_TOKEN="hf_wrong")
     assert done.returncode == 2
     assert "me/mine cannot be uploaded to the hub" in done.stderr

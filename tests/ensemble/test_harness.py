@@ -105,7 +105,7 @@ def test_lm_eval_gives_the_accuracy_of_evaluate(
     expected = evaluate_file(saved, SourceConfig(kind="file", path=str(file), columns=columns), compute=CPU)
     write_task(Ensemble.from_pretrained(saved, CPU), examples, tmp_path / "task", "mine")
     command = [
-        *(sys.executable, "-m", "ensemw2s.cli", "lm-eval", "--model", "hf", "--model_args", f"pretrained={saved}"),
+        *(sys.executable, "-m", "ensemw2s", "lm-eval", "--model", "hf", "--model_args", f"pretrained={saved}"),
         *("--include_path", str(tmp_path / "task"), "--tasks", "mine", "--batch_size", "8", "--device", "cpu"),
         *("--output_path", str(tmp_path / "found")),
     ]

@@ -170,21 +170,15 @@ class RunFollower:
             beat = load_heartbeat(folder)
         except (OSError, ValueError) as error:
             beat, problem = None, problem or f"heartbeat: {error}"
+        ended: dict[str, tuple[Life, str]] = {"finished": ("finished", problem), "failed": ("failed", model.error)}
         if beat is None:
-            if model.ended == "finished":
-                return "finished", problem
-            return ("failed", model.error) if model.ended == "failed" else ("unknown", problem or "No sign of life.")
-        if beat.state == "running":
-            if beat.alive:
-                return "running", problem
-            if model.ended == "finished":
-                return "finished", problem
-            return "dead", f"Its process is gone without a word, {ago(beat.age)} ago; the same command continues it."
-        if beat.state == "failed":
-            return "failed", model.error
-        if beat.state == "finished":
-            return "finished", problem
-        return "interrupted", problem or "Interrupted, or stopped after a phase; the same command continues it."
+            return ended.get(model.ended, ("unknown", problem or "There is no heartbeat."))
+        if beat.state == "running" and beat.alive:
+            return "running", problem
+        if beat.state == "running" and model.ended != "finished":
+            return "dead", f"Its process ended {ago(beat.age)} ago and reported nothing; the same command continues it."
+        note = problem or "Interrupted, or stopped after a phase; the same command continues it."
+        return ended.get("finished" if beat.state == "running" else beat.state, ("interrupted", note))
 
 
 def load_run(folder: Source, *, deadline: float = 20.0) -> RunModel:
