@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,8 @@ def push_folder(
 ) -> str:
     """Upload a folder in one commit; files that the repository has besides stay.
 
-    Args:
-        folder: what to upload.
-        repo_id: ``owner/name``; made if it is not there.
-        kind: ``model`` or ``dataset``.
-        private: whether a new repository is private; None leaves it to the hub.
-        token: None takes that of ``hf auth login`` or ``HF_TOKEN``.
-        revision: branch.
-        commit_message: of the commit.
-        create_pr: open a pull request instead.
+    The repository ``owner/name``, a ``model`` or ``dataset`` as ``kind`` says, is made if it is not there; ``private``
+    None leaves to the hub who sees it. ``token`` None takes that of ``hf auth login`` or ``HF_TOKEN``.
 
     Returns:
         The commit's address.
@@ -58,16 +52,23 @@ def push_folder(
     return str(commit.pr_url if create_pr else commit.commit_url)
 
 
-def fetch_folder(repo_id: str, **options: Any) -> Path:
-    """The local copy of a repository ``owner/name``, downloaded where needed; ``options`` are :data:`HUB_OPTIONS`.
+def find_folder(name: str | Path, **options: Any) -> Path:
+    """The local folder of a saved ensemble: ``name`` itself, or the copy of a repository ``owner/name`` on the hub.
+
+    Args:
+        name: the folder or the repository, which is downloaded where needed.
+        options: those of :data:`HUB_OPTIONS`.
 
     Raises:
         ModelError: the repository is not there, or the hub cannot be reached and there is no local copy.
     """
     from huggingface_hub import snapshot_download
 
-    with hub_errors(repo_id, "fetched from"):
-        return Path(snapshot_download(repo_id, **options))
+    text, folder = str(name), Path(name).expanduser()
+    if text.startswith((".", "~", os.sep)) or text.count("/") != 1 or folder.exists():
+        return folder
+    with hub_errors(text, "fetched from"):
+        return Path(snapshot_download(text, **options))
 
 
 @contextlib.contextmanager

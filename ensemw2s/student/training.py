@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 from ensemw2s.config.method import StudentConfig
 from ensemw2s.data.encode import EncodedSplit
 from ensemw2s.data.example import Example
+from ensemw2s.models.training.losses import LossConfig
+from ensemw2s.models.training.training_set import Soft, TrainingSet
 from ensemw2s.registry import STUDENT_LOSSES
 
 Tokens = NDArray[np.int32]
-
-if TYPE_CHECKING:
-    from ensemw2s.models.training.losses import LossConfig
-    from ensemw2s.models.training.training_set import Soft, TrainingSet
 
 
 def labelled_examples(examples: Sequence[Example], texts: Sequence[str]) -> list[Example]:
@@ -46,8 +43,6 @@ def student_training_set(
     Returns:
         (training set, mean number of trained tokens of a sequence).
     """
-    from ensemw2s.models.training.training_set import TrainingSet
-
     ends = np.ones(len(targets), dtype=np.bool_) if ended is None else ended
     data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, soft=soft)
     return data, len(data.target_ids) / len(data)
@@ -58,8 +53,6 @@ def student_loss(config: StudentConfig, steps: int, binary_tokens: tuple[int, in
 
     ``binary_tokens`` are the two possible answer tokens of a two-class task, for a loss that needs them.
     """
-    from ensemw2s.models.training.losses import LossConfig
-
     if "coefficient" not in STUDENT_LOSSES.get(config.loss).needs:
         return LossConfig(config.loss, binary_tokens=binary_tokens)
     return LossConfig(

@@ -323,10 +323,5 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             return push_folder(folder, repo_id, **options)
 
 
-def register() -> None:
-    """Make the Auto classes know saved ensembles."""
-    AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig, exist_ok=True)
-    AutoModelForCausalLM.register(EnsembleConfig, EnsembleForCausalLM, exist_ok=True)
-
-
-register()
+AutoConfig.register(EnsembleConfig.model_type, EnsembleConfig, exist_ok=True)
+AutoModelForCausalLM.register(EnsembleConfig, EnsembleForCausalLM, exist_ok=True)

@@ -201,7 +201,7 @@ def _save_adapters(
     from safetensors.torch import save_file
 
     shared: Any = members[0].shared
-    save_base(shared, folder / BASE, state_dict, max_shard_size)
+    _save_base(shared, folder / BASE, state_dict, max_shard_size)
     for k, member in enumerate(members):
         target = folder / expert_folder(k)
         target.mkdir(parents=True)
@@ -217,9 +217,7 @@ def _save_adapters(
         settings.save_pretrained(str(target))
 
 
-def save_base(
-    shared: Any, folder: Path, state_dict: dict[str, Tensor] | None = None, max_shard_size: int | str = "50GB"
-) -> None:
+def _save_base(shared: Any, folder: Path, state_dict: dict[str, Tensor] | None, max_shard_size: int | str) -> None:
     """Write the base under adapters as the model that it was before them."""
     base: Any = shared.get_base_model()
     if state_dict is None:

@@ -97,14 +97,12 @@ def check_compatibility(experts: Sequence[ModelConfig], template: TemplateConfig
     if len(distinct) == 1:
         return Compatibility(names, sizes, same_tokens=True, same_end=True, shared=1.0)
     found = [_Tokenizer.read(cfg) for cfg in reversed(distinct.values())]
-    chat = template is not None and template.chat
     differences: list[str] = []
     same_tokens = same_end = True
     for other in found[1:]:
-        of_tokens, of_end = found[0].tokens_unlike(other), found[0].end_unlike(other)
-        of_chat = found[0].chat_unlike(other) if chat else []
-        differences += [*of_tokens, *of_end, *of_chat]
-        same_tokens &= not of_tokens and not of_chat
+        of_tokens, of_end = found[0].unlike(other, template is not None and template.chat)
+        differences += of_tokens + of_end
+        same_tokens &= not of_tokens
         same_end &= not of_end
     known = [each.known for each in found]
     shared = len(frozenset.intersection(*known)) / max(min(len(texts) for texts in known), 1)
@@ -172,8 +170,8 @@ class _Tokenizer:
             chat=None if chat is None else str(chat),
         )
 
-    def tokens_unlike(self, other: _Tokenizer) -> list[str]:
-        """Why a text becomes other tokens; nothing where it does not."""
+    def unlike(self, other: _Tokenizer, chat: bool) -> tuple[list[str], list[str]]:
+        """Why a text (or, with ``chat``, a conversation) becomes other tokens, and how the ends of answers differ."""
         pair, out = f"{self.name} and {other.name}", []
         mine, others = self.vocabulary, other.vocabulary
         only = {token for token in mine.keys() ^ others.keys() if token not in self.special | other.special}
@@ -187,17 +185,11 @@ class _Tokenizer:
                 out.append(f"{pair} {what} text differently.")
         if self.bos != other.bos:
             out.append(f"{_begins(self)}; {_begins(other)}.")
-        return out
-
-    def end_unlike(self, other: _Tokenizer) -> list[str]:
-        """How the ends of answers differ."""
-        if self.eos == other.eos:
-            return []
-        return [f"{self.name} ends an answer with {self.eos[1]}, {other.name} with {other.eos[1]}."]
-
-    def chat_unlike(self, other: _Tokenizer) -> list[str]:
-        """Whether the chat templates differ."""
-        return [] if self.chat == other.chat else [f"{self.name} and {other.name} have different chat templates."]
+        if chat and self.chat != other.chat:
+            out.append(f"{pair} have different chat templates.")
+        same_end = self.eos == other.eos
+        ends = f"{self.name} ends an answer with {self.eos[1]}, {other.name} with {other.eos[1]}."
+        return out, [] if same_end else [ends]
 
 
 def _begins(tokenizer: _Tokenizer) -> str:

@@ -1,4 +1,4 @@
-"""Saving and opening an ensemble as one self-contained folder, local or on the hub."""
+"""Saving an ensemble as one self-contained folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from ensemw2s.ensemble.folder import (
 )
 from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.hf.members import adapter_dict, config_dict
-from ensemw2s.ensemble.hub import fetch_folder
 from ensemw2s.ensemble.saving.card import CardFacts, model_card
 from ensemw2s.ensemble.saving.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.ensemble.spec import EnsembleSpec
@@ -39,20 +38,6 @@ from ensemw2s.models.loading.source import adapter_base, base_of, find_source
 from ensemw2s.outputs import check_output_folder
 
 _RESULTS = "results.json"
-
-
-def find_folder(name: str | Path, **options: Any) -> Path:
-    """The local folder of a saved ensemble: ``name`` itself, or the copy of a repository ``owner/name`` on the hub.
-
-    Raises:
-        ModelError: it is neither, or cannot be fetched.
-    """
-    text = str(name)
-    local = text.startswith((".", "~", os.sep)) or text.count("/") != 1
-    folder = Path(text).expanduser()
-    if local or folder.exists():
-        return folder
-    return fetch_folder(text, **options)
 
 
 def results_in(folder: Path | None) -> Results | None:

@@ -168,7 +168,19 @@ class _AllExpertsDecoder(Decoder):
 
     def _choose(self, logits: list[Tensor], index: Tensor) -> tuple[Tensor, list[NDArray[Any] | None]]:
         """The next token of every row, and what is kept of it."""
-        drawn = self._draw(logits, index) if self.decoding.method == "sample" else None
+        drawn = None
+        if self.decoding.method == "sample":
+            drawn = draw_tokens(
+                logits,
+                self.alphas,
+                seed=self.seed,
+                rule=self.rule,
+                temperature=self.decoding.temperature,
+                top_k=self.decoding.top_k,
+                top_p=self.decoding.top_p,
+                index=index,
+                backend=self.backend,
+            )
         keep = candidates_needed(self.keep_top_k)
         result = combine(logits, self.alphas, rule=self.rule, targets=drawn, top_k=keep, backend=self.backend)
         if bool(result.logprob.isnan().any()):
@@ -179,19 +191,6 @@ class _AllExpertsDecoder(Decoder):
             two = None if keep is None else 2
             sure = combine(logits, self.alphas, rule="mixture", targets=chosen, top_k=two, backend=self.backend)
         return chosen, step_outputs(chosen, result, sure, self.keep_top_k)
-
-    def _draw(self, logits: list[Tensor], index: Tensor) -> Tensor:
-        return draw_tokens(
-            logits,
-            self.alphas,
-            seed=self.seed,
-            rule=self.rule,
-            temperature=self.decoding.temperature,
-            top_k=self.decoding.top_k,
-            top_p=self.decoding.top_p,
-            index=index,
-            backend=self.backend,
-        )
 
 
 def _answer_limits(models: Sequence[LoadedModel], prompts: Sequence[Tokens], largest: int) -> NDArray[np.int64]:

@@ -71,11 +71,6 @@ class RowForward:
         self._shared = count > 1 if share_prompts else np.zeros(len(count), dtype=bool)
         self._members = np.split(needed, np.cumsum(count)[:-1]) if len(count) else []
 
-    @property
-    def total(self) -> int:
-        """Number of sequences with wanted rows."""
-        return int(np.count_nonzero(self._needed))
-
     def run(
         self,
         models: Sequence[LoadedModel],
@@ -90,7 +85,7 @@ class RowForward:
         ``use`` is called for each batch with row numbers int64 ``[P]`` and every model's logits ``[P, V]``. The sink
         gets progress in sequences.
         """
-        done = 0
+        done, total = 0, int(np.count_nonzero(self._needed))
         vocabulary = sum(vocabulary_size(loaded.model) for loaded in models)
         device = models[0].device
 
@@ -99,7 +94,7 @@ class RowForward:
             parts = [self.logits(loaded, plan, batch) for loaded in models]
             use(parts[0][0], [logits for _, logits in parts])
             done += len(self._sequences_of(plan, batch))
-            sink.progress(tag, done, self.total)
+            sink.progress(tag, done, total)
 
         readings = [reading_of(loaded.model, loaded.pad_id) for loaded in models]
         batch_tokens = compute.batch_tokens if all(reading.together for reading in readings) else 1
