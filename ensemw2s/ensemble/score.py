@@ -22,7 +22,7 @@ from ensemw2s.sink import EventSink
 
 
 def check_choices(ensemble: EnsembleSpec, examples: Sequence[Example]) -> None:
-    """Whether there are options to choose from.
+    """Check that every question has options to choose from.
 
     Raises:
         DataError: a question has fewer than two, or the ensemble writes its answers.
@@ -63,7 +63,7 @@ def score_options(ensemble: EnsembleSpec, examples: Sequence[Example], sink: Eve
         first = next(example.id for example, alike in zip(examples, indistinct, strict=True) if alike)
         text = (
             f"{int(indistinct.sum())} of {len(examples)} questions (the first is {shortened(first)!r}) have "
-            "options with the same tokens, which no model tells apart: the label among those is a coin's."
+            "options with the same tokens, which no model tells apart: the label among those is arbitrary."
         )
         sink.event("message", level="warning", text=text)
     out = []

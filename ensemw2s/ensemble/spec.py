@@ -34,7 +34,7 @@ from ensemw2s.sink import EventSink
 
 @dataclass
 class EnsembleSpec:
-    """Experts with their weights, and how they are asked and loaded.
+    """Experts with their weights, and the settings of prompts, decoding and loading.
 
     Attributes:
         experts: model folders, in the order of boosting; a string is any other name that ``ModelConfig.path`` takes.

@@ -49,7 +49,7 @@ class EnsembleChoices:
 
 
 def own_choices(table: ScoreTable, enc: EncodedSplit, config: CombineConfig) -> Choices:
-    """What one model chooses by itself."""
+    """The choices of one model alone."""
     return choose(sequence_scores(table.target_logprob, enc, config.length_norm), enc)
 
 

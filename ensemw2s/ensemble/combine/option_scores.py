@@ -96,7 +96,7 @@ def choose(scores: Floats, enc: EncodedSplit, noise: float = NOISE) -> Choices:
     """Choose the best-scoring option of every example.
 
     Scores that differ by rounding alone are tied, and a tie is decided by a hash of the question's tokens and the
-    option's text: like a coin, and not by the order of options, the batch or the number of threads.
+    option's text: independent of the order of options, the batch and the number of threads.
 
     Args:
         scores: float64 [S], none NaN.

@@ -208,7 +208,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         return list(kept.view(len(self._active), rows, *kept.shape[1:]).unbind(0))
 
     def _given(self, k: int, inputs: dict[str, Any]) -> dict[str, Any]:
-        """What an expert takes of the inputs."""
+        """The inputs that an expert's ``forward`` accepts."""
         return {name: value for name, value in inputs.items() if name in self._accepted[k] and value is not None}
 
     def _kept(self, k: int, logits: Tensor, keep: int | Tensor) -> Tensor:

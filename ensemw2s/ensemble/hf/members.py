@@ -44,7 +44,7 @@ def accepted(member: Any) -> frozenset[str]:
 
 
 def is_read_by_row(reading: Reading, mask: Tensor | None) -> bool:
-    """Whether padding, or the other rows, would change what an expert says of a row."""
+    """Whether padding, or the other rows, would change the logits of a row."""
     if reading.cached or (mask is not None and mask.ndim != 2):
         return False
     return not reading.together or (mask is not None and bool((mask == 0).any()))
@@ -175,7 +175,7 @@ def load(
 
 
 def save(members: Sequence[Any], folder: Path, state_dict: dict[str, Tensor] | None, max_shard_size: int | str) -> None:
-    """Write every expert's folder, or the base's and the adapters'; what was there of another ensemble goes."""
+    """Write every expert's folder, or the base's and the adapters'; those of another ensemble are removed."""
     for part in (EXPERTS, BASE):
         shutil.rmtree(folder / part, ignore_errors=True)
     modules_of(members)

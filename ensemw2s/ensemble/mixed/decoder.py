@@ -102,8 +102,8 @@ class UnionDecoder:
     def decode(self, numbers: Sequence[int], prompts: Sequence[Sequence[Prompt]]) -> list[UnionAnswer]:
         """Write the answers of one batch.
 
-        An expert that cannot read an answer so far (bytes of an incomplete character that it has no tokens for) has no
-        say in it until it can. An answer stops where nobody can go on, or any expert's context is full.
+        An expert that cannot read an answer so far (bytes of an incomplete character that it has no tokens for) has
+        weight 0 until it can. An answer stops where no expert can go on, or any expert's context is full.
 
         Args:
             numbers: of the prompts; a sampled text depends on the seed, this and its place.
@@ -131,7 +131,7 @@ class UnionDecoder:
         return [out[number] for number in numbers]
 
     def _is_full(self, sequences: list[list[list[int] | None]], row: int) -> bool:
-        """Whether nobody can read an answer, or it leaves no room in some context."""
+        """Whether no expert can read an answer, or it exceeds the context of one."""
         found = [(reader.limit, own[row]) for reader, own in zip(self.readers, sequences, strict=True)]
         full = any(limit is not None and ids is not None and len(ids) > limit for limit, ids in found)
         return full or all(ids is None for _, ids in found)

@@ -83,7 +83,7 @@ class Reader:
         return found[0] if found else tokenise(tokenizer, [text])[0]
 
     def logits(self, sequences: Sequence[list[int] | None]) -> Tensor:
-        """What comes next in every row, ``[B, V]``; what it says of a row without tokens means nothing."""
+        """Next-token logits of every row, ``[B, V]``; undefined for a row that is None."""
         if self._together:
             return self._readers[0].read_rows(sequences)
         return torch.cat([reader.read_rows([ids]) for reader, ids in zip(self._readers, sequences, strict=True)])

@@ -138,7 +138,7 @@ class _Text:
 
 
 class _Reader(CachedModel):
-    """One expert reading a batch: it keeps keys and values of what it has read, and reads on where it is asked.
+    """One expert's keys, values and hidden states of a batch, extended as far as its logits are needed.
 
     Rows of a batch have read up to different columns. They go on together from the first column that one of them lacks:
     the others read a few tokens again, and no row needs a cache of a shape of its own. Of every place of an answer it

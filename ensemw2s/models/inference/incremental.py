@@ -94,7 +94,7 @@ class IncrementalReader(CachedModel):
         """Change rows, whose other tokens stay in the cache.
 
         Args:
-            rows: all tokens of each row; None leaves it as it was, and what is said of it means nothing.
+            rows: all tokens of each row; None leaves it as it was, and its logits are undefined.
 
         Returns:
             Logits ``[B, V]`` after every row.

@@ -28,7 +28,7 @@ from ensemw2s.sink import EventSink, NullSink
 
 @dataclass(frozen=True, slots=True)
 class JointScores:
-    """What an ensemble says at ``R`` rows of a split, in the order in which they were asked for; natural logarithms."""
+    """Scores of an ensemble at ``R`` rows of a split, in the order of the request; natural logarithms."""
 
     rows: NDArray[np.int64]
     """``[R]``: row numbers."""

@@ -35,7 +35,7 @@ _REPORTED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model's sequences and its cache allow."""
+    """Capabilities of a model and its key-value cache."""
 
     together: bool
     """Whether sequences of different lengths can be read as one batch, padded on the right."""
@@ -55,12 +55,7 @@ class Reading:
 
 
 def reading_of(model: Any, pad_id: int = 0) -> Reading:
-    """How a model can be read; found out once.
-
-    Args:
-        model: the (perhaps wrapped) model.
-        pad_id: the token that fills masked positions.
-    """
+    """A model's capabilities, found out once; ``pad_id`` is the token that fills masked positions."""
     base = base_of_adapters(model)
     if base not in _MODELS:
         _MODELS[base] = _found(model, base, pad_id)
@@ -68,7 +63,7 @@ def reading_of(model: Any, pad_id: int = 0) -> Reading:
 
 
 def report_readings_once(models: Iterable[LoadedModel], sink: EventSink) -> None:
-    """Say in the log, once for each model, what had to be found out and makes reading slower."""
+    """Report, once for each model, what was found by trying and makes reading slower."""
     for loaded in models:
         base, note = base_of_adapters(loaded.model), reading_of(loaded.model, loaded.pad_id).note
         if note is not None and base not in _REPORTED:
@@ -132,7 +127,7 @@ class _Trial:
         self._alone: list[Tensor] = []
 
     def passes(self, way: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> bool:
-        """Whether a way of reading gives what the sequences give by themselves."""
+        """Whether a way of reading gives the logits of each sequence by itself."""
         modes = [(module, module.training) for module in base_of_adapters(self.model).modules()]
         self.model.eval()
         try:

@@ -15,7 +15,7 @@ from ensemw2s.files import replaced
 
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
-    """What one expert says at the rows of an :class:`~ensemw2s.data.encode.EncodedSplit`; natural logarithms."""
+    """Scores of one expert at the rows of an :class:`~ensemw2s.data.encode.EncodedSplit`; natural logarithms."""
 
     target_logprob: NDArray[np.float32]
     """``[rows]``: of each row's own token, end-of-sequence rows included."""
