@@ -12,9 +12,9 @@ TEST_SPLITS = ("test", "hard_test")
 
 #: W of every PGR, C, and the boosted ensemble.
 WEAK, CEILING, ENSEMBLE = "plain", "ceiling", "ensemble"
-#: The first expert where it is no plain fine-tune (W in results of earlier versions); the boosted ensemble of all
-#: rounds, chosen or not.
-SINGLE, BAGGING, ALL_ROUNDS = "single", "bagging", "ensemble_all"
+#: The first expert where it is no plain fine-tune (W in results of earlier versions); the boosted ensemble with equal
+#: weights, and of all rounds, chosen or not.
+SINGLE, BAGGING, EQUAL_WEIGHTS, ALL_ROUNDS = "single", "bagging", "ensemble_equal", "ensemble_all"
 #: How events and results name the rounds of the boosted ensemble; those of other ensembles have their arm's name.
 BOOSTING = "boosting"
 
@@ -118,7 +118,7 @@ ARMS: tuple[ArmSpec, ...] = (
         screen=("green", "△"), rival=6, spare=2,
     ),
     ArmSpec(
-        name="ensemble_equal", kind="variant", several=True, of=ENSEMBLE,
+        name=EQUAL_WEIGHTS, kind="variant", several=True, of=ENSEMBLE,
         label="same experts, equal α", short="boosted, equal α",
         brief="equal weights", phrase="the same experts with equal weights", plot=("blue", "p", "-"),
         screen=("blue", "○"), rival=7, spare=2,

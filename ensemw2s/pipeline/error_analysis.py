@@ -19,7 +19,7 @@ from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.answers import read_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm, Scoreboard
-from ensemw2s.pipeline.labels import Teacher, label_correct
+from ensemw2s.pipeline.labels import label_correct
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.prefixes import choices_of
 from ensemw2s.pipeline.state import RunState
@@ -59,7 +59,7 @@ def analyse_errors(ctx: Context, state: RunState) -> ErrorAnalysis:
     return ErrorAnalysis(
         disagreements=list(_disagreements(ctx, board)),
         shared_errors=list(_shared_errors(ctx, state)),
-        reliability=[*_arm_reliability(ctx, board), *_label_reliability(ctx, state.teachers)],
+        reliability=[*_arm_reliability(ctx, board), *_label_reliability(ctx, board)],
     )
 
 
@@ -101,7 +101,7 @@ def _groups(ctx: Context, state: RunState) -> dict[str, list[Arm]]:
     """The members of every ensemble as arms of their own, where there are two or more whose answers are known."""
     groups = {}
     for name, members in state.members.items():
-        arms = [Arm(member.name, "weak", [member], [1.0]) for member in members]
+        arms = [Arm(member.name, [member]) for member in members]
         if ctx.config.task == "generate":
             by_member = {arm.members[0].name: arm for arm in state.board.arms.values() if len(arm.members) == 1}
             arms = [by_member[member.name] for member in members if member.name in by_member]
@@ -170,12 +170,12 @@ def _arm_reliability(ctx: Context, board: Scoreboard) -> Iterator[Reliability]:
                 yield _reliability(ctx, name, split, measure, confidence, answers.right)
 
 
-def _label_reliability(ctx: Context, teachers: dict[str, Teacher]) -> Iterator[Reliability]:
+def _label_reliability(ctx: Context, board: Scoreboard) -> Iterator[Reliability]:
     for name in ctx.config.teachers:
         labels = Labels.load(ctx.run.path / stage.labels(name))
         right = label_correct(ctx, labels)
         sure = {"token": np.clip(labels.confidence, 0.0, 1.0)}
-        teacher = teachers[name]
+        teacher = board.arms[name]
         if ctx.config.task == "choice":
             choices = choices_of(ctx, teacher.members, teacher.alphas, "hard_pool").choices
             offsets = ctx.encoded("weak", "hard_pool", "hidden").example_offsets

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ensemw2s.arms import arm_spec
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation.metrics import ArmResult, TokenAccuracy, summarise, token_accuracy
 from ensemw2s.pipeline.answers import written_answers
@@ -22,12 +23,25 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Arm:
-    """Something that answers questions: one model or an ensemble of them."""
+    """Something that answers questions, and may teach: one model or an ensemble of them.
+
+    Attributes:
+        name: of the arm; of a model by itself, its stage.
+        members: the models.
+        alphas: their weights, not normalised; all equal by default.
+    """
 
     name: str
-    side: Side
     members: list[ScoredModel]
-    alphas: list[float]
+    alphas: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.alphas.extend([1.0] * (len(self.members) - len(self.alphas)))
+
+    @property
+    def side(self) -> Side:
+        """The base that its models are made from."""
+        return arm_spec(self.name).side
 
 
 @dataclass

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
-from ensemw2s.arms import WEAK
+from ensemw2s.arms import BOOSTING, WEAK
 from ensemw2s.boosting.draws import Draw, draw_training_set, loss_constant
 from ensemw2s.boosting.loop import Booster, BoostingResult
 from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights, initial_weights, save_weights
@@ -115,7 +115,7 @@ class BoostingLearner:
         self.ctx = trainer.ctx
         self.members: dict[int, ScoredModel] = {}
         self.kept: list[ScoredModel] = []
-        self.scores = PrefixScores(self.ctx, "boosting")
+        self.scores = PrefixScores(self.ctx, BOOSTING)
 
     def fit(self, round_: int, draw: Draw) -> None:
         """Train the expert of a round, or find it done."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,9 @@ from ensemw2s.labelling.labels import Labels, SoftTargets, labels_from_answers, 
 from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.evaluate import Arm
 from ensemw2s.pipeline.joint import joint_candidates, prepare_joint
 from ensemw2s.pipeline.prefixes import choices_of
-from ensemw2s.pipeline.scored_model import ScoredModel
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
 
@@ -31,16 +30,7 @@ _SAMPLES = 50
 _CONFIDENCES = 2000
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """Who labels: models with their weights."""
-
-    name: str
-    members: list[ScoredModel]
-    alphas: list[float]
-
-
-def own_answers(ctx: Context, teacher: Teacher) -> list[list[str]] | None:
+def own_answers(ctx: Context, teacher: Arm) -> list[list[str]] | None:
     """Each member's own greedy answers to the hard pool, for the agreement.
 
     None where options are scored, and for a model that labels alone and greedily: they are the labels themselves.
@@ -52,7 +42,7 @@ def own_answers(ctx: Context, teacher: Teacher) -> list[list[str]] | None:
     return [[row["text"] for row in rows] for rows in found]
 
 
-def label_pool(ctx: Context, teacher: Teacher, own: list[list[str]] | None) -> Labels:
+def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Labels:
     """Pseudo-labels of the hard pool; the true answers are hidden from everything in here.
 
     ``own``: :func:`own_answers`.
@@ -101,7 +91,7 @@ def _hidden_pool(ctx: Context) -> list[Example]:
     return [example.hide_answer() for example in ctx.splits.hard_pool]
 
 
-def _choose(ctx: Context, teacher: Teacher, soft: int | None) -> Labels:
+def _choose(ctx: Context, teacher: Arm, soft: int | None) -> Labels:
     found = choices_of(ctx, teacher.members, teacher.alphas, "hard_pool")
     enc = ctx.encoded("weak", "hard_pool", "hidden")
     labels = labels_from_choices(teacher.name, _hidden_pool(ctx), enc, found)
@@ -115,7 +105,7 @@ def _choose(ctx: Context, teacher: Teacher, soft: int | None) -> Labels:
     return dataclasses.replace(labels, soft=SoftTargets(offsets, joint.topk_ids, joint.topk_logprob))
 
 
-def _generate(ctx: Context, teacher: Teacher, own: list[list[str]] | None, soft: int | None) -> Labels:
+def _generate(ctx: Context, teacher: Arm, own: list[list[str]] | None, soft: int | None) -> Labels:
     from ensemw2s.models.loading.adapters import opened_models
 
     with (

@@ -7,7 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ensemw2s.stage_names as stage
-from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, expert_number, student_of
+from ensemw2s.arms import (
+    ALL_ROUNDS,
+    BOOSTING,
+    CEILING,
+    ENSEMBLE,
+    EQUAL_WEIGHTS,
+    SINGLE,
+    WEAK,
+    arm_names,
+    arm_spec,
+    expert_arm,
+    expert_number,
+    student_of,
+)
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.registry import ALPHA_RULES
@@ -104,7 +117,7 @@ def weak_arms(config: RunConfig) -> list[str]:
     """
     experts = map(expert_arm, range(2, config.boosting.rounds + 1))
     asked = arm_names(lambda spec: spec.side == "weak" and spec.kind != "zero-shot" and bool(spec.option))
-    order = dict.fromkeys([WEAK, "single", *experts, ENSEMBLE, "ensemble_equal", *asked])
+    order = dict.fromkeys([WEAK, SINGLE, *experts, ENSEMBLE, EQUAL_WEIGHTS, *asked])
     return [arm for arm in order if config.has_arm(arm)]
 
 
@@ -132,7 +145,8 @@ def _scores(model: str, group: str, arm: str, splits: tuple[SplitName, ...], rou
 
 def _zero_shot(config: RunConfig, side: Literal["weak", "strong"]) -> PlannedStage:
     splits = expert_splits(config) if side == "weak" else TESTS
-    return _scores(stage.zero_shot(side), "zero-shot bases", f"{side}_zero_shot", splits)
+    (arm,) = arm_names(lambda spec: spec.kind == "zero-shot" and spec.side == side)
+    return _scores(stage.zero_shot(side), "zero-shot bases", arm, splits)
 
 
 def _answers(config: RunConfig, arm: str, expected: bool = True) -> list[PlannedStage]:
@@ -165,16 +179,17 @@ def _experts(config: RunConfig) -> list[PlannedStage]:
     stages: list[PlannedStage] = []
     if config.arms.zero_shot:
         stages += [_zero_shot(config, "strong"), _zero_shot(config, "weak")]
-        stages += _answers(config, "weak_zero_shot") + _answers(config, "strong_zero_shot")
+        for arm in arm_names(lambda spec: spec.kind == "zero-shot"):
+            stages += _answers(config, arm)
     for t in range(1, config.boosting.rounds + 1):
         stages += _round(config, t)
     for arm in weak_arms(config):
         stages += _weak_arm(config, arm)
-    return stages
+    return stages + _answers(config, ALL_ROUNDS, expected=False)
 
 
 def _round(config: RunConfig, t: int) -> list[PlannedStage]:
-    first = WEAK if config.boosting.first_is_plain else "single"
+    first = WEAK if config.boosting.first_is_plain else SINGLE
     arm = first if t == 1 else expert_arm(t)
     stages = _model(config, stage.expert(t), "experts", arm, expert_splits(config), t)
     if config.boosting.errors != "train":
@@ -184,7 +199,7 @@ def _round(config: RunConfig, t: int) -> list[PlannedStage]:
             stages += [replace(planned, expected=expected) for planned in helper]
     if t == 1:
         return [*stages, _zero_shot(config, "weak")]  # the prior error needs it, whatever is compared
-    return stages + _joint(config, stage.joint("boosting", t), t, REPORTED, t)
+    return stages + _joint(config, stage.joint(BOOSTING, t), t, REPORTED, t)
 
 
 def _weak_arm(config: RunConfig, arm: str) -> list[PlannedStage]:
@@ -196,8 +211,7 @@ def _weak_arm(config: RunConfig, arm: str) -> list[PlannedStage]:
     ]
     if spec.several and not spec.boosted and not spec.of and len(models) > 1:
         stages += _joint(config, stage.joint(arm), len(models), REPORTED)
-    stages += _answers(config, arm)
-    return stages + (_answers(config, "ensemble_all", expected=False) if arm == "ensemble_equal" else [])
+    return stages + _answers(config, arm)
 
 
 def _models(config: RunConfig, arm: str) -> list[str]:

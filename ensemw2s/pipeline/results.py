@@ -112,7 +112,7 @@ def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> d
     """What every arm would cost alone."""
     costs = {}
     for name, arm in state.board.arms.items():
-        teacher = state.teachers.get(teacher_of(name) or "")
+        teacher = state.board.arms.get(teacher_of(name) or "")
         taught_by = [] if teacher is None else [member.name for member in teacher.members]
         members = [member.name for member in arm.members]
         answers = ctx.answered.get(stage.answers(name, "test"))

@@ -11,7 +11,20 @@ from typing import Any, Literal
 import numpy as np
 
 import ensemw2s.stage_names as stage
-from ensemw2s.arms import CEILING, ENSEMBLE, WEAK, arm_names, arm_spec, expert_arm, student_of
+from ensemw2s.arms import (
+    ALL_ROUNDS,
+    BAGGING,
+    BOOSTING,
+    CEILING,
+    ENSEMBLE,
+    EQUAL_WEIGHTS,
+    SINGLE,
+    WEAK,
+    arm_names,
+    arm_spec,
+    expert_arm,
+    student_of,
+)
 from ensemw2s.boosting.loop import BoostingResult
 from ensemw2s.checksums import recording
 from ensemw2s.config.dump import config_fingerprint
@@ -35,7 +48,7 @@ from ensemw2s.pipeline.experts import (
     train_seeds,
     weak_base,
 )
-from ensemw2s.pipeline.labels import Teacher, label_pool, label_result, own_answers, report_labels
+from ensemw2s.pipeline.labels import label_pool, label_result, own_answers, report_labels
 from ensemw2s.pipeline.plan import TESTS, plan, weak_arms
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
@@ -144,8 +157,9 @@ def experts_phase(ctx: Context, state: RunState) -> None:
     trainer = WeakTrainer(ctx)
     if ctx.config.arms.zero_shot:
         strong = scored_base(ctx, stage.zero_shot("strong"), "strong", TESTS)
-        bases = [("weak_zero_shot", weak_base(trainer)), ("strong_zero_shot", strong)]
-        evaluate_arms(ctx, [_arm(name, [base]) for name, base in bases], state.board)
+        bases = {"weak": weak_base(trainer), "strong": strong}
+        names = arm_names(lambda spec: spec.kind == "zero-shot")
+        evaluate_arms(ctx, [Arm(name, [bases[arm_spec(name).side]]) for name in names], state.board)
     result, learner = boost(trainer)
     state.boosting = result
     for arm in weak_arms(ctx.config):
@@ -153,30 +167,20 @@ def experts_phase(ctx: Context, state: RunState) -> None:
             _add_boosted(ctx, state, result, learner)
         elif arm in _TRAINERS:
             members = _TRAINERS[arm](trainer, learner, len(result.rounds))
-            add = _add_unboosted if arm_spec(arm).several else _add_model
-            add(ctx, state, arm, members)
+            if arm_spec(arm).several:
+                _add_unboosted(ctx, state, arm, members)
+            else:
+                evaluate_arms(ctx, [Arm(arm, members)], state.board)
 
 
 #: Weak arm that boosting does not give → its models, from the trainer, boosting's experts and the rounds there were.
 _TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner, int], list[ScoredModel]]] = {
     WEAK: lambda trainer, *_: [train_plain(trainer)],
-    "single": lambda _, learner, __: learner.kept[:1],
+    SINGLE: lambda _, learner, __: learner.kept[:1],
     "plain_long": lambda trainer, _, rounds: [train_plain_long(trainer, rounds)],
-    "bagging": lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
+    BAGGING: lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
     "seeds": lambda trainer, *_: train_seeds(trainer, trainer.boosting.rounds),
 }
-
-
-def _arm(name: str, members: list[ScoredModel], alphas: list[float] | None = None) -> Arm:
-    """An arm of the table; with equal weights by default."""
-    return Arm(name, arm_spec(name).side, members, alphas or [1.0] * len(members))
-
-
-def _add_model(ctx: Context, state: RunState, name: str, members: list[ScoredModel]) -> None:
-    """A weak model as an arm, which may teach."""
-    evaluate_arms(ctx, [_arm(name, members)], state.board)
-    if arm_spec(name).kind == "teacher":
-        state.teachers[name] = Teacher(name, members, [1.0])
 
 
 def _add_boosted(ctx: Context, state: RunState, result: BoostingResult, learner: BoostingLearner) -> None:
@@ -188,16 +192,15 @@ def _add_boosted(ctx: Context, state: RunState, result: BoostingResult, learner:
         for extra in ("errors_from", "validation"):
             fields.pop(extra)
         rounds.append(RoundResult(splits=next(scored) if record.kept else {}, **fields))
-    state.rounds["boosting"] = rounds
-    state.selected["boosting"] = t
-    state.members["boosting"] = kept
-    arms = [_arm(expert_arm(k), [member]) for k, member in enumerate(kept[1:], start=2)]
-    arms.append(_arm(ENSEMBLE, kept[:t], alphas[:t]))
-    arms.append(_arm("ensemble_equal", kept[:t]))
+    state.rounds[BOOSTING] = rounds
+    state.selected[BOOSTING] = t
+    state.members[BOOSTING] = kept
+    arms = [Arm(expert_arm(k), [member]) for k, member in enumerate(kept[1:], start=2)]
+    arms.append(Arm(ENSEMBLE, kept[:t], alphas[:t]))
+    arms.append(Arm(EQUAL_WEIGHTS, kept[:t]))
     if t < len(kept):
-        arms.append(_arm("ensemble_all", kept, alphas))
+        arms.append(Arm(ALL_ROUNDS, kept, alphas))
     evaluate_arms(ctx, arms, state.board)
-    state.teachers[ENSEMBLE] = Teacher(ENSEMBLE, kept[:t], alphas[:t])
     config = ctx.config
     ensemble = Ensemble(
         experts=[member.folder / "model" for member in kept[:t]],
@@ -223,19 +226,18 @@ def _add_unboosted(ctx: Context, state: RunState, name: str, members: list[Score
     ]
     state.selected[name] = best
     state.members[name] = members
-    equal = min(state.selected["boosting"], len(members))
-    arms = [_arm(name, members[:best])]
-    arms += [_arm(variant, members[:equal]) for variant in arm_names(lambda spec: spec.of == name)]
+    equal = min(state.selected[BOOSTING], len(members))
+    arms = [Arm(name, members[:best])]
+    arms += [Arm(variant, members[:equal]) for variant in arm_names(lambda spec: spec.of == name)]
     evaluate_arms(ctx, arms, state.board)
-    state.teachers[name] = Teacher(name, members[:best], [1.0] * best)
 
 
 def labels_phase(ctx: Context, state: RunState) -> dict[str, Labels]:
     """Every teacher that gets a student labels the hard pool."""
     out: dict[str, Labels] = {}
-    own = {name: own_answers(ctx, state.teachers[name]) for name in ctx.config.teachers}
+    own = {name: own_answers(ctx, state.board.arms[name]) for name in ctx.config.teachers}
     for name in ctx.config.teachers:
-        labels = label_pool(ctx, state.teachers[name], own[name])
+        labels = label_pool(ctx, state.board.arms[name], own[name])
         state.labels[name] = label_result(ctx, labels, select_labels(labels, ctx.config.student))
         report_labels(ctx, labels, state.labels[name])
         out[name] = labels
@@ -246,6 +248,6 @@ def student_phase(ctx: Context, state: RunState, labels: dict[str, Labels]) -> N
     """Students of all teachers, and the ceiling."""
     for name, found in labels.items():
         student = train_student(ctx, found, select_labels(found, ctx.config.student))
-        evaluate_arms(ctx, [_arm(student_of(name), [student])], state.board)
+        evaluate_arms(ctx, [Arm(student_of(name), [student])], state.board)
     if ctx.config.arms.ceiling:
-        evaluate_arms(ctx, [_arm(CEILING, [train_ceiling(ctx)])], state.board)
+        evaluate_arms(ctx, [Arm(CEILING, [train_ceiling(ctx)])], state.board)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from ensemw2s.boosting.loop import BoostingResult
 from ensemw2s.evaluation.results import LabelResult, RoundResult
 from ensemw2s.pipeline.evaluate import Scoreboard
-from ensemw2s.pipeline.labels import Teacher
 from ensemw2s.pipeline.scored_model import ScoredModel
 
 
@@ -20,5 +19,4 @@ class RunState:
     rounds: dict[str, list[RoundResult]] = field(default_factory=dict)
     selected: dict[str, int] = field(default_factory=dict)
     members: dict[str, list[ScoredModel]] = field(default_factory=dict)
-    teachers: dict[str, Teacher] = field(default_factory=dict)
     labels: dict[str, LabelResult] = field(default_factory=dict)
