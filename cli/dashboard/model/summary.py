@@ -106,7 +106,8 @@ def forecast(model: RunModel) -> Forecast:
     for stage in model.stages.values():
         part = share(stage)
         if stage.state == "running" and stage.task == stage.name and known(part) and part > 0.05:
-            means.setdefault(_alike(stage)[0], stage_seconds(stage, model.now) / part)
+            for like in _alike(stage)[:2]:
+                means.setdefault(like, stage_seconds(stage, model.now) / part)
     wanted: dict[str, float] = {}
     for stage in model.stages.values():
         if stage.state not in ("waiting", "running"):

@@ -110,6 +110,21 @@ def test_a_run_at_work_has_a_forecast(simulate: Simulate) -> None:
     assert "▶ running" in status_text(model)
 
 
+def test_the_first_student_tells_how_long_the_next_ones_and_the_ceiling_take(simulate: Simulate) -> None:
+    sim = simulate(rounds=2)
+    sim.begin()
+    sim.weak_side()
+    sim.log.event("stage_started", stage="student/plain")
+    sim.train("student/plain", until=50)
+    sim.beat()
+    follower = RunFollower(Source(sim.folder), clock=sim.clock)
+    while follower.poll():
+        pass
+    left = forecast(follower.model).stages
+    assert left["student/plain"] == pytest.approx(2.5)
+    assert left["student/ensemble"] == left["ceiling"] == pytest.approx(5.0)
+
+
 def test_a_continued_run_keeps_what_holds(simulate: Simulate) -> None:
     sim = simulate(rounds=3)
     sim.begin()
