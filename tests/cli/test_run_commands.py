@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ensemw2s.cli.dashboard import command as dashboard
 from ensemw2s.cli.options import parse_seeds
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.runs.listing import list_runs
@@ -218,3 +219,31 @@ def test_a_finished_run_whose_files_changed_runs_again(ew2s: Command, pipeline: 
     assert "data.source" in again.err
     assert len(pipeline.calls) == 2
     assert pipeline.calls[0]["run_dir"] == pipeline.calls[1]["run_dir"]
+
+
+def test_a_watched_run_gets_the_same_options_in_the_background(
+    ew2s: Command, pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], Path]] = []
+
+    def watch(words: list[str], folder: Path) -> int:
+        started.append((words, folder))
+        return 130
+
+    monkeypatch.setattr(dashboard, "interactive", lambda: True)
+    monkeypatch.setattr(dashboard, "run_and_watch", watch)
+    options = ("--name", "mine", "--threads", 2, "--config", "more.yaml", "--set", "boosting.rounds=2")
+    Path("more.yaml").write_text("boosting: {cap: 9}")
+    done = ew2s(*TINY, "--seeds", 3, *options, "--dashboard")
+    assert done.code == 130
+    ((words, folder),) = started
+    assert folder.parent == Path("runs")
+    assert folder.name.endswith("-mine")
+    given = [*TINY, "--seed", "3", *map(str, options)]
+    assert sorted(words) == sorted([*given, "--out", str(folder)])
+    assert words[0] == "run"
+    assert all(words[words.index(flag) + 1] == given[given.index(flag) + 1] for flag in given[1::2])
+    assert pipeline.calls == []
+    assert "does not go with" in ew2s(*TINY, "--dashboard", "--json").err
+    monkeypatch.setattr(dashboard, "interactive", lambda: False)
+    assert "needs a terminal" in ew2s(*TINY, "--dashboard").err

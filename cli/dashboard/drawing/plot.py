@@ -1,4 +1,4 @@
-"""A plot as data, and how it is looked at; ``drawing`` makes lines of text of it. No screen is needed."""
+"""A plot as data, and how it is looked at; ``draw_plot`` makes lines of text of it."""
 
 from __future__ import annotations
 
