@@ -170,7 +170,7 @@ def test_dates() -> None:
 def test_a_template_that_never_ends_or_fills_the_memory_is_stopped(
     template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_process, "_START", 4.0)
+    monkeypatch.setattr(chat_process, "_START", 2.0)
     start = time.monotonic()
     with pytest.raises(ModelError, match=r"chat template (was stopped|cannot be applied)"):
         render_chats(template, {}, [[{"role": "user", "content": "Hi"}]], "2026-03-05")

@@ -1,4 +1,4 @@
-"""The Triton backend without a GPU: its cases run in Triton's interpreter, in processes of their own.
+"""The Triton backend without a GPU: its cases run in Triton's interpreter, in a process of their own.
 
 The interpreter must be chosen before anything imports triton, which other tests may have done by now.
 """
@@ -18,14 +18,13 @@ from ensemw2s import kernels
 from ensemw2s.kernels.gpu.backend import TritonBackend
 from ensemw2s.kernels.gpu.configs import CANDIDATES, MOST_TILES, WIDEST, choose
 
-CASES = Path(__file__).with_name("triton_interpreted.py")
-SAMPLE_CASES = Path(__file__).with_name("triton_sample_interpreted.py")
+CASES = [Path(__file__).with_name(name) for name in ("triton_interpreted.py", "triton_sample_interpreted.py")]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
-def interpreted(tmp_path: Path, cases: Path, *options: str) -> None:
+def interpreted(tmp_path: Path, which: str) -> None:
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
-    command += ["-c", str(cases.parents[2] / "pyproject.toml"), "--timeout=0", *options, str(cases)]
+    command += ["-c", str(CASES[0].parents[2] / "pyproject.toml"), "--timeout=0", "-m", which, *map(str, CASES)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
@@ -34,17 +33,15 @@ def interpreted(tmp_path: Path, cases: Path, *options: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES], ids=["combine", "sample"])
-def test_interpreted(cases, tmp_path) -> None:
-    interpreted(tmp_path, cases, "-m", "not slow")
+def test_interpreted(tmp_path) -> None:
+    interpreted(tmp_path, "not slow")
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("cases", [CASES, SAMPLE_CASES], ids=["combine", "sample"])
-def test_interpreted_at_length(cases, tmp_path) -> None:
-    interpreted(tmp_path, cases, "-m", "slow")
+def test_interpreted_at_length(tmp_path) -> None:
+    interpreted(tmp_path, "slow")
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter runs on the CPU")
