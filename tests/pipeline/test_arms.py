@@ -104,7 +104,7 @@ def test_a_new_arm_is_a_row_and_a_trainer(monkeypatch, copy_of, finished, mini_c
     trained = costs["baselines/other-seed"]
     assert (trained.tokens, trained.group) == (2 * costs["experts/round-01"].tokens, "other seed")  # ``all_steps``
     folder = copy_of(finished[0])
-    results = execute(config, folder, sink=NullSink())
+    results = execute(config, folder, sink=NullSink(), report=False)
     assert set(results["arms"]) == {*finished[1]["arms"], "other_seed"}
     found = load_results(folder)
     pair = found.difference("ensemble", "other_seed", "hard_test")

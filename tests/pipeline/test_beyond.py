@@ -9,19 +9,14 @@ import pytest
 from ensemw2s.data.store import read_splits
 from ensemw2s.evaluation.correct import read_correct
 from ensemw2s.evaluation.results import Results
-from ensemw2s.pipeline.run import execute
-from ensemw2s.sink import NullSink
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, mini_config):
-    folder = tmp_path_factory.mktemp("run") / "mini"
-    few = {"arms.plain": False, "arms.bagging": False, "arms.students": ["single", "ensemble"]}
-    execute(mini_config(**few), folder, sink=NullSink())
-    return folder
+@pytest.fixture
+def run(finished):
+    return finished[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def results(run):
     return Results.read(run / "results.json")
 
@@ -29,7 +24,7 @@ def results(run):
 def test_students_beside_their_teachers(run, results):
     correct, _ = read_correct(run / "correct.parquet")
     found = {(d.student, d.split): d for d in results.disagreements}
-    assert set(found) == {(f"student_{t}", s) for t in ("plain", "ensemble") for s in ("test", "hard_test")}
+    assert set(found) == {(f"student_{t}", s) for t in ("plain", "bagging", "ensemble") for s in ("test", "hard_test")}
     for (student, split), d in found.items():
         assert d.teacher == student.removeprefix("student_")
         mine, theirs = correct[student][split], correct[d.teacher][split]
@@ -46,8 +41,9 @@ def test_students_beside_their_teachers(run, results):
 def test_errors_that_experts_share(run, results):
     correct, _ = read_correct(run / "correct.parquet")
     found = {(e.group, e.split): e for e in results.shared_errors}
-    assert set(found) == {("boosting", "test"), ("boosting", "hard_test")}
-    for (_, split), e in found.items():
+    assert set(found) == {(group, split) for group in ("boosting", "bagging") for split in ("test", "hard_test")}
+    for split in ("test", "hard_test"):
+        e = found["boosting", split]
         first, second = ~correct["plain"][split], ~correct["expert_2"][split]
         assert e.members == 2
         assert e.both_wrong == pytest.approx((first & second).mean())
