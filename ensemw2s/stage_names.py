@@ -42,12 +42,12 @@ def scores(model: str) -> str:
 
 
 def joint(ensemble: str, round_: int | None = None) -> str:
-    """What members say together: of all prefixes of an ensemble, or of boosting's first ``round_`` experts."""
+    """Joint scores of all prefixes of an ensemble, or of boosting's first ``round_`` experts."""
     return f"joint/{ensemble}" if round_ is None else f"joint/{ensemble}/round-{round_:02d}"
 
 
 def joint_labels(teacher: str) -> str:
-    """What a teacher's members say together about the hard pool."""
+    """Joint scores of a teacher's members on the hard pool."""
     return f"joint/labels/{teacher}"
 
 

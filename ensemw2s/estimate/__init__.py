@@ -1,1 +1,1 @@
-"""What a run will cost."""
+"""Estimates the cost of a run."""

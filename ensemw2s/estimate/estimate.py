@@ -1,4 +1,4 @@
-"""What a run will cost, before it starts: tokens, operations, memory and time of every stage, as estimates.
+"""Estimates tokens, FLOPs, peak memory and time of every stage before a run.
 
 Tokens and operations are counted as :mod:`ensemw2s.runs.cost` counts those of a finished run. Time is operations over
 the speed of a short matrix product on this machine, times the share of it that a transformer reaches, plus what each

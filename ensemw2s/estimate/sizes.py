@@ -1,4 +1,4 @@
-"""What can be known about models and data before anything is downloaded."""
+"""Sizes of models and data, known without a download."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One run: its stages in order, and resume."""
+"""Runs one configuration: plan, stages, resume."""

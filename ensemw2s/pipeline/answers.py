@@ -1,4 +1,4 @@
-"""Answers that models write to a split's questions, greedily: each decoded once, whoever asks for it."""
+"""Greedy answers to a split's questions, decoded once for the same models and weights."""
 
 from __future__ import annotations
 

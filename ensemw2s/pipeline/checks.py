@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is trained."""
+"""Checks data, lengths and answers against the configuration before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data stage: sources become five disjoint splits; whether what a run read is still the same."""
+"""The data stage: five disjoint splits; and whether the inputs of a finished run have changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The date that chat templates are told: looked up once a run, and kept."""
+"""The date passed to chat templates: fixed at the first start of a run."""
 
 from __future__ import annotations
 

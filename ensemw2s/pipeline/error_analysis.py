@@ -1,4 +1,4 @@
-"""What a run shows beyond accuracy: errors that students correct or copy, errors that experts share, calibration."""
+"""Error analysis: disagreement of students and teachers, shared errors of experts, calibration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The final evaluation: who has which test example right, for every arm."""
+"""Test evaluation: correctness of every arm on every example, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models say together where their separate scores leave it open: run once, kept on disk.
+"""Joint scoring of several models, at the rows that their separate scores leave open; a stage of its own.
 
 ``rule: product`` needs the whole distributions to normalise by, and the kept candidates may leave an ensemble's
 arg-max open. These rows are scored with all members in memory; everything else comes from the members' own scores.

@@ -1,4 +1,4 @@
-"""What members say together, and where a run keeps it at hand."""
+"""Joint scores of several models, and the cache of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shares = tuple[float, ...]
 
 @dataclass(frozen=True)
 class JointTable:
-    """What members say together at some rows of a split; memory maps.
+    """Joint scores of members at some rows of a split; memory maps.
 
     Attributes:
         rows: int64 [R], row numbers, rising.
@@ -37,7 +37,7 @@ class JointTable:
 
 
 class JointTables:
-    """Split, members by their stages, and normalised weights → what these say together; None where nothing is open."""
+    """Cache: split, members (their stages) and normalised weights → joint scores, None where no row is open."""
 
     def __init__(self) -> None:
         self._found: dict[object, JointTable | None] = {}
@@ -47,11 +47,11 @@ class JointTables:
         return split, tuple((name, share) for name, share in zip(members, shares, strict=True) if share > 0.0)
 
     def put(self, members: Sequence[str], shares: Shares, split: SplitName, table: JointTable | None) -> None:
-        """Keep what was found."""
+        """Keep joint scores."""
         self._found[self._key(members, shares, split)] = table
 
     def get(self, members: Sequence[str], shares: Shares, split: SplitName) -> JointTable | None:
-        """What was kept; RuntimeError if nothing was."""
+        """Joint scores that were kept; RuntimeError if there are none."""
         key = self._key(members, shares, split)
         if key not in self._found:
             raise RuntimeError(f"no joint scores were prepared for {list(members)} on {split}")

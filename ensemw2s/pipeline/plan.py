@@ -1,4 +1,4 @@
-"""The stages that a configuration leads to, in order."""
+"""The plan of a run: a record for every stage, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every prefix of an ensemble, evaluated from kept scores as its members come in."""
+"""Validation and test scores of every prefix of an ensemble, from kept scores."""
 
 from __future__ import annotations
 

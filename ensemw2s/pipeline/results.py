@@ -1,4 +1,4 @@
-"""From the scoreboard of a run to ``results.json``."""
+"""Builds ``results.json`` and ``correct.parquet`` of a run."""
 
 from __future__ import annotations
 

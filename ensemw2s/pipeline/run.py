@@ -1,4 +1,4 @@
-"""A whole run: the stages in order. Repeating it continues where it stopped."""
+"""Runs the stages of a configuration in order; a repeated call resumes."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.folder import FILE_NAME
+from ensemw2s.errors import DamagedError
 from ensemw2s.evaluation.results import RoundResult
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.checks import check_inputs
@@ -103,24 +104,29 @@ def execute(
         damaged = run.forget_damaged()
         run.save_config(config, provenance, preset)
         ctx = Context(config, run, TeeSink(log, sink), template)
-        ctx.sink.event(
-            "run_started",
-            name=config.name,
-            seed=config.seed,
-            task=config.task,
-            preset=preset,
-            config_fingerprint=config_fingerprint(config),
-            resumed=resumed,
-            versions=versions(),
-            host=platform.node(),
-        )
-        for problem in damaged:
-            text = f"{problem.path.relative_to(run.path).as_posix()} is damaged or was edited: {problem.why}"
-            ctx.sink.event("message", level="warning", text=f"{text}; the run makes it again.")
+        _announce(ctx, preset, resumed, damaged)
         stages = plan(config, until)
         names = [planned.name for planned in stages if planned.expected]
         ctx.sink.event("plan", stages=names, records=[planned.to_json() for planned in stages])
         return _phases(ctx, until, preset, report)
+
+
+def _announce(ctx: Context, preset: str | None, resumed: bool, damaged: list[DamagedError]) -> None:
+    config = ctx.config
+    ctx.sink.event(
+        "run_started",
+        name=config.name,
+        seed=config.seed,
+        task=config.task,
+        preset=preset,
+        config_fingerprint=config_fingerprint(config),
+        resumed=resumed,
+        versions=versions(),
+        host=platform.node(),
+    )
+    for problem in damaged:
+        text = f"{problem.path.relative_to(ctx.run.path).as_posix()} is damaged or was edited: {problem.why}"
+        ctx.sink.event("message", level="warning", text=f"{text}; the run makes it again.")
 
 
 def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool) -> dict[str, Any]:

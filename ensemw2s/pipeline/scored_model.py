@@ -1,4 +1,4 @@
-"""Models of a run: trained (or taken as they are) and scored on the splits, each in its own stages."""
+"""Fine-tunes models and scores them teacher-forced; the model and the scores of each split are stages."""
 
 from __future__ import annotations
 

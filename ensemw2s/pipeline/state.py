@@ -1,4 +1,4 @@
-"""What a run has so far."""
+"""State that the phases of a run hand on."""
 
 from __future__ import annotations
 

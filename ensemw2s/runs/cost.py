@@ -1,4 +1,4 @@
-"""What the stages of a run cost: tokens and floating-point operations of their work, seconds, and peak memory.
+"""Cost of stages: tokens, FLOPs, seconds and peak memory.
 
 Tokens and operations follow from what a stage does, not from how often it was interrupted: they are the same for every
 start. Seconds and memory are measured, and carried over when an interrupted stage is taken up again.

@@ -1,4 +1,4 @@
-"""How one run stands, from its files alone, whoever wrote them."""
+"""Status of one run, from its files alone; they may be anybody's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sign of life beside the log: readers can tell a running process from one that died."""
+"""Heartbeat file of a run: tells a live process from a dead one."""
 
 from __future__ import annotations
 

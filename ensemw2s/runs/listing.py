@@ -1,4 +1,4 @@
-"""Which runs there are and how they stand, from their files alone."""
+"""Lists runs and sweeps with their status, from their files alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who writes into a run directory: ``run.lock``, held with ``flock`` and signed with process id and host."""
+"""Exclusive lock of a run directory: ``run.lock``, held with ``flock``, with process id and host in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing the event log: one ``write`` a line, and never a reason for training to stop."""
+"""Event log writer: one ``write`` per line; failures never stop training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the event log while it is being written: by byte offset, complete lines only, without locks."""
+"""Event log reader: follows a growing file by byte offset, complete lines only, without locks."""
 
 from __future__ import annotations
 

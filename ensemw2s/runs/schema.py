@@ -17,14 +17,8 @@ LONGEST_LINE = 1 << 23
 #: Milestones (``events.jsonl``): field → type. ``?`` at the end allows null; ``~`` in front, absence.
 EVENTS: dict[str, dict[str, str]] = {
     "run_started": {
-        "name": "str",
-        "seed": "int",
-        "task": "str",
-        "preset": "str?",
-        "config_fingerprint": "str",
-        "resumed": "bool",
-        "versions": "object",
-        "host": "str",
+        "name": "str", "seed": "int", "task": "str", "preset": "str?", "config_fingerprint": "str", "resumed": "bool",
+        "versions": "object", "host": "str",
     },
     "plan": {"stages": "list[str]", "records": "~list[object]"},
     "stage_started": {"stage": "str"},
@@ -33,92 +27,56 @@ EVENTS: dict[str, dict[str, str]] = {
     "data_ready": {"counts": "object", "tokens": "any", "notes": "any"},
     "round_started": {"round": "int", "rounds": "int"},
     "round_finished": {
-        "round": "int",
-        "epsilon": "float?",
-        "epsilon_raw": "float?",
-        "epsilon_prior": "float?",
-        "alpha": "float?",
-        "kept": "bool",
-        "errors_from": "str",
-        "n_eff": "float?",
-        "top1_share": "float?",
-        "validation": "float?",
+        "round": "int", "epsilon": "float?", "epsilon_raw": "float?", "epsilon_prior": "float?", "alpha": "float?",
+        "kept": "bool", "errors_from": "str", "n_eff": "float?", "top1_share": "float?", "validation": "float?",
         "seconds": "~float",
     },
     "round_scored": {
-        "round": "int",
-        "arm": "str",
-        "split": "str",
-        "expert_accuracy": "float?",
-        "ensemble_accuracy": "float?",
-        "expert_token_accuracy": "float?",
-        "ensemble_token_accuracy": "float?",
+        "round": "int", "arm": "str", "split": "str", "expert_accuracy": "float?", "ensemble_accuracy": "float?",
+        "expert_token_accuracy": "float?", "ensemble_token_accuracy": "float?",
     },
     "boosting_stopped": {"reason": "str", "rounds": "int", "selected_rounds": "int"},
     "arm_result": {
-        "arm": "str",
-        "split": "str",
-        "accuracy": "float?",
-        "low": "float?",
-        "high": "float?",
-        "n": "int",
+        "arm": "str", "split": "str", "accuracy": "float?", "low": "float?", "high": "float?", "n": "int",
         "token_accuracy": "float?",
     },
     "labels_done": {
-        "teacher": "str",
-        "n": "int",
-        "kept": "int",
-        "mean_confidence": "float?",
-        "mean_agreement": "float?",
+        "teacher": "str", "n": "int", "kept": "int", "mean_confidence": "float?", "mean_agreement": "float?",
         "accuracy": "float?",
     },
     "label_sample": {
-        "teacher": "str",
-        "prompt": "str",
-        "label": "str",
-        "confidence": "float?",
-        "agreement": "float?",
+        "teacher": "str", "prompt": "str", "label": "str", "confidence": "float?", "agreement": "float?",
         "correct": "bool?",
     },
     "hard_tokens": {"round": "int", "examples": "list[object]"},
     "message": {"level": "level", "text": "str"},
     "run_finished": {"seconds": "float"},
     "run_failed": {"error": "str", "stage": "str?"},
-}
+}  # fmt: skip
 
 #: Step metrics (``metrics.jsonl``).
 METRICS: dict[str, dict[str, str]] = {
     "train": {
-        "tag": "str",
-        "step": "int",
-        "steps": "int",
-        "loss": "float?",
-        "learning_rate": "float?",
-        "grad_norm": "~float?",
-        "clipped": "~float",
-        "tokens_per_second": "float?",
+        "tag": "str", "step": "int", "steps": "int", "loss": "float?", "learning_rate": "float?",
+        "grad_norm": "~float?", "clipped": "~float", "tokens_per_second": "float?",
     },
     "label": {
-        "teacher": "str",
-        "done": "int",
-        "total": "int",
-        "per_second": "float?",
-        "confidences": "list[float?]",
+        "teacher": "str", "done": "int", "total": "int", "per_second": "float?", "confidences": "list[float?]",
     },
     "decode": {"tag": "str", "models": "int", "prompt_tokens": "int", "new_tokens": "int"},
     "progress": {"task": "str", "done": "int", "total": "int"},
     "system": {"cpu": "float?", "rss": "int"},
-}
+}  # fmt: skip
 
-#: Fields of every object in ``hard_tokens.examples``.
+#: Fields of every object in ``hard_tokens.examples`` and in ``plan.records``.
 HARD_TOKEN_EXAMPLE: dict[str, str] = {
-    "id": "str",
-    "prompt": "str",
-    "tokens": "list[str]",
-    "weights": "list[float]",
-    "wrong": "list[float]",
+    "id": "str", "prompt": "str", "tokens": "list[str]", "weights": "list[float]", "wrong": "list[float]",
     "predicted": "list[str]",
-}
+}  # fmt: skip
+PLAN_RECORD: dict[str, str] = {
+    "name": "str", "kind": "str", "group": "str", "side": "str", "arm": "str", "round": "int?", "expected": "bool",
+}  # fmt: skip
+_INSIDE = {"hard_tokens": ("examples", HARD_TOKEN_EXAMPLE), "plan": ("records", PLAN_RECORD)}
 
 
 def _number(value: Any) -> bool:
@@ -180,7 +138,7 @@ def validate(record: Any, stream: str = "events") -> list[str]:
         return [*problems, f"unknown kind {kind!r} in {stream}.jsonl"]
     body = {name: value for name, value in record.items() if name not in ("v", "t", "kind")}
     problems += _field_problems(body, kinds[kind], str(kind))
-    if kind == "hard_tokens" and not problems:
-        for index, example in enumerate(body["examples"]):
-            problems += _field_problems(example, HARD_TOKEN_EXAMPLE, f"hard_tokens.examples[{index}]")
+    field, inside = _INSIDE.get(str(kind), ("", {}))
+    for index, item in enumerate(body.get(field, ()) if not problems else ()):
+        problems += _field_problems(item, inside, f"{kind}.{field}[{index}]")
     return problems

@@ -1,4 +1,4 @@
-"""Stages: pieces of a run that are done or not, never half.
+"""Atomic, resumable stages of a run.
 
 A stage works in ``<name>.partial``. When its work is finished, ``stage.json`` (what went in, when, and size and hash of
 every file) is written and the folder is renamed to ``<name>``; only then is the stage done. The next run keeps a stage

@@ -1,4 +1,4 @@
-"""Whether the files of a run are what the run wrote: every stage, and everything that is recorded beside them."""
+"""Verifies sizes and checksums of the files of a run."""
 
 from __future__ import annotations
 

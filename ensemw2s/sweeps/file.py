@@ -1,4 +1,4 @@
-"""How a sweep is described: a YAML file, and values on the command line."""
+"""Reads sweep descriptions: a YAML file, and values on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps: which cells there are, how each stands, and what they show together."""
+"""Plans a sweep (cells, jobs, baseline) and collects its results."""
 
 from __future__ import annotations
 
@@ -151,19 +151,17 @@ def plan_sweep(
         raise InputError(f"A sweep needs different seeds that are not negative, got {list(seeds)}.")
     grid = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
     short = _short_names([*over, *(key for settings in listed.values() for key in settings)])
-    cells, errors = [], []
+    made = []
     for name, base in (listed or {"": {}}).items():
         for point in grid:
-            settings = {**base, **point}
             label = ",".join(f"{short[key]}={_shown(value)}" for key, value in point.items())
-            cell, error = _cell(",".join(part for part in (name, label) if part), settings, compose)
-            cells.append(cell)
-            errors += [] if error is None else [error]
+            made.append(_cell(",".join(part for part in (name, label) if part), {**base, **point}, compose))
+    cells = [cell for cell, _ in made]
     if len({cell.name for cell in cells}) < len(cells) or len({cell.folder for cell in cells}) < len(cells):
         raise InputError("Two cells of the sweep have the same name.", hint="Give the cells names of their own.")
     valid = [cell for cell in cells if cell.composed is not None]
     if not valid:
-        raise errors[0]
+        raise next(error for _, error in made if error is not None)
     name = valid[0].composed.config.name if valid[0].composed is not None else ""
     chosen = _baseline(cells, baseline, short)
     if all(cell.composed is not None and cell.composed.config.boosting.first_is_plain for cell in valid):

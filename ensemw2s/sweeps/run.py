@@ -1,4 +1,4 @@
-"""Running a sweep: several processes at once, as many as memory allows, each a run that can be continued."""
+"""Runs the jobs of a sweep as processes, as many at once as memory allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same run with several seeds, one after the other, and what they say together."""
+"""Runs a configuration with several seeds and aggregates the results."""
 
 from __future__ import annotations
 

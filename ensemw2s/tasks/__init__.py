@@ -1,1 +1,1 @@
-"""A user's own file through an ensemble."""
+"""Inference on a user's own file."""

@@ -1,4 +1,4 @@
-"""What leaves a run: its labels as a data set."""
+"""Exports the labels of a run as a data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of long work, kept in parts beside their output until all are there.
+"""Resumable JSON Lines output: parts beside the file, joined when all are there.
 
 ``OUTPUT.parts/`` holds ``manifest.json`` (what the rows are made from, how many there will be, how they are computed),
 a lock, and one file a part: ``000000000256-000000000512-<hash of its questions>-<hash of its content>.jsonl``.

@@ -1,4 +1,4 @@
-"""Questions through an ensemble into a file of rows: kept in parts on the way, continued after an interruption."""
+"""Resumable inference over questions, with rows in JSON Lines."""
 
 from __future__ import annotations
 
@@ -163,13 +163,7 @@ def write_rows(
     and gives the bytes of one that was not interrupted. Memory does not grow with the number of rows, as far as
     ``questions`` do not.
 
-    Args:
-        ensemble: who answers.
-        questions: what is answered.
-        task: how.
-        output: the file; checked by :func:`check_rows_output`.
-        each: is handed every row of the finished file, in order.
-        sink: gets progress.
+    ``output`` is checked by :func:`check_rows_output`; ``each`` is handed every row of the finished file, in order.
 
     Returns:
         Number of rows.
@@ -186,11 +180,7 @@ def write_rows(
     identity = {"the command": task.name, "the input": source, "the ensemble": ensemble.identity(), **task.options}
     with Parts(output, identity | {"device": _device(ensemble)}, _settings(ensemble)) as parts:
         try:
-            if parts.total is None:
-                parts.begin(_checked(questions, task))
-            elif parts.kept:
-                text = f"{parts.kept} of {parts.total} rows are kept from before, in {parts.folder}."
-                sink.event("message", level="info", text=text)
+            _begin(questions, task, parts, sink)
             _keep_settings(ensemble, parts.settings, sink)
             if not parts.finished:
                 _answer_missing(ensemble, questions, task, parts, sink)
@@ -237,15 +227,20 @@ def _keep_settings(ensemble: Ensemble, kept: Mapping[str, Any], sink: EventSink)
         ensemble.template = ensemble.template.model_copy(update={"date": kept["date"]})
 
 
-def _checked(questions: Questions, task: Task) -> int:
-    """Number of questions, after all have been looked at."""
+def _begin(questions: Questions, task: Task, parts: Parts, sink: EventSink) -> None:
+    """Look at all questions and count them, unless an earlier start has."""
+    if parts.total is not None:
+        if parts.kept:
+            text = f"{parts.kept} of {parts.total} rows are kept from before, in {parts.folder}."
+            sink.event("message", level="info", text=text)
+        return
     total = 0
     for part in parts_of(questions.read(), _CHECKED):
         task.check(part)
         total += len(part)
     if not total:
         raise DataError(f"No questions in {questions.name}.")
-    return total
+    parts.begin(total)
 
 
 def _answer_missing(ensemble: Ensemble, questions: Questions, task: Task, parts: Parts, sink: EventSink) -> None:

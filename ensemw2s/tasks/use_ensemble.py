@@ -1,4 +1,4 @@
-"""A trained ensemble at work on somebody's own file."""
+"""Labels, scores, generates and evaluates a file with a trained ensemble."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ensemw2s.config.data import SourceConfig
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
-from ensemw2s.data.sources import iter_source, source_files, source_identity
+from ensemw2s.data.sources import iter_source, load_source, source_files, source_identity
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.matching import Match, compile_pattern, text_correct
@@ -93,15 +93,8 @@ def label_file(
 ) -> dict[str, Any]:
     """Label a file's questions with a trained ensemble and write JSON lines; :func:`write_rows` says how.
 
-    Args:
-        ensemble_dir: run directory or saved ensemble.
-        source: the questions; answers in it are not read.
-        out: the JSON Lines file to write.
-        compute: device and batch size.
-        decoding: for ``task: generate``; the ensemble's own by default.
-        seed: for sampling.
-        sink: gets progress.
-        trust_remote_code: run code that comes with the ensemble's models.
+    ``ensemble_dir`` is a run directory or a saved ensemble; answers in ``source`` are not read; ``decoding`` is the
+    ensemble's own by default.
 
     Returns:
         ``n``, ``mean_confidence``, ``mean_agreement`` and ``output``.
@@ -208,15 +201,8 @@ def evaluate_file(
 ) -> dict[str, Any]:
     """Accuracy of a trained ensemble on a file with answers, measured as its run measures it: text is written greedily.
 
-    Args:
-        ensemble_dir: run directory or saved ensemble.
-        source: questions and answers.
-        compute: device and batch size.
-        level: of the interval; by default the run's.
-        match: how generated answers are compared, ``exact`` or ``number``; by default as in the run.
-        seed: for a source that is made up.
-        sink: gets progress.
-        trust_remote_code: run code that comes with the ensemble's models.
+    ``ensemble_dir`` is a run directory or a saved ensemble. The ``level`` of the interval, and how generated answers are
+    compared (``match``: ``exact`` or ``number``), are the run's by default; ``seed`` is for a source that is made up.
 
     Returns:
         ``n``, ``correct``, ``accuracy``, Wilson's interval ``low``, ``high``, ``mean_confidence``, ``mean_agreement``,
@@ -226,15 +212,7 @@ def evaluate_file(
     Raises:
         DataError: a question has no answer, or all are left out.
     """
-    from ensemw2s.data.sources import load_source
-
-    examples = load_source(source, seed)
-    for example in examples:
-        if example.answer is None:
-            raise DataError(
-                f"Question {example.id!r} has no answer to compare with.",
-                hint="Use `ew2s label` or `ew2s score` for questions without answers.",
-            )
+    examples = _with_answers(source, seed)
     ensemble = load_ensemble(ensemble_dir, compute, trust_remote_code=trust_remote_code)
     if ensemble.template.answer_pattern is not None:
         compile_pattern(ensemble.template.answer_pattern)  # before anything is decoded
@@ -259,6 +237,17 @@ def evaluate_file(
         "mean_agreement": float(np.mean([row["agreement"] for row in rows])),
         "left_out": len(answered) - len(rows),
     }
+
+
+def _with_answers(source: SourceConfig, seed: int) -> list[Example]:
+    examples = load_source(source, seed)
+    for example in examples:
+        if example.answer is None:
+            raise DataError(
+                f"Question {example.id!r} has no answer to compare with.",
+                hint="Use `ew2s label` or `ew2s score` for questions without answers.",
+            )
+    return examples
 
 
 def _right(
