@@ -201,8 +201,8 @@ def evaluate_file(
 ) -> dict[str, Any]:
     """Accuracy of a trained ensemble on a file with answers, measured as its run measures it: text is written greedily.
 
-    ``ensemble_dir`` is a run directory or a saved ensemble. The ``level`` of the interval, and how generated answers are
-    compared (``match``: ``exact`` or ``number``), are the run's by default; ``seed`` is for a source that is made up.
+    ``ensemble_dir`` is a run directory or a saved ensemble. The ``level`` of the interval, and how generated answers
+    are compared (``match``: ``exact`` or ``number``), are the run's by default; ``seed`` is for made-up sources.
 
     Returns:
         ``n``, ``correct``, ``accuracy``, Wilson's interval ``low``, ``high``, ``mean_confidence``, ``mean_agreement``,
