@@ -20,9 +20,7 @@ from ensemw2s.runs.heartbeat import read_heartbeat
 Command = Callable[..., Any]
 
 INTERRUPTED = """
-import sys, time
-from pathlib import Path
-import ensemw2s.pipeline.run
+import sys, time, types
 from ensemw2s.cli.main import main
 from ensemw2s.runs.directory import RunDirectory
 
@@ -33,7 +31,7 @@ def execute(config, run_dir, *, sink, **rest):
         print("working", flush=True)
         time.sleep(60)
 
-ensemw2s.pipeline.run.execute = execute
+sys.modules["ensemw2s.pipeline.run"] = types.SimpleNamespace(execute=execute)
 sys.exit(main(["run", "--preset", "tiny", "--out", sys.argv[1]]))
 """
 

@@ -173,10 +173,10 @@ def test_seeds() -> None:
     assert parse_seeds("3, 5-7") == (3, 5, 6, 7)
 
 
-def test_a_run_in_use_is_refused_by_the_real_pipeline(process: Command, tmp_path: Path) -> None:
+def test_a_run_in_use_is_refused_by_the_real_pipeline(ew2s: Command, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "busy")
     with RunLock(run.path):
-        done = process(*TINY, "--out", "busy")
+        done = ew2s(*TINY, "--out", "busy")
     assert done.code == 2
     assert "Run directory in use: busy is being written by process" in done.err
     assert sorted(path.name for path in run.path.iterdir()) == ["run.lock"]
