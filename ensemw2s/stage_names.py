@@ -1,6 +1,16 @@
-"""Names of the stages of a run, each of them its folder in the run directory; nothing reads a name apart again."""
+"""Names of the stages of a run, each of them its folder in the run directory.
+
+A name is made here and read apart nowhere: what a stage is, its record in the plan tells. Logs and results of earlier
+versions have no records; :func:`earlier_info` stands in for them.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ensemw2s.arms import WEAK, arm_spec, expert_arm, student_of
 
 DATA = "data"
 
@@ -59,3 +69,49 @@ def answers(who: str, split: str) -> str:
 def labels(teacher: str) -> str:
     """A teacher's labels of the hard pool."""
     return f"labels/{teacher}"
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """What is known of a stage, as ``docs/events.md`` describes it; ``round`` is 0 where there is none."""
+
+    kind: str = ""
+    group: str = "other"
+    side: str = ""
+    arm: str = ""
+    round: int = 0
+
+
+#: Folder of a stage in earlier versions, its kind, its side and its group.
+_EARLIER = (
+    (r"data", "data", "", "data"),
+    (r"baselines/zero-shot-(?:weak|strong).*", "score", "", "zero-shot bases"),
+    (r"experts/round-(?P<round>\d{1,9})", "train", "weak", "experts"),
+    (r"experts/(?:helpers/)?round-(?P<round>\d{1,9})\D.*", "score", "weak", "experts"),
+    (r"baselines/(?P<arm>[^/]+)(?:/member-\d+)?", "train", "weak", ""),
+    (r"baselines/(?P<arm>[^/]+)/.*", "score", "weak", ""),
+    (r"joint/(?:boosting/round-(?P<round>\d{1,9})|.*)", "joint", "weak", "joint scores"),
+    (r"answers/(?:(?:expert_|experts/round-)(?P<round>\d{1,9})/)?.*", "answer", "", "answers"),
+    (r"labels/(?P<arm>.*)", "label", "weak", "labels"),
+    (r"student/(?P<teacher>[^/]+)", "train", "strong", "students"),
+    (r"student/.*", "score", "strong", "students"),
+    (r"(?P<arm>ceiling)", "train", "strong", "ceiling"),
+    (r"ceiling/.*", "score", "strong", "ceiling"),
+    (r"evaluation", "joint", "", "evaluation"),
+)
+
+
+def earlier_info(name: str) -> StageInfo:
+    """A stage in a log or in results of an earlier version."""
+    for pattern, kind, side, group in _EARLIER:
+        found = re.fullmatch(pattern, name)
+        if found is None:
+            continue
+        parts: Mapping[str, str] = found.groupdict("")
+        round_, arm = int(parts.get("round") or 0), parts.get("arm", "").replace("-", "_")
+        if "teacher" in parts:
+            arm = student_of(parts["teacher"])
+        elif round_ and kind == "train":
+            arm = WEAK if round_ == 1 else expert_arm(round_)
+        return StageInfo(kind, group or arm_spec(arm).short, side, arm, round_)
+    return StageInfo()

@@ -144,7 +144,7 @@ class DataSize:
 
     def of(self, split: str) -> Lengths:
         """Lengths of a split's questions."""
-        return self.hard if split.startswith("hard_") else self.easy
+        return self.hard if split in ("hard_pool", "hard_test") else self.easy
 
 
 def data_size(config: RunConfig) -> DataSize:

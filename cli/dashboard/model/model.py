@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ensemw2s.cli.dashboard.model.fields import NAN
 from ensemw2s.cli.dashboard.model.series import Series
-from ensemw2s.cli.dashboard.model.stages import StageInfo, earlier_info
+from ensemw2s.stage_names import StageInfo, earlier_info
 
 Life = Literal["waiting", "running", "finished", "failed", "dead", "interrupted", "gone", "unknown"]
 StageState = Literal["waiting", "running", "done", "kept", "skipped", "stopped"]
