@@ -200,6 +200,30 @@ def test_stages_of_a_round_go_with_it_and_others_find_their_place(simulate: Simu
     assert model.stages["baselines/plain"].state == "skipped"
 
 
+def test_records_of_the_plan_tell_more_than_names(simulate: Simulate) -> None:
+    """A stage of a plug-in's arm has its row, and goes with its round; whatever else stands there harms nothing."""
+    sim = simulate(rounds=2)
+    mine = {
+        "name": "mine",
+        "kind": "train",
+        "group": "my arm",
+        "side": "weak",
+        "arm": "mine",
+        "round": 2,
+        "expected": True,
+    }
+    odd: list[Any] = [None, 3, [], {"name": ["x"]}, {"name": "odd", "kind": 1, "group": None, "round": 1e300}]
+    sim.log.event("plan", stages=["data", "mine", "odd"], records=[mine, *odd])
+    sim.log.event("boosting_stopped", reason="α_2 ≤ 0", rounds=1, selected_rounds=1)
+    model = load(sim.folder)
+    assert [(group.name, group.state) for group in groups(model)] == [
+        ("data", "waiting"), ("my arm", "skipped"), ("other", "waiting"),
+    ]  # fmt: skip
+    for records in ("x", 5, {"name": "data"}, None):
+        sim.log.event("plan", stages=["data"], records=records)
+        assert [group.name for group in groups(load(sim.folder))] == ["data"]
+
+
 @pytest.mark.parametrize("rounds", [0, 60])
 def test_no_round_and_sixty(simulate: Simulate, rounds: int) -> None:
     sim = simulate(rounds=rounds, steps=20)
