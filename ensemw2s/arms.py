@@ -40,6 +40,8 @@ class ArmSpec:
             resample. The first model of ``none`` is the plain fine-tune, that of ``example`` the first boosted expert.
             Empty: its models are its own alone.
         all_steps: whether its model is trained for the steps of all rounds together.
+        chained: whether each of its models goes on from the one before.
+        vote: how the boosted experts are weighted, where ``ensemble.vote`` is not that already.
         label: in tables, at most 27 characters.
         short: on the dashboard, at most 19 characters.
         brief: in a comparison, and as a teacher; empty: ``label``.
@@ -58,6 +60,8 @@ class ArmSpec:
     of: str = ""
     draw: Literal["", "none", "example"] = ""
     all_steps: bool = False
+    chained: bool = False
+    vote: Literal["", "rule", "equal", "fitted"] = ""
     label: str
     short: str
     brief: str = ""
@@ -93,7 +97,7 @@ ARMS: tuple[ArmSpec, ...] = (
         phrase="the single expert", plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2, spare=3,
     ),
     ArmSpec(
-        name="plain_long", kind="variant", option="plain_long", all_steps=True, label="plain fine-tune, T× steps",
+        name="plain_long", kind="teacher", option="plain_long", all_steps=True, label="plain fine-tune, T× steps",
         short="plain, T× steps", brief="plain, T× steps", plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
         spare=2,
     ),
@@ -118,10 +122,31 @@ ARMS: tuple[ArmSpec, ...] = (
         screen=("green", "△"), rival=6, spare=2,
     ),
     ArmSpec(
-        name=EQUAL_WEIGHTS, kind="variant", several=True, of=ENSEMBLE,
+        name="chain", kind="teacher", option="chain", several=True, draw="none", chained=True, label="uniform chain",
+        short="chain", phrase="the uniform chain", plot=("green", "v", "-."), screen=("green", "▼"), rival=9,
+    ),
+    ArmSpec(
+        name="chain_equal_rounds", kind="variant", option="chain", several=True, of="chain",
+        label="uniform chain, same T", short="chain, same T", phrase="the uniform chain with as many members",
+        plot=("green", "v", "-"), screen=("green", "▽"), rival=10, spare=2,
+    ),
+    ArmSpec(
+        name=EQUAL_WEIGHTS, kind="variant", several=True, of=ENSEMBLE, vote="equal",
         label="same experts, equal α", short="boosted, equal α",
         brief="equal weights", phrase="the same experts with equal weights", plot=("blue", "p", "-"),
         screen=("blue", "○"), rival=7, spare=2,
+    ),
+    ArmSpec(
+        name="ensemble_fitted", kind="variant", several=True, of=ENSEMBLE, vote="fitted",
+        label="same experts, fitted vote", short="boosted, fitted",
+        brief="fitted vote", phrase="the same experts with a vote fitted on validation", plot=("blue", "P", "-"),
+        screen=("blue", "○"), rival=11, spare=2,
+    ),
+    ArmSpec(
+        name="ensemble_rule", kind="variant", several=True, of=ENSEMBLE, vote="rule",
+        label="same experts, vote by α", short="boosted, vote by α",
+        brief="vote by α", phrase="the same experts with the vote of the rule", plot=("blue", "8", "-"),
+        screen=("blue", "○"), rival=12, spare=2,
     ),
     ArmSpec(
         name=ALL_ROUNDS, kind="variant", several=True, of=ENSEMBLE,
@@ -146,12 +171,20 @@ ARMS: tuple[ArmSpec, ...] = (
         short="student ← single", plot=("vermillion", "d", "-"), screen=("vermillion", "◇"), spare=3,
     ),
     ArmSpec(
+        name="student_plain_long", kind="student", side="strong", label="student from T× steps",
+        short="student ← T× steps", plot=("faint", "D", "-"), screen=("green", "◇"), spare=3,
+    ),
+    ArmSpec(
         name="student_bagging", kind="student", side="strong", label="student from bagging",
         short="student ← bagging", plot=("orange", "D", "-"), screen=("orange", "◈"),
     ),
     ArmSpec(
         name="student_seeds", kind="student", side="strong", label="student from plain ensemble",
         short="student ← seeds", plot=("green", "D", "-"), screen=("green", "◈"), spare=3,
+    ),
+    ArmSpec(
+        name="student_chain", kind="student", side="strong", label="student from chain",
+        short="student ← chain", plot=("green", "d", "-"), screen=("green", "◈"),
     ),
     ArmSpec(
         name="student_ensemble", kind="student", side="strong", label="student from ensemble",
@@ -266,8 +299,14 @@ HEADLINES = ((WEAK, "weak"), (ENSEMBLE, "ensemble"), (student_of(ENSEMBLE), "stu
 
 
 def claims(weak: str = WEAK) -> tuple[tuple[str, str], ...]:
-    """The claims about methods that are tested over seeds, on ID and OOD, with Holm's adjustment."""
-    return ((ENSEMBLE, weak), (ENSEMBLE, BAGGING), (student_of(ENSEMBLE), student_of(weak)))
+    """The claims about methods that are tested over seeds, on ID and OOD, with Holm's adjustment.
+
+    The boosted ensemble less every other teacher, and its student less every other student. ``single`` takes part where
+    it is W.
+    """
+    rivals = (weak, *(name for name in teachers() if name not in (ENSEMBLE, SINGLE, WEAK)))
+    boosted = [(ENSEMBLE, rival) for rival in rivals]
+    return (*boosted, *((student_of(a), student_of(b)) for a, b in boosted))
 
 
 def students(arms: Iterable[str]) -> list[str]:

@@ -36,9 +36,14 @@ def baseline(arm: str, member: int | None = None) -> str:
     return folder if member is None else f"{folder}/member-{member:02d}"
 
 
-def student(teacher: str) -> str:
-    """A teacher's student."""
-    return f"student/{teacher}"
+def tuning(side: str, trial: int) -> str:
+    """A plain fine-tune that looks for the steps and the learning rate of a side, from 1."""
+    return f"tuning/{side}/trial-{trial:02d}"
+
+
+def student(teacher: str, generation: int | None = None) -> str:
+    """A teacher's student: the last one, or one that labels for the next ``generation``, from 1."""
+    return f"student/{teacher}" if generation is None else f"student/{teacher}-generation-{generation}"
 
 
 def ceiling() -> str:
@@ -66,9 +71,9 @@ def answers(who: str, split: str) -> str:
     return f"answers/{who}/{split}"
 
 
-def labels(teacher: str) -> str:
-    """A teacher's labels of the hard pool."""
-    return f"labels/{teacher}"
+def labels(teacher: str, generation: int = 1) -> str:
+    """A teacher's labels of the hard pool, or those that a later generation of its students learns, from 2."""
+    return f"labels/{teacher}" if generation == 1 else f"labels/{teacher}-generation-{generation}"
 
 
 @dataclass(frozen=True, slots=True)

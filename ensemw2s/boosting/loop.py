@@ -38,7 +38,7 @@ class Learner(Protocol):
     """Trains and scores experts; rounds count from 1. All arrays run over the tokens of ``D``."""
 
     def fit(self, round_: int, draw: Draw) -> None:
-        """Fine-tune the expert of a round from the pre-trained weak base and score it on every split."""
+        """Fine-tune the expert of a round, from where ``start`` says, and score it on every split."""
 
     def errors(self, round_: int) -> Wrong:
         """Raw ``s`` of a fitted expert on the whole training set, [N], 0 or 1."""
@@ -47,7 +47,7 @@ class Learner(Protocol):
         """Raw ``s`` of the pre-trained weak base, [N], 0 or 1."""
 
     def helper_errors(self, round_: int, fold: int, draw: Draw) -> Wrong:
-        """Raw ``s`` of a helper fitted on ``draw`` only (cross-fitting), [N], 0 or 1."""
+        """Raw ``s`` of a helper fitted on ``draw`` only (cross-fitting), [N], 0 or 1; from where ``start`` says."""
 
     def validation_score(self, alphas: list[float]) -> float:
         """Score of the ensemble of the first ``len(alphas)`` experts on validation; larger is better."""
@@ -140,6 +140,7 @@ class Booster:
         self.weights = initial_weights(layout, config.init)
         self._mass: Floats | None = None  # of the examples, as the latest update left them
         self._base_wrong: Wrong | None = None
+        self._first_wrong: Floats | None = None  # s of round 1, the reference of a chain
         self._prior_first: WeightedError | None = None
 
     def fit(self, select: bool = True) -> BoostingResult:
@@ -175,6 +176,8 @@ class Booster:
         self.learner.fit(round_, draw)
         wrong, error, source = self._error(round_, draw)
         prior = self._prior()
+        if self._first_wrong is None and config.start == "previous":
+            self._first_wrong = wrong.copy()
         alpha = float(self.rule.weight(error, prior, self.classes))
         if not np.isfinite(alpha):
             raise RunFailedError(
@@ -265,7 +268,13 @@ class Booster:
         return smooth_errors(self.layout, self.weights, raw, level=self.config.level, window=self.config.window)
 
     def _prior(self) -> WeightedError:
-        """``ε_0``: the base under ``D_1``, or under the current weights where the rule says so."""
+        """``ε_0``: the base under ``D_1``, or under the current weights where the rule says so.
+
+        From round 2 of a chain on, that of its first expert under the current weights: every member knows the format,
+        so that nothing would be worse than the base and nothing would ever stop.
+        """
+        if self._first_wrong is not None:
+            return weighted_error(self.weights, self._first_wrong)
         if self._base_wrong is None:
             self._base_wrong = self.learner.base_errors()
         if self.rule.prior == "current":

@@ -6,7 +6,7 @@ import difflib
 import types
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -94,8 +94,12 @@ def unknown_keys(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _name(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, field = get_args(annotation)
+        return ", ".join([_name(inner), *_bounds(field)])
     if origin is Literal:
-        return "one of " + ", ".join(str(value) for value in get_args(annotation))
+        values = [str(value) for value in get_args(annotation)]
+        return values[0] if len(values) == 1 else "one of " + ", ".join(values)
     if origin is list:
         inner = _name(get_args(annotation)[0]).removeprefix("one of ")
         return f"a list of {inner}"
@@ -123,6 +127,15 @@ def plugins(config: RunConfig, prefix: str = "") -> dict[str, str]:
     return chosen
 
 
+def _bounds(field: FieldInfo) -> list[str]:
+    bounds = []
+    for constraint in field.metadata:
+        bounds += [words.format(getattr(constraint, name)) for name, words in _BOUNDS if hasattr(constraint, name)]
+        pattern = getattr(constraint, "pattern", None)
+        bounds += [f"matching {pattern}"] if pattern else []
+    return bounds
+
+
 def expected(field: FieldInfo) -> str:
     """What a field takes, in words: ``a whole number, at least 1, or null``."""
     found = registered(field)
@@ -130,11 +143,7 @@ def expected(field: FieldInfo) -> str:
         return "one of " + ", ".join(found.names())
     options = [_name(option) for option in _alternatives(field.annotation)]
     options.sort(key=lambda text: text == "null")
-    bounds = []
-    for constraint in field.metadata:
-        bounds += [words.format(getattr(constraint, name)) for name, words in _BOUNDS if hasattr(constraint, name)]
-        pattern = getattr(constraint, "pattern", None)
-        bounds += [f"matching {pattern}"] if pattern else []
+    bounds = _bounds(field)
     if bounds and options[-1] == "null":
         return f"{' or '.join(options[:-1])}, {' and '.join(bounds)}, or null"
     return ", ".join([" or ".join(options), *([" and ".join(bounds)] if bounds else [])])

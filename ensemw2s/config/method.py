@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ensemw2s.arms import BAGGING, ENSEMBLE, WEAK, teachers
+from ensemw2s.arms import SINGLE, teachers
 from ensemw2s.config.base import Known, Section
 from ensemw2s.registry import ALPHA_RULES, STUDENT_LOSSES
 
@@ -16,6 +16,9 @@ class BoostingConfig(Section):
 
     rounds: int = Field(default=5, ge=1)
     """Largest number of experts ``T``."""
+    start: Literal["pretrained", "previous"] = "pretrained"
+    """Where the expert of a round starts from: the pre-trained weak base, or the expert before it (a chain), with the
+    learning-rate schedule from its beginning. A chain is compared by its own first expert from round 2 on."""
     init: Literal["token", "example"] = "token"
     """``D_1``: uniform over answer tokens, or over examples and then over their tokens."""
     draw: Literal["example", "token", "none"] = "example"
@@ -72,12 +75,21 @@ class CombineConfig(Section):
 
     rule: Literal["mixture", "product", "vote"] = "mixture"
     """Combination of next-token distributions."""
+    vote: Literal["rule", "equal", "fitted"] = "rule"
+    """Weights of the boosted experts: ``α_t`` of the rule, equal, or fitted on validation by log score, shrunk toward
+    equal."""
     length_norm: Literal["mean", "sum", "byte"] = "mean"
     """How an option's token log-probabilities become its score; one norm for all arms."""
     select_rounds: bool = True
     """Use the number of rounds that is best on validation (ties: the smallest); false uses all."""
     top_k: int = Field(default=16, ge=1)
     """Largest next-token candidates kept for every expert and answer token."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> CombineConfig:
+        if self.vote == "fitted" and self.rule != "mixture":
+            raise ValueError("vote: fitted needs rule: mixture (its log score is that of a mixture)")
+        return self
 
 
 class DecodingConfig(Section):
@@ -130,12 +142,27 @@ class StudentConfig(Section):
     """Final weight of the student's own prediction in ``logconf``."""
     logconf_warmup: float = Field(default=0.2, ge=0.0, le=1.0)
     """Share of the steps over which that weight grows linearly from 0."""
+    labels: Literal["hard", "posterior"] = "hard"
+    """What a question teaches (``task: choice``): the teacher's choice, or an option drawn by the teacher's posterior
+    each time that the question comes up. How sharp the posterior is, is fitted on validation by log score."""
+    generations: int = Field(default=1, ge=1)
+    """Students in a row (``task: choice``): each next one starts from the strong base and learns the labels of the one
+    before it, mixed with the teacher's."""
+    mix: float = Field(default=0.5, ge=0.0, le=1.0)
+    """The teacher's share ``λ`` in the labels of a next generation: ``log p ∝ (1 − λ)·log p_student + λ·log p_teacher``
+    over the options."""
     min_confidence: float | None = Field(default=None, ge=0.0, le=1.0)
     """Drop labels below this confidence (geometric mean token probability)."""
     min_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
     """Drop labels below this agreement between experts."""
     keep_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Keep this share of the labels, the most confident first; the same share for every student."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> StudentConfig:
+        if self.labels == "posterior" and self.loss == "soft":
+            raise ValueError("labels: posterior draws whole options; it does not go with loss: soft")
+        return self
 
 
 if TYPE_CHECKING:
@@ -152,14 +179,17 @@ class ArmsConfig(Section):
     plain: bool = True
     """One weak model fine-tuned on all training data without drawing: the W of PGR. Round 1 of boosting is this model,
     and then it is there in any case; with ``boosting.errors: out_of_bag`` it is one more."""
-    plain_long: bool = False
+    plain_long: bool = True
     """The same with ``rounds`` times the steps: the cost of the whole ensemble in one model."""
     bagging: bool = True
     """``rounds`` members with equal weights: the first expert, then bootstrap resamples with the seeds and draws of the
     boosting rounds."""
-    seeds: bool = False
+    seeds: bool = True
     """``rounds`` seeds on all data with equal weights: the plain ensemble."""
-    students: list[StudentTeacher] = Field(default=[WEAK, BAGGING, ENSEMBLE])
+    chain: bool = True
+    """``rounds`` members on all data with equal weights, each of which goes on from the one before with the
+    learning-rate schedule from its beginning: ``boosting.start: previous`` without boosting."""
+    students: list[StudentTeacher] = Field(default=[name for name in teachers() if name != SINGLE])
     """Which teachers get a student. ``single`` is the first expert: another name for ``plain`` unless
     ``boosting.errors`` is ``out_of_bag``."""
     ceiling: bool = True

@@ -17,15 +17,15 @@ from ensemw2s.config.method import (
     LabellingConfig,
     StudentConfig,
 )
-from ensemw2s.config.training import ComputeConfig, ModelsConfig, TrainingConfig
+from ensemw2s.config.training import ComputeConfig, ModelsConfig, TrainingSettings
 
 
 class TrainingRoles(Section):
     """Fine-tuning settings by role; every expert and weak arm shares one, every student and the ceiling the other."""
 
-    expert: TrainingConfig = TrainingConfig()
+    expert: TrainingSettings = TrainingSettings()
     """Experts, bagging members and plain fine-tunes of the weak base."""
-    student: TrainingConfig = TrainingConfig()
+    student: TrainingSettings = TrainingSettings()
     """Students and the ceiling."""
 
 
@@ -63,6 +63,10 @@ class RunConfig(Section):
     def _combinations(self) -> RunConfig:
         if self.task == "generate" and self.boosting.error_unit == "choice":
             raise ValueError("boosting.error_unit: choice needs task: choice")
+        if self.task == "generate" and self.student.labels == "posterior":
+            raise ValueError("student.labels: posterior needs task: choice (it is a distribution over options)")
+        if self.task == "generate" and self.student.generations > 1:
+            raise ValueError("student.generations above 1 needs task: choice")
         if self.labelling.decoding.experts == "one" and self.ensemble.rule != "mixture":
             raise ValueError("labelling.decoding.experts: one needs ensemble.rule: mixture")
         for side, role in (("weak", "expert"), ("strong", "student")):
@@ -89,4 +93,7 @@ class RunConfig(Section):
             return teacher in self.teachers
         if name in (WEAK, SINGLE) and self.boosting.first_is_plain:
             return name == WEAK
+        if vote := arm_spec(name).vote:
+            mixed = self.task == "choice" and self.ensemble.rule == "mixture"
+            return vote != self.ensemble.vote and (vote != "fitted" or mixed)
         return not option or getattr(self.arms, option)

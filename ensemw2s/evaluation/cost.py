@@ -47,7 +47,8 @@ class ArmCost(Record):
     """Floating-point operations behind one arm, as if it had been built alone.
 
     Attributes:
-        training: fine-tuning of its members; for a student, of its teacher's members and its own.
+        training: fine-tuning of its members; for a student, of its teacher's members, of the generations before it, and
+            its own.
         scoring: the passes over the training set that boosting takes its errors from.
         labelling: of the hard pool by the teacher; 0 for what is no student.
         total: the sum. Passes over validation and test splits are not in it.
@@ -92,6 +93,7 @@ def arm_cost(
     stages: Mapping[str, StageCost],
     questions: int,
     teacher: Sequence[str] = (),
+    earlier: Sequence[str] = (),
     *,
     answers: str | None = None,
 ) -> ArmCost:
@@ -103,6 +105,7 @@ def arm_cost(
         stages: stage → cost.
         questions: number of questions of the ID test.
         teacher: for a student, the stages of its teacher's members.
+        earlier: for a student, the stages of the generations before it.
         answers: the stage that wrote its answers to the ID test; None where options were scored.
     """
     boosted = arm_spec(name).boosted
@@ -111,14 +114,16 @@ def arm_cost(
     def scores(models: Sequence[str], split: str) -> int:
         return flops_of(stages, map(stage.scores, models), "score", split)
 
-    training = flops_of(stages, [*members, *teacher], "train")
+    training = flops_of(stages, [*members, *teacher, *earlier], "train")
     scoring = scores(boosters, "train") if boosted and len(boosters) > 1 else 0
     labelling = 0
     who = teacher_of(name)
     if who is not None and teacher:
         own = [stage.answers(member, "hard_pool") for member in teacher]
         asked = (stage.labels(who), stage.joint_labels(who), *own)
-        labelling = scores(teacher, "hard_pool") + sum(stages[name].flops for name in asked if name in stages)
+        labelling = scores([*teacher, *earlier], "hard_pool") + sum(
+            stages[name].flops for name in asked if name in stages
+        )
     test = scores(members, "test") if answers is None else flops_of(stages, [answers], "decode")
     return ArmCost(
         training=training,

@@ -48,6 +48,24 @@ class SoftTargets:
 
 
 @dataclass(frozen=True)
+class Posterior:
+    """How probable each option of every question is, by a teacher (``task: choice``).
+
+    Attributes:
+        offsets: int64 [n+1], the options of each question.
+        logprob: float64 [S], natural logarithms.
+    """
+
+    offsets: Ints
+    logprob: Floats
+
+    def of(self, questions: Ints) -> list[Floats]:
+        """Probabilities of the options of each of the given questions, float64 [options]."""
+        cuts = [slice(int(self.offsets[i]), int(self.offsets[i + 1])) for i in questions]
+        return [np.exp(self.logprob[cut]) for cut in cuts]
+
+
+@dataclass(frozen=True)
 class Labels:
     """Pseudo-labels of one teacher.
 
@@ -62,7 +80,8 @@ class Labels:
             the mean over tokens of the chosen token's log-probability less that of the best other token.
         agreement: float64 [n], share of ᾱ whose own answer is the same.
         ended: bool [n], whether the label ends by itself; false for an answer that was cut at the length limit.
-        soft: the teacher's distributions, where they were asked for.
+        soft: the teacher's distributions over tokens, where they were asked for.
+        posterior: its distributions over options, where they were asked for.
     """
 
     teacher: str
@@ -75,12 +94,13 @@ class Labels:
     agreement: Floats
     ended: NDArray[np.bool_]
     soft: SoftTargets | None = None
+    posterior: Posterior | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def save(self, folder: Path) -> None:
-        """Write ``labels.parquet`` and, with soft targets, ``soft_*.npy`` into a folder."""
+        """Write ``labels.parquet`` and, with distributions, ``soft_*.npy`` and ``posterior_*.npy`` into a folder."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -103,6 +123,9 @@ class Labels:
         if self.soft is not None:
             for name in ("offsets", "ids", "logprob"):
                 np.save(folder / f"soft_{name}.npy", getattr(self.soft, name))
+        if self.posterior is not None:
+            for name in ("offsets", "logprob"):
+                np.save(folder / f"posterior_{name}.npy", getattr(self.posterior, name))
 
     @classmethod
     def load(cls, folder: Path) -> Labels:
@@ -139,6 +162,7 @@ class Labels:
             **numbers,
             ended=np.array(columns["ended"].to_pylist(), dtype=np.bool_),
             soft=_load_soft(folder, len(table)) if (folder / "soft_offsets.npy").exists() else None,
+            posterior=_load_posterior(folder, len(table)) if (folder / "posterior_offsets.npy").exists() else None,
         )
 
 
@@ -159,12 +183,22 @@ def _schema(teacher: str = "") -> Any:
     return pa.schema(kinds, metadata={"teacher": teacher})
 
 
-def _load_soft(folder: Path, labels: int) -> SoftTargets:
-    offsets = load_array(folder / "soft_offsets.npy", np.int64, (labels + 1,))
+def _load_offsets(file: Path, labels: int) -> Ints:
+    offsets = load_array(file, np.int64, (labels + 1,))
     if offsets[0] != 0 or np.any(np.diff(offsets) < 0):
-        raise DataError(f"{folder / 'soft_offsets.npy'} does not rise from 0.", hint=_HINT)
+        raise DataError(f"{file} does not rise from 0.", hint=_HINT)
+    return offsets
+
+
+def _load_soft(folder: Path, labels: int) -> SoftTargets:
+    offsets = _load_offsets(folder / "soft_offsets.npy", labels)
     ids = load_array(folder / "soft_ids.npy", np.int32, (int(offsets[-1]), None))
     return SoftTargets(offsets, ids, load_array(folder / "soft_logprob.npy", np.float32, ids.shape))
+
+
+def _load_posterior(folder: Path, labels: int) -> Posterior:
+    offsets = _load_offsets(folder / "posterior_offsets.npy", labels)
+    return Posterior(offsets, load_array(folder / "posterior_logprob.npy", np.float64, (int(offsets[-1]),)))
 
 
 def labels_from_choices(teacher: str, examples: list[Example], enc: EncodedSplit, found: EnsembleChoices) -> Labels:

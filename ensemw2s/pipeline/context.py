@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.keys import plugins
 from ensemw2s.config.schema import RunConfig
-from ensemw2s.config.training import ModelConfig
+from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import Example, SplitName, Splits
 from ensemw2s.evaluation.matching import text_correct
 from ensemw2s.pipeline.joint_table import JointTables
@@ -65,6 +65,10 @@ class Context:
         self.seed = config.seed
         self._encoded: dict[tuple[Side, SplitName, View], EncodedSplit] = {}
         self._parameters: dict[Side, int] = {}
+        self.tuned: dict[Side, TrainingConfig] = {}
+        """What was found for a side that has something ``auto``."""
+        self.notes: list[str] = []
+        """Remarks for the report."""
         self.kept_choices: dict[object, EnsembleChoices] = {}
         """What members chose together."""
         self.joint = JointTables()
@@ -74,6 +78,11 @@ class Context:
         """Stage with answers → the stage that decoded them, itself or that of the same models under another name."""
         self.stages: dict[str, str] = {}
         """Every stage of this run → the name under which it is told and reported (see :meth:`ensure_parts`)."""
+
+    def training(self, side: Side) -> TrainingConfig:
+        """How models of a side are fine-tuned."""
+        roles = self.config.training
+        return self.tuned.get(side) or (roles.expert if side == "weak" else roles.student).fixed()
 
     def ensure(
         self,

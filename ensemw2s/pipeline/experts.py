@@ -15,12 +15,15 @@ from ensemw2s.boosting.draws import Draw, draw_training_set, loss_constant
 from ensemw2s.boosting.loop import Booster, BoostingResult
 from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights, initial_weights, save_weights
 from ensemw2s.checksums import recording
+from ensemw2s.config.training import TrainingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble.combine.choices import own_choices
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.plan import expert_splits, member_splits
+from ensemw2s.pipeline.posterior import vote_weights, votes
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, scored_base, trained_model, training_inputs
+from ensemw2s.pipeline.tuning import tune
 from ensemw2s.runs.stage import fingerprint
 
 if TYPE_CHECKING:
@@ -64,8 +67,18 @@ class WeakTrainer:
             self.answers, weights=draw.token_weights[~is_eos], eos_weights=eos_weights, index=draw.index
         )
 
-    def train(self, name: str, draw: Draw, seed: int, splits: Sequence[SplitName] = (), steps: int = 1) -> ScoredModel:
-        """Fine-tune the weak base on a draw; ``steps`` multiplies the optimiser steps.
+    def train(
+        self,
+        name: str,
+        draw: Draw,
+        seed: int,
+        splits: Sequence[SplitName] = (),
+        *,
+        steps: int = 1,
+        start: ScoredModel | None = None,
+        config: TrainingConfig | None = None,
+    ) -> ScoredModel:
+        """Fine-tune the weak base, or what ``start`` is already, on a draw; ``steps`` multiplies the optimiser steps.
 
         It is scored on ``splits``, by default those of every weak model.
         A model that was trained before on the same data with the same seed is that model, whatever it is called.
@@ -73,13 +86,14 @@ class WeakTrainer:
         from ensemw2s.models.training.losses import LossConfig
 
         splits = splits or member_splits(self.ctx.config)
-        config = self.ctx.config.training.expert
+        config = config or self.ctx.training("weak")
         recipe = Recipe(
             data=self.training_set(draw),
             config=config.model_copy(update={"steps": config.steps * steps}),
             loss=LossConfig(kind="xent"),
             loss_constant=loss_constant(self.layout, self.include_eos),
             seed=seed,
+            start=start,
         )
         mark = fingerprint(training_inputs(self.ctx, "weak", recipe))
         if mark in self._trained and self._trained[mark][1].issuperset(splits):
@@ -114,15 +128,19 @@ class BoostingLearner:
         self.trainer = trainer
         self.ctx = trainer.ctx
         self.members: dict[int, ScoredModel] = {}
+        self.helpers: dict[int, ScoredModel] = {}
         self.kept: list[ScoredModel] = []
         self.scores = PrefixScores(self.ctx, BOOSTING)
 
     def fit(self, round_: int, draw: Draw) -> None:
         """Train the expert of a round, or find it done."""
-        name = stage.expert(round_)
-        self.members[round_] = self.trainer.train(
-            name, draw, _seed(self.trainer, round_), expert_splits(self.ctx.config)
-        )
+        seed, splits = _seed(self.trainer, round_), expert_splits(self.ctx.config)
+        start = self._start(self.members, round_ - 1)
+        self.members[round_] = self.trainer.train(stage.expert(round_), draw, seed, splits, start=start)
+
+    def _start(self, models: dict[int, ScoredModel], before: int) -> ScoredModel | None:
+        """The model to go on from: in a chain the one before, if there is one."""
+        return models.get(before) if self.trainer.boosting.start == "previous" else None
 
     def errors(self, round_: int) -> NDArray[np.float64]:
         """Raw ``s`` of a round's expert."""
@@ -133,15 +151,17 @@ class BoostingLearner:
         return self.trainer.wrong_tokens(weak_base(self.trainer))
 
     def helper_errors(self, round_: int, fold: int, draw: Draw) -> NDArray[np.float64]:
-        """Raw ``s`` of a cross-fitting helper."""
-        name = stage.helper(round_, fold + 1)
-        helper = self.trainer.train(name, draw, member_seed(self.ctx, "helpers", round_, fold), ["train"])
+        """Raw ``s`` of a cross-fitting helper; in a chain it goes on from the one of the same fold before it."""
+        name, seed = stage.helper(round_, fold + 1), member_seed(self.ctx, "helpers", round_, fold)
+        helper = self.trainer.train(name, draw, seed, ["train"], start=self._start(self.helpers, fold))
+        self.helpers[fold] = helper
         return self.trainer.wrong_tokens(helper)
 
     def validation_score(self, alphas: list[float]) -> float:
-        """Validation score of the experts kept so far; the newest is the latest fitted."""
+        """Validation score of the experts kept so far, as ``ensemble.vote`` weights them; the newest is the latest."""
         self.kept.append(self.members[max(self.members)])
-        return self.scores.add(self.kept[-1], alphas)
+        weights, *others = (vote_weights(self.ctx, self.kept, alphas, vote) for vote in votes(self.ctx))
+        return self.scores.add(self.kept[-1], weights, others)
 
 
 def weak_base(trainer: WeakTrainer) -> ScoredModel:
@@ -198,10 +218,20 @@ def _keep_weights(trainer: WeakTrainer, learner: BoostingLearner, round_: int, w
     ctx.sink.event("hard_tokens", round=round_, examples=examples)
 
 
+def tune_weak(trainer: WeakTrainer) -> TrainingConfig:
+    """How all weak models are fine-tuned, found with the plain fine-tune."""
+    draw, seed = _from_first_weights(trainer, "none", 1), _seed(trainer, 1)
+
+    def fit(name: str, config: TrainingConfig) -> ScoredModel:
+        return trainer.train(name, draw, seed, ("validation",), config=config)
+
+    return tune(trainer.ctx, "weak", trainer.layout.examples, fit)
+
+
 def train_plain(trainer: WeakTrainer, member: int = 1) -> ScoredModel:
     """The weak base fine-tuned on all training data, every token with its weight in ``D_1``.
 
-    ScoredModel 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
+    Member 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
     """
     name = stage.baseline(WEAK) if member == 1 else stage.baseline("seeds", member)
     return trainer.train(name, _from_first_weights(trainer, "none", member), _seed(trainer, member))
@@ -217,7 +247,7 @@ def train_plain_long(trainer: WeakTrainer, rounds: int) -> ScoredModel:
 def train_bagging(trainer: WeakTrainer, first: ScoredModel, rounds: int) -> list[ScoredModel]:
     """The first expert, then members on bootstrap resamples from ``D_1``.
 
-    ScoredModel ``k`` has the training seed and the stream of draws of boosting's round ``k``, so that the two ensembles
+    Member ``k`` has the training seed and the stream of draws of boosting's round ``k``, so that the two ensembles
     differ in what is resampled alone.
     """
     members = [first]
@@ -230,6 +260,19 @@ def train_bagging(trainer: WeakTrainer, first: ScoredModel, rounds: int) -> list
 def train_seeds(trainer: WeakTrainer, rounds: int) -> list[ScoredModel]:
     """The plain ensemble: members on all data that differ in their seed only; the first is the plain fine-tune."""
     return [train_plain(trainer, k) for k in range(1, rounds + 1)]
+
+
+def train_chain(trainer: WeakTrainer, rounds: int) -> list[ScoredModel]:
+    """A snapshot ensemble (Huang et al. 2017): each member goes on from the one before, on all data.
+
+    The first is the plain fine-tune, and member ``k`` has the seed of boosting's round ``k``: with ``start: previous``
+    the boosted ensemble differs in its token weights alone.
+    """
+    members = [train_plain(trainer)]
+    for k in range(2, rounds + 1):
+        draw = _from_first_weights(trainer, "none", k)
+        members.append(trainer.train(stage.baseline("chain", k), draw, _seed(trainer, k), start=members[-1]))
+    return members
 
 
 def _seed(trainer: WeakTrainer, round_: int) -> int:

@@ -22,6 +22,7 @@ from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm
 from ensemw2s.pipeline.joint import joint_candidates, prepare_joint
+from ensemw2s.pipeline.posterior import posterior_of
 from ensemw2s.pipeline.prefixes import choices_of
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
@@ -51,6 +52,7 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
     soft = ctx.config.labelling.soft_top_k if needs_soft_labels(ctx) else None
     if soft is not None:
         require_shared_tokenizer(ctx)
+    drawn = ctx.config.student.labels == "posterior"
     if choice:
         prepare_joint(ctx, stage.joint_labels(teacher.name), teacher.members, [teacher.alphas], ["hard_pool"])
     inputs = {
@@ -62,11 +64,15 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
         "soft_top_k": soft,
         "seed": ctx.seed,
         "numerics": ctx.numerics,
+        **({"sharpness_from": ctx.encoded("weak", "validation", "options").fingerprint()} if drawn else {}),
     }
 
     def work(partial: Path) -> None:
         started = time.monotonic()
         labels = _choose(ctx, teacher, soft) if choice else _generate(ctx, teacher, own, soft)
+        if drawn:
+            posterior = posterior_of(ctx, [(teacher, 1.0)])
+            labels = dataclasses.replace(labels, posterior=posterior)
         labels.save(partial)
         ctx.sink.metric(
             "label",

@@ -12,7 +12,6 @@ from ensemw2s.arms import (
     BOOSTING,
     CEILING,
     ENSEMBLE,
-    EQUAL_WEIGHTS,
     SINGLE,
     WEAK,
     arm_names,
@@ -117,7 +116,8 @@ def weak_arms(config: RunConfig) -> list[str]:
     """
     experts = map(expert_arm, range(2, config.boosting.rounds + 1))
     asked = arm_names(lambda spec: spec.side == "weak" and spec.kind != "zero-shot" and bool(spec.option))
-    order = dict.fromkeys([WEAK, SINGLE, *experts, ENSEMBLE, EQUAL_WEIGHTS, *asked])
+    votes = arm_names(lambda spec: bool(spec.vote))
+    order = dict.fromkeys([WEAK, SINGLE, *experts, ENSEMBLE, *votes, *asked])
     return [arm for arm in order if config.has_arm(arm)]
 
 
@@ -127,7 +127,8 @@ def _model(
     """A fine-tuning, and the scores of the model."""
     spec = arm_spec(arm)
     strong = spec.side == "strong"
-    steps = (config.training.student if strong else config.training.expert).steps
+    settings = config.training.student if strong else config.training.expert
+    steps = settings.max_steps if settings.steps == "auto" else settings.steps
     pool: tuple[SplitName, ...] = ("hard_pool",) if strong else ("train",)
     steps *= config.boosting.rounds if spec.all_steps else 1
     trained = PlannedStage(
@@ -175,8 +176,25 @@ def _joint(
     ]
 
 
-def _experts(config: RunConfig) -> list[PlannedStage]:
+def _tuning(config: RunConfig, side: Literal["weak", "strong"]) -> list[PlannedStage]:
+    """Trials of the steps and the learning rate; how many there are is seen on the way."""
+    settings = config.training.expert if side == "weak" else config.training.student
+    least = len(settings.rates) if settings.learning_rate == "auto" else int(settings.automatic)
+    most = least + (settings.max_steps.bit_length() if settings.steps == "auto" else 0)
     stages: list[PlannedStage] = []
+    for trial in range(1, most + 1):
+        name = stage.tuning(side, trial)
+        record = PlannedStage(
+            name=name, kind="train", group="tuning", side=side, splits=("train",), expected=trial <= least,
+            steps=settings.max_steps if settings.steps == "auto" else settings.steps,
+        )  # fmt: skip
+        scored = replace(record, name=stage.scores(name), kind="score", splits=("validation",), steps=0)
+        stages += [record, scored]
+    return stages
+
+
+def _experts(config: RunConfig) -> list[PlannedStage]:
+    stages = _tuning(config, "weak")
     if config.arms.zero_shot:
         stages += [_zero_shot(config, "strong"), _zero_shot(config, "weak")]
         for arm in arm_names(lambda spec: spec.kind == "zero-shot"):
@@ -222,7 +240,8 @@ def _models(config: RunConfig, arm: str) -> list[str]:
         return [experts[number - 1]]
     own = arm_spec(spec.of or arm)
     # Under weights that never change, the rounds are bootstrap resamples, or trainings on all data, themselves.
-    same = own.draw == boosting.draw and not ALPHA_RULES.get(boosting.alpha).updates
+    same = own.draw == boosting.draw and own.chained == (boosting.start == "previous")
+    same = same and not ALPHA_RULES.get(boosting.alpha).updates
     if own.several and (own.boosted or same):
         return experts
     plain = experts[0] if boosting.first_is_plain else stage.baseline(WEAK)
@@ -263,9 +282,13 @@ def _own_answers(config: RunConfig, model: str) -> PlannedStage:
 
 
 def _students(config: RunConfig) -> list[PlannedStage]:
-    stages: list[PlannedStage] = []
+    stages = _tuning(config, "strong")
     for teacher in config.teachers:
         arm = student_of(teacher)
+        for g in range(1, config.student.generations):
+            splits: tuple[SplitName, ...] = ("validation", *TESTS, "hard_pool")
+            stages += _model(config, stage.student(teacher, g), "students", arm, splits)
+            stages.append(PlannedStage(name=stage.labels(teacher, g + 1), kind="label", group="labels", arm=teacher))
         stages += _model(config, stage.student(teacher), "students", arm, TESTS) + _answers(config, arm)
     if config.arms.ceiling:
         stages += _model(config, stage.ceiling(), "ceiling", CEILING, TESTS) + _answers(config, CEILING)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,15 +29,16 @@ class PrefixScores:
         self.members: list[ScoredModel] = []
         self.by_round: list[dict[str, RoundScore]] = []
 
-    def add(self, member: ScoredModel, alphas: list[float]) -> float:
-        """Add a member and report the ensemble so far; ``alphas`` are the weights of all, the new one included.
+    def add(self, member: ScoredModel, alphas: list[float], others: Sequence[list[float]] = ()) -> float:
+        """Add a member and report the ensemble so far.
+
+        ``alphas`` are the weights of all members, the new one included; ``others`` are weights that will be compared.
 
         Returns:
             The validation score: accuracy for ``task: choice``, teacher-forced token accuracy for ``generate``.
         """
         members = [*self.members, member]
-        equal = [1.0] * len(members)
-        prepare_joint(self.ctx, stage.joint(self.arm, len(members)), members, [alphas, equal], REPORTED)
+        prepare_joint(self.ctx, stage.joint(self.arm, len(members)), members, [alphas, *others], REPORTED)
         return self._report(member, alphas)
 
     def add_all(self, members: list[ScoredModel]) -> list[float]:

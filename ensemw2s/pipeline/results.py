@@ -57,7 +57,7 @@ def build_results(ctx: Context, state: RunState, preset: str | None) -> dict[str
         stage_groups={planned.name: planned.group for planned in plan(ctx.config) if planned.name in stages},
         clipped=_clipped(ctx),
         memory={name: _peak([record.cost for record in records]) for name, records in stages.items()},
-        notes=_notes(ctx, state),
+        notes=[*ctx.notes, *_label_notes(ctx, state)],
     )
     ids: dict[str, list[str]] = {split: [example.id for example in ctx.splits[split]] for split in TESTS}
     table = ctx.run.path / "correct.parquet"
@@ -95,7 +95,7 @@ def _peak(costs: list[dict[str, Any]]) -> StageMemory:
     return StageMemory(process=largest("peak_memory"), device=largest("peak_device_memory"))
 
 
-def _notes(ctx: Context, state: RunState) -> list[str]:
+def _label_notes(ctx: Context, state: RunState) -> list[str]:
     """Where the students are not matched in the number of labels."""
     kept = {teacher: labels.kept for teacher, labels in state.labels.items()}
     filters = {name: getattr(ctx.config.student, name) for name in ("min_confidence", "min_agreement")}
@@ -117,7 +117,9 @@ def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> d
         taught_by = [] if teacher is None else [member.name for member in teacher.members]
         members = [member.name for member in arm.members]
         answers = ctx.answered.get(stage.answers(name, "test"))
-        costs[name] = arm_cost(name, members, stages, len(ctx.splits.test), taught_by, answers=answers)
+        generations = range(1, ctx.config.student.generations) if teacher is not None else ()
+        earlier = [stage.student(teacher_of(name) or "", g) for g in generations]
+        costs[name] = arm_cost(name, members, stages, len(ctx.splits.test), taught_by, earlier, answers=answers)
     return costs
 
 

@@ -17,7 +17,6 @@ from ensemw2s.arms import (
     BOOSTING,
     CEILING,
     ENSEMBLE,
-    EQUAL_WEIGHTS,
     SINGLE,
     WEAK,
     arm_names,
@@ -44,18 +43,21 @@ from ensemw2s.pipeline.experts import (
     WeakTrainer,
     boost,
     train_bagging,
+    train_chain,
     train_plain,
     train_plain_long,
     train_seeds,
+    tune_weak,
     weak_base,
 )
 from ensemw2s.pipeline.labels import label_pool, label_result, own_answers, report_labels
 from ensemw2s.pipeline.plan import TESTS, plan, weak_arms
+from ensemw2s.pipeline.posterior import vote_weights
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
 from ensemw2s.pipeline.scored_model import ScoredModel, scored_base
 from ensemw2s.pipeline.state import RunState
-from ensemw2s.pipeline.students import train_ceiling, train_student
+from ensemw2s.pipeline.students import train_ceiling, train_student, tune_strong
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
@@ -161,6 +163,7 @@ def _phases(ctx: Context, until: Until | None, preset: str | None, report: bool)
 def experts_phase(ctx: Context, state: RunState) -> None:
     """Boosted experts and the unboosted weak arms."""
     trainer = WeakTrainer(ctx)
+    ctx.tuned["weak"] = tune_weak(trainer)
     if ctx.config.arms.zero_shot:
         strong = scored_base(ctx, stage.zero_shot("strong"), "strong", TESTS)
         bases = {"weak": weak_base(trainer), "strong": strong}
@@ -186,11 +189,13 @@ _TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner, int], list[ScoredMo
     "plain_long": lambda trainer, _, rounds: [train_plain_long(trainer, rounds)],
     BAGGING: lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
     "seeds": lambda trainer, *_: train_seeds(trainer, trainer.boosting.rounds),
+    "chain": lambda trainer, *_: train_chain(trainer, trainer.boosting.rounds),
 }
 
 
 def _add_boosted(ctx: Context, state: RunState, result: BoostingResult, learner: BoostingLearner) -> None:
-    kept, alphas, t = learner.kept, result.alphas, result.selected
+    kept, t = learner.kept, result.selected
+    alphas = vote_weights(ctx, kept[:t], result.alphas[:t])
     scored = iter(learner.scores.by_round)
     rounds = []
     for record in result.rounds:
@@ -202,15 +207,16 @@ def _add_boosted(ctx: Context, state: RunState, result: BoostingResult, learner:
     state.selected[BOOSTING] = t
     state.members[BOOSTING] = kept
     arms = [Arm(expert_arm(k), [member]) for k, member in enumerate(kept[1:], start=2)]
-    arms.append(Arm(ENSEMBLE, kept[:t], alphas[:t]))
-    arms.append(Arm(EQUAL_WEIGHTS, kept[:t]))
+    arms.append(Arm(ENSEMBLE, kept[:t], alphas))
+    for name in arm_names(lambda spec: bool(spec.vote) and ctx.config.has_arm(spec.name)):
+        arms.append(Arm(name, kept[:t], vote_weights(ctx, kept[:t], result.alphas[:t], arm_spec(name).vote)))
     if t < len(kept):
-        arms.append(Arm(ALL_ROUNDS, kept, alphas))
+        arms.append(Arm(ALL_ROUNDS, kept, vote_weights(ctx, kept, result.alphas)))
     evaluate_arms(ctx, arms, state.board)
     config = ctx.config
     ensemble = Ensemble(
         experts=[member.folder / "model" for member in kept[:t]],
-        alphas=alphas[:t],
+        alphas=alphas,
         task=config.task,
         config=config.ensemble,
         template=ctx.template,
@@ -252,8 +258,10 @@ def labels_phase(ctx: Context, state: RunState) -> dict[str, Labels]:
 
 def student_phase(ctx: Context, state: RunState, labels: dict[str, Labels]) -> None:
     """Students of all teachers, and the ceiling."""
+    ctx.tuned["strong"] = tune_strong(ctx)
     for name, found in labels.items():
-        student = train_student(ctx, found, select_labels(found, ctx.config.student))
+        teacher = state.board.arms[name]
+        student = train_student(ctx, teacher, found, select_labels(found, ctx.config.student))
         evaluate_arms(ctx, [Arm(student_of(name), [student])], state.board)
     if ctx.config.arms.ceiling:
         evaluate_arms(ctx, [Arm(CEILING, [train_ceiling(ctx)])], state.board)

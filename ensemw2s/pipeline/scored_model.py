@@ -64,6 +64,7 @@ class Recipe:
         loss: which loss.
         loss_constant: what a sequence's loss is divided by.
         seed: for the order of the data and new weights.
+        start: the model that it goes on from; None starts from the base.
     """
 
     data: TrainingSet
@@ -71,6 +72,7 @@ class Recipe:
     loss: LossConfig
     loss_constant: float
     seed: int
+    start: ScoredModel | None = None
 
 
 def scored_base(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]) -> ScoredModel:
@@ -101,11 +103,12 @@ def training_inputs(ctx: Context, side: Side, recipe: Recipe) -> dict[str, Any]:
     return {
         "base": ctx.base(side).fingerprint,
         "training_set": recipe.data.fingerprint(),
-        "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to"}),
+        "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to", "max_steps"}),
         "loss": dataclasses.asdict(recipe.loss) | ({} if plugin is None else {"plugin": plugin}),
         "loss_constant": recipe.loss_constant,
         "seed": recipe.seed,
         "numerics": ctx.numerics,
+        **({} if recipe.start is None else {"start": recipe.start.fingerprint}),
     }
 
 
@@ -143,6 +146,7 @@ def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Pat
         recipe.config,
         partial / "model",
         seed=recipe.seed,
+        start=None if recipe.start is None else Path(recipe.start.model.path),
         loss=recipe.loss,
         loss_constant=recipe.loss_constant,
         compute=ctx.config.compute,

@@ -2,28 +2,85 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
+from ensemw2s.arms import student_of
+from ensemw2s.config.training import TrainingConfig
 from ensemw2s.data.encode import encode_prompts
-from ensemw2s.data.example import Example
+from ensemw2s.data.example import Example, SplitName
+from ensemw2s.ensemble.combine.option_scores import choose
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.evaluate import Arm
 from ensemw2s.pipeline.plan import TESTS
+from ensemw2s.pipeline.posterior import posterior_of
 from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, trained_model
+from ensemw2s.pipeline.tuning import tune
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.student.training import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
 
 
-def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> ScoredModel:
-    """The strong base fine-tuned on one teacher's labels.
+def train_student(ctx: Context, teacher: Arm, labels: Labels, kept: NDArray[np.int64]) -> ScoredModel:
+    """The strong base fine-tuned on one teacher's labels; with ``student.generations`` the last of the row.
 
     Students of all teachers have the same seed, steps and order of prompts, so that they differ in their labels only.
-    ``kept`` are the numbers of the labels that pass the filters.
+    ``kept`` are the numbers of the labels that pass the filters; later generations learn the same questions.
     """
+    for generation in range(1, ctx.config.student.generations):
+        name = stage.student(teacher.name, generation)
+        student = _taught(ctx, name, labels, kept, ["validation", *TESTS, "hard_pool"])
+        labels = next_labels(ctx, teacher, student, labels, generation + 1)
+    return _taught(ctx, stage.student(teacher.name), labels, kept, TESTS)
+
+
+def next_labels(ctx: Context, teacher: Arm, student: ScoredModel, labels: Labels, generation: int) -> Labels:
+    """What a next student learns: the posterior of the ``student`` before it, mixed with the teacher's.
+
+    ``generation`` is that of the labels, from 2; ``labels`` are those that the student learned.
+    """
+    config = ctx.config.student
+    inputs = {
+        "student": student.fingerprint,
+        "teacher": [member.fingerprint for member in teacher.members],
+        "alphas": teacher.alphas,
+        "ensemble": ctx.config.ensemble.model_dump(include={"rule", "length_norm"}),
+        "mix": config.mix,
+        "labels": config.labels,
+        "pool": ctx.encoded("strong", "hard_pool", "hidden").fingerprint(),
+        "sharpness_from": ctx.encoded("strong", "validation", "options").fingerprint(),
+    }
+
+    def work(partial: Path) -> None:
+        own = Arm(student_of(teacher.name), [student])
+        posterior = posterior_of(ctx, [(own, 1.0 - config.mix), (teacher, config.mix)])
+        enc = ctx.encoded("weak", "hard_pool", "hidden")
+        chosen = choose(posterior.logprob, enc)
+        new = dataclasses.replace(
+            labels,
+            texts=[(e.choices or ())[int(o)] for e, o in zip(ctx.splits.hard_pool, chosen.option, strict=True)],
+            token_ids=[options[int(o)] for options, o in zip(enc.options, chosen.option, strict=True)],
+            options=chosen.option,
+            confidence=np.exp(posterior.logprob[chosen.sequence]),
+            margin=chosen.margin,
+            posterior=posterior if config.labels == "posterior" else None,
+        )
+        new.save(partial)
+
+    return Labels.load(ctx.ensure(stage.labels(teacher.name, generation), inputs, work, seed=ctx.seed))
+
+
+def _taught(
+    ctx: Context, name: str, labels: Labels, kept: NDArray[np.int64], splits: Sequence[SplitName]
+) -> ScoredModel:
+    """The strong base fine-tuned on labels, and scored."""
     pool = [ctx.splits.hard_pool[i] for i in kept]
     # Soft labels are bound to the teacher's tokens; hard ones travel as text and may be tokenised differently.
     if labels.soft is not None:
@@ -31,37 +88,51 @@ def train_student(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> Scor
         targets = [labels.token_ids[i] for i in kept]
     else:
         prompts, targets = _tokens(ctx, pool, [labels.texts[i] for i in kept])
+    ended, posterior = labels.ended[kept], None
+    if labels.posterior is not None:
+        enc, posterior = ctx.encoded("strong", "hard_pool", "hidden"), labels.posterior.of(kept)
+        targets = [option for i in kept for option in enc.options[i]]
+        prompts = [enc.prompts[i] for i in kept for _ in enc.options[i]]
+        ended = np.ones(len(targets), dtype=np.bool_)
     data, constant = student_training_set(
         prompts,
         targets,
         eos_id=ctx.strong.tokenizer.eos_token_id,
-        ended=labels.ended[kept],
+        ended=ended,
         soft=None if labels.soft is None else labels.soft.of(kept),
+        posterior=posterior,
     )
-    config = ctx.config.training.student
+    config = ctx.training("strong")
     binary = None
     if ctx.config.task == "choice" and "two_tokens" in STUDENT_LOSSES.get(ctx.config.student.loss).needs:
         binary = binary_answer_tokens(ctx.encoded("strong", "hard_pool", "hidden"))
     loss = student_loss(ctx.config.student, config.steps, binary)
     recipe = Recipe(data=data, config=config, loss=loss, loss_constant=constant, seed=member_seed(ctx, "student"))
-    return trained_model(ctx, stage.student(labels.teacher), "strong", recipe, TESTS)
+    return trained_model(ctx, name, "strong", recipe, splits)
 
 
 def train_ceiling(ctx: Context) -> ScoredModel:
     """The strong base fine-tuned on the true answers of all prompts of the hard pool."""
+    return _with_true_answers(ctx, stage.ceiling(), ctx.splits.hard_pool, ctx.training("strong"), TESTS)
+
+
+def tune_strong(ctx: Context) -> TrainingConfig:
+    """How all strong models are fine-tuned, found with a fine-tune on the easy training data: no hard label is read."""
+    easy = ctx.splits.train
+    return tune(
+        ctx, "strong", len(easy), lambda name, config: _with_true_answers(ctx, name, easy, config, ("validation",))
+    )
+
+
+def _with_true_answers(
+    ctx: Context, name: str, examples: list[Example], config: TrainingConfig, splits: Sequence[SplitName]
+) -> ScoredModel:
     from ensemw2s.models.training.losses import LossConfig
 
-    pool = ctx.splits.hard_pool
-    prompts, targets = _tokens(ctx, pool, [example.answer or "" for example in pool])
+    prompts, targets = _tokens(ctx, examples, [example.answer or "" for example in examples])
     data, constant = student_training_set(prompts, targets, eos_id=ctx.strong.tokenizer.eos_token_id)
-    recipe = Recipe(
-        data=data,
-        config=ctx.config.training.student,
-        loss=LossConfig(kind="xent"),
-        loss_constant=constant,
-        seed=member_seed(ctx, "student"),
-    )
-    return trained_model(ctx, stage.ceiling(), "strong", recipe, TESTS)
+    loss, seed = LossConfig(kind="xent"), member_seed(ctx, "student")
+    return trained_model(ctx, name, "strong", Recipe(data, config, loss, constant, seed), splits)
 
 
 def _tokens(ctx: Context, pool: list[Example], texts: list[str]) -> tuple[list[Tokens], list[Tokens]]:

@@ -95,8 +95,20 @@ def _few_powers(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: w.round_number(value)))
 
 
+def _front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The points (cost, accuracy) that no point of the same or a lower cost surpasses, by cost."""
+    front: list[tuple[int, float]] = []
+    for cost, accuracy in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or accuracy > front[-1][1]:
+            front.append((cost, accuracy))
+    return front
+
+
 def draw_cost(results: Results, theme: Theme) -> Figure | None:
-    """Accuracy of every arm against the operations that it takes to build it, on ID and OOD."""
+    """Accuracy of every arm against the operations that it takes to build it, on ID and OOD.
+
+    A line along the front of each side: what no cheaper arm of the same base reaches.
+    """
     costs = results.arm_costs
     arms = [arm for arm in without_experts(costs) if costs[arm].total and arm in results.arms]
     splits = [split for split in TEST_SPLITS if any(split in results.arms[arm] for arm in arms)]
@@ -120,6 +132,10 @@ def draw_cost(results: Results, theme: Theme) -> Figure | None:
                 elinewidth=1.0,
                 label=w.arm_label(arm),
             )
+        for strong in (False, True):
+            same = [arm for arm in arms if is_strong(arm) is strong and split in results.arms[arm]]
+            front = _front([(costs[arm].total, 100 * results.arms[arm][split].accuracy) for arm in same])
+            axes.step(*zip(*front, strict=True), where="post", color=theme.faint, lw=1.4, zorder=1) if front else None
         for arm in arm_names(lambda spec: spec.kind == "zero-shot"):
             cell = results.arms.get(arm, {}).get(split)
             if cell is not None:

@@ -66,16 +66,14 @@ def arm_cost_table(results: Results) -> Table:
     """What each arm would cost alone, beside its accuracy."""
     numbers = ("training", "in all", "× W", "a question", "ID", "OOD")
     table = Table("Cost and accuracy of the arms", columns("arm", right=numbers))
-    weak = results.arm_costs.get(results.weak)
     for arm in without_experts(results.arm_costs):
         cost = results.arm_costs[arm]
         cells = results.arms.get(arm, {})
-        times = "" if weak is None or not weak.total or not cost.total else f"{cost.total / weak.total:.1f}"
         table.add(
             w.arm_label(arm),
             w.large(cost.training) if cost.training else "–",
             w.large(cost.total) if cost.total else "–",
-            times,
+            w.cost_times(results, arm),
             w.large(cost.answer),
             *("" if split not in cells else w.percent(cells[split].accuracy) for split in TEST_SPLITS),
             group=arm_spec(arm).side,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import TEST_SPLITS, arm_spec, claims, is_boosted, student_of, teacher_of, without_experts
+from ensemw2s.arms import TEST_SPLITS, arm_spec, is_boosted, student_of, without_experts
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedSummary, SeedTest
 from ensemw2s.report import wording as w
 from ensemw2s.report.table import Table, columns
@@ -67,24 +67,12 @@ def tested_cells(found: SeedTest) -> list[str]:
 
 def listed_table(results: AggregateResults) -> Table:
     """Every claim's difference, seed by seed."""
-    claimed = [c for c in results.comparisons if c.claim]
-    letters = {arm: _letter(arm, results.weak) for pair in claims(results.weak) for arm in pair if not teacher_of(arm)}
-    headers = [f"{_short(c.a, letters)}−{_short(c.b, letters)} {w.split_label(c.split)}" for c in claimed]
-    table = Table("Differences seed by seed, in points", columns(right=["seed", *headers]))
-    for place, seed in enumerate(results.seeds if claimed else ()):
-        table.add(str(seed), *(w.points(c.differences[place]) for c in claimed))
-    named = ", ".join(f"{letter} {w.arm_label(arm)}" for arm, letter in letters.items())
-    table.notes = [f"{named}; S(·) the student from it."] if claimed else []
+    table = Table("Differences seed by seed, in points", columns("claim", "split", "in the order of the seeds"))
+    for found in results.comparisons:
+        if found.claim:
+            listed = "  ".join(map(w.points, found.differences))
+            table.add(w.pair_label(found.a, found.b), w.split_label(found.split), listed, once=True)
     return table
-
-
-def _letter(arm: str, weak: str) -> str:
-    return "W" if arm == weak else w.teacher_label(arm)[0].upper()
-
-
-def _short(arm: str, letters: dict[str, str]) -> str:
-    teacher = teacher_of(arm)
-    return letters.get(arm, arm) if teacher is None else f"S({letters.get(teacher, teacher)})"
 
 
 def label_mean_table(results: AggregateResults) -> Table:

@@ -39,7 +39,7 @@ def run_tables(results: Results, width: int | None = WIDE) -> list[Table]:
     """
     wide = width is None or width >= WIDE
     tables = [
-        accuracy_table(results, with_pgr=wide and width is not None),
+        accuracy_table(results, with_tokens=width is None, with_pgr=wide and width is not None),
         student_table(results),
         difference_table(results),
         label_table(results),
@@ -53,17 +53,23 @@ def run_tables(results: Results, width: int | None = WIDE) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def accuracy_table(results: Results, *, with_pgr: bool = False) -> Table:
-    """Arms × (ID, OOD) with intervals, token accuracy, and PGR if asked for; later experts: see the rounds."""
+def accuracy_table(results: Results, *, with_tokens: bool = False, with_pgr: bool = False) -> Table:
+    """Arms × (ID, OOD) with intervals, cost, and if asked for token accuracy and PGR; later experts: see the rounds.
+
+    The cost is that of training and labelling, as if the arm had been built alone, in multiples of W's.
+    """
     level = w.level_text(results.level)
-    numbers = [f"ID [{level}]", f"OOD [{level}]", "tokens ID/OOD", *(["PGR ID", "PGR OOD"] if with_pgr else [])]
+    numbers = [f"ID [{level}]", f"OOD [{level}]", *(["cost × W"] if results.arm_costs else [])]
+    numbers += [*(["tokens ID/OOD"] if with_tokens else []), *(["PGR ID", "PGR OOD"] if with_pgr else [])]
     table = Table("Accuracy in %", columns("arm", right=numbers))
     for arm in without_experts(results.arms):
         cells = [results.arms[arm].get(split) for split in TEST_SPLITS]
         if not any(cells):
             continue
         tokens = [None if c is None or c.token_accuracy is None else c.token_accuracy.value for c in cells]
-        row = [w.arm_label(arm), *map(_accuracy, cells), _pair(tokens)]
+        row = [w.arm_label(arm), *map(_accuracy, cells)]
+        row += [w.cost_times(results, arm)] if results.arm_costs else []
+        row += [_pair(tokens)] if with_tokens else []
         if with_pgr:
             row += [pgr_cell(results.pgr.get(arm, {}).get(split)) for split in TEST_SPLITS]
         table.add(*row, group=arm_spec(arm).side, strong=is_boosted(arm))

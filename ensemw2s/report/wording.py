@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ensemw2s.arms import arm_spec, labelling_teacher, teacher_of
+from ensemw2s.evaluation.results import Results
 
 MINUS = "−"
 
@@ -54,6 +55,12 @@ def calibrated_label(name: str) -> str:
 def split_label(split: str) -> str:
     """ID or OOD for the test splits."""
     return _SPLITS.get(split, split)
+
+
+def cost_times(results: Results, arm: str) -> str:
+    """What an arm costs to build, in multiples of W; empty where it costs nothing or nobody counted."""
+    cost, weak = results.arm_costs.get(arm), results.arm_costs.get(results.weak)
+    return "" if cost is None or weak is None or not (cost.total and weak.total) else f"{cost.total / weak.total:.1f}"
 
 
 def percent(share: float | None) -> str:

@@ -30,6 +30,7 @@ def student_training_set(
     eos_id: int,
     ended: NDArray[np.bool_] | None = None,
     soft: Sequence[Soft] | None = None,
+    posterior: Sequence[NDArray[np.float64]] | None = None,
 ) -> tuple[TrainingSet, float]:
     """Training set and loss constant of a student: weight 1 on every answer token and its end-of-sequence.
 
@@ -39,13 +40,20 @@ def student_training_set(
         eos_id: the student's end-of-sequence token.
         ended: bool [n], whether a label ends by itself; one that was cut at the length limit does not teach to stop.
         soft: the teacher's distributions over each label's tokens (and its end, where it has one).
+        posterior: for each question the probabilities of its possible labels; ``prompts`` and ``targets`` have then one
+            entry for each possible label, question after question.
 
     Returns:
-        (training set, mean number of trained tokens of a sequence).
+        (training set, mean number of trained tokens of a sequence, by ``posterior`` where it is given).
     """
     ends = np.ones(len(targets), dtype=np.bool_) if ended is None else ended
-    data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, soft=soft)
-    return data, len(data.target_ids) / len(data)
+    if posterior is None:
+        data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, soft=soft)
+        return data, len(data.target_ids) / len(data)
+    offsets = np.concatenate([[0], np.cumsum([len(probs) for probs in posterior])]).astype(np.int64)
+    probs = np.concatenate([*posterior])
+    data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, labels=(offsets, probs))
+    return data, float(probs @ np.diff(data.target_offsets)) / data.questions
 
 
 def student_loss(config: StudentConfig, steps: int, binary_tokens: tuple[int, int] | None) -> LossConfig:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.data.example import Example
-from ensemw2s.errors import DataError, InputError
+from ensemw2s.errors import ConfigError, DataError, InputError
 from ensemw2s.files import read_json, write_text
 from ensemw2s.outputs import beside, check_output_file, check_work_folder
 from ensemw2s.pipeline.date import dated
@@ -112,10 +112,16 @@ def rate_examples(
 
     Raises:
         InputError: fewer than 2 folds, or no rater.
+        ConfigError: ``training.expert`` has something to find on validation data.
         DataError: an answer is unknown, or there are fewer questions than folds.
         ModelError: a rater cannot be loaded.
     """
     _check(examples, raters, folds)
+    if config.training.expert.automatic:
+        raise ConfigError(
+            "training.expert: steps and learning_rate cannot be auto here: there is no validation data.",
+            hint="Give numbers: --set training.expert.steps=300 --set training.expert.learning_rate=0.001",
+        )
     fold = assign_folds(examples, folds, config.seed)
     rated = np.empty((len(raters), len(examples)))
     right = np.empty((len(raters), len(examples)))
@@ -173,7 +179,7 @@ def _fold(
     answers = [enc.options[i][enc.answer_index[i]] for i in outside]
     data = TrainingSet.from_sequences([enc.prompts[i] for i in outside], answers, eos_id=enc.eos_id)
     seed = sub_seed(config.seed, "rate", place.name, bits=31)
-    training = config.training.expert
+    training = config.training.expert.fixed()
     held_out = [examples[i] for i in inside]
     part = encode_split(held_out, load_tokenizer(rater), config.data.template, config.task, None)
     identity = _identity(

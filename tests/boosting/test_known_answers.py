@@ -208,3 +208,32 @@ def test_cap_holds_after_every_update():
     for weights in [*seen, booster.weights]:
         assert weights.max() <= 3.0 / 300 * (1 + 1e-12)
         assert weights.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_chain_is_compared_with_its_first_expert_under_the_current_weights():
+    """``α_t = logit ε_ref − logit ε_t`` ; otherwise the reference is the base under D_1."""
+    rng = np.random.default_rng(8)
+    base = (rng.random(300) < 0.9).astype(float)
+    wrong = [(rng.random(300) < p).astype(float) for p in (0.4, 0.3, 0.3, 0.2)]
+    config = BoostingConfig(rounds=4, draw="none", start="previous", shrinkage=0.15, cap=5)
+    result, seen, _ = run(config, ReplayLearner(wrong, base))
+    weights = np.full(300, 1 / 300)
+    for t, record in enumerate(result.rounds):
+        np.testing.assert_allclose(seen[t], weights, rtol=1e-9)
+        error, reference = weights @ wrong[t], weights @ (base if t == 0 else wrong[0])
+        alpha = math.log(reference / (1 - reference)) - math.log(error / (1 - error))
+        assert record.alpha == pytest.approx(alpha)
+        weights = weights * np.exp(0.15 * alpha * wrong[t])
+        weights = np.minimum(weights / weights.sum(), 5 / 300)
+        weights /= weights.sum()
+    plain, _, _ = run(config.model_copy(update={"start": "pretrained"}), ReplayLearner(wrong, base))
+    assert plain.rounds[0].alpha == result.rounds[0].alpha
+    assert plain.rounds[1].alpha > result.rounds[1].alpha
+
+
+def test_a_chain_that_gets_worse_than_its_start_stops():
+    base, first = np.ones(100), np.array([1.0, 0.0] * 50)
+    wrong = [first, np.ones(100)]
+    config = BoostingConfig(rounds=5, draw="none", start="previous")
+    result, _, _ = run(config, ReplayLearner(wrong, base))
+    assert [record.kept for record in result.rounds] == [True, False]

@@ -119,7 +119,7 @@ def test_unknown_keys_name_the_place_the_nearest_and_the_sections_keys(tmp_path:
     assert lines[1] == "Unknown key student.zzz (--set)."
     assert lines[2] == f"Unknown key rounds (file {path}, line 5). Did you mean boosting.rounds?"
     assert error.hint is not None
-    assert "Keys of boosting: rounds, init, draw" in error.hint
+    assert "Keys of boosting: rounds, start, init, draw" in error.hint
     assert "Keys of student: loss" in error.hint
     assert "env EW2S_SET__boosting__round" in _error(environ={"EW2S_SET__boosting__round": "1"}).message
 
@@ -136,7 +136,7 @@ def test_nearest_key_of_every_misspelling() -> None:
     [
         ("boosting: {rounds: 0}", ["boosting.rounds is 0", "line 1", "a whole number, at least 1", "Largest number"]),
         ("boosting: {alpha: sammy}", ["boosting.alpha is 'sammy'", "one of prior, adaptive, samme, binary, uniform"]),
-        ("boosting: 3", ["boosting is 3", "a section with the keys rounds, init"]),
+        ("boosting: 3", ["boosting is 3", "a section with the keys rounds, start, init"]),
         ("compute:\n  threads: x", ["compute.threads is 'x'", "line 2", "a whole number, at least 1, or null"]),
         ("name: 2024", ["name is 2024", "expected text", "in quotes"]),
         ("data: {source: {path: [a, 3]}}", ["data.source.path is ['a', 3]", "text or a list of text or null"]),

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.encode import encode_split
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError
-from ensemw2s.models.training.training_set import TrainingSet, collate
+from ensemw2s.models.training.training_set import TrainingSet, collate, drawn_labels
 
 PROMPTS = [np.array([5, 6, 7]), np.array([8]), np.array([9, 10])]
 TARGETS = [np.array([11]), np.array([12, 13, 14]), np.array([15, 16])]
@@ -107,3 +108,48 @@ def test_bad_sets_are_refused() -> None:
         small(index=[3])
     with pytest.raises(ValueError, match="soft targets of sequence 0"):
         small(soft=[(np.zeros((1, 2), int), np.zeros((1, 2))), None, None])
+
+
+def drawable(probs: list[list[float]]) -> TrainingSet:
+    """Questions with a one-token label for each probability; label tokens are numbered from 100."""
+    n = sum(map(len, probs))
+    offsets = np.concatenate([[0], np.cumsum([len(p) for p in probs])]).astype(np.int64)
+    return TrainingSet.from_sequences(
+        [np.array([5])] * n, [np.array([100 + k]) for k in range(n)], eos_id=1, labels=(offsets, np.concatenate(probs))
+    )
+
+
+def test_drawn_labels_follow_their_distribution() -> None:
+    """Chi-square at a false-alarm rate of 1e-6 a question."""
+    probs = [[0.2, 0.5, 0.3], [1.0], [0.0, 0.25, 0.0, 0.75, 0.0]]
+    data = drawable(probs)
+    assert data.questions == 3
+    assert data.index.tolist() == [0, 1, 2]
+    visits = np.tile([2, 0, 1, 0], 10_000)
+    drawn = drawn_labels(data, visits, seed=4)
+    for question, p in enumerate(probs):
+        counts = np.bincount(drawn[visits == question] - data.label_offsets[question], minlength=len(p))
+        assert counts.size == len(p)
+        possible = np.array(p) > 0
+        assert counts[~possible].sum() == 0
+        if possible.sum() > 1:
+            assert chisquare(counts[possible], np.array(p)[possible] * counts.sum()).pvalue > 1e-6
+
+
+def test_a_draw_depends_on_question_and_visit_alone() -> None:
+    data = drawable([[0.5, 0.5]] * 4)
+    long = drawn_labels(data, np.tile(np.arange(4), 50), seed=1).reshape(50, 4)
+    short = drawn_labels(data, np.tile(np.arange(4), 7), seed=1).reshape(7, 4)
+    assert short.tolist() == long[:7].tolist()
+    alone = drawn_labels(data, np.full(50, 2), seed=1)
+    assert alone.tolist() == long[:, 2].tolist()
+    assert drawn_labels(data, np.full(50, 2), seed=2).tolist() != alone.tolist()
+
+
+@pytest.mark.parametrize(
+    ("offsets", "probs"),
+    [([0, 2, 3], [0.5, 0.4, 1.0]), ([0, 2, 3], [1.5, -0.5, 1.0]), ([0, 3], [0.5, 0.5]), ([0, 0, 3], [0.5, 0.5, 0.0])],
+)
+def test_labels_must_be_distributions(offsets: list[int], probs: list[float]) -> None:
+    with pytest.raises(ValueError, match="label_"):
+        small(labels=(np.array(offsets), np.array(probs)))

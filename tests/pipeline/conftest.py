@@ -15,7 +15,7 @@ from ensemw2s.sink import NullSink
 
 
 def mini(**changes: Any) -> RunConfig:
-    """The smallest run with every arm of the tiny preset; ``changes`` are dotted keys."""
+    """The smallest run with an arm of every kind; ``changes`` are dotted keys."""
     raw: dict[str, Any] = {
         "name": "mini",
         "data": {
@@ -27,6 +27,7 @@ def mini(**changes: Any) -> RunConfig:
             "student": {"steps": 12, "batch_size": 16, "learning_rate": 2e-3, "log_steps": 4},
         },
         "boosting": {"rounds": 2},
+        "arms": {"plain_long": False, "seeds": False, "chain": False, "students": ["plain", "bagging", "ensemble"]},
         "evaluation": {"bootstrap": 100},
         "compute": {"threads": 1},
     }

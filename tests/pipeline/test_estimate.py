@@ -127,11 +127,12 @@ def test_settings_that_cost_more_or_less() -> None:
     plain = flops()
     assert flops("training.student.lora={r: 4}") < plain < flops("training.student.gradient_checkpointing=true")
     assert plain < flops("boosting.rounds=7")
-    assert plain < flops("arms.plain_long=true")
+    assert flops("arms.plain_long=false") < plain
+    assert flops("student.generations=1") < plain < flops("student.generations=3")
 
 
 def test_a_generating_run(finished: tuple[Path, dict[str, Any]]) -> None:
-    config = compose(preset="tiny", sets=["task=generate"]).config
+    config = compose(preset="tiny", sets=["task=generate", "student.labels=hard", "student.generations=1"]).config
     found = estimate(config, speed=SPEED)
     answers = [stage for stage in found.stages if stage.stage.startswith("answers/")]
     assert answers

@@ -8,7 +8,7 @@ import pytest
 
 from ensemw2s.estimate.estimate import Speed, estimate
 from ensemw2s.pipeline.plan import plan, planned_stages
-from ensemw2s.pipeline.results import _notes
+from ensemw2s.pipeline.results import _label_notes
 from ensemw2s.pipeline.run import execute
 from ensemw2s.sink import NullSink
 
@@ -136,15 +136,15 @@ def context_with(config):
 
 def test_students_of_unequal_size_are_noted(mini_config):
     plain = context_with(mini_config())
-    assert _notes(plain, state_with(single=80, ensemble=80)) == []
-    (note,) = _notes(plain, state_with(single=80, ensemble=79))
+    assert _label_notes(plain, state_with(single=80, ensemble=80)) == []
+    (note,) = _label_notes(plain, state_with(single=80, ensemble=79))
     assert "single 80, ensemble 79; empty labels are left out" in note
     strict = context_with(mini_config(**{"student.min_confidence": 0.5, "student.min_agreement": 0.75}))
-    (note,) = _notes(strict, state_with(single=80, ensemble=61))
+    (note,) = _label_notes(strict, state_with(single=80, ensemble=61))
     assert "single 80, ensemble 61; student.min_confidence 0.5, student.min_agreement 0.75" in note
-    (note,) = _notes(strict, state_with(single=80, ensemble=80))
+    (note,) = _label_notes(strict, state_with(single=80, ensemble=80))
     assert "favours sharper teachers" in note
-    assert _notes(strict, state_with(single=80)) == []
+    assert _label_notes(strict, state_with(single=80)) == []
 
 
 def test_a_threshold_is_noted_in_the_results(finished, copy_of, mini_config, recorder):

@@ -29,6 +29,7 @@ def test_every_arm_is_there_with_intervals(finished):
         "bagging_equal_rounds",
         "ensemble",
         "ensemble_equal",
+        "ensemble_fitted",
         "student_plain",
         "student_bagging",
         "student_ensemble",

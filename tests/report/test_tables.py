@@ -44,14 +44,17 @@ def row(table, *start):
 
 
 def test_accuracy_table_holds_the_results(results):
-    table = accuracy_table(results, with_pgr=True)
-    assert [c.header for c in table.columns] == ["arm", "ID [95 %]", "OOD [95 %]", "tokens ID/OOD", "PGR ID", "PGR OOD"]
+    table = accuracy_table(results, with_tokens=True, with_pgr=True)
+    assert [c.header for c in table.columns] == [
+        "arm", "ID [95 %]", "OOD [95 %]", "cost × W", "tokens ID/OOD", "PGR ID", "PGR OOD",
+    ]  # fmt: skip
     cell, ood = results.arms["ensemble"]["test"], results.arms["ensemble"]["hard_test"]
     pgr = results.pgr["student_ensemble"]["hard_test"]
     assert row(table, "boosted ensemble").cells == (
         "boosted ensemble",
         f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]",
         f"{100 * ood.accuracy:.1f} [{100 * ood.low:.1f}, {100 * ood.high:.1f}]",
+        f"{results.arm_costs['ensemble'].total / results.arm_costs['plain'].total:.1f}",
         f"{100 * cell.token_accuracy.value:.1f} / {100 * ood.token_accuracy.value:.1f}",
         "",
         "",
@@ -302,17 +305,17 @@ def test_seed_tables(seeds):
     assert "6 planned claims" in claims.notes[0]
     assert claims.notes[-1] == "Three seeds prove little."
     listed = tables["Differences seed by seed, in points"]
-    assert [r.cells[0] for r in listed.rows] == ["0", "1", "2"]
-    assert [c.header for c in listed.columns][1:3] == ["E−W ID", "E−W OOD"]
+    assert [r.cells[0] for r in listed.rows] == [r.cells[0] for r in claims.rows]
     first = seeds.difference("ensemble", "plain", "test").differences
-    assert [r.cells[1] for r in listed.rows] == [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first]
+    shown = [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first]
+    assert listed.rows[0].cells == ("ensemble − plain fine-tune", "ID", "  ".join(shown))
 
 
 def test_an_arm_of_some_seeds_only_is_marked(run_factory):
     first, second = run_factory(0), run_factory(1)
-    second.arms["plain_long"] = second.arms["ensemble"]
+    second.arms["ensemble_fitted"] = second.arms["ensemble"]
     table = seed_tables(aggregate([first, second]))[0]
-    assert "plain fine-tune, T× steps: only seeds 1." in table.notes
+    assert "same experts, fitted vote: only seeds 1." in table.notes
 
 
 def test_a_run_of_an_earlier_version_keeps_its_own_w(tmp_path):

@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
-from ensemw2s.errors import ConfigError, RunFailedError
+from ensemw2s.errors import ConfigError, ModelError, RunFailedError
 from ensemw2s.models.loading.device import resolve_device
 from ensemw2s.models.loading.fingerprint import model_fingerprint
 from ensemw2s.models.loading.load import LoadedModel, load_model
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.source import lasting_path, write_base
 from ensemw2s.models.training.losses import LossConfig
-from ensemw2s.models.training.training_set import TrainingSet
+from ensemw2s.models.training.training_set import TrainingSet, drawn_labels
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
@@ -62,6 +62,7 @@ def finetune(
     out: Path,
     *,
     seed: int,
+    start: Path | None = None,
     loss: LossConfig | None = None,
     loss_constant: float = 1.0,
     compute: ComputeConfig | None = None,
@@ -75,7 +76,8 @@ def finetune(
     come in the order of :func:`draw_order`; a batch may reach from one epoch into the next, so every step has
     ``batch_size`` of them. The seed fixes the order, the adapter's initial weights and dropout. With ``dtype:
     bfloat16`` or ``float16`` the master weights are float32 (adapters: the base stays in that type) and the result is
-    saved in that type.
+    saved in that type. With ``start``, what an earlier fine-tuning of ``base`` wrote, it goes on from those weights (or
+    that adapter), with the schedule of the learning rate from its beginning.
 
     ``out`` is of this fine-tuning alone: give an unfinished name and rename it afterwards. With ``checkpoint_steps`` an
     interrupted fine-tuning continues from ``out/trainer`` when it is called again with the same arguments, and gives
@@ -96,13 +98,15 @@ def finetune(
     device = resolve_device(compute)
     _check(base, cfg, device)
     out.mkdir(parents=True, exist_ok=True)
-    tuning = _Finetuning(base, data, cfg, out, seed, loss, loss_constant, device, sink, tag)
+    tuning = _Finetuning(base, data, cfg, out, seed, start, loss, loss_constant, device, sink, tag)
     with quiet_transformers():
         return tuning.run(started)
 
 
 def draw_order(data: TrainingSet, cfg: TrainingConfig, seed: int) -> NDArray[np.int64]:
     """The sequences of a fine-tuning, int64 ``[steps · batch_size]``: ``data.index`` in a new seeded order every epoch.
+
+    Of a question with several possible labels every visit draws one.
 
     In every stretch of ``cfg.length_window`` batches the sequences are sorted by length, which leaves little to pad,
     and the batches then come in a seeded order.
@@ -112,7 +116,8 @@ def draw_order(data: TrainingSet, cfg: TrainingConfig, seed: int) -> NDArray[np.
     shuffled = [
         np.random.default_rng(sub_seed(seed, "order", epoch)).permutation(data.index) for epoch in range(epochs)
     ]
-    batches = np.concatenate(shuffled)[:count].reshape(cfg.steps, cfg.batch_size)
+    visits = drawn_labels(data, np.concatenate(shuffled)[:count], sub_seed(seed, "labels"))
+    batches = visits.reshape(cfg.steps, cfg.batch_size)
     if cfg.length_window == 1:
         return batches.ravel()
     random = np.random.default_rng(sub_seed(seed, "batches"))
@@ -165,6 +170,7 @@ class _Finetuning:
     cfg: TrainingConfig
     out: Path
     seed: int
+    start: Path | None
     loss: LossConfig
     loss_constant: float
     device: torch.device
@@ -205,15 +211,24 @@ class _Finetuning:
 
     def identity(self) -> str:
         """What a checkpoint must agree with to be continued."""
-        training = self.cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps"})
+        training = self.cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps", "max_steps"})
         model, data = model_fingerprint(self.base), self.data.fingerprint()
         parts = [model, data, training, asdict(self.loss), self.loss_constant, self.seed]
+        if self.start is not None:
+            parts.append(model_fingerprint(self.begun))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    @property
+    def begun(self) -> ModelConfig:
+        """The model to start from: the base, or what an earlier fine-tuning of it wrote."""
+        if self.start is None:
+            return self.base
+        return self.base.model_copy(update={"path": str(self.start), "revision": None})
+
     def prepared(self) -> LoadedModel:
-        """The model to train: float32 weights, or new adapters over the base in its own type."""
+        """The model to train: float32 weights, or adapters over the base in its own type."""
         base, cfg = self.base, self.cfg
-        loaded = load_model(base if cfg.lora else base.model_copy(update={"dtype": "float32"}), self.device)
+        loaded = load_model(base if cfg.lora else self.begun.model_copy(update={"dtype": "float32"}), self.device)
         model: Any = loaded.model
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
@@ -230,6 +245,8 @@ class _Finetuning:
                 text = f"{self.tag}: all-linear leaves out {', '.join(left_out)}, which PEFT forbids in {base.path}."
                 self.sink.event("message", level="info", text=text)
             model = _with_adapter(model, cfg.lora, left_out, loaded.revision, self.seed)
+            if self.start is not None:
+                _go_on(model, self.start)
         else:
             model.requires_grad_(True)
         return replace(loaded, model=model)
@@ -338,6 +355,17 @@ def _with_adapter(model: Any, lora: LoraConfig, left_out: list[str], revision: s
         ) from error
     wrapped.peft_config["default"].revision = revision
     return wrapped
+
+
+def _go_on(model: Any, start: Path) -> None:
+    """Give a new adapter the weights of an earlier one."""
+    import peft
+    from safetensors.torch import load_file
+
+    weights = load_file(start / "adapter_model.safetensors")
+    found = peft.set_peft_model_state_dict(model, weights)
+    if found.unexpected_keys or set(peft.get_peft_model_state_dict(model)) != weights.keys():
+        raise ModelError(f"{start} is an adapter of another model or with other settings.")
 
 
 def _train(trainer: WeightedTrainer, checkpoint: Path | None, trackers: list[str]) -> None:

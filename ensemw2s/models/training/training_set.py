@@ -27,6 +27,10 @@ Soft = tuple[Tokens, NDArray[np.floating[Any]]]
 class TrainingSet:
     """Prompts and targets as flat arrays; only target tokens carry loss.
 
+    With ``label_offsets`` the sequences are the possible labels of questions, side by side, and each time that a
+    question comes up one of them is drawn by its probability (:func:`drawn_labels`). Without, every sequence is a
+    question of its own.
+
     Sequence ``s`` has prompt ``prompt_ids[prompt_offsets[s]:prompt_offsets[s + 1]]`` and target tokens (the final
     end-of-sequence token included) ``target_ids[target_offsets[s]:target_offsets[s + 1]]``.
     """
@@ -42,11 +46,15 @@ class TrainingSet:
     loss_weights: NDArray[np.float32]
     """``[T]``: factor of each target token's loss, 0 or more."""
     index: NDArray[np.int64]
-    """``[m]``: the sequences of one epoch, repeats allowed; the trainer shuffles them."""
+    """``[m]``: the questions of one epoch, repeats allowed; the trainer shuffles them."""
     soft_ids: NDArray[np.int32] | None = None
     """``[T, k]``: likely tokens by the ensemble, −1 in unused places; a row of −1 has its hard target only."""
     soft_logprob: NDArray[np.float32] | None = None
     """``[T, k]``: their log-probabilities, −inf in unused places."""
+    label_offsets: NDArray[np.int64] | None = None
+    """``[q + 1]``: the sequences of each question."""
+    label_probs: NDArray[np.float64] | None = None
+    """``[n]``: probability of each sequence among those of its question."""
 
     def __post_init__(self) -> None:
         n, targets = len(self), len(self.target_ids)
@@ -65,8 +73,12 @@ class TrainingSet:
                 raise DataError(f"The {name} of training sequence {short[0]} has no tokens.")
         if not np.isfinite(self.loss_weights).all() or (self.loss_weights < 0).any():
             raise ValueError("loss_weights must be finite and not negative")
-        if self.index.min() < 0 or self.index.max() >= n:
-            raise ValueError(f"index must hold sequence numbers in [0, {n})")
+        if self.index.min() < 0 or self.index.max() >= self.questions:
+            raise ValueError(f"index must hold numbers of questions in [0, {self.questions})")
+        if (self.label_offsets is None) != (self.label_probs is None):
+            raise ValueError("label_offsets and label_probs belong together")
+        if self.label_offsets is not None and self.label_probs is not None:
+            _check_labels(self.label_offsets, self.label_probs, n)
         if (self.soft_ids is None) != (self.soft_logprob is None):
             raise ValueError("soft_ids and soft_logprob belong together")
         shapes = {a.shape for a in (self.soft_ids, self.soft_logprob) if a is not None}
@@ -76,6 +88,11 @@ class TrainingSet:
     def __len__(self) -> int:
         """Number of sequences."""
         return len(self.target_offsets) - 1
+
+    @property
+    def questions(self) -> int:
+        """Number of questions."""
+        return len(self) if self.label_offsets is None else len(self.label_offsets) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -104,14 +121,16 @@ class TrainingSet:
         ends: ArrayLike = True,
         index: ArrayLike | None = None,
         soft: Sequence[Soft | None] | None = None,
+        labels: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
     ) -> TrainingSet:
         """Build a set from ``n`` prompts and ``n`` targets, token arrays without end-of-sequence (``eos_id``).
 
         ``weights`` are the loss weights ``[N]`` of all target tokens in order, end-of-sequence excluded (default 1);
         ``eos_weights`` those of the end-of-sequence tokens, a number or ``[n]``. ``ends`` is whether a target ends with
         end-of-sequence (a generation that was cut does not), a bool or ``[n]``. ``index`` holds the draws of one epoch,
-        by default every sequence once. ``soft`` is the ensemble's distributions of each sequence, or None for one that
-        has its hard targets only.
+        by default every question once. ``soft`` is the ensemble's distributions of each sequence, or None for one that
+        has its hard targets only. ``labels`` are ``label_offsets`` and ``label_probs``, where the sequences are the
+        possible labels of fewer questions.
 
         Raises:
             DataError: a prompt or target has no tokens.
@@ -137,9 +156,13 @@ class TrainingSet:
             target_ids=ids,
             target_offsets=offsets,
             loss_weights=loss_weights,
-            index=np.arange(n) if index is None else np.asarray(index, dtype=np.int64),
+            index=np.arange(n if labels is None else len(labels[0]) - 1)
+            if index is None
+            else np.asarray(index, dtype=np.int64),
             soft_ids=soft_ids,
             soft_logprob=soft_logprob,
+            label_offsets=None if labels is None else labels[0],
+            label_probs=None if labels is None else labels[1],
         )
 
     @classmethod
@@ -161,6 +184,39 @@ class TrainingSet:
             raise DataError(f"The answer of example {encoded.ids[hidden[0]]} is hidden; it cannot be trained on.")
         targets = [choices[int(c)] for choices, c in zip(encoded.options, chosen, strict=True)]
         return cls.from_sequences(encoded.prompts, targets, eos_id=encoded.eos_id, **keywords)
+
+
+def drawn_labels(data: TrainingSet, visits: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """The sequence that each visit of a question trains on, int64 ``[v]``.
+
+    The ``k``-th visit of a question takes the ``k``-th number of its own Philox stream, whatever else is trained on, so
+    that the expected loss is ``Σ_o q(o)·ℓ(o)`` and a longer training begins with the same draws.
+
+    Args:
+        data: the questions.
+        visits: questions in the order of training.
+        seed: key of the streams.
+    """
+    if data.label_offsets is None or data.label_probs is None:
+        return visits
+    out = np.empty_like(visits)
+    order = np.argsort(visits, kind="stable")
+    questions, starts = np.unique(visits[order], return_index=True)
+    for question, places in zip(questions, np.split(order, starts[1:]), strict=True):
+        first, last = int(data.label_offsets[question]), int(data.label_offsets[question + 1])
+        uniform = np.random.Generator(np.random.Philox(key=[seed, int(question)])).random(len(places))
+        below = np.cumsum(data.label_probs[first:last])
+        drawn = np.searchsorted(below, uniform * below[-1], side="right")
+        out[places] = first + np.minimum(drawn, last - first - 1)
+    return out
+
+
+def _check_labels(offsets: NDArray[np.int64], probs: NDArray[np.float64], sequences: int) -> None:
+    if offsets[0] != 0 or offsets[-1] != sequences or (np.diff(offsets) < 1).any() or probs.shape != (sequences,):
+        raise ValueError(f"label_offsets must rise from 0 to {sequences}, with as many label_probs")
+    sums = np.add.reduceat(probs, offsets[:-1])
+    if not np.isfinite(probs).all() or (probs < 0).any() or np.abs(sums - 1.0).max() > 1e-6:
+        raise ValueError("label_probs must be a distribution over the sequences of each question")
 
 
 def collate(data: TrainingSet, sequences: Tokens, pad_id: int) -> dict[str, Tensor]:
