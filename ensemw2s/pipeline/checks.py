@@ -6,8 +6,10 @@ from ensemw2s.data.example import SplitName
 from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation.matching import compile_pattern, extract_answer
 from ensemw2s.evaluation.numbers import parse_number
-from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.answers import prompt_tokens
+from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.labels import needs_soft_labels, require_shared_tokenizer
+from ensemw2s.pipeline.plan import REPORTED, TESTS
 
 
 def check_inputs(ctx: Context) -> None:
@@ -20,12 +22,12 @@ def check_inputs(ctx: Context) -> None:
     """
     config = ctx.config
     taught = bool(config.teachers) or config.arms.ceiling
-    needed: list[SplitName] = ["train", "validation", "test", "hard_test", *(["hard_pool"] if taught else [])]  # type: ignore[list-item]
-    for split in needed:
+    pool: tuple[SplitName, ...] = ("hard_pool",) if taught else ()
+    for split in ("train", *REPORTED, *pool):
         if not ctx.splits[split]:
             raise DataError(f"The split {split} is empty.", hint=f"Give data.split.{split} a larger number or share.")
         ctx.encoded("weak", split, ctx.scoring_view(split))
-        if split in ("hard_pool", "test", "hard_test") and taught:
+        if split in (*pool, *TESTS) and taught:
             ctx.encoded("strong", split, ctx.scoring_view(split))
     if config.task == "generate":
         _check_answers(ctx)
@@ -34,20 +36,18 @@ def check_inputs(ctx: Context) -> None:
 
 
 def _check_answers(ctx: Context) -> None:
-    from ensemw2s.data.encode import encode_prompts
-
     template, room = ctx.template, ctx.config.labelling.decoding.max_new_tokens
     pattern = None if template.answer_pattern is None else compile_pattern(template.answer_pattern)
-    for split in ("test", "hard_test"):
-        for side in ("weak", "strong"):
+    sides: tuple[Side, ...] = ("weak", "strong")
+    for split in TESTS:
+        for side in sides:
             base = ctx.base(side)
             if base.max_length is not None and base.max_length <= room:
                 raise ConfigError(
                     f"labelling.decoding.max_new_tokens is {room}, but the {side} base reads {base.max_length} tokens.",
                     hint="Lower it, so that a prompt fits in front of the answer.",
                 )
-            limit = None if base.max_length is None else base.max_length - room
-            encode_prompts(ctx.splits[split], base.tokenizer, template, limit)
+            prompt_tokens(ctx, side, split)
         for example in ctx.splits[split]:
             answer = example.answer or ""
             final = extract_answer(answer, pattern)
