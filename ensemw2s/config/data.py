@@ -170,6 +170,15 @@ class TemplateConfig(Section):
             raise ValueError(f"expected a date such as 2026-03-05 or 2026-03-05T14:00:00, got {text[:40]!r}") from None
         return found.replace(microsecond=0, tzinfo=None).isoformat()
 
+    @field_validator("answer_pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            from ensemw2s.config.answer_pattern import compiled  # loads the engine, for generated answers only
+
+            compiled(value)
+        return value
+
     @model_validator(mode="after")
     def _parts_of_a_chat(self) -> TemplateConfig:
         for name in ("system", "date"):

@@ -106,7 +106,8 @@ def _combination(dotted: str, message: str, places: Mapping[str, str]) -> str:
     text = message.removeprefix("Value error, ")
     section = section_at(dotted)
     fields = [] if section is None else list(section.model_fields)
-    named = [f"{dotted}.{name}" if dotted else name for name in fields if re.search(rf"\b{name}\b", text)]
+    named = [dotted] if section is None else []
+    named += [f"{dotted}.{name}" if dotted else name for name in fields if re.search(rf"\b{name}\b", text)]
     named += [key for key in known_keys() if "." in key and re.search(rf"(?<![\w.]){re.escape(key)}\b", text)]
     values = [key for key in dict.fromkeys(named) if key in places and section_at(key) is None]
     found = [f"{key}: {places[key]}" for key in values]

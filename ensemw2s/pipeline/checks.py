@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ensemw2s.config.answer_pattern import compile_pattern
 from ensemw2s.data.example import SplitName
 from ensemw2s.errors import ConfigError, DataError
-from ensemw2s.evaluation.matching import compile_pattern, extract_answer
+from ensemw2s.evaluation.matching import extract_answer
 from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.pipeline.answers import prompt_tokens
 from ensemw2s.pipeline.context import Context, Side

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
 from ensemw2s.arms import arm_spec, labels_of, teacher_of
+from ensemw2s.config.answer_pattern import compile_pattern
 from ensemw2s.data.example import SplitName
 from ensemw2s.evaluation.disagreement import Disagreement, SharedErrors, disagreement, shared_errors
-from ensemw2s.evaluation.matching import compile_pattern, extract_answer, normalise_text
+from ensemw2s.evaluation.matching import extract_answer, normalise_text
 from ensemw2s.evaluation.numbers import parse_number
 from ensemw2s.evaluation.reliability import Reliability, reliability
 from ensemw2s.labelling.labels import Labels

@@ -19,7 +19,7 @@ from ensemw2s.data.example import Example
 from ensemw2s.data.sources import iter_source, load_source, source_files, source_identity
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import DataError
-from ensemw2s.evaluation.matching import Match, compile_pattern, text_correct
+from ensemw2s.evaluation.matching import Match, text_correct
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.sink import EventSink, NullSink
 from ensemw2s.tasks.rows import (
@@ -214,8 +214,6 @@ def evaluate_file(
     """
     examples = _with_answers(source, seed)
     ensemble = load_ensemble(ensemble_dir, compute, trust_remote_code=trust_remote_code)
-    if ensemble.template.answer_pattern is not None:
-        compile_pattern(ensemble.template.answer_pattern)  # before anything is decoded
     greedy = ensemble.decoding.model_copy(update={"method": "greedy"})
     answered = answer_examples(ensemble, examples, decoding=greedy, sink=sink or NullSink())
     pairs = [(e, row) for e, row in zip(examples, answered, strict=True) if not row.get("indistinct")]

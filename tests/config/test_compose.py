@@ -285,3 +285,16 @@ def test_the_first_expert_is_the_plain_fine_tune_unless_it_is_drawn():
         boosting = RunConfig.model_validate({"boosting": {"draw": draw}}).boosting
         assert [boosting.draw_of_round(t) for t in (1, 2)] == ["none", draw]
     assert RunConfig.model_validate({"boosting": drawn}).boosting.draw_of_round(1) == "example"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?a)(?u)(a)", "(?V0)(?V1)(a)", "(a", "a", r"(\p{nope})", "((a{900}){900})", "[(]"]
+)
+def test_an_answer_pattern_that_is_none_is_refused_with_its_place(tmp_path: Path, pattern: str) -> None:
+    file = _file(tmp_path, f"task: generate\ndata:\n  template:\n    answer_pattern: '{pattern}'\n")
+    with pytest.raises(ConfigError, match="answer_pattern") as caught:
+        compose(files=[file])
+    assert str(caught.value).startswith("data.template.answer_pattern: ")
+    assert f"file {file}, line 4" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"answer_pattern: --set"):
+        compose(sets=[f"data.template.answer_pattern='{pattern}'"])

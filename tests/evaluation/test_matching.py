@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensemw2s.config.answer_pattern import AnswerPattern
 from ensemw2s.errors import ConfigError
 from ensemw2s.evaluation.matching import (
-    AnswerPattern,
     answers_match,
     compile_pattern,
     extract_answer,
@@ -17,6 +17,11 @@ from ensemw2s.evaluation.matching import (
     text_correct,
 )
 from ensemw2s.evaluation.numbers import parse_number
+
+REFUSED = [
+    *("(?a)(?u)(a)", "(?L)(?u)(a)", "(?V0)(?V1)(a)", r"(\N{nope})", r"(\p{nope})", "(a){2,1}", r"(a)\2", "(?-V1:a)(b)"),
+    *("(a){i<=99999999999999999999}", "(?&x)(a)", "([b-a])", "(", "a", ""),
+]
 
 GSM8K = r"####\s*(.+)"
 
@@ -121,9 +126,8 @@ def test_refusals():
         answers_match("3", "three", "number")
     with pytest.raises(ValueError, match="exact or number"):
         answers_match("3", "3", "fuzzy")
-    with pytest.raises(ConfigError, match="no group") as caught:
+    with pytest.raises(ConfigError, match=r"no group.*parentheses"):
         compile_pattern(r"####")
-    assert "parentheses" in (caught.value.hint or "")
     with pytest.raises(ConfigError, match="not a regular expression"):
         compile_pattern("(")
 
@@ -150,8 +154,8 @@ def test_a_pattern_that_would_run_for_minutes_is_stopped(pattern, text):
 
 
 def test_many_texts_that_are_each_a_little_slow_are_stopped_together(monkeypatch):
-    monkeypatch.setattr("ensemw2s.evaluation.matching._START", 0.2)
-    monkeypatch.setattr("ensemw2s.evaluation.matching._EACH", 0.0)
+    monkeypatch.setattr("ensemw2s.config.answer_pattern._START", 0.2)
+    monkeypatch.setattr("ensemw2s.config.answer_pattern._EACH", 0.0)
     pattern = AnswerPattern(r"(.*?,){6}(P)")
     text = ",".join(map(str, range(20)))
     with pytest.raises(ConfigError, match="takes too long"):
@@ -164,7 +168,7 @@ def test_a_pattern_that_is_huge_once_it_is_written_out_is_refused(pattern):
         AnswerPattern(pattern)
 
 
-@pytest.mark.parametrize("pattern", ["(" * 5000 + "a" + ")" * 5000, r"(\L<names>)", "(?P<a>x)(?P<a", "[(]"])
+@pytest.mark.parametrize("pattern", ["(" * 5000 + "a" + ")" * 5000, r"(\L<names>)", "(?P<a>x)(?P<a", "[(]", *REFUSED])
 def test_what_is_no_pattern(pattern):
     with pytest.raises(ConfigError, match="answer_pattern"):
         AnswerPattern(pattern)
