@@ -9,11 +9,10 @@ import math
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -235,13 +234,6 @@ def sweep(simulate: Callable[..., Simulator], tmp_path: Path) -> Path:
     running.beat(age=-3600.0)  # however long the test takes
     (root / "sweep.json").write_text(json.dumps({"name": "levels", "cells": planned}))
     return root
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _idle_sooner() -> Iterator[None]:
-    """After each key, the pilot sleeps in steps of 5 ms instead of 20 ms until the process is idle."""
-    with mock.patch.multiple("textual._wait", SLEEP_GRANULARITY=1 / 200, SLEEP_IDLE=1 / 4000):
-        yield
 
 
 @pytest.fixture(autouse=True)
