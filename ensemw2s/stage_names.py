@@ -1,7 +1,7 @@
 """Names of the stages of a run, each of them its folder in the run directory.
 
-A name is made here and read apart nowhere: what a stage is, its record in the plan tells. Logs and results of earlier
-versions have no records; :func:`earlier_info` stands in for them.
+What a stage is, its record in the plan tells. Only logs of earlier versions, which have no records, are told by their
+names (:func:`earlier_info`).
 """
 
 from __future__ import annotations
@@ -102,12 +102,11 @@ _EARLIER = (
     (r"student/.*", "score", "strong", "students"),
     (r"(?P<arm>ceiling)", "train", "strong", "ceiling"),
     (r"ceiling/.*", "score", "strong", "ceiling"),
-    (r"evaluation", "joint", "", "evaluation"),
 )
 
 
 def earlier_info(name: str) -> StageInfo:
-    """A stage in a log or in results of an earlier version."""
+    """A stage in a log of an earlier version."""
     for pattern, kind, side, group in _EARLIER:
         found = re.fullmatch(pattern, name)
         if found is None:

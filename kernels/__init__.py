@@ -6,6 +6,7 @@ check their arguments once, in the same way for every backend. Needs torch and n
 
 from __future__ import annotations
 
+from ensemw2s._native import philox4x32
 from ensemw2s.kernels.dispatch import Backend, available_backends, combine, register, sample
 from ensemw2s.kernels.request import CombineRequest, Rule, SampleRequest
 from ensemw2s.kernels.result import CombineResult
@@ -18,6 +19,7 @@ __all__ = [
     "SampleRequest",
     "available_backends",
     "combine",
+    "philox4x32",
     "register",
     "sample",
 ]

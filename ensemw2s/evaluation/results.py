@@ -133,7 +133,6 @@ class Results(SavedRecord):
         costs: stage → tokens and operations.
         arm_costs: arm → the operations behind it, as if it had been built alone.
         memory: stage → peak memory, measured.
-        stage_groups: stage → its row of the timeline, by which the cost table sums.
         clipped: fine-tuning → share of its steps whose gradient was clipped.
         notes: remarks for the report, in words.
         schema_version: version of this schema.
@@ -166,7 +165,6 @@ class Results(SavedRecord):
     costs: dict[str, StageCost] = field(default_factory=dict)
     arm_costs: dict[str, ArmCost] = field(default_factory=dict)
     memory: dict[str, StageMemory] = field(default_factory=dict)
-    stage_groups: dict[str, str] = field(default_factory=dict)
     clipped: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION

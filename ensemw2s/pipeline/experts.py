@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
-from ensemw2s.arms import BOOSTING, WEAK
+from ensemw2s.arms import BAGGING, BOOSTING, SINGLE, WEAK
 from ensemw2s.boosting.draws import Draw, draw_training_set, loss_constant
 from ensemw2s.boosting.loop import Booster, BoostingResult
 from ensemw2s.boosting.weights import Floats, TokenLayout, example_weights, initial_weights, save_weights
@@ -122,7 +122,7 @@ class WeakTrainer:
 
 
 class BoostingLearner:
-    """The :class:`ensemw2s.boosting.Learner` of a run: every expert is a stage."""
+    """The :class:`ensemw2s.boosting.loop.Learner` of a run: every expert is a stage."""
 
     def __init__(self, trainer: WeakTrainer) -> None:
         self.trainer = trainer
@@ -253,7 +253,7 @@ def train_bagging(trainer: WeakTrainer, first: ScoredModel, rounds: int) -> list
     members = [first]
     for k in range(2, rounds + 1):
         draw = _from_first_weights(trainer, "example", k)
-        members.append(trainer.train(stage.baseline("bagging", k), draw, _seed(trainer, k)))
+        members.append(trainer.train(stage.baseline(BAGGING, k), draw, _seed(trainer, k)))
     return members
 
 
@@ -273,6 +273,17 @@ def train_chain(trainer: WeakTrainer, rounds: int) -> list[ScoredModel]:
         draw = _from_first_weights(trainer, "none", k)
         members.append(trainer.train(stage.baseline("chain", k), draw, _seed(trainer, k), start=members[-1]))
     return members
+
+
+#: Weak arm that boosting does not give → its models, from the trainer, boosting's experts and the rounds there were.
+TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner, int], list[ScoredModel]]] = {
+    WEAK: lambda trainer, *_: [train_plain(trainer)],
+    SINGLE: lambda _, learner, __: learner.kept[:1],
+    "plain_long": lambda trainer, _, rounds: [train_plain_long(trainer, rounds)],
+    BAGGING: lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
+    "seeds": lambda trainer, *_: train_seeds(trainer, trainer.boosting.rounds),
+    "chain": lambda trainer, *_: train_chain(trainer, trainer.boosting.rounds),
+}
 
 
 def _seed(trainer: WeakTrainer, round_: int) -> int:

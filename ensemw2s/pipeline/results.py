@@ -15,7 +15,7 @@ from ensemw2s.evaluation.cost import ArmCost, StageCost, StageMemory, arm_cost, 
 from ensemw2s.evaluation.results import ModelInfo, Results
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.error_analysis import analyse_errors
-from ensemw2s.pipeline.plan import TESTS, plan
+from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.scored_model import clipped_share
 from ensemw2s.pipeline.state import RunState
 from ensemw2s.runs.stage import StageRecord, versions
@@ -54,7 +54,6 @@ def build_results(ctx: Context, state: RunState, preset: str | None) -> dict[str
         reliability=beyond.reliability,
         costs=costs,
         arm_costs=_arm_costs(ctx, state, costs),
-        stage_groups={planned.name: planned.group for planned in plan(ctx.config) if planned.name in stages},
         clipped=_clipped(ctx),
         memory={name: _peak([record.cost for record in records]) for name, records in stages.items()},
         notes=[*ctx.notes, *_label_notes(ctx, state)],

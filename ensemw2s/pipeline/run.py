@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,9 @@ import numpy as np
 import ensemw2s.stage_names as stage
 from ensemw2s.arms import (
     ALL_ROUNDS,
-    BAGGING,
     BOOSTING,
     CEILING,
     ENSEMBLE,
-    SINGLE,
-    WEAK,
     arm_names,
     arm_spec,
     expert_arm,
@@ -39,14 +36,10 @@ from ensemw2s.pipeline.data import prepare_data
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.evaluate import Arm, evaluate_arms
 from ensemw2s.pipeline.experts import (
+    TRAINERS,
     BoostingLearner,
     WeakTrainer,
     boost,
-    train_bagging,
-    train_chain,
-    train_plain,
-    train_plain_long,
-    train_seeds,
     tune_weak,
     weak_base,
 )
@@ -174,23 +167,12 @@ def experts_phase(ctx: Context, state: RunState) -> None:
     for arm in weak_arms(ctx.config):
         if arm == ENSEMBLE:
             _add_boosted(ctx, state, result, learner)
-        elif arm in _TRAINERS:
-            members = _TRAINERS[arm](trainer, learner, len(result.rounds))
+        elif arm in TRAINERS:
+            members = TRAINERS[arm](trainer, learner, len(result.rounds))
             if arm_spec(arm).several:
                 _add_unboosted(ctx, state, arm, members)
             else:
                 evaluate_arms(ctx, [Arm(arm, members)], state.board)
-
-
-#: Weak arm that boosting does not give → its models, from the trainer, boosting's experts and the rounds there were.
-_TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner, int], list[ScoredModel]]] = {
-    WEAK: lambda trainer, *_: [train_plain(trainer)],
-    SINGLE: lambda _, learner, __: learner.kept[:1],
-    "plain_long": lambda trainer, _, rounds: [train_plain_long(trainer, rounds)],
-    BAGGING: lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
-    "seeds": lambda trainer, *_: train_seeds(trainer, trainer.boosting.rounds),
-    "chain": lambda trainer, *_: train_chain(trainer, trainer.boosting.rounds),
-}
 
 
 def _add_boosted(ctx: Context, state: RunState, result: BoostingResult, learner: BoostingLearner) -> None:

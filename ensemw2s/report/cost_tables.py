@@ -6,15 +6,13 @@ from ensemw2s.arms import TEST_SPLITS, arm_spec, is_boosted, without_experts
 from ensemw2s.evaluation.results import Results
 from ensemw2s.report import wording as w
 from ensemw2s.report.table import Table, columns
-from ensemw2s.stage_names import earlier_info
 
 
 def cost_table(results: Results) -> Table:
-    """Tokens, operations, seconds and peak memory by row of the timeline."""
+    """Tokens, operations, seconds and peak memory by top folder of the stages."""
     groups: dict[str, list[str]] = {}
     for stage in [*results.times, *(name for name in results.costs if name not in results.times)]:
-        group = results.stage_groups.get(stage) or earlier_info(stage).group
-        groups.setdefault(group, []).append(stage)
+        groups.setdefault(stage.split("/")[0], []).append(stage)
     if "evaluation" in results.costs and results.costs["evaluation"].flops == 0:
         del groups["evaluation"]
     counted = bool(results.costs)

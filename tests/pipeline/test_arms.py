@@ -15,21 +15,15 @@ from ensemw2s.cli.dashboard.model.summary import arm_rows, groups
 from ensemw2s.cli.dashboard.reading.follow import load_run
 from ensemw2s.cli.dashboard.reading.source import Source
 from ensemw2s.estimate.estimate import Speed, estimate
-from ensemw2s.pipeline import run
-from ensemw2s.pipeline.experts import train_plain
+from ensemw2s.pipeline.experts import TRAINERS, train_plain
 from ensemw2s.pipeline.plan import planned_stages
 from ensemw2s.pipeline.run import execute
 from ensemw2s.report.build import console_report, load_results
 from ensemw2s.sink import NullSink
 
 EVERYTHING = {
-    "arms.plain": True,
-    "arms.zero_shot": True,
-    "arms.plain_long": True,
-    "arms.bagging": True,
-    "arms.seeds": True,
-    "arms.chain": True,
-    "arms.students": ["single", "plain", "plain_long", "bagging", "seeds", "chain", "ensemble"],
+    **{f"arms.{spec.option}": True for spec in arms.ARMS if spec.option},
+    "arms.students": list(arms.teachers()),
     "boosting.errors": "out_of_bag",
     "boosting.rounds": 3,
 }
@@ -99,7 +93,7 @@ def test_a_new_arm_is_a_row_and_a_trainer(monkeypatch, copy_of, finished, mini_c
         short="other seed", brief="", rival=9, screen=("purple", "■"),
     )  # fmt: skip
     monkeypatch.setattr(arms, "ARMS", (*arms.ARMS[:2], row, *arms.ARMS[2:]))
-    monkeypatch.setitem(run._TRAINERS, "other_seed", lambda trainer, *_: [train_plain(trainer, 2)])
+    monkeypatch.setitem(TRAINERS, "other_seed", lambda trainer, *_: [train_plain(trainer, 2)])
     config = mini_config()
     assert {"baselines/other-seed", "baselines/other-seed/scores"} <= set(planned_stages(config))
     costs = {cost.stage: cost for cost in estimate(config, speed=Speed("cpu", 1e11, 2e10)).stages}

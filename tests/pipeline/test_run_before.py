@@ -31,6 +31,7 @@ def test_it_is_kept_whole(before, recorder, read_numbers):
     assert len(recorder.stages("stage_finished")) > 8
     assert recorder.of("stage_rerun") == []
     again = read_numbers(before)
+    assert set(again) == set(numbers)
     assert {arm: again["arms"][arm] for arm in numbers["arms"]} == numbers["arms"]
     for part in ("rounds", "selected_rounds", "labels", "pgr", "disagreements", "costs", "clipped", "stop_reason"):
         assert again[part] == numbers[part], part

@@ -153,12 +153,6 @@ def test_cost_table_adds_up(results):
     assert "6·N·D" in table.notes[0]
 
 
-def test_costs_are_summed_by_the_groups_of_the_plan(run_factory):
-    table = cost_table(run_factory(stage_groups={"experts/round-01": "mine", "experts/round-02": "mine"}))
-    assert row(table, "mine").cells[1] == "2"
-    assert "experts" not in [entry.cells[0] for entry in table.rows]
-
-
 def test_cost_of_a_run_that_did_not_count(run_factory):
     """Runs of older versions know their seconds only."""
     table = cost_table(run_factory(costs={}, memory={}, arm_costs={}))
