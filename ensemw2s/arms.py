@@ -98,7 +98,8 @@ ARMS: tuple[ArmSpec, ...] = (
     ),
     ArmSpec(
         name="plain_long", kind="teacher", option="plain_long", all_steps=True, label="plain fine-tune, T× steps",
-        short="plain, T× steps", brief="plain, T× steps", plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
+        short="plain, T× steps", brief="plain, T× steps", phrase="the plain fine-tune with T times the steps",
+        plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
         spare=2,
     ),
     ArmSpec(

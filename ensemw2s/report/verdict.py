@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ensemw2s.arms import BOOSTING, CEILING, ENSEMBLE, SINGLE, TEST_SPLITS, claims, student_of, students, teacher_of
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedComparison
@@ -20,10 +21,8 @@ def verdict_sentences(results: Results) -> list[str]:
     if results.selected_rounds.get(BOOSTING) == 1:
         first = SINGLE if SINGLE in results.arms else results.weak
         sentences.append(f"Validation chose a single round, so the boosted ensemble is {w.arm_phrase(first)}.")
-    for a, b in claims(results.weak):
-        pairs = [p for split in reversed(TEST_SPLITS) if (p := results.difference(a, b, split)) is not None]
-        clear = [is_clear(pair, results.level) for pair in pairs]
-        sentences += _comparison(a, b, pairs, clear, [w.p_phrase(pair.mcnemar_p) for pair in pairs])
+    pairs = _in_claims(results)
+    sentences += _claims([(pair, is_clear(pair, results.level), w.p_phrase(pair.mcnemar_p)) for pair in pairs])
     sentences += _pgr_sentences(results)
     if CEILING not in results.arms and students(results.arms):
         sentences.append("Without a ceiling there is no PGR.")
@@ -41,31 +40,39 @@ def is_clear(pair: PairResult, level: float) -> bool:
     return (pair.low > 0.0 or pair.high < 0.0) and pair.mcnemar_p < 1.0 - level
 
 
-def _comparison(
-    a: str,
-    b: str,
-    found: Sequence[PairResult | SeedComparison],
-    clear: Sequence[bool],
-    tests: Sequence[str],
-) -> list[str]:
-    """One sentence for a comparison: OOD first, then ID."""
-    clauses: list[str] = []
-    for one, sure, test in zip(found, clear, tests, strict=True):
-        verb, standing = _judge(one.estimate, sure)
-        subject = f"it is {standing}" if clauses else f"{w.arm_phrase(a)} {verb} {w.arm_phrase(b)}"
-        numbers = difference_phrase(one.estimate, one.low, one.high)
-        clauses.append(f"on {w.split_label(one.split)} {subject} ({numbers}, {test})")
-    text = "; ".join(clauses)
-    return [text[0].upper() + text[1:] + "."] if clauses else []
+def _claims(told: Sequence[tuple[PairResult | SeedComparison, bool, str]]) -> list[str]:
+    """A sentence for each first arm and split, OOD first: what it beats, and what not.
+
+    ``told`` are comparisons, whether each is clear, and its test in words.
+    """
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for found, clear, test in told:
+        numbers = difference_phrase(found.estimate, found.low, found.high)
+        verbs = groups.setdefault((found.a, found.split), {verb: [] for verb in _VERBS})
+        verbs[_verb(found.estimate, clear)].append(f"{w.arm_phrase(found.b)} ({numbers}, {test})")
+    sentences = []
+    for (arm, split), verbs in groups.items():
+        parts = "; it ".join(f"{verb} {_join(others)}" for verb, others in verbs.items() if others)
+        sentences.append(f"On {w.split_label(split)} {w.arm_phrase(arm)} {parts}.")
+    return sentences
 
 
-def _judge(estimate: float, clear: bool) -> tuple[str, str]:
-    """A verb, and how the second split of the same comparison is told."""
+_VERBS = ("beats", "does not clearly beat", "does not beat", "is worse than")
+
+
+def _verb(estimate: float, clear: bool) -> str:
     if abs(estimate) < 1e-9:
-        return "does not beat", "level"
+        return "does not beat"
     if clear:
-        return ("beats", "clearly ahead") if estimate > 0 else ("is worse than", "clearly behind")
-    return ("does not clearly beat", "ahead, but not clearly") if estimate > 0 else ("does not beat", "behind")
+        return "beats" if estimate > 0 else "is worse than"
+    return "does not clearly beat" if estimate > 0 else "does not beat"
+
+
+def _in_claims(results: Results | AggregateResults) -> list[Any]:
+    """The comparisons that are claims: of the ensemble, then of its student, each on OOD first."""
+    order = [(a, split) for a in dict.fromkeys(a for a, _ in claims(results.weak)) for split in reversed(TEST_SPLITS)]
+    pairs = [(a, b, split) for a, split in order for first, b in claims(results.weak) if first == a]
+    return [found for a, b, split in pairs if (found := results.difference(a, b, split)) is not None]
 
 
 def difference_phrase(estimate: float, low: float | None, high: float | None) -> str:
@@ -112,11 +119,9 @@ def _join(parts: list[str]) -> str:
 
 def seed_verdict_sentences(results: AggregateResults) -> list[str]:
     """What several seeds show, sentence by sentence: the paired t-test decides, after Holm's adjustment."""
-    sentences = []
-    for a, b in claims(results.weak):
-        found = [c for split in reversed(TEST_SPLITS) if (c := results.difference(a, b, split)) is not None]
-        clear = [c.p_holm is not None and c.p_holm < 1.0 - results.level for c in found]
-        sentences += _comparison(a, b, found, clear, [_seed_test(c) for c in found])
+    tested = _in_claims(results)
+    clear = [found.p_holm is not None and found.p_holm < 1.0 - results.level for found in tested]
+    sentences = _claims(list(zip(tested, clear, map(_seed_test, tested), strict=True)))
     sentences += _pgr_sentences(results)
     sentences.append(results.caution)
     return sentences
