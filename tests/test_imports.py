@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import grimp
@@ -10,8 +14,11 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
+import ensemw2s
+
 FACE = "ensemw2s"
-PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
 
 Graph = dict[str, set[str]]
 
@@ -75,3 +82,32 @@ def test_no_module_imports_from_above(graph: Graph) -> None:
     pairs = [(name, other) for name, imported in graph.items() for other in imported - {FACE}]
     assert [f"{name} imports {other}" for name, other in pairs if floor(name) > floor(other)] == []
     assert {floor(name) for name in graph} >= set(range(20))
+
+
+def test_imports_for_type_checkers_count_in_the_contracts(tmp_path: Path) -> None:
+    """A copy of the package with an upward one in several rooms breaks the contracts of these rooms, and no other."""
+    upward = {
+        "cli/dashboard/model/upward.py": "ensemw2s.cli.dashboard.drawing",
+        "ensemble/hf/upward.py": "ensemw2s.ensemble.saving.save",
+        "models/loading/upward.py": "ensemw2s.models.training.finetune",
+        "runs/upward.py": "ensemw2s.pipeline.plan",
+    }
+    package = tmp_path / FACE
+    for folder in ensemw2s.__path__:
+        shutil.copytree(folder, package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for file, module in upward.items():
+        (package / file).write_text(f"from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import {module}\n")
+    program = "import sys; from importlinter.cli import lint_imports_command; lint_imports_command(sys.argv[1:])"
+    command = [sys.executable, "-P", "-c", program, "--config", str(ROOT / "pyproject.toml"), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    broken = {line.split(" BROKEN")[0] for line in done.stdout.splitlines() if " BROKEN" in line}
+    assert broken == {
+        "One direction, from the command line down to the arithmetic",
+        "Fine-tuning and inference build on loading, never on each other",
+        "An ensemble's specification is below scoring, answering and saving",
+        "The dashboard: from the application down to what it knows of a run",
+    }
+    for file, module in upward.items():
+        assert f"ensemw2s.{file.removesuffix('.py').replace('/', '.')} -> {module}" in done.stdout

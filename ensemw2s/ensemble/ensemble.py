@@ -11,11 +11,11 @@ from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.answer import write_answers
+from ensemw2s.ensemble.ensemble_json import read_ensemble_file
 from ensemw2s.ensemble.folder import SavedEnsemble
 from ensemw2s.ensemble.hf.causal_lm import EnsembleForCausalLM
 from ensemw2s.ensemble.hub import find_folder, push_folder
 from ensemw2s.ensemble.mixed.compatibility import cut_vocabulary, require_common_tokens
-from ensemw2s.ensemble.saving.ensemble_json import read_ensemble_file
 from ensemw2s.ensemble.saving.save import save_ensemble
 from ensemw2s.ensemble.score import score_options
 from ensemw2s.ensemble.spec import EnsembleSpec

@@ -16,6 +16,7 @@ from ensemw2s.data.chat import now
 from ensemw2s.data.encode import EncodedSplit, encode_split
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble.combine.option_scores import normalise
+from ensemw2s.ensemble.ensemble_json import EnsembleFile, ExpertEntry, write_ensemble_json
 from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.ensemble.mixed.compatibility import (
     Compatibility,
@@ -23,7 +24,6 @@ from ensemw2s.ensemble.mixed.compatibility import (
     require_common_tokens,
     tokenizer_identity,
 )
-from ensemw2s.ensemble.saving.ensemble_json import EnsembleFile, ExpertEntry, write_ensemble_json
 from ensemw2s.models.loading.adapters import load_models
 from ensemw2s.models.loading.device import memory_freed, resolve_device
 from ensemw2s.models.loading.fingerprint import model_fingerprint

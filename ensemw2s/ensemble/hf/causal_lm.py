@@ -26,12 +26,12 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from ensemw2s.ensemble.combine.option_scores import normalise
+from ensemw2s.ensemble.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.ensemble.folder import FILE_NAME
 from ensemw2s.ensemble.hf import members as parts
 from ensemw2s.ensemble.hf.caches import EnsembleCache, StackedCache
 from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.hub import HUB_OPTIONS, push_folder
-from ensemw2s.ensemble.saving.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.kernels import combine
 from ensemw2s.models.forward import positions_of, vocabulary_size
 from ensemw2s.models.inference.reading import Reading, reading_of

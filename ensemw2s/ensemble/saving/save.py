@@ -13,6 +13,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ModelConfig
+from ensemw2s.ensemble.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.ensemble.folder import (
     BASE,
     EXPERTS,
@@ -26,7 +27,6 @@ from ensemw2s.ensemble.folder import (
 from ensemw2s.ensemble.hf.config import EnsembleConfig
 from ensemw2s.ensemble.hf.members import adapter_dict, config_dict
 from ensemw2s.ensemble.saving.card import CardFacts, model_card
-from ensemw2s.ensemble.saving.ensemble_json import saved_file, write_ensemble_json
 from ensemw2s.ensemble.spec import EnsembleSpec
 from ensemw2s.errors import DataError, ModelError
 from ensemw2s.evaluation.results import Results
