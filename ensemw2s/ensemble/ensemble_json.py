@@ -203,7 +203,7 @@ def write_ensemble_json(file: Path, content: EnsembleFile) -> Path:
     Returns:
         Its path.
     """
-    data = content.model_dump()
+    data = content.model_dump(exclude={"ensemble": {"vote"}})  # the weights are what was voted for
     data["experts"] = [member.model_dump(exclude_defaults=True) for member in content.experts]
     if "length_norm" not in content.ensemble.model_fields_set:
         del data["ensemble"]["length_norm"]

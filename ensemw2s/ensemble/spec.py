@@ -79,7 +79,7 @@ class EnsembleSpec:
 
     def settings(self) -> dict[str, Any]:
         """The content of ``ensemble.json`` besides the experts."""
-        return self._file([]).model_dump(exclude={"experts"})
+        return self._file([]).model_dump(exclude={"experts": True, "ensemble": {"vote"}})
 
     def save(self, folder: str | Path) -> Path:
         """Write ``ensemble.json``, with the experts' paths relative to it.
