@@ -5,23 +5,13 @@ Importing this package loads nothing heavy; names resolve on first use.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ensemw2s._version import __version__
-
-_LAZY = {
-    "Ensemble": "ensemw2s.ensemble",
-    "Example": "ensemw2s.data.example",
-    "RunConfig": "ensemw2s.config.schema",
-    "WeightedTokenSampler": "ensemw2s.boosting.torch_sampler",
-    "compose": "ensemw2s.config.composition",
-    "execute": "ensemw2s.pipeline.run",
-    "execute_seeds": "ensemw2s.sweeps.seeds",
-}
+from ensemw2s.lazy import lazy_names
 
 __all__ = [
     "Ensemble",
@@ -70,10 +60,18 @@ def _leave_source_checkout() -> None:
 _leave_source_checkout()
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'ensemw2s' has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Ensemble": "ensemble",
+        "Example": "data.example",
+        "RunConfig": "config.schema",
+        "WeightedTokenSampler": "boosting.torch_sampler",
+        "compose": "config.composition",
+        "execute": "pipeline.run",
+        "execute_seeds": "sweeps.seeds",
+    },
+)
 
 
 def __dir__() -> list[str]:

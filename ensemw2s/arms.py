@@ -45,6 +45,7 @@ class ArmSpec:
         label: in tables, at most 27 characters.
         short: on the dashboard, at most 19 characters.
         brief: in a comparison, and as a teacher; empty: ``label``.
+        word: in one word; empty: ``brief``.
         phrase: inside a sentence; empty: ``label``.
         plot: colour, marker and line in the report's plots.
         screen: colour and marker on the dashboard.
@@ -65,6 +66,7 @@ class ArmSpec:
     label: str
     short: str
     brief: str = ""
+    word: str = ""
     phrase: str = ""
     plot: tuple[str, str, str] = ("faint", "d", "-")
     screen: tuple[str, str] = ("dim", "·")
@@ -90,16 +92,17 @@ ARMS: tuple[ArmSpec, ...] = (
     ),
     ArmSpec(
         name=WEAK, kind="teacher", option="plain", draw="none", label="plain fine-tune", short="plain fine-tune",
-        phrase="the plain fine-tune", plot=("vermillion", "x", "-"), screen=("green", "+"), rival=1,
+        word="plain", phrase="the plain fine-tune", plot=("vermillion", "x", "-"), screen=("green", "+"), rival=1,
     ),
     ArmSpec(
         name=SINGLE, kind="teacher", draw="example", label="single expert", short="single expert",
-        phrase="the single expert", plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2, spare=3,
+        word="single", phrase="the single expert", plot=("vermillion", "+", "-"), screen=("vermillion", "✕"), rival=2,
+        spare=3,
     ),
     ArmSpec(
         name="plain_long", kind="teacher", option="plain_long", all_steps=True, label="plain fine-tune, T× steps",
-        short="plain, T× steps", brief="plain, T× steps", phrase="the plain fine-tune with T times the steps",
-        plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
+        short="plain, T× steps", brief="plain, T× steps", word="T× steps",
+        phrase="the plain fine-tune with T times the steps", plot=("faint", "<", "-"), screen=("green", "+"), rival=8,
         spare=2,
     ),
     ArmSpec(
@@ -114,7 +117,8 @@ ARMS: tuple[ArmSpec, ...] = (
     ),
     ArmSpec(
         name="seeds", kind="teacher", option="seeds", several=True, draw="none", label="plain ensemble",
-        short="plain ensemble", phrase="the plain ensemble", plot=("green", "^", "-."), screen=("green", "▲"), rival=5,
+        short="plain ensemble", word="seeds", phrase="the plain ensemble", plot=("green", "^", "-."),
+        screen=("green", "▲"), rival=5,
     ),
     ArmSpec(
         name="seeds_equal_rounds", kind="variant", option="seeds", several=True, of="seeds",
@@ -124,7 +128,8 @@ ARMS: tuple[ArmSpec, ...] = (
     ),
     ArmSpec(
         name="chain", kind="teacher", option="chain", several=True, draw="none", chained=True, label="uniform chain",
-        short="chain", phrase="the uniform chain", plot=("green", "v", "-."), screen=("green", "▼"), rival=9,
+        short="chain", word="chain", phrase="the uniform chain", plot=("green", "v", "-."),
+        screen=("green", "▼"), rival=9,
     ),
     ArmSpec(
         name="chain_equal_rounds", kind="variant", option="chain", several=True, of="chain",
@@ -212,6 +217,12 @@ def arm_spec(name: str) -> ArmSpec:
     if is_student(name):
         return ArmSpec(name=name, kind="student", side="strong", label=words, short=words)
     return ArmSpec(name=name, kind="variant", label=words, short=words)
+
+
+def arm_word(name: str) -> str:
+    """Name of an arm in one word, where rows are narrow."""
+    spec = arm_spec(name)
+    return spec.word or spec.brief or spec.label
 
 
 def student_of(teacher: str) -> str:

@@ -8,5 +8,6 @@ from __future__ import annotations
 from ensemw2s.ensemble.ensemble import Ensemble
 from ensemw2s.ensemble.hf.causal_lm import EnsembleForCausalLM
 from ensemw2s.ensemble.hf.config import EnsembleConfig
+from ensemw2s.ensemble.mixed.compatibility import check_compatibility
 
-__all__ = ["Ensemble", "EnsembleConfig", "EnsembleForCausalLM"]
+__all__ = ["Ensemble", "EnsembleConfig", "EnsembleForCausalLM", "check_compatibility"]

@@ -71,7 +71,7 @@ class SharedErrors(Record):
     """How often the members of an ensemble are wrong together on one split, over all pairs of members.
 
     Attributes:
-        group: ``boosting``, ``bagging`` or ``seeds``.
+        group: ``boosting``, or the arm of another ensemble.
         split: the split.
         members: number of members; ``members·(members − 1)/2`` pairs.
         n: examples.

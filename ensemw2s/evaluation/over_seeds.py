@@ -108,7 +108,7 @@ class AggregateResults(SavedRecord):
         comparisons: the planned comparisons, the claims about methods first.
         pgr: student → split → PGR as ratio of means.
         labels: teacher → accuracy of its pseudo-labels over seeds.
-        selected_rounds: ``boosting``, ``bagging``, ``seeds`` → rounds chosen, one a seed.
+        selected_rounds: ``boosting``, or another ensemble → rounds chosen, one a seed.
         caution: what this number of seeds can and cannot show, in words.
         times: seed → total seconds.
         schema_version: version of this schema.

@@ -120,7 +120,7 @@ class Results(SavedRecord):
         versions: package → version.
         models: ``weak`` and ``strong`` → the base model.
         split_sizes: split → number of examples.
-        rounds: ``boosting``, ``bagging``, ``seeds`` → one entry a round or member.
+        rounds: ``boosting``, or another ensemble → one entry a round or member.
         selected_rounds: the same names → number of rounds chosen on validation.
         stop_reason: why boosting ended, in words, or None.
         labels: teacher → its pseudo-labels.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensemw2s.arms import ENSEMBLE
 from ensemw2s.data.example import Example
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.results import LabelResult
@@ -165,7 +166,7 @@ def _body(labels: Mapping[str, Labels], provenance: Mapping[str, Provenance], or
         *(f"- {teacher}: {_deciles(found)}" for teacher, found in labels.items()),
         *("", "## Fields", "", "| field | meaning |", "| --- | --- |"),
         *(f"| `{name}` | {meaning} |" for name, meaning in _FIELDS),
-        *("", "## How to load it", "", _LOADING.format(teacher=next(iter(labels), "ensemble"))),
+        *("", "## How to load it", "", _LOADING.format(teacher=next(iter(labels), ENSEMBLE))),
     ]
 
 

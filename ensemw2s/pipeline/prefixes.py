@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 
 
 class PrefixScores:
-    """Scores of the prefixes 1…t of one ensemble: ``boosting``, ``bagging`` or ``seeds``."""
+    """Scores of the prefixes 1…t of one ensemble."""
 
     def __init__(self, ctx: Context, arm: str) -> None:
         self.ctx = ctx

@@ -6,15 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 from ensemw2s.arms import (
-    CEILING,
-    ENSEMBLE,
+    HEADLINES,
     SINGLE,
     TEST_SPLITS,
-    WEAK,
     arm_names,
     is_strong,
     labelling_teacher,
-    student_of,
+    sorted_arms,
     without_experts,
 )
 from ensemw2s.evaluation.reliability import Reliability
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Arms of the reliability plot.
-_CURVES = (WEAK, SINGLE, ENSEMBLE, student_of(ENSEMBLE), CEILING)
+_CURVES = sorted_arms([SINGLE, *dict(HEADLINES)])
 
 #: Bins with fewer examples say nothing.
 _SMALLEST_BIN = 5

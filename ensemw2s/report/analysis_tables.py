@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensemw2s.arms import BOOSTING, TEST_SPLITS, is_boosted
+from ensemw2s.arms import BOOSTING, TEST_SPLITS, arm_word, is_boosted
 from ensemw2s.evaluation.disagreement import Share
 from ensemw2s.evaluation.reliability import Reliability
 from ensemw2s.evaluation.results import Results
@@ -43,7 +43,7 @@ def shared_error_table(results: Results) -> Table:
     for split in TEST_SPLITS:
         for found in (one for one in results.shared_errors if one.split == split):
             table.add(
-                f"{found.members} {w.group_label(found.group)}",
+                f"{found.members} {arm_word(found.group)}",
                 w.split_label(split),
                 w.percent(found.both_wrong),
                 w.percent(found.both_wrong_if_independent),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemw2s.arms import (
-    BAGGING,
     BOOSTING,
     CEILING,
     TEST_SPLITS,
     arm_spec,
+    arm_word,
     is_boosted,
     is_student,
+    sorted_arms,
     student_of,
     students,
     teacher_of,
@@ -124,7 +125,7 @@ def student_table(results: Results | AggregateResults) -> Table:
             pgr = results.pgr.get(student, {}).get(split)
             if gained is None and left is None and pgr is None:
                 continue
-            teacher = w.short_teacher(teacher_of(student) or student)
+            teacher = arm_word(teacher_of(student) or student)
             cells = (teacher, w.split_label(split), difference_cell(gained), difference_cell(left), pgr_cell(pgr))
             table.add(*cells, group=split, strong=is_boosted(student))
     gaps = {split: results.difference(CEILING, results.weak, split) for split in TEST_SPLITS}
@@ -173,11 +174,13 @@ def label_table(results: Results) -> Table:
 def round_table(results: Results, *, with_size: bool = True) -> Table:
     """One row a boosting round: error, weight, and the accuracy of the expert and of the ensemble so far.
 
-    ``with_size`` adds the effective sample size of the round's token weights.
+    ``with_size`` adds the effective sample size of the round's token weights. Beside it stands the first unboosted
+    ensemble of the run.
     """
-    members = {member.round: member for member in results.rounds.get(BAGGING, [])}
+    rival = next((arm for arm in sorted_arms(results.rounds) if arm != BOOSTING), "")
+    members = {member.round: member for member in results.rounds.get(rival, [])}
     headers = ["round", "ε", "ε₀", "α", *(["n_eff"] if with_size else []), "expert ID/OOD", "ensemble ID/OOD"]
-    headers += [f"{w.arm_label(BAGGING)} ID/OOD"] if members else []
+    headers += [f"{w.arm_label(rival)} ID/OOD"] if members else []
     unit = "accuracy" if results.task == "choice" else "token accuracy"
     table = Table(f"Boosting by round ({unit} in %)", columns(right=headers))
     chosen = results.selected_rounds.get(BOOSTING)

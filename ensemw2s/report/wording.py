@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ensemw2s.arms import arm_spec, labelling_teacher, teacher_of
+from ensemw2s.arms import arm_spec, arm_word, labelling_teacher, teacher_of
 from ensemw2s.evaluation.results import Results
 
 MINUS = "−"
@@ -21,7 +21,7 @@ def pair_label(a: str, b: str) -> str:
     """Name of a comparison in a table, at most 34 characters for the planned ones."""
     first, second = teacher_of(a), teacher_of(b)
     if first is not None and second is not None:
-        return f"students: {teacher_label(first)} {MINUS} {short_teacher(second)}"
+        return f"students: {teacher_label(first)} {MINUS} {arm_word(second)}"
     return f"{teacher_label(a)} {MINUS} {teacher_label(b)}"
 
 
@@ -34,16 +34,6 @@ def arm_phrase(arm: str) -> str:
 def teacher_label(teacher: str) -> str:
     """Name of a teacher in a table, or of an arm in a comparison."""
     return arm_spec(teacher).brief or arm_label(teacher)
-
-
-def short_teacher(teacher: str) -> str:
-    """Name of a teacher in one word, so that the longest rows fit 80 columns."""
-    return teacher_label(teacher).removesuffix(" expert").removesuffix(" fine-tune")
-
-
-def group_label(group: str) -> str:
-    """Name of an ensemble's members in a table."""
-    return teacher_label(group).removesuffix(" ensemble")
 
 
 def calibrated_label(name: str) -> str:

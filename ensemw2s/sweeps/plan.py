@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.arms import WEAK, student_of
+from ensemw2s.arms import SINGLE, WEAK, student_of
 from ensemw2s.checksums import recording
 from ensemw2s.config.composition import Composed
 from ensemw2s.config.dump import config_fingerprint
@@ -117,7 +117,7 @@ class SweepPlan:
 
 
 #: Names by the first expert → names by the plain fine-tune.
-_OF_FIRST = {"single": WEAK, student_of("single"): student_of(WEAK)}
+_OF_FIRST = {SINGLE: WEAK, student_of(SINGLE): student_of(WEAK)}
 
 
 def plan_sweep(

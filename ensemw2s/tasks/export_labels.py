@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ensemw2s.stage_names as stage
+from ensemw2s.arms import ENSEMBLE
 from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.store import read_splits
@@ -40,7 +41,7 @@ def export_run_labels(
     found = _teachers(run)
     if not found:
         raise InputError(f"{run_dir} holds no labels yet.", hint="Label first: ew2s label, with the run's options.")
-    chosen = list(teachers) or sorted(found, key=lambda name: (name != "ensemble", name))
+    chosen = list(teachers) or sorted(found, key=lambda name: (name != ENSEMBLE, name))
     for teacher in chosen:
         if teacher not in found:
             raise InputError(f"{run_dir} has no labels of {teacher!r}.", hint=f"There are {', '.join(found)}.")

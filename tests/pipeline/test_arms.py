@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ensemw2s import arms
 from ensemw2s.cli.dashboard.drawing.palette import look_of
-from ensemw2s.cli.dashboard.model.names import arm_name
+from ensemw2s.cli.dashboard.model.names import arm_name, student_name
 from ensemw2s.cli.dashboard.model.summary import arm_rows, groups
 from ensemw2s.cli.dashboard.reading.follow import load_run
 from ensemw2s.cli.dashboard.reading.source import Source
@@ -61,7 +61,9 @@ def test_rows_are_complete():
     names = [spec.name for spec in arms.ARMS]
     assert len(set(names)) == len(names)
     assert all(len(spec.label) <= 27 and len(spec.short) <= 19 for spec in arms.ARMS)
-    assert {spec.name for spec in arms.ARMS if spec.kind == "student"} == set(map(arms.student_of, arms.teachers()))
+    students = [spec for spec in arms.ARMS if spec.kind == "student"]
+    assert {spec.name for spec in students} == set(map(arms.student_of, arms.teachers()))
+    assert [spec.short for spec in students] == [f"student {student_name(spec.name)}" for spec in students]
     assert {spec.of for spec in arms.ARMS} <= {"", *arms.teachers()}
     rivals = sorted(spec.rival for spec in arms.ARMS if spec.rival)
     assert rivals == list(range(1, len(rivals) + 1))

@@ -12,7 +12,7 @@ from ensemw2s.cli.dashboard.drawing.palette import CYCLE, look_of
 from ensemw2s.cli.dashboard.drawing.plot import Curve, Plot, Rule
 from ensemw2s.cli.dashboard.model.fields import NAN, known
 from ensemw2s.cli.dashboard.model.model import BINS, LabelSample, Round, RunModel
-from ensemw2s.cli.dashboard.model.names import SPLITS, arm_name
+from ensemw2s.cli.dashboard.model.names import SPLITS, arm_name, student_name
 from ensemw2s.cli.dashboard.model.series import Floats
 from ensemw2s.cli.dashboard.model.summary import weak_arm
 
@@ -145,7 +145,7 @@ def student_accuracy_plot(model: RunModel, split: str) -> Plot:
         if not is_student(arm) and score is not None and known(score.accuracy):
             colour, marker = look_of(arm)
             rules.append(Rule(f"{marker} {name}", score.accuracy, colour))
-    names = [arm_name(arm).replace("student ", "") for arm in arms] or [""]
+    names = [student_name(arm) for arm in arms] or [""]
     title, empty = f"Student accuracy {SPLITS[split]}, %", "No student is evaluated yet."
     return Plot(title, curves, rules, percent=True, can_log=False, categories=names, empty=empty)
 

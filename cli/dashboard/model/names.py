@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ensemw2s.arms import SINGLE, TEST_SPLITS, WEAK, arm_spec
+from ensemw2s.arms import SINGLE, TEST_SPLITS, WEAK, arm_spec, arm_word, teacher_of
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.text import printable
 
@@ -21,6 +21,11 @@ def clean(text: str) -> str:
 def arm_name(arm: str) -> str:
     """Name of an arm or a teacher, at most 19 characters for the known ones."""
     return arm_spec(arm).short
+
+
+def student_name(student: str) -> str:
+    """Name of a student by its teacher's."""
+    return f"← {arm_word(teacher_of(student) or student)}"
 
 
 def percent(share: float, digits: int = 1) -> str:

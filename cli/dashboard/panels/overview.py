@@ -9,7 +9,7 @@ from ensemw2s.cli.dashboard.drawing.palette import look_of
 from ensemw2s.cli.dashboard.drawing.text import Line, bar, cut, fit, line_width, wrap
 from ensemw2s.cli.dashboard.model.fields import known
 from ensemw2s.cli.dashboard.model.model import RunModel, Score, Stage
-from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clean, clock, moment, percent
+from ensemw2s.cli.dashboard.model.names import SPLITS, TESTS, arm_name, clean, clock, moment, percent, student_name
 from ensemw2s.cli.dashboard.model.status_text import STAGE_LOOKS, pgr_text, score_text
 from ensemw2s.cli.dashboard.model.summary import (
     ArmRow,
@@ -207,7 +207,7 @@ def _pgr_lines(rows: list[ArmRow], model: RunModel, width: int) -> list[Line]:
     lines: list[Line] = [[], [(cut("PGR = (S − W) / (C − W), with Fieller's 95 % interval", width), "dim")]]
     for row in learners:
         colour, marker = look_of(row.arm)
-        line: Line = [(marker + " ", colour), (fit(arm_name(row.arm).removeprefix("student "), 11), "text")]
+        line: Line = [(marker + " ", colour), (fit(student_name(row.arm), 11), "text")]
         for split in TESTS:
             text = pgr_text(row.pgr.get(split)) or ("undefined" if model.results else "–")
             line += [(f" {SPLITS[split]} ", "dim"), (fit(text.replace("-", "−"), 20), "text")]
