@@ -8,22 +8,35 @@ from fractions import Fraction
 
 import regex
 
+_MINUS = "−﹣－➖˗⁻"  # never a hyphen
 _ASCII = str.maketrans(
-    {"−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "＋": "+", "﹢": "+"}
-    | {"．": ".", "٫": ".", "٬": ",", "’": "'", "ʼ": "'", "＇": "'", "／": "/", "∕": "/"}
+    {**dict.fromkeys(_MINUS + "–‒‐‑", "-"), **dict.fromkeys("＋﹢⁺", "+"), **dict.fromkeys("．٫﹒⎖", ".")}
+    | {"٬": ",", "’": "'", "ʼ": "'", "＇": "'", "／": "/", "∕": "/"}
 )
-_WITHOUT_SHAPE = regex.compile(r"\p{Cf}")
+_WITHOUT_SHAPE = regex.compile(r"[\p{Cf}\ufe00-\ufe0f]")
 _OTHER_DIGIT = regex.compile(r"(?![0-9])\p{Nd}")
 _FRACTION = regex.compile(
     r"[¼-¾⅐-⅟↉] | [⁰¹²³⁴-⁹]+⁄[₀-₉]+ | \\(?:nice|[cdst])?frac\s*+(?:\{\s*+(?<top>-?[0-9]+)\s*+\}|(?<top>[0-9]))"
     r"\s*+(?:\{\s*+(?<below>[0-9]+)\s*+\}|(?<below>[0-9]))",
     regex.VERBOSE,
 )
-_WIDE_COMMA = regex.compile(r"(?<=[０-９])，(?=[０-９])")  # elsewhere it is punctuation
+_WIDE = "，﹐､︐"
+_COMMA = regex.compile(  # of East Asia: between wide digits, or where it groups three; elsewhere it is punctuation
+    rf"(?<=\p{{Nd}})[،‚](?=\p{{Nd}}) | (?<=[０-９])[{_WIDE}](?=[０-９])"
+    rf"| (?<=(?<!\p{{Nd}}|\p{{Nd}}[{_WIDE}])[1-9]\p{{Nd}}{{0,2}}(?:[{_WIDE}]\p{{Nd}}{{3}}){{0,4}})[{_WIDE}]"
+    rf"(?=\p{{Nd}}{{3}}(?:[{_WIDE}]\p{{Nd}}{{3}}){{0,4}}(?!\p{{Nd}}|[{_WIDE}]\p{{Nd}}))",
+    regex.VERBOSE,
+)
+#: Accents, primes and quotes for the apostrophe that groups digits; NFKC makes an accent a blank and a combining mark.
+_APOSTROPHE = regex.compile(r"(?<=\p{Nd})(?:[[\p{Sk}‘‛′‵ʹʻʽˈˊˋ՚׳ꞌ＿]--[\^＾]]|\ ?\p{Mn}{1,3})(?=\p{Nd})", regex.V1)
+_AFTER_WORD = regex.compile(rf"(?<=\p{{LC}}\p{{M}}{{0,2}}\p{{LC}}\p{{M}}{{0,2}})[{_MINUS}](?=[.\p{{Sc}}]?\p{{Nd}})")
+_SPACED_SIGN = regex.compile(r"(?<=[=≈≤≥<>]\ ?)([-+])\ (?=\\?[.\p{Sc}]?[0-9])")
+#: Before a number, what leaves open which it is: a dot that is a decimal point or a product, a dash or minus sign.
+_OPEN = regex.compile(r"[0-9][·‧∙⋅・]\Z | (?:\A|[^\p{LC}0-9)\]}%）—―─━﹘\"'])[—―─━﹘]\Z", regex.VERBOSE)
 
 # What may stand between the digits of one number, also as LaTeX writes it; the first group is what it amounts to.
 _SEPARATOR = regex.compile(
-    r"(?P<tex>\{,\}) | (?P<comma>,\\!|,) | (?P<blank>\{\\,\}|\\[,;:!\ ]|~|[\ \u00a0\u2000-\u200a\u202f\u205f\u3000])"
+    r"(?P<tex>\{,\}) | (?P<comma>,\\!|,) | (?P<blank>\{\\,\}|\\[,;:!\ ]|~|\p{Zs})"
     r"| (?P<mark>['_]) | (?P<point>\.)",
     regex.VERBOSE,
 )
@@ -56,6 +69,10 @@ _ONE = regex.compile(
     regex.VERBOSE,
 )
 
+_JOINED = regex.compile(r"[0-9][^\w\s]\Z")
+_NONE = object()
+_TAIL = 20_000  # characters: a long text is read from its end, as far as that holds a number
+
 # The last digits and what stands before them.
 _OVER = regex.compile(r"(?P<whole>.*)(?P<by>[ ,t'_])(?P<above>[0-9]{1,1000})")
 
@@ -64,45 +81,74 @@ def parse_number(text: str) -> Decimal | Fraction | None:
     r"""The last number in a text, exactly; None where there is none.
 
     Digits of every script, signs, exponents and a currency mark before the digits are understood. Thousands may be
-    grouped by commas (``1,234``; Indian ``12,34,567``), a blank of any width, an apostrophe, an underscore, LaTeX's
-    ``{,}`` and ``\,``, or, where that is the only reading, by points (``1.234,5``, ``1.234.567``). One comma that does
-    not group three digits is a decimal comma (``3,5``); ``1.234`` has a decimal point and ``1,234`` a thousands comma.
+    grouped by commas (``1,234``; Indian ``12,34,567``), a blank of any width, an apostrophe (or an accent or prime for
+    it), an underscore, LaTeX's ``{,}`` and ``\,``, or, where that is the only reading, by points (``1.234,5``,
+    ``1.234.567``). One comma that does not group three digits is a decimal comma (``3,5``); ``1.234`` has a decimal
+    point and ``1,234`` a thousands comma.
     Fractions of whole numbers are one number (``1/2``, ``½``, ``\frac{1}{2}``), also with a whole number before them
     (``2 1/2``, ``2½``); ``2-1/2`` can be 2½ or 1½ and is none. Digits that are joined otherwise are separate numbers
     (``1,2,3``, ``1/2/2024``). Digits behind a Latin letter (``x2``, ``v1.2``) and chains of points (``12.05.2024``) are
-    none. Nothing is computed: ``3-2`` is 2, ``50 %`` is 50.
+    none. Where digits are joined so that it is open which number they are (``5:00``, ``3·5``), there is none. A hyphen
+    behind a word is no sign, a minus sign (``is−5``) is. Nothing is computed: ``3-2`` is 2, ``50 %`` is 50.
     """
-    last: Decimal | Fraction | None = None
-    plain = _plain(text)
-    whole_end = -1  # where a whole number ended, if the last match was one
-    for match in _FOUND.finditer(plain):
-        before, whole_end = whole_end, -1
-        if match["digits"] is None:
-            continue
-        joined = _SEPARATOR.sub(_plain_separator, match["digits"])
-        if match["below"] is not None:
-            behind_slash = plain[match.start() - 1 : match.start()] in ("/", "⁄")
-            below = int(match["below"].replace(",", ""))
-            fraction = None if behind_slash or not below else _fraction(joined, below, match["sign"] == "-")
-            unclear = fraction is not None and match.start() == before + 1 and plain[before] == "-"
-            last = Decimal(below) if fraction is None else None if unclear else fraction
-            continue
-        piece = _last_piece(joined)
-        if piece is not None:
-            sign = match["sign"] if piece == joined else None
-            last = _decimal(sign or "", piece, match["exponent"] or "")
-            whole_end = -1 if _whole(piece) is None else match.end()
-    return last
+    tail = text[-_TAIL:]
+    found = _last_number(_plain(tail), 0 if tail == text else _TAIL // 2)
+    if found is _NONE and tail != text:
+        found = _last_number(_plain(text), 0)
+    return found if isinstance(found, Decimal | Fraction) else None
+
+
+def _last_number(plain: str, first: int) -> object:
+    """The last number that begins at ``first`` or later; None where that is open, ``_NONE`` where there is none."""
+    matches = [match for match in _FOUND.finditer(plain) if match["digits"] is not None]
+    for before, match in zip([*matches[-2::-1], None], reversed(matches), strict=False):
+        if match.start() < first:
+            return _NONE
+        value = _number(plain, match, before)
+        if value is not _NONE:
+            return value
+    return _NONE
+
+
+def _number(plain: str, match: regex.Match[str], before: regex.Match[str] | None) -> object:
+    start, joined = match.start(), _SEPARATOR.sub(_plain_separator, match["digits"])
+    if _OPEN.search(plain[max(0, start - 2) : start]):
+        return None
+    if match["below"] is not None:
+        below = int(match["below"].replace(",", ""))
+        behind_slash = plain[start - 1 : start] in ("/", "⁄")
+        fraction = None if behind_slash or not below else _fraction(joined, below, match["sign"] == "-")
+        if fraction is None:
+            return Decimal(below)
+        behind_dash = before is not None and start == before.end() + 1 and plain[start - 1] == "-"
+        return None if before is not None and behind_dash and _is_whole(before) else fraction
+    piece = _last_piece(joined)
+    if piece is None:
+        return _NONE
+    if (
+        piece[:1] == "0"
+        and piece[1:2].isdigit()
+        and (piece != joined or _JOINED.search(plain[max(0, start - 2) : start]))
+    ):
+        return None  # part of another number, of a time or of a date
+    return _decimal((match["sign"] if piece == joined else None) or "", piece, match["exponent"] or "")
+
+
+def _is_whole(match: regex.Match[str]) -> bool:
+    piece = None if match["below"] is not None else _last_piece(_SEPARATOR.sub(_plain_separator, match["digits"]))
+    return piece is not None and _whole(piece) is not None
 
 
 def _plain(text: str) -> str:
     """Digits, signs, points and apostrophes as ASCII has them, fractions as ``1⁄2``; nothing without a shape."""
     if not text.isascii():
-        text = _WIDE_COMMA.sub(",", _WITHOUT_SHAPE.sub("", text)).translate(_ASCII)
+        text = _AFTER_WORD.sub(" -", _COMMA.sub(",", _WITHOUT_SHAPE.sub("", text)))
+        text = _APOSTROPHE.sub("'", text).translate(_ASCII)
         text = str(_OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0], digit[0])), text))
-    elif "frac" not in text:
-        return text
-    return str(_FRACTION.sub(_written_fraction, text))
+    elif "`" in text:
+        text = _APOSTROPHE.sub("'", text)
+    text = _SPACED_SIGN.sub(r"\1", text)
+    return text if text.isascii() and "frac" not in text else str(_FRACTION.sub(_written_fraction, text))
 
 
 def _written_fraction(match: regex.Match[str]) -> str:

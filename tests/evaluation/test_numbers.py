@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 from fractions import Fraction
 
@@ -44,6 +45,18 @@ from ensemw2s.evaluation.numbers import parse_number
         ("1_000_000", "1000000"),
         ("12,34,567", "1234567"),
         ("1.000,5", "1000.5"),
+        *((f"5{mark}000", "5000") for mark in "´`′‘‛ʹˊˋ¸˙＿"),
+        *((f"so 12{mark}345{mark}678.5", "12345678.5") for mark in "´`′،‚"),
+        ("5 \u0301000", "5000"),
+        ("5\u0301000", "5000"),
+        ("1،000", "1000"),
+        ("٣،٥", "3.5"),
+        ("١،٠٠٠", "1000"),
+        ("1，000", "1000"),
+        ("共1，234，567个", "1234567"),
+        ("3，5", "5"),
+        ("1，2，300", "300"),
+        ("2^100", "100"),
         ("1.234.567", "1234567"),
         # LaTeX
         (r"\boxed{9{,}500}", "9500"),
@@ -71,6 +84,20 @@ from ensemw2s.evaluation.numbers import parse_number
         ("−1 000", "-1000"),
         ("\u200e-5", "-5"),
         ("5%-10%", "10"),
+        *((f"is{minus}5", "-5") for minus in "−﹣－➖˗⁻"),
+        ("равно−5,5", "-5.5"),
+        ("e\u0301e\u0301−.5", "-0.5"),
+        ("is−€5", "-5"),
+        ("为-5", "-5"),
+        (": −5", "-5"),
+        ("= ‒5", "-5"),
+        ("x = - 5", "-5"),
+        ("x=− 1,000", "-1000"),
+        ("3−2", "2"),
+        ("x−5", "5"),
+        ("GPT-4", "4"),
+        ("well—5", "5"),
+        ("那——5", "5"),
         # several numbers that are joined are not one
         ("1,2,3", "3"),
         ("1,20,300", "120300"),
@@ -95,6 +122,14 @@ def test_what_people_write(text: str, number: str) -> None:
 @pytest.mark.parametrize("text", ["x2", "ＩＤ２", "é2", "x_2", "v1.2.3", "10.0.0.1", "①", "二十", "٪", "{,}", "-,"])
 def test_what_is_no_number(text: str) -> None:
     assert parse_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["5:00", "5´00", "1、000", "5|000", "5;050.5", "1'05", "2024-05-03", "100 000 00", "3·5", "1⋅000", "= —5"]
+)
+def test_digits_that_can_be_several_numbers_are_none(text: str) -> None:
+    assert parse_number(text) is None
+    assert parse_number(f"4 or {text}") is None
 
 
 @pytest.mark.parametrize(
@@ -199,6 +234,20 @@ def test_mixed_fractions_read_back(whole: int, above: int, more: int, sign: str,
 def test_any_text_is_read_or_not(text: str) -> None:
     found = parse_number(text)
     assert found is None or isinstance(found, Fraction) or found.is_finite()
+
+
+@pytest.mark.parametrize("piece", ["1/", "-1/2/3 ", "1 x ", "½", "is−5 ", "1，000，", "5´000´", "5 \u0301", "= - 1 "])
+def test_long_texts_are_read_from_their_end(piece: str) -> None:
+    begun = time.process_time()
+    found = parse_number(piece * 200_000)
+    assert time.process_time() - begun < 1.5
+    assert found == parse_number(piece * 200) or piece[-1] in "，´\u0301"
+
+
+@pytest.mark.parametrize("between", ["x" * 30_000, "x_1 " * 10_000, "," * 19_999, " " * 20_001])
+def test_a_number_far_from_the_end_counts(between: str) -> None:
+    assert parse_number(f"so -1,234.5 {between}") == Decimal("-1234.5")
+    assert parse_number("9" * 30_000) == Decimal("9" * 30_000)
 
 
 def test_long_texts_take_no_time() -> None:
