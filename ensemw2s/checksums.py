@@ -15,14 +15,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.errors import DamagedError
+from ensemw2s.errors import DamagedError, shortened
 from ensemw2s.files import dump_json, open_regular, read_json, write_json
+from ensemw2s.stage_names import DATA, FOLDERS
 
 STAGE_RECORD = "stage.json"
 FILES_RECORD = "files.json"
 
 #: Files that only grow: what was recorded of them is their beginning.
 GROWING = ("events.jsonl", "metrics.jsonl")
+
+#: Any of these files makes a folder a run directory.
+_RUN_MARKS = ("events.jsonl", FILES_RECORD, "run.lock")
+#: What the record of a stage holds in every version.
+_STAGE_FIELDS: dict[str, Any] = {
+    **{"name": str, "fingerprint": str, "inputs": dict, "versions": dict},
+    **{"seed": (int, type(None)), "seconds": (int, float), "finished": (int, float)},
+}
 
 #: Size in bytes and XXH3-128 in hex.
 Checksum = tuple[int, str]
@@ -117,6 +126,44 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     return value
 
 
+def stage_name(folder: Path) -> str | None:
+    """The stage that a folder is by its place in a run directory; None outside of one, and for unfinished stages."""
+    place = Path(os.path.normpath(folder.absolute()))
+    for run in place.parents:
+        inside = place.relative_to(run)
+        if inside.parts[0] in FOLDERS and any((run / mark).is_file() for mark in _RUN_MARKS):
+            return None if any(part.endswith(_UNFINISHED) for part in inside.parts) else inside.as_posix()
+    return None
+
+
+def read_stage(folder: Path, name: str | None = None) -> dict[str, Any] | None:
+    """The record of the finished stage in a folder, without its checksum; None where there is none.
+
+    Args:
+        folder: of the stage.
+        name: which stage it has to be; by default that of its place in a run directory. The ``stage.json`` of a folder
+            outside any run may be of somebody else, and then counts as none.
+
+    Returns:
+        The fields; ``files`` is missing in the records of older versions.
+
+    Raises:
+        DamagedError: the record is not what was written, no record of a stage, or that of another stage.
+    """
+    path = folder / STAGE_RECORD
+    value = read_sealed(path)
+    if value is None:
+        return None
+    name = stage_name(folder) if name is None else name
+    if not all(key in value and isinstance(value[key], kind) for key, kind in _STAGE_FIELDS.items()):
+        if name is None:
+            return None
+        raise DamagedError(path, "it is not the record of a stage")
+    if name is not None and value["name"] != name:
+        raise DamagedError(path, f"it is the record of the stage {shortened(value['name'])}")
+    return value
+
+
 def problems(
     folder: Path, files: Mapping[str, Any], *, below: str = "", without: tuple[str, ...] = ()
 ) -> Iterator[DamagedError]:
@@ -172,27 +219,35 @@ def _problem(path: Path, size: int, hexadecimal: str) -> DamagedError | None:
 def check_stage_files(folder: Path) -> None:
     """Check the files of a finished stage, or of a subfolder of one, before they are read for results.
 
-    A folder that belongs to no stage, or to one of an older version without checksums, passes.
+    A folder that belongs to no run and no stage, or to a stage of an older version without checksums, passes.
 
     Raises:
-        DamagedError: a file is missing, changed or does not belong there.
+        DamagedError: a file is missing, changed or does not belong there; or the stage's record is missing, or that of
+            another stage.
     """
     for stage in (folder, folder.parent):
-        record = read_sealed(stage / STAGE_RECORD)
+        record = read_stage(stage)
         if record is not None:
             below = "" if stage == folder else folder.name
             for problem in problems(stage, record["files"], below=below) if record.get("files") is not None else ():
                 raise problem
             return
+    if stage_name(folder) is not None:
+        raise DamagedError((folder.parent if folder.name == "model" else folder) / STAGE_RECORD, "it is missing")
 
 
 def recorded_files(folder: Path) -> dict[str, Checksum]:
     """What ``files.json`` of a folder says; empty where there is none.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: it is not what was written, or missing from a run whose data has checksums.
     """
-    record = read_sealed(folder / FILES_RECORD) or {}
+    path = folder / FILES_RECORD
+    record = read_sealed(path)
+    if record is None:
+        if stage_name(folder / DATA) == DATA and "files" in (read_stage(folder / DATA) or {}):
+            raise DamagedError(path, "it is missing")
+        return {}
     return {name: (int(size), str(found)) for name, (size, found) in record.get("files", {}).items()}
 
 

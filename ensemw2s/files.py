@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.errors import InputError, RunFailedError, causes
+from ensemw2s.errors import InputError, RunFailedError, causes, shortened
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "(os error 28)")
@@ -149,6 +149,46 @@ class JsonError(ValueError):
         self.line = line
 
 
+class _KeyTwiceError(ValueError):
+    """An object of JSON has a key, the argument, twice: which value is meant, nobody can tell."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The ``object_pairs_hook`` of :mod:`json` that takes no key twice; :func:`json_error` explains what it raises."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        left = set(found)
+        for key, _ in pairs:
+            if key not in left:
+                raise _KeyTwiceError(key)
+            left.remove(key)
+    return found
+
+
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
+
+
+def _line_of_second(text: str) -> int | None:
+    """The line of the first key in a JSON text that its object has already."""
+    keys: list[set[str]] = []
+    last = ""
+    start = 0
+    for found in _MARK.finditer(text):
+        mark = found[0]
+        if mark in "{[":
+            keys.append(set())
+        elif mark in "}]":
+            keys.pop()
+        elif mark != ":":
+            last, start = mark, found.start()
+        elif keys:
+            key = json.loads(last, strict=False)
+            if key in keys[-1]:
+                return text.count("\n", 0, start) + 1
+            keys[-1].add(key)
+    return None
+
+
 def _most_digits() -> int:
     """Digits from which Python may refuse to read an integer."""
     return max(sys.get_int_max_str_digits(), 640)
@@ -160,6 +200,9 @@ def json_error(error: Exception, text: str | bytes) -> JsonError:
         return JsonError("JSON nested too deeply to be read")
     if isinstance(error, UnicodeDecodeError):
         return JsonError(f"not UTF-8 (byte {error.start})")
+    if isinstance(error, _KeyTwiceError):
+        line = _line_of_second(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+        return JsonError(f"the key {shortened(repr(error.args[0]))} is there twice in one object", line)
     if isinstance(error, json.JSONDecodeError):
         return JsonError(f"no valid JSON ({error.msg}, column {error.colno})", error.lineno)
     digits = re.search(rf"\d{{{_most_digits()}}}", text) if isinstance(text, str) else None
@@ -171,11 +214,11 @@ def parse_json(text: str | bytes) -> Any:
     """The JSON value in ``text``.
 
     Raises:
-        JsonError: a ``ValueError``: not JSON; or JSON nested too deeply, or with an integer of too many digits, to be
-            read.
+        JsonError: a ``ValueError``: not JSON; JSON nested too deeply, or with an integer of too many digits, to be
+            read; or an object with a key twice.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         raise json_error(error, text) from None
     marks: tuple[Any, Any] = ("[", "{") if isinstance(text, str) else (b"[", b"{")

@@ -14,6 +14,9 @@ from ensemw2s.arms import WEAK, arm_spec, expert_arm, student_of
 
 DATA = "data"
 
+#: Folders of a run in which stages lie; any file in them belongs to one.
+FOLDERS = ("answers", "baselines", "ceiling", DATA, "experts", "joint", "labels", "student", "tuning")
+
 
 def expert(round_: int) -> str:
     """The boosted expert of a round, from 1."""

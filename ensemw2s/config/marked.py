@@ -90,13 +90,13 @@ def parse_value(text: str, name: str) -> Any:
         ConfigError: it is not YAML, or beyond what a configuration can be.
     """
     try:
-        return _load(text, name, None)
+        return _load(text, name, {})
     except yaml.YAMLError as error:
         message = f"{name}: the value {shortened(repr(text))} is not YAML: {_reason(error)}."
         raise ConfigError(message, hint="Put it in quotes.") from error
 
 
-def _load(text: str, name: str, lines: dict[str, int] | None) -> Any:
+def _load(text: str, name: str, lines: dict[str, int]) -> Any:
     """The value of one YAML document, within bounds; ``lines`` receives the line of every dotted key."""
     try:
         loader = yaml.SafeLoader(text)
@@ -105,8 +105,7 @@ def _load(text: str, name: str, lines: dict[str, int] | None) -> Any:
             if node is None:
                 return None
             _Bounds(loader, name).measure(node, 0)
-            if lines is not None:
-                _collect(node, "", lines, name)  # before merge keys (<<) are put into their place
+            _collect(node, "", lines, name)  # before merge keys (<<) are put into their place
             return loader.construct_document(node)
         finally:
             loader.dispose()
@@ -162,7 +161,9 @@ class _Bounds:
 
 
 def _collect(node: yaml.Node, prefix: str, lines: dict[str, int], name: str) -> None:
-    """The line of every dotted key."""
+    """The line of every dotted key, and no key twice, in lists either."""
+    for part in node.value if isinstance(node, yaml.SequenceNode) else ():
+        _collect(part, prefix, {}, name)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}

@@ -16,7 +16,7 @@ from typing import Any
 from ensemw2s.data.problems import Problem, Report, Row
 from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError, first_line, shortened
-from ensemw2s.files import JsonError, json_error, open_regular, parse_json
+from ensemw2s.files import JsonError, json_error, open_regular, parse_json, unique_keys
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _KNOWN = "JSONL (.jsonl, .ndjson), JSON (.json), CSV (.csv), TSV (.tsv) or Parquet (.parquet)"
@@ -159,7 +159,8 @@ def jsonl_rows(text: str, file: str, report: Report) -> Iterator[Row]:
         try:
             value = parse_json(stripped)
         except JsonError as error:
-            hint = "A .jsonl file holds one whole JSON object on each line; name a file with one JSON list .json."
+            whole = "A .jsonl file holds one whole JSON object on each line; name a file with one JSON list .json."
+            hint = whole if str(error).startswith("no valid JSON") else None
             report(Problem("json", str(error), file, line, hint=hint))
             continue
         if not isinstance(value, dict):
@@ -185,10 +186,11 @@ def _json_rows(text: str, file: str, report: Report) -> Iterator[Row]:
     number = 0
     try:
         while text[at : at + 1] != "]":
-            value, end, long = _decode_at(text, at)
+            value, end, refused = _decode_at(text, at)
             number += 1
-            if long:
-                report(Problem("json", str(long), file, lines.of(at)))
+            if refused:
+                inside = 0 if refused.line is None else refused.line - 1
+                report(Problem("json", str(refused), file, lines.of(at) + inside))
             elif isinstance(value, dict):
                 yield Row(value, file, lines.of(at), number)
             else:
@@ -209,14 +211,14 @@ def _json_rows(text: str, file: str, report: Report) -> Iterator[Row]:
 
 
 def _decode_at(text: str, at: int) -> tuple[Any, int, JsonError | None]:
-    """The JSON value that begins at a position, where it ends, and an integer in it that is too long to be read."""
+    """The JSON value that begins at a position, where it ends, and why it is not taken though it is JSON, or None."""
     try:
-        value, end = json.JSONDecoder().raw_decode(text, at)
+        value, end = json.JSONDecoder(object_pairs_hook=unique_keys).raw_decode(text, at)
     except json.JSONDecodeError:
         raise
-    except ValueError as error:  # parsed again without integers, so that the rows behind it are read
+    except ValueError as error:  # parsed again without integers and whatever its keys: the rows behind it are read
         value, end = json.JSONDecoder(parse_int=lambda digits: math.nan).raw_decode(text, at)
-        return value, end, json_error(error, text)
+        return value, end, json_error(error, text[at:end])
     return value, end, None
 
 

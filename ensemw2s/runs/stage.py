@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ensemw2s.checksums import STAGE_RECORD, Checksum, checksums_below, problems, read_sealed, sealed
+from ensemw2s.checksums import STAGE_RECORD, Checksum, checksums_below, problems, read_stage, sealed
 from ensemw2s.errors import DamagedError
 from ensemw2s.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
 from ensemw2s.outputs import refuse_links
@@ -168,7 +168,7 @@ class Stages:
     def record(self, name: str) -> StageRecord | None:
         """What is known about a finished stage; None if it is not done, or if its record is damaged."""
         try:
-            value = read_sealed(self.path(name) / STAGE_RECORD)
+            value = read_stage(self.path(name), name)
             return None if value is None else StageRecord(**value)
         except (DamagedError, TypeError):
             return None
@@ -177,7 +177,7 @@ class Stages:
         """What is wrong with the files of a stage, their content included; empty for one that was never finished."""
         folder = self.path(name)
         try:
-            value = read_sealed(folder / STAGE_RECORD)
+            value = read_stage(folder, name)
         except DamagedError as error:
             return [error]
         if value is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ensemw2s.checksums import FILES_RECORD, STAGE_RECORD, problems, read_sealed, recorded_damage, recorded_files
+from ensemw2s.checksums import FILES_RECORD, STAGE_RECORD, problems, read_stage, recorded_damage, recorded_files
 from ensemw2s.errors import DamagedError
+from ensemw2s.runs.reader import EventReader
+from ensemw2s.stage_names import FOLDERS
 
-#: Where the stages of a run lie; any file in them belongs to one.
-STAGE_FOLDERS = ("answers", "baselines", "ceiling", "data", "experts", "joint", "labels", "student")
+#: A stage's name in a log.
+_STAGE = re.compile(r"[\w./-]{1,200}")
 
 #: What a run writes beside its stages, by name.
 _BESIDE = ("config.yaml", "date.txt", "ensemble.json", "results.json", "correct.parquet", "events.jsonl")
@@ -74,7 +77,7 @@ def _folders(folder: Path) -> Iterator[tuple[Path, set[str]]]:
 def _verify_stage(place: Path, found: Verification) -> None:
     found.stages += 1
     try:
-        files = (read_sealed(place / STAGE_RECORD) or {}).get("files")
+        files = (read_stage(place) or {}).get("files")
     except DamagedError as error:
         found.damaged.append(error)
         return
@@ -98,28 +101,42 @@ def _count(found: Verification, sizes: list[int]) -> None:
 
 
 def _verify_run(run: Path, names: set[str], found: Verification) -> None:
-    """Files that belong to a run but to no record: those of a stage whose ``stage.json`` is gone, for example."""
+    """Files that belong to a run but to no record, and stages that are gone, with or without their folder."""
+    if FILES_RECORD not in names:
+        found.damaged += recorded_damage(run)
     try:
         recorded = set(recorded_files(run))
     except DamagedError:  # told already
         recorded = set(names)
-    if FILES_RECORD not in names and _has_checksums(run / "data"):
-        found.damaged.append(DamagedError(run / FILES_RECORD, "it is missing"))
     beside = [name for name in _BESIDE if name in names and name not in recorded]
     found.not_recorded += [(run / name).relative_to(found.path).as_posix() for name in beside]
-    for name in STAGE_FOLDERS:
+    for name in FOLDERS:
+        if os.path.lexists(run / name) and not (run / name).is_dir():
+            found.damaged.append(DamagedError(run / name, "it is not a folder"))
         lost: list[Path] = []
         for place, files in _folders(run / name):
             if files and not _in_stage(place, run) and not any(place.is_relative_to(folder) for folder in lost):
                 lost.append(place)
                 found.damaged.append(DamagedError(place / STAGE_RECORD, "it is missing"))
+    found.damaged += [DamagedError(run / name, "it is missing") for name in _gone(run)]
 
 
-def _has_checksums(stage: Path) -> bool:
-    try:
-        return "files" in (read_sealed(stage / STAGE_RECORD) or {})
-    except DamagedError:
-        return False
+def _gone(run: Path) -> list[str]:
+    """Stages, and groups of them, that the last start finished and of which nothing is left; the outermost alone."""
+    finished: list[str] = []
+    for record in EventReader(run / "events.jsonl", kinds=("run_started", "stage_finished")).read_all():
+        if record["kind"] == "run_started":
+            finished = []
+        elif isinstance(record.get("stage"), str):
+            finished.append(record["stage"])
+    gone: list[str] = []
+    for name in sorted(set(finished)):
+        place = PurePosixPath(name)
+        if not _STAGE.fullmatch(name) or ".." in place.parts or place.parts[0] not in FOLDERS:
+            continue
+        if not any(files for _, files in _folders(run / name)) and not any(str(one) in gone for one in place.parents):
+            gone.append(name)
+    return gone
 
 
 def _in_stage(place: Path, run: Path) -> bool:

@@ -188,6 +188,10 @@ def test_malformed_settings(setting: str) -> None:
         (b"just text", "'just text'"),
         (b"seed: 1\nboosting: {}\nseed: 2\n", "line 3: the key seed was given already in line 1"),
         (b"boosting: {rounds: 1,\n rounds: 2}", "boosting.rounds was given already in line 1"),
+        (
+            b"boosting:\n- {rounds: 1}\n- {rounds: 1,\n   rounds: 2}",
+            "line 4: the key boosting.rounds was",
+        ),
         (b"boosting: &b\n  x: *b\n", "contains itself"),
         (b"\xff\xfe\x00", "UTF-8"),
         (b"x: !!python/object/apply:os.getcwd []", "not YAML"),
@@ -298,3 +302,9 @@ def test_an_answer_pattern_that_is_none_is_refused_with_its_place(tmp_path: Path
     assert f"file {file}, line 4" in str(caught.value)
     with pytest.raises(ConfigError, match=r"answer_pattern: --set"):
         compose(sets=[f"data.template.answer_pattern='{pattern}'"])
+
+
+@pytest.mark.parametrize("value", ["{rounds: 1, rounds: 2}", "[{a: 1, a: 2}]", "{a: {b: 1, 'b': 1}}"])
+def test_a_set_value_with_a_key_twice_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="was given already"):
+        compose(sets=[f"boosting={value}"])

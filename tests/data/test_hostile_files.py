@@ -49,6 +49,9 @@ def _line(text: str, **more: str) -> str:
         ({"unused": HUGE}, "a number with too many digits"),
         ({"answer": f"-{HUGE}"}, "a number with too many digits"),
         ({"c": f'["x", {{"deep": [{HUGE}]}}]'}, "a number with too many digits"),
+        ({"unused": '1, "answer": "y"'}, "the key 'answer' is there twice in one object"),
+        ({"unused": '{"a": [{"b": 1, "b": 1}]}'}, "the key 'b' is there twice"),
+        ({"unused": '1, "\\u0070rompt": "other"'}, "the key 'prompt' is there twice"),
         ({"unused": DEEP}, "nested too deeply"),
         ({"unused": '{"a":' * 5000 + "1" + "}" * 5000}, "nested too deeply"),
     ],
@@ -61,7 +64,7 @@ def test_one_line_beyond_what_is_read(tmp_path: Path, suffix: str, more: dict[st
     report = _check(path)
     first = report.errors[0]
     assert (first.line, message in first.message) == (3, True)
-    if suffix == ".jsonl" or "digits" in message:  # a list that is nested too deeply has no next row
+    if suffix == ".jsonl" or "deeply" not in message:  # a list that is nested too deeply has no next row
         assert [(p.line, p.kind) for p in report.errors] == [(3, "json"), (5, "empty_answer")]
         assert report.examples == 3
 
@@ -79,6 +82,12 @@ def test_long_integers_that_python_reads_are_no_trouble(tmp_path: Path) -> None:
     ("content", "line", "message"),
     [
         ('{\n"a": {"difficulty": 1},\n"b": {"difficulty": ' + HUGE + "}}", 3, "a number with too many digits"),
+        ('{"a": {"difficulty": 1},\n"a": {"difficulty": 2}}', 2, "the key 'a' is there twice in one object"),
+        (
+            '{"x": {"t": ["{\\"}"]},\n"a": {"t": 0,\n"difficulty": 1, "difficulty": 2}}',
+            3,
+            "'difficulty' is there",
+        ),
         ('{"a": {"difficulty": ' + DEEP + "}}", None, "nested too deeply"),
         ('{"a": {"difficulty": ' + DEEP[4850:-4850] + "}}", None, "difficulty must be a number or a level name, got a"),
         ('{"a": {"difficulty": Infinity}}', None, "difficulty must be a finite number"),
@@ -306,3 +315,19 @@ def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
                 ask(source)
     notes = SourceConfig(kind="file", path=str(tmp_path / "x.jsonl"), annotations=str(path))
     assert any("not a regular file" in p.message for p in check_source(notes, task="generate").errors)
+
+
+def test_the_line_of_a_key_that_is_there_twice_in_a_row_of_many_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(f"[{_line('one')},\n\n" + '{"prompt": ":{",\n "c": ["x", "y"],\n "answer": "x",\n "answer": "y"}]')
+    (problem,) = _check(path).errors
+    assert (problem.line, problem.kind) == (6, "json")
+    assert problem.message == "the key 'answer' is there twice in one object"
+
+
+@pytest.mark.parametrize("count", [2, 100_000])
+def test_many_keys_are_compared_in_linear_time(tmp_path: Path, count: int) -> None:
+    keys = [*range(count), count - 1]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{" + ", ".join(f'"{key}": 1' for key in keys) + "}\n")
+    assert f"the key '{count - 1}' is there twice" in _check(path).errors[0].message

@@ -50,6 +50,13 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def swap(one: Path, other: Path) -> None:
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
 def test_damage_of_every_kind_is_named_and_made_again(finished, copy_of, mini_config, read_numbers, recorder):
     folder = copy_of(finished[0])
     damaged = [
@@ -83,15 +90,24 @@ def test_damage_of_every_kind_is_named_and_made_again(finished, copy_of, mini_co
 def test_a_stage_that_loses_a_file_or_its_record_is_made_again(finished, copy_of, mini_config, read_numbers, recorder):
     folder = copy_of(finished[0])
     (folder / "experts" / "round-01" / "stage.json").unlink()
+    (folder / "files.json").unlink()
     (folder / "labels" / "bagging" / "labels.parquet").unlink()
     (folder / "student" / "bagging" / "model" / "adapter_config.json").write_text("{}")
     os.truncate(folder / "ceiling" / "model" / "model.safetensors", 100)
-    assert len(verify(folder).damaged) == 4
+    (folder / "student" / "ensemble" / "stage.json").write_text("{}")
+    swap(folder / "experts/round-02", folder / "baselines/bagging/member-02")
+    scores = "baselines/zero-shot-weak/scores"
+    swap(folder / scores / "test", folder / scores / "validation")
+    swapped = {"experts/round-02", "baselines/bagging/member-02"}
+    places = {*swapped, "student/ensemble", f"{scores}/test", f"{scores}/validation"}
+    found = {one.path.relative_to(folder).as_posix() for one in verify(folder).damaged}
+    assert {"files.json", *(f"{place}/stage.json" for place in places)} <= found
     execute(mini_config(), folder, sink=recorder, report=False)
     assert read_numbers(folder) == read_numbers(finished[0])
     assert verify(folder).damaged == []
-    again = {event["stage"] for event in recorder.of("stage_rerun") if event["reason"].startswith("damaged: ")}
-    assert again == {"experts/round-01", "labels/bagging", "student/bagging", "ceiling"}
+    again = {event["stage"] for event in recorder.of("stage_rerun") if "damaged: " in event["reason"]}
+    named = {"experts/round-01", "labels/bagging", "student/bagging", "student/ensemble", "ceiling"}
+    assert named | swapped | {scores} <= again
 
 
 READERS = [
@@ -129,6 +145,59 @@ def test_readers_refuse_a_damaged_file_by_name(finished, copy_of, ew2s, file, co
     assert out == ""
     assert "Traceback" not in err
     assert not Path("out").exists()
+
+
+def emptied(folder: Path) -> None:
+    (folder / "experts/round-01/stage.json").write_text("{}")
+    flip(folder / "experts/round-01/model/model.safetensors")
+
+
+LOST = {
+    "gone": lambda folder: (folder / "experts/round-01/stage.json").unlink(),
+    "emptied": emptied,
+    "swapped": lambda folder: swap(folder / "experts/round-02", folder / "baselines/bagging/member-02"),
+}
+
+
+@pytest.mark.parametrize("command", ["score RUN questions.jsonl", "label -e RUN -i questions.jsonl --output out"])
+@pytest.mark.parametrize("how", LOST)
+def test_readers_refuse_a_stage_without_its_own_record(finished, copy_of, ew2s, how, command):
+    folder = copy_of(finished[0])
+    LOST[how](folder)
+    stage = "experts/round-02" if how == "swapped" else "experts/round-01"
+    assert ew2s("runs", "verify", folder)[0] == EXIT_FAILED
+    code, out, err = ew2s(*command.replace("RUN", str(folder)).split())
+    assert code == EXIT_USAGE
+    assert f"{folder / stage / 'stage.json'}isdamaged:" in err
+    assert out == ""
+    assert not Path("out").exists()
+
+
+def test_verify_names_what_is_gone_as_a_whole(finished, copy_of, ew2s):
+    folder = copy_of(finished[0])
+    for name in ("baselines/bagging/member-02", "ceiling", "labels", "student/ensemble/scores"):
+        shutil.rmtree(folder / name)
+    (folder / "labels").write_text("x")
+    with (folder / "events.jsonl").open("a") as log:
+        for name in ("../../outside", "/etc", "data/../../x", "experts/\u0000", "", "nothing/of/ours"):
+            log.write(json.dumps({"v": 1, "t": 1.0, "kind": "stage_finished", "stage": name, "seconds": 0.0}) + "\n")
+    found = {one.path.relative_to(folder).as_posix(): one.why for one in verify(folder).damaged}
+    assert found.pop("labels") == "it is not a folder"
+    assert found.keys() >= {"baselines/bagging/member-02", "ceiling", "student/ensemble/scores", "labels/ensemble"}
+    assert all(name.split("/")[0] in ("baselines", "ceiling", "labels", "student") for name in found)
+    assert not any(name.startswith("ceiling/") for name in found)
+    assert ew2s("runs", "verify", folder)[0] == EXIT_FAILED
+
+
+@pytest.mark.parametrize(
+    "command", ["score RUN questions.jsonl", "export labels RUN out", "evaluate RUN", "report RUN"]
+)
+def test_readers_refuse_a_run_without_its_files_json(finished, copy_of, ew2s, command):
+    folder = copy_of(finished[0])
+    (folder / "files.json").unlink()
+    code, out, err = ew2s(*command.replace("RUN", str(folder)).split())
+    assert (code, out) == (EXIT_USAGE, "")
+    assert f"{folder / 'files.json'}isdamaged:itismissing" in err
 
 
 def test_verify_says_what_is_damaged(finished, copy_of, ew2s):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ def stages(tmp_path: Path) -> Stages:
     """A finished stage, with another one in its folder."""
     stages = Stages(tmp_path)
     (tmp_path / "config.yaml").touch()
+    (tmp_path / "events.jsonl").touch()
     stages.ensure(NAME, INPUTS, _work)
     stages.ensure(f"{NAME}/scores/test", INPUTS, lambda partial: (partial / "array").write_text("array"))
     return stages
@@ -48,6 +50,18 @@ def _flip(path: Path, bit: int = 5) -> None:
     data[bit // 8 % len(data)] ^= 1 << bit % 8
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _rename(stage: Path) -> None:
+    """The record of another stage, as where two folders changed places."""
+    record = json.loads((stage / "stage.json").read_text())
+    del record["checksum"]
+    (stage / "stage.json").write_text(json.dumps(sealed(record | {"name": "baselines/bagging/member-02"})))
+
+
+def _without(stage: Path, *fields: str) -> None:
+    record = json.loads((stage / "stage.json").read_text())
+    (stage / "stage.json").write_text(json.dumps({key: value for key, value in record.items() if key not in fields}))
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -64,6 +78,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "record gone": lambda s: (s / "stage.json").unlink(),
     "record empty": lambda s: os.truncate(s / "stage.json", 0),
     "record of another kind": lambda s: (s / "stage.json").write_text("[1]"),
+    "record without fields": lambda s: (s / "stage.json").write_text("{}"),
+    "record with few fields": lambda s: (s / "stage.json").write_text(json.dumps({"name": NAME, "files": {}})),
+    "record sealed without fields": lambda s: (s / "stage.json").write_text(json.dumps(sealed({"name": NAME}))),
+    "record without inputs": lambda s: _without(s, "inputs", "checksum", "files"),
+    "record without seed": lambda s: _without(s, "seed", "checksum", "files"),
+    "record of another stage": _rename,
     "record nested": lambda s: (s / "stage.json").write_text("[" * 100_000),
     "seal gone": lambda s: (s / "stage.json").write_text((s / "stage.json").read_text().replace('"checksum"', '"c"')),
 }
@@ -92,8 +112,6 @@ def test_whoever_reads_a_damaged_stage_gets_one_error_that_names_the_file(stages
     check_stage_files(folder)
     check_stage_files(folder / "model")
     DAMAGE[kind](folder)
-    if kind == "record gone":  # without its record a folder is no stage any more
-        return
     with pytest.raises(DamagedError, match="is damaged") as caught:
         check_stage_files(folder)
     assert caught.value.path.is_relative_to(folder)
@@ -140,15 +158,62 @@ def test_records_of_older_versions_are_kept_and_said_to_be_without_checksums(sta
     _flip(stages.root / NAME / "model" / "weights")
     assert stages.is_done(NAME, INPUTS)
     check_stage_files(stages.root / NAME)
-    assert verify(stages.root).not_recorded == ["config.yaml", NAME]
+    assert verify(stages.root).not_recorded == ["config.yaml", "events.jsonl", NAME]
     stages.ensure(NAME, INPUTS, _work)
     assert stages.unrecorded == [NAME]
 
 
-def test_a_stage_json_of_somebody_else_is_none_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "stage.json").write_text('{"files": 7}')
-    check_stage_files(tmp_path / "model")
+@pytest.mark.parametrize("record", ['{"files": 7}', "{}", '{"name": "me"}', None])
+@pytest.mark.parametrize("place", ["", "experts/mine", "student"])
+def test_a_stage_json_of_somebody_else_is_none_of_ours(tmp_path: Path, place: str, record: str | None) -> None:
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / place / "model").mkdir(parents=True)
+    if record is not None:
+        (tmp_path / place / "stage.json").write_text(record)
+    check_stage_files(tmp_path / place / "model")
+
+
+def test_a_stage_outside_its_run_is_checked_and_may_have_any_name(stages: Stages, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    copy = Path(shutil.copytree(stages.root / NAME, tmp_path / "mine" / "expert"))
+    check_stage_files(copy / "model")
+    _flip(copy / "model" / "weights")
+    with pytest.raises(DamagedError, match="weights is damaged"):
+        check_stage_files(copy / "model")
+
+
+@pytest.mark.parametrize("mark", ["events.jsonl", "files.json", "run.lock"])
+def test_stages_in_each_others_place_are_found_by_whoever_reads(tmp_path: Path, mark: str) -> None:
+    stages = Stages(tmp_path)
+    names = ("experts/round-02", "baselines/bagging/member-02", "joint/labels/ensemble", "labels/ensemble", "ceiling")
+    (tmp_path / mark).write_text("")
+    for name in names:
+        stages.ensure(name, INPUTS, _work)
+        check_stage_files(tmp_path / name / "model")
+    for one, other in itertools.combinations(names, 2):
+        for first, second in ((one, other), (other, one)):
+            (tmp_path / first).rename(tmp_path / "aside")
+            (tmp_path / second).rename(tmp_path / first)
+            (tmp_path / "aside").rename(tmp_path / second)
+            if first == other:
+                continue
+            for name in (one, other):
+                assert not stages.is_done(name, INPUTS)
+                for reader in (tmp_path / name, tmp_path / name / "model", tmp_path / name / ".." / Path(name).name):
+                    with pytest.raises(DamagedError, match=r"stage\.json is damaged: it is the record of the stage"):
+                        check_stage_files(reader)
+            assert {one.path.parent for one in verify(tmp_path).damaged if one.path.name == "stage.json"} == {
+                tmp_path / one,
+                tmp_path / other,
+            }
+    assert all(stages.is_done(name, INPUTS) for name in names)
+
+
+@pytest.mark.parametrize("suffix", [".partial", ".stale"])
+def test_a_model_of_an_unfinished_stage_can_be_read(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "events.jsonl").touch()
+    (tmp_path / f"experts/round-01{suffix}/model").mkdir(parents=True)
+    check_stage_files(tmp_path / f"experts/round-01{suffix}/model")
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, (1 << 20) - 1, (1 << 20) + 1])
