@@ -92,14 +92,28 @@ def correctness(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
     return out
 
 
+def variance_of_mean(d: npt.NDArray[np.float64]) -> float:
+    """Variance of the mean of paired differences −1, 0 and 1 ``[n]``; never 0.
+
+    The sample variance over ``n``. Where the differences do not vary that says nothing about other examples, and it is
+    the variance of Agresti and Min (2005, Statistics in Medicine 24): half a count is added to each cell of the 2×2
+    table, ``((Σ|d| + 1)/(n + 2) − (Σd/(n + 2))²)/(n + 2)``.
+    """
+    n = d.size
+    sample = float(d.var(ddof=1)) / n if n > 1 else 0.0
+    if sample > 0.0:
+        return sample
+    centre = float(d.sum()) / (n + 2)
+    return ((float(np.abs(d).sum()) + 1.0) / (n + 2) - centre * centre) / (n + 2)
+
+
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Difference:
     """Difference in accuracy of two models on the same examples: estimate ± z·se of the paired differences.
 
     ``a`` and ``b`` are right or wrong, bool ``[n]``, in the same order. The interval holds 0 exactly where Fieller's
     set for the matching ratio holds 0 (or 1, or is unbounded), so the differences and the PGR of a report never
     contradict each other. Where the paired differences do not vary (the two models are right on the same examples)
-    ``se`` is 0, which says nothing about other examples; the interval is then that of Agresti and Min (2005): half a
-    count is added to each cell of the 2×2 table.
+    ``se`` is 0, and the interval that of Agresti and Min: see :func:`variance_of_mean`.
 
     Raises:
         ValueError: no examples, lengths that differ, or values other than 0 and 1.
@@ -115,9 +129,7 @@ def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -
     if se > 0.0:
         low, high = estimate - z * se, estimate + z * se
     else:
-        centre = float(d.sum()) / (n + 2)
-        variance = (np.abs(d).sum() + 1.0) / (n + 2) - centre * centre
-        half = z * math.sqrt(float(variance) / (n + 2))
+        centre, half = float(d.sum()) / (n + 2), z * math.sqrt(variance_of_mean(d))
         low, high = min(estimate, centre - half), max(estimate, centre + half)
     return Difference(estimate, max(-1.0, low), min(1.0, high), se, n)
 

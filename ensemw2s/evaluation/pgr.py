@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ensemw2s.evaluation.comparisons import correctness, paired_difference, t_critical
+from ensemw2s.evaluation.comparisons import correctness, paired_difference, t_critical, variance_of_mean
 from ensemw2s.evaluation.intervals import critical_value
 from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.sampling import Sampling
@@ -104,10 +104,23 @@ def pgr_fieller(weak: npt.ArrayLike, student: npt.ArrayLike, ceiling: npt.ArrayL
     if not w.shape == s.shape == c.shape:
         raise ValueError(f"PGR is paired: the same examples are needed, got {w.size}, {s.size} and {c.size}")
     gap = paired_difference(c, w, level)
-    # numpy warns and gives NaN for the covariance of a single observation
-    cov = np.cov(np.stack([s - w, c - w]), ddof=1) / w.size if w.size > 1 else np.zeros((2, 2))
-    errors = [critical_value(level) ** 2 * cov]
+    errors = [critical_value(level) ** 2 * _covariance(s - w, c - w)]
     return _ratio(float((s - w).mean()), float((c - w).mean()), errors, gap.low, gap.high, level)
+
+
+def _covariance(num: npt.NDArray[np.float64], den: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Covariance ``[2, 2]`` of the means of S − W and C − W.
+
+    Where S − W, C − W or S − C does not vary, ``Cov(N, D) = (Var(N) + Var(D) − Var(N − D))/2`` of the variances that
+    the three differences have in :func:`~ensemw2s.evaluation.comparisons.paired_difference`: S equal to C on every
+    example is no proof that PGR is 1. These are at most 3/(n + 2)² and any that varies is at least 1/n², so
+    that no combination has a negative variance.
+    """
+    if all(np.ptp(d) > 0.0 for d in (num, den, num - den)):
+        return np.asarray(np.cov(np.stack([num, den]), ddof=1) / num.size)
+    top, bottom, apart = (variance_of_mean(d) for d in (num, den, num - den))
+    both = (top + bottom - apart) / 2.0
+    return np.array([[top, both], [both, bottom]])
 
 
 def ratio_of_means(

@@ -172,6 +172,52 @@ def test_student_equal_to_weak_or_ceiling():
     assert pgr_fieller(w, c, c).value == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("n", [3, 7, 20, 1000])
+def test_equal_to_a_ceiling_that_is_always_right_is_no_point(n):
+    found = pgr_fieller([0] * n, [1] * n, [1] * n)
+    gap, apart = (3 * n + 2) / (n + 2) ** 3, 1 / (n + 2) ** 2  # Agresti and Min's variances of 1, 1, … and 0, 0, …
+    a, b = 1 - Z**2 * gap, 1 - Z**2 * (gap - apart / 2)
+    root = np.sqrt(b * b - a * a)
+    assert (found.value, found.kind) == (1.0, "interval")
+    assert (found.low, found.high) == pytest.approx(((b - root) / a, (b + root) / a), rel=1e-9)
+    assert found.high > found.low + 1 / n
+
+
+@pytest.mark.parametrize("n", [40, 400])
+def test_ends_where_the_student_equals_the_ceiling_or_the_weak_model(n):
+    w, _, c = _draw(np.random.default_rng(2), n, weak=0.2, student=0.5, ceiling=0.9)
+    d = c.astype(float) - w
+    gap, var, apart = d.mean(), d.var(ddof=1) / n, 1 / (n + 2) ** 2
+    same, none = pgr_fieller(w, c, c), pgr_fieller(w, w, c)
+    for end in (none.low, none.high):  # N = 0, Var(N) = apart, Cov = apart/2
+        assert (end * gap) ** 2 == pytest.approx(Z**2 * (apart - end * apart + end**2 * var), rel=1e-9)
+    for end in (same.low, same.high):  # the same, seen from the ceiling
+        left = 1 - end
+        assert (left * gap) ** 2 == pytest.approx(Z**2 * (apart - left * apart + left**2 * var), rel=1e-9)
+    assert none.low < 0.0 < none.high
+    assert same.low < 1.0 < same.high
+    half = paired_difference(c, c).high
+    assert same.high - same.low == pytest.approx(2 * half / gap, rel=0.6)
+
+
+@given(
+    st.integers(3, 40).flatmap(lambda n: st.tuples(*[st.lists(st.booleans(), min_size=n, max_size=n)] * 2)),
+    st.sampled_from(["weak", "ceiling", "right", "wrong"]),
+)
+def test_a_student_that_equals_another_arm_has_an_interval_with_a_width(arms, like):
+    w, c = (np.array(arm) for arm in arms)
+    s = {"weak": w, "ceiling": c, "right": np.ones_like(w), "wrong": np.zeros_like(w)}[like]
+    found = pgr_fieller(w, s, c)
+    if found.value is None:
+        return
+    assert found.low < found.value < found.high
+    for arm, value in ((w, 0.0), (c, 1.0)):  # with the differences: S − W holds 0, S − C holds 0
+        difference = paired_difference(s, arm)
+        inside = difference.low <= 0.0 <= difference.high
+        if min(abs(difference.low), abs(difference.high)) > 1e-9:
+            assert (found.low <= value <= found.high) == inside
+
+
 @pytest.mark.parametrize(
     ("arms", "message"),
     [(([], [], []), "at least one example"), (([1, 0], [1, 0], [1]), "same examples"), (([1], [2], [1]), "student")],
