@@ -67,7 +67,7 @@ test-slow: $(STAMP)
 
 test-lm-eval: $(STAMP)
 	@$(PIP) install -q lm-eval
-	$(PYTEST) -m slow tests/ensemble/test_harness.py
+	$(PYTEST) -m slow tests/ensemble/test_lm_eval_task.py
 
 test-trackers: $(STAMP)
 	@$(PIP) install -q -c constraints.txt tensorboard wandb

@@ -15,4 +15,4 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-pytest_plugins = ["recording_sink", "small_models", "whole_session"]
+pytest_plugins = ["mini_runs", "recording_sink", "small_models", "whole_session"]

@@ -1,5 +1,3 @@
-"""A run small enough for tests, through the real components: the embedded bases, the Trainer, real files."""
-
 from __future__ import annotations
 
 import json
@@ -8,70 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ensemw2s.config.schema import RunConfig
-from ensemw2s.pipeline.run import execute
-from ensemw2s.sink import NullSink
-
-
-def mini(**changes: Any) -> RunConfig:
-    """The smallest run with an arm of every kind; ``changes`` are dotted keys."""
-    raw: dict[str, Any] = {
-        "name": "mini",
-        "data": {
-            "source": {"kind": "synthetic", "size": 700},
-            "split": {"hard_above": 5, "train": 120, "validation": 40, "test": 50, "hard_pool": 80, "hard_test": 50},
-        },
-        "training": {
-            "expert": {"steps": 12, "batch_size": 16, "learning_rate": 2e-3, "log_steps": 4},
-            "student": {"steps": 12, "batch_size": 16, "learning_rate": 2e-3, "log_steps": 4},
-        },
-        "boosting": {"rounds": 2},
-        "arms": {"plain_long": False, "seeds": False, "chain": False, "students": ["plain", "bagging", "ensemble"]},
-        "evaluation": {"bootstrap": 100},
-        "compute": {"threads": 1},
-    }
-    for key, value in changes.items():
-        place = raw
-        *path, last = key.split(".")
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return RunConfig.model_validate(raw)
-
-
-def mini_generate(**changes: Any) -> RunConfig:
-    """The same with written answers, and smaller still: decoding costs."""
-    sizes = {"hard_above": 5, "train": 80, "validation": 12, "test": 14, "hard_pool": 16, "hard_test": 14}
-    settings = {
-        "task": "generate",
-        "data.split": sizes,
-        "labelling.decoding.max_new_tokens": 8,
-        "evaluation.match": "number",
-        "evaluation.level": 0.9,
-        "arms.plain": False,
-        "arms.students": ["single", "ensemble"],
-        **changes,
-    }
-    return mini(**settings)
-
-
-def with_results(folder: Path) -> tuple[Path, dict[str, Any]]:
-    return folder, json.loads((folder / "results.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def finished(build_once) -> tuple[Path, dict[str, Any]]:
-    """A finished mini run: its folder, which no test changes, and its results."""
-    return with_results(build_once("mini", lambda folder: execute(mini(), folder, sink=NullSink())))
-
-
-@pytest.fixture(scope="session")
-def written(build_once) -> tuple[Path, dict[str, Any]]:
-    """A finished run with written answers, and without a report."""
-    return with_results(
-        build_once("written", lambda folder: execute(mini_generate(), folder, sink=NullSink(), report=False))
-    )
 
 
 @pytest.fixture
@@ -94,18 +28,6 @@ def no_models(monkeypatch):
     for module in ("loading.load", "loading.adapters", "training.finetune", "inference.scoring"):
         for name in ("load_model", "load_models"):
             monkeypatch.setattr(f"ensemw2s.models.{module}.{name}", forbidden, raising=False)
-
-
-@pytest.fixture(scope="session")
-def generate_config():
-    """The factory of mini configurations with written answers."""
-    return mini_generate
-
-
-@pytest.fixture(scope="session")
-def mini_config():
-    """The factory of mini configurations."""
-    return mini
 
 
 def numbers(run_dir: Path) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""What a sweep is made of: its file, the process of one run, the machine's resources."""
+"""What a sweep is made of: its file, and the process of one run."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -118,30 +117,3 @@ def test_a_run_ends_with_the_sweep_that_started_it(tmp_path):
     while resources.process_memory(child) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not resources.process_memory(child)
-
-
-def test_memory_of_a_container(tmp_path):
-    machine = resources.available_memory(tmp_path / "missing")
-    assert machine > 2**20
-    for name, text in (
-        ("memory.max", "1000"),
-        ("memory.current", "900"),
-        ("memory.stat", "anon 1\ninactive_file 50\n"),
-    ):
-        (tmp_path / name).write_text(text)
-    assert resources.available_memory(tmp_path) == 150
-    (tmp_path / "memory.max").write_text("max")
-    assert resources.available_memory(tmp_path) > 2**20
-
-
-def test_processes_and_devices(monkeypatch):
-    assert resources.process_memory(os.getpid()) > 2**20
-    assert resources.process_memory(2**22 + 12345) == 0
-    assert resources.visible_devices({"CUDA_VISIBLE_DEVICES": "1, 3"}) == ["1", "3"]
-    assert resources.visible_devices({"CUDA_VISIBLE_DEVICES": ""}) == []
-    monkeypatch.setattr(resources.shutil, "which", lambda name: None)
-    assert resources.visible_devices({}) == []
-    assert resources.device_memory("0") is None
-    monkeypatch.setattr(resources, "_ask", lambda field, device=None: ["81000"] if device else ["0", "1"])
-    assert resources.visible_devices({}) == ["0", "1"]
-    assert resources.device_memory("1") == 81000 * 2**20
