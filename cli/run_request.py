@@ -1,4 +1,4 @@
-"""A run that was asked for on the command line: its directory, the run, and what is printed at its end."""
+"""Runs a request of the command line: directory, execution, summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run directory a command works in: the one named, one to continue, or a new one."""
+"""Choice of the run directory: a named one, one to continue, or a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :func:`ensemw2s.kernels.combine` returns."""
+"""Result of :func:`ensemw2s.kernels.combine`."""
 
 from __future__ import annotations
 

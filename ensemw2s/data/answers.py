@@ -1,4 +1,4 @@
-"""Which option an answer means: decided once for a whole column, never row by row.
+"""Meaning of an answer column: text, label, letter or index; decided once a column, never row by row.
 
 A column of answers may hold the options' texts, their labels (or the names of the columns that hold them), letters, or
 indices from 0 or from 1. Read row by row, ``1`` would be the text ``"1"`` in one row and an index in the next.

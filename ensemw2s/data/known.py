@@ -51,7 +51,8 @@ class KnownSet:
     """A kind of source that is read from files or from the hub.
 
     Attributes:
-        convert: row and context to :class:`Example`; raises :class:`RowError`.
+        convert: row and context to :class:`~ensemw2s.data.example.Example`; raises
+            :class:`~ensemw2s.data.problems.RowError`.
         files: names (patterns) of its files in a folder; others, such as annotations, are left alone.
         folders: where in a folder its files lie if they are not in the folder itself, as in a download from the hub.
         header: column names of CSV files that have none.

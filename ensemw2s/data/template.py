@@ -1,4 +1,4 @@
-"""How an example becomes text: placeholders in braces, checked where they are used."""
+"""Prompt templates: placeholders in braces, checked where they are used."""
 
 from __future__ import annotations
 

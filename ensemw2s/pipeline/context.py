@@ -1,4 +1,4 @@
-"""What every stage of a run shares: configuration, directory, splits, bases and encodings."""
+"""Shared state of the stages of a run: configuration, directory, splits, bases and encodings."""
 
 from __future__ import annotations
 

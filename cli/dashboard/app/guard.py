@@ -1,4 +1,4 @@
-"""Who may see the dashboard in a browser: only pages of this server, and only whoever was told its address.
+"""Access control of the web dashboard: token, cookie, Host and Origin checks.
 
 Any page that is open in a browser can send requests to this machine, and with a name that it makes resolve to this
 machine (DNS rebinding) read the answers. So a request has to name this server as its host, must not come from a page of

@@ -1,4 +1,4 @@
-"""Bringing what is seen up to date without letting keys wait."""
+"""Redraws panels in the background, between keys."""
 
 from __future__ import annotations
 

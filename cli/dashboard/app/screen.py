@@ -1,4 +1,4 @@
-"""The screen below the application, and how it keeps out of the way of keys."""
+"""Textual screen of the dashboard: batches updates so that keys are handled first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a plot becomes lines of styled text."""
+"""Renders a plot as styled text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an axis has its ticks, and how they are written."""
+"""Tick positions and labels."""
 
 from __future__ import annotations
 

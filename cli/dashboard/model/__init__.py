@@ -1,1 +1,1 @@
-"""What the dashboard knows of a run: events folded into state."""
+"""State of a run, folded from its events."""

@@ -1,4 +1,4 @@
-"""Help, and the question what becomes of a run when the dashboard that started it is left.
+"""Dialogs: help, and confirmation before leaving a run that the dashboard started.
 
 They lie over the views on the same screen: Textual's modal screens blend every character of what is below, and opening
 one takes several times as long.

@@ -1,1 +1,1 @@
-"""Where the dashboard reads from: local, remote and replayed runs."""
+"""Sources of the dashboard: local, remote and replayed runs."""

@@ -1,4 +1,4 @@
-"""Where the files of a run are. The rest reads a folder; a remote run is mirrored into one first (``remote``)."""
+"""Files of a run as a local folder; a remote run is mirrored into one first (``remote``)."""
 
 from __future__ import annotations
 

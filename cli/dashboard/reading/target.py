@@ -1,4 +1,4 @@
-"""What the user asked to see, and which run that is at present."""
+"""Resolves the path on the command line to the run that is followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all views have in common: their panels, one of them over the full view, the keys that act on charts."""
+"""Base class of the views: panels, zoom of one panel, keys of the charts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fitted on validation by log score: the weights of a vote, and how sharp a distribution over options is."""
+"""Fits on validation, by log score: the weights of a vote, and the temperature of a distribution over options."""
 
 from __future__ import annotations
 

@@ -82,7 +82,22 @@ def generate(
         DataError: a prompt has no tokens, or leaves no room in the models' context.
         RunFailedError: the logits are not finite.
     """
-    decoding, compute, sink = decoding or DecodingConfig(), compute or ComputeConfig(), sink or NullSink()
+    decoding, compute = decoding or DecodingConfig(), compute or ComputeConfig()
+    decoder = _decoder(models, alphas, decoding, rule, end_ids, seed, compute.backend, keep_top_k)
+    return _decode_all(decoder, prompts, first, compute, sink or NullSink(), tag)
+
+
+def _decoder(
+    models: Sequence[LoadedModel],
+    alphas: Sequence[float],
+    decoding: DecodingConfig,
+    rule: str,
+    end_ids: Sequence[int] | None,
+    seed: int,
+    backend: str,
+    keep_top_k: int | None,
+) -> Decoder:
+    """The decoder of the experts with a weight."""
     if len(alphas) != len(models):
         raise ValueError(f"{len(alphas)} alphas for {len(models)} experts")
     same_vocabulary(models)
@@ -96,8 +111,7 @@ def generate(
             hint="Set experts: all.",
         )
     kind = OneExpertDecoder if draws else _AllExpertsDecoder
-    decoder = kind(experts, weights, decoding, rule, ends, seed, compute.backend, keep_top_k)
-    return _decode_all(decoder, prompts, first, compute, sink, tag)
+    return kind(experts, weights, decoding, rule, ends, seed, backend, keep_top_k)
 
 
 def _decode_all(

@@ -94,12 +94,10 @@ def score_joint_each(
     for loaded in models:
         check_fit(loaded, encoded)
     asked = np.asarray(rows, dtype=np.int64)
-    wanted = np.zeros(int(np.asarray(encoded.row_offsets)[-1]), dtype=bool)
-    wanted[asked] = True
-    place = np.cumsum(wanted) - 1
     tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))
+    wanted = np.bincount(asked, minlength=len(tokens)) > 0
+    place, n = np.cumsum(wanted) - 1, int(wanted.sum())
     k = None if top_k is None else min(top_k, vocabulary_size(models[0].model))
-    n = int(wanted.sum())
     arrays = [ScoreArrays(n, 0 if k is None else n, k or 0) for _ in weightings]
 
     def use(batch: NDArray[np.int64], logits: list[Tensor]) -> None:
@@ -110,17 +108,13 @@ def score_joint_each(
 
     if len(asked):
         RowForward(encoded, wanted).run(models, use, compute=compute, sink=sink or NullSink(), tag=tag)
-    at = place[asked]
-    return [
-        JointScores(
-            asked,
-            found.target_logprob[at],
-            found.argmax[at],
-            None if k is None else found.topk_ids[at],
-            None if k is None else found.topk_logprob[at],
-        )
-        for found in arrays
-    ]
+    return [_scores_at(place[asked], found, asked, candidates=k is not None) for found in arrays]
+
+
+def _scores_at(at: NDArray[np.int64], found: ScoreArrays, rows: NDArray[np.int64], *, candidates: bool) -> JointScores:
+    """The scores of ``rows``, which are ``found`` at the places ``at``, int64 ``[R]`` both."""
+    top = (found.topk_ids[at], found.topk_logprob[at]) if candidates else (None, None)
+    return JointScores(rows, found.target_logprob[at], found.argmax[at], *top)
 
 
 def same_vocabulary(models: Sequence[LoadedModel]) -> None:

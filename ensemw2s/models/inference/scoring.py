@@ -50,39 +50,39 @@ def score_split(
         DataError: a sequence is longer than the model's context, or its tokens are not the model's.
         RunFailedError: the model's logits are not finite.
     """
-    compute = compute or ComputeConfig()
-    device = resolve_device(compute)
-    if not isinstance(model, LoadedModel):
-        model = load_model(model if isinstance(model, ModelConfig) else ModelConfig(path=str(model)), device)
+    compute, sink = compute or ComputeConfig(), sink or NullSink()
+    model = _loaded(model, resolve_device(compute))
     check_fit(model, encoded)
     tokens = torch.from_numpy(np.asarray(encoded.row_tokens, dtype=np.int64))
     answer_rows, _ = encoded.answer_rows(include_eos=True)
     answer_place = np.full(len(tokens), -1, dtype=np.int64)
     answer_place[answer_rows] = np.arange(len(answer_rows))
-    k = min(top_k, vocabulary_size(model.model))
+    k = min(top_k, vocabulary_size(model.model))  # at the rows of answers only: candidates cost more than the rest
     found = ScoreArrays(len(tokens), len(answer_rows), k)
 
-    def use(rows: NDArray[np.int64], logits_of: list[Tensor]) -> None:
-        (logits,), place = logits_of, answer_place[rows]
-        for is_answer in (True, False):  # the candidates are wanted at some rows only, and cost more than the rest
-            chosen = np.flatnonzero((place >= 0) == is_answer)
-            if not len(chosen):
-                continue
-            part = logits if len(chosen) == len(rows) else logits[torch.from_numpy(chosen).to(logits.device)]
-            targets = tokens[rows[chosen]].to(part.device)
-            keep = k if is_answer else None
-            result = combine([part], [1.0], targets=targets, top_k=keep, backend=compute.backend)
-            found.put(rows[chosen], result, place[chosen] if is_answer else None)
+    def use(rows: NDArray[np.int64], logits: list[Tensor]) -> None:
+        place = answer_place[rows]
+        for chosen, keep in ((place >= 0).nonzero()[0], k), ((place < 0).nonzero()[0], None):
+            if len(chosen):
+                result = _scores_of(logits[0], tokens[rows], chosen, keep, compute.backend)
+                found.put(rows[chosen], result, None if keep is None else place[chosen])
 
-    forward = RowForward(encoded, share_prompts=share_prompts)
-    forward.run([model], use, compute=compute, sink=sink or NullSink(), tag=tag)
-    bad = int(np.count_nonzero(np.isnan(found.target_logprob)))
-    if bad:
-        raise RunFailedError(
-            f"{tag}: the model gives no finite logits at {bad} of {len(tokens)} positions.",
-            hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
-        )
-    return ScoreTable(found.target_logprob, found.argmax, found.topk_ids, found.topk_logprob)
+    RowForward(encoded, share_prompts=share_prompts).run([model], use, compute=compute, sink=sink, tag=tag)
+    return found.table(tag)
+
+
+def _loaded(model: LoadedModel | ModelConfig | Path, device: torch.device) -> LoadedModel:
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model if isinstance(model, ModelConfig) else ModelConfig(path=str(model)), device)
+
+
+def _scores_of(
+    logits: Tensor, targets: Tensor, chosen: NDArray[np.int64], top_k: int | None, backend: str
+) -> CombineResult:
+    """Scores of the ``chosen`` rows of logits ``[R, V]`` with targets ``[R]``."""
+    part = logits if len(chosen) == len(logits) else logits[torch.from_numpy(chosen).to(logits.device)]
+    return combine([part], [1.0], targets=targets[chosen].to(part.device), top_k=top_k, backend=backend)
 
 
 class ScoreArrays:
@@ -101,6 +101,20 @@ class ScoreArrays:
         if places is not None:
             self.topk_ids[places] = _numpy(result.topk_ids)
             self.topk_logprob[places] = _numpy(result.topk_logprob)
+
+    def table(self, tag: str) -> ScoreTable:
+        """The scores of a split, once all rows are there.
+
+        Raises:
+            RunFailedError: some are NaN.
+        """
+        bad = int(np.count_nonzero(np.isnan(self.target_logprob)))
+        if bad:
+            raise RunFailedError(
+                f"{tag}: the model gives no finite logits at {bad} of {len(self.target_logprob)} positions.",
+                hint="Its weights are damaged or its dtype overflows; try dtype: float32 or bfloat16.",
+            )
+        return ScoreTable(self.target_logprob, self.argmax, self.topk_ids, self.topk_logprob)
 
 
 def check_fit(loaded: LoadedModel, encoded: EncodedSplit) -> None:

@@ -139,30 +139,25 @@ class TrainingSet:
         if len(targets) != n:
             raise ValueError(f"{n} prompts, {len(targets)} targets")
         ended = np.broadcast_to(np.asarray(ends, dtype=bool), (n,))
-        sizes = np.array([len(t) for t in targets], dtype=np.int64)
-        offsets = offsets_of(sizes + ended)
-        is_eos = np.zeros(offsets[-1], dtype=bool)
-        is_eos[offsets[1:][ended] - 1] = True
-        ids = np.full(offsets[-1], eos_id, dtype=np.int32)
-        ids[~is_eos] = np.concatenate([np.empty(0, np.int32), *targets])
-        loss_weights = np.ones(offsets[-1], dtype=np.float32)
-        if weights is not None:
-            loss_weights[~is_eos] = weights
+        ids, offsets, is_eos = _with_ends(targets, ended, eos_id)
+        loss_weights = np.empty(offsets[-1], dtype=np.float32)
+        loss_weights[~is_eos] = 1.0 if weights is None else weights
         loss_weights[is_eos] = np.broadcast_to(np.asarray(eos_weights, dtype=np.float32), (n,))[ended]
         soft_ids, soft_logprob = _joined_soft(soft, offsets) if soft is not None else (None, None)
+        label_offsets, label_probs = labels or (None, None)
+        if index is None:
+            index = np.arange(n if label_offsets is None else len(label_offsets) - 1)
         return cls(
             prompt_ids=np.concatenate([np.empty(0, np.int32), *prompts]).astype(np.int32),
             prompt_offsets=offsets_of(np.array([len(p) for p in prompts], dtype=np.int64)),
             target_ids=ids,
             target_offsets=offsets,
             loss_weights=loss_weights,
-            index=np.arange(n if labels is None else len(labels[0]) - 1)
-            if index is None
-            else np.asarray(index, dtype=np.int64),
+            index=np.asarray(index, dtype=np.int64),
             soft_ids=soft_ids,
             soft_logprob=soft_logprob,
-            label_offsets=None if labels is None else labels[0],
-            label_probs=None if labels is None else labels[1],
+            label_offsets=label_offsets,
+            label_probs=label_probs,
         )
 
     @classmethod
@@ -254,6 +249,18 @@ def collate(data: TrainingSet, sequences: Tokens, pad_id: int) -> dict[str, Tens
         batch["soft_ids"] = torch.from_numpy(data.soft_ids[row].astype(np.int64))
         batch["soft_logprob"] = torch.from_numpy(data.soft_logprob[row])
     return batch
+
+
+def _with_ends(
+    targets: Sequence[Tokens], ended: NDArray[np.bool_], eos_id: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    """Flat ids ``[N]``, offsets ``[n + 1]``, and a mask ``[N]`` of end-of-sequence, which ``ended`` targets have."""
+    offsets = offsets_of(np.array([len(t) for t in targets], dtype=np.int64) + ended)
+    is_eos = np.zeros(offsets[-1], dtype=bool)
+    is_eos[offsets[1:][ended] - 1] = True
+    ids = np.full(offsets[-1], eos_id, dtype=np.int32)
+    ids[~is_eos] = np.concatenate([np.empty(0, np.int32), *targets])
+    return ids, offsets, is_eos
 
 
 def _joined_soft(
