@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(made: Composed, choice: Choice, until: str | None, seeds: tuple[int, ...], *, as_json: bool) -> None:
-    """Where a run would go, its stages, what they cost, and the settings that were given."""
+    """Print the directory, stages, estimated cost and given settings of a run."""
     from ensemw2s.cli.rundirs import runs_root
     from ensemw2s.config.dump import given_lines
     from ensemw2s.estimate.estimate import estimate

@@ -155,7 +155,7 @@ def _trace() -> None:
 
 
 def _usage(error: Any) -> int:
-    """What the argument parser says, which repeats the arguments."""
+    """Message of the argument parser, which repeats the arguments."""
     said = io.StringIO()
     error.show(file=said)
     terminal.trace(said.getvalue())

@@ -40,7 +40,7 @@ class StoppedError(Ew2sError):
 
 
 class Plan:
-    """Which stages of a run are done."""
+    """Finished and remaining stages of a run."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []

@@ -22,7 +22,7 @@ _FOLLOWING: dict[Until | None, str] = {"data": "train-experts", "experts": "labe
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for: where the run goes, how far, and what is printed."""
+    """A request for a run: its directory, last phase, and output."""
 
     composed: Composed
     out: Path | None
@@ -91,7 +91,7 @@ class Request:
             return execute(made.config, path, sink=sink, until=self.until, **origin)
 
     def _show_summary(self, path: Path, summary: dict[str, Any]) -> None:
-        """What a run that stops after a phase ends with."""
+        """Print the summary of a run that stops after a phase."""
         where = shell_path(path)
         if self.json:
             terminal.json({"run": str(path), **summary})
@@ -153,6 +153,6 @@ def show_results(path: Path, as_json: bool) -> None:
 
 
 def report_files(page: Path) -> list[str]:
-    """Where a report and its plots are."""
+    """Paths of a report and its plots."""
     plots = ", ".join(sorted(plot.name for plot in page.parent.glob("*.png")))
     return [f"Report: {page}", *([f"Plots:  {page.parent}/ ({plots})"] if plots else [])]

@@ -26,7 +26,7 @@ class Choice:
 
 
 def runs_root() -> Path:
-    """Where runs go by default: ``$EW2S_RUNS_DIR``, or ``runs`` in the current directory."""
+    """Default folder of runs: ``$EW2S_RUNS_DIR``, or ``runs`` in the current directory."""
     return Path(os.environ.get("EW2S_RUNS_DIR") or "runs")
 
 

@@ -79,7 +79,7 @@ class Terminal:
             self._write(error.hint, "Hint:", _BOLD)
 
     def fail(self, text: str, title: str = "Error") -> None:
-        """What went wrong, on stderr."""
+        """Print an error on stderr."""
         self._write(text, f"{printable(title)}:", _RED)
 
     def trace(self, text: str) -> None:

@@ -241,12 +241,12 @@ def teacher_of(arm: str) -> str | None:
 
 
 def labels_of(teacher: str) -> str:
-    """What the calibration of a teacher's labels is called beside those of arms."""
+    """Name of the calibration of a teacher's labels, beside those of arms."""
     return _LABELS + teacher
 
 
 def labelling_teacher(name: str) -> str | None:
-    """Whose labels a calibration is of; None for an arm's."""
+    """The teacher whose labels a calibration is of; None for an arm's."""
     return name.removeprefix(_LABELS) if name.startswith(_LABELS) else None
 
 

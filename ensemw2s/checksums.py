@@ -167,7 +167,7 @@ def read_stage(folder: Path, name: str | None = None) -> dict[str, Any] | None:
 def problems(
     folder: Path, files: Mapping[str, Any], *, below: str = "", without: tuple[str, ...] = ()
 ) -> Iterator[DamagedError]:
-    """What differs from the recorded files of a folder, or of a subfolder: missing, changed and extra files.
+    """Differences from the recorded files of a folder, or of a subfolder: missing, changed and extra files.
 
     A file is extra if it lies in the folder itself or in a subfolder with recorded files. Names that begin with a dot,
     which no reader of ours opens, and those in ``without`` do not count. ``files`` are relative path → size and hash.
@@ -237,7 +237,7 @@ def check_stage_files(folder: Path) -> None:
 
 
 def recorded_files(folder: Path) -> dict[str, Checksum]:
-    """What ``files.json`` of a folder says; empty where there is none.
+    """Content of a folder's ``files.json``; empty where there is none.
 
     Raises:
         DamagedError: it is not what was written, or missing from a run whose data has checksums.
@@ -252,7 +252,7 @@ def recorded_files(folder: Path) -> dict[str, Checksum]:
 
 
 def recorded_damage(folder: Path) -> list[DamagedError]:
-    """What is wrong with the files that are recorded in the ``files.json`` of a folder, or with that itself."""
+    """Damage to the files that are recorded in a folder's ``files.json``, or to that itself."""
     try:
         files = recorded_files(folder)
     except DamagedError as error:

@@ -195,7 +195,7 @@ def _most_digits() -> int:
 
 
 def json_error(error: Exception, text: str | bytes) -> JsonError:
-    """What an exception of the :mod:`json` module says about ``text``."""
+    """A reading error from an exception of the :mod:`json` module about ``text``."""
     if isinstance(error, RecursionError):
         return JsonError("JSON nested too deeply to be read")
     if isinstance(error, UnicodeDecodeError):

@@ -185,7 +185,7 @@ def _refused(place: Path, why: str) -> InputError:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """What is at a path; None where nothing is. A link is refused: what it leads to was not named."""
+    """Status of a path; None where nothing is. A link is refused: what it leads to was not named."""
     try:
         status = path.lstat()
     except OSError as error:

@@ -81,7 +81,7 @@ def labels(teacher: str, generation: int = 1) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StageInfo:
-    """What is known of a stage, as ``docs/events.md`` describes it; ``round`` is 0 where there is none."""
+    """Record of a stage, as ``docs/events.md`` describes it; ``round`` is 0 where there is none."""
 
     kind: str = ""
     group: str = "other"

@@ -101,7 +101,7 @@ def combine_block(inputs: Inputs, rows: slice) -> Combined:
 
 
 def _rank(inputs: Inputs, rows: slice, log_probs: Tensor, undefined: Tensor) -> Tensor:
-    """What orders tokens: the logits of a lone expert, else the log-probabilities in the precision of the result.
+    """Sort key of tokens: the logits of a lone expert, else the log-probabilities in the precision of the result.
 
     The vectorised and the scalar code of one torch operation differ in the last bit, so tokens with equal logits would
     not be tied at full precision.

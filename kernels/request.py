@@ -49,7 +49,7 @@ class Inputs:
 
     @property
     def device(self) -> torch.device:
-        """Where all tensors are."""
+        """Device of all tensors."""
         return self.experts[0].device
 
     @property

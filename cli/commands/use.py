@@ -58,7 +58,7 @@ _FORMAT = 'One question a line: {"prompt": "…", "choices": ["…", "…"]}, an
 
 
 def _json_rows(path: str, text: str, convert: Callable[[Row], Any]) -> list[Any]:
-    """What ``convert`` makes of every JSON line.
+    """Results of ``convert`` for every JSON line.
 
     Raises:
         DataError: the first line that is not JSON or that ``convert`` refuses; names file and line.

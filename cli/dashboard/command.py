@@ -96,7 +96,7 @@ def interactive() -> bool:
 
 
 def _target(run: str | None, replay: bool) -> Target:
-    """What to follow.
+    """The target to follow.
 
     Raises:
         InputError: a replay from another machine; one that cannot be read.

@@ -80,7 +80,7 @@ def logit(p: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class AlphaRule:
-    """How an expert's error becomes its weight ``α_t``, and what that weight does.
+    """A rule that turns an expert's error into its weight ``α_t``.
 
     Attributes:
         weight: ``α_t`` from ``ε_t`` under ``D_t``, ``ε_0`` of the pre-trained base, and the number of classes ``K``

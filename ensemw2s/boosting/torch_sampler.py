@@ -127,7 +127,7 @@ class WeightedTokenSampler(Sampler[int]):
             yield self._draws.sample(count, self.seed, self.epoch, start=first)[self.rank :: self.world_size]
 
     def state_dict(self, given: int | None = None) -> dict[str, Any]:
-        """Where the latest pass is, to go on from there with :meth:`load_state_dict`; numbers and booleans only.
+        """Position in the latest pass, for :meth:`load_state_dict`; numbers and booleans only.
 
         Args:
             given: draws of this rank in the latest pass that count; None counts all that it has given. With worker

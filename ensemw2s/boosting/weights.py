@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Which tokens belong to which example: tokens of example ``i`` are ``offsets[i]:offsets[i+1]``.
+    """Layout of tokens by example: tokens of example ``i`` are ``offsets[i]:offsets[i+1]``.
 
     Attributes:
         offsets: int64 [n+1], increasing from 0 to N; every example has at least one token.
@@ -62,7 +62,7 @@ def example_weights(layout: TokenLayout, weights: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Concentration:
-    """How concentrated the weights are: effective sample size ``1/ΣD²`` and the share of the heaviest 1 % of tokens."""
+    """Concentration of the weights: effective sample size ``1/ΣD²`` and the share of the heaviest 1 % of tokens."""
 
     n_eff: float
     top1_share: float

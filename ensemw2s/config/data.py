@@ -15,7 +15,7 @@ AnswerReading = Literal["label", "text", "letter", "index", "index1"]
 
 
 class ColumnMap(Section):
-    """Which columns of a local file hold what; a dotted name reaches into nested objects."""
+    """Columns of a local file by content; a dotted name reaches into nested objects."""
 
     prompt: str = "prompt"
     """Column with the question."""
@@ -91,7 +91,7 @@ class SourceConfig(Section):
 
 
 class SplitConfig(Section):
-    """How examples are divided into easy and hard, and easy into train, validation and test."""
+    """Division of examples into easy and hard, and of easy ones into train, validation and test."""
 
     by: Literal["difficulty", "random"] = "difficulty"
     """``difficulty`` needs one of the three rules below, or takes the median; ``random`` ignores difficulty: hard
@@ -140,7 +140,7 @@ class SplitConfig(Section):
 
 
 class TemplateConfig(Section):
-    """How an example becomes text. ``{prompt}``, ``{choices}`` and ``{answer}`` are replaced."""
+    """Templates of an example's text. ``{prompt}``, ``{choices}`` and ``{answer}`` are replaced."""
 
     prompt: str = "{prompt}"
     """Text before the answer; ``{choices}`` lists the options, one a line, as ``A. text``."""
@@ -188,7 +188,7 @@ class TemplateConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the examples come from and how they are split."""
+    """Sources of the examples, and their splits."""
 
     source: SourceConfig = SourceConfig()
     """Where examples come from."""

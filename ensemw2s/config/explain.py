@@ -44,7 +44,7 @@ def _dotted(location: Sequence[int | str]) -> str:
 
 
 def _place(dotted: str, places: Mapping[str, str]) -> str:
-    """Where a key was written: itself, or the nearest section above it."""
+    """Origin of a key: its own, or that of the nearest section above it."""
     while dotted:
         if dotted in places:
             return places[dotted]

@@ -137,7 +137,7 @@ def _bounds(field: FieldInfo) -> list[str]:
 
 
 def expected(field: FieldInfo) -> str:
-    """What a field takes, in words: ``a whole number, at least 1, or null``."""
+    """Values that a field takes, in words: ``a whole number, at least 1, or null``."""
     found = registered(field)
     if found is not None:
         return "one of " + ", ".join(found.names())

@@ -66,12 +66,12 @@ class BoostingConfig(Section):
         return self.errors != "out_of_bag"
 
     def draw_of_round(self, round_: int) -> Literal["example", "token", "none"]:
-        """How the weights of a round (from 1) enter training: ``D_1`` is known beforehand and needs no draw."""
+        """The draw of a round (from 1): ``D_1`` is known beforehand and needs none."""
         return "none" if round_ == 1 and self.first_is_plain else self.draw
 
 
 class CombineConfig(Section):
-    """How experts are combined."""
+    """Combination of experts."""
 
     rule: Literal["mixture", "product", "vote"] = "mixture"
     """Combination of next-token distributions."""
@@ -93,7 +93,7 @@ class CombineConfig(Section):
 
 
 class DecodingConfig(Section):
-    """How text is generated from the combined distribution."""
+    """Generation of text from the combined distribution."""
 
     method: Literal["greedy", "sample"] = "greedy"
     """Arg-max or sampling."""
@@ -172,7 +172,7 @@ else:
 
 
 class ArmsConfig(Section):
-    """What a run compares. All arms share optimiser steps, batch size, seeds and the validation rule."""
+    """Arms that a run compares. All share optimiser steps, batch size, seeds and the validation rule."""
 
     zero_shot: bool = True
     """The weak and strong bases before any fine-tuning."""

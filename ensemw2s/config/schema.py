@@ -39,7 +39,7 @@ class RunConfig(Section):
     task: Literal["choice", "generate"] = "choice"
     """Choose among given options, or write an answer."""
     data: DataConfig = DataConfig()
-    """Where the examples come from and how they are split."""
+    """Sources of the examples, and their splits."""
     models: ModelsConfig = ModelsConfig()
     """The weak and the strong base."""
     training: TrainingRoles = TrainingRoles()
@@ -47,7 +47,7 @@ class RunConfig(Section):
     boosting: BoostingConfig = BoostingConfig()
     """Phase 1: experts by token-level boosting."""
     ensemble: CombineConfig = CombineConfig()
-    """How experts are combined."""
+    """Combination of experts."""
     labelling: LabellingConfig = LabellingConfig()
     """Phase 2: the ensemble labels the hard pool."""
     student: StudentConfig = StudentConfig()
@@ -79,7 +79,7 @@ class RunConfig(Section):
 
     @property
     def teachers(self) -> list[str]:
-        """Who gets a student, one name a model: ``single`` is ``plain`` where round 1 is the plain fine-tune."""
+        """Teachers with a student, one name a model: ``single`` is ``plain`` where round 1 is the plain fine-tune."""
         plain = self.boosting.first_is_plain
         return list(dict.fromkeys(WEAK if plain and name == SINGLE else name for name in self.arms.students))
 

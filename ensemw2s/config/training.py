@@ -124,7 +124,7 @@ class TrainingConfig(TrainingSettings):
 
 
 class ComputeConfig(Section):
-    """Where and how the work runs. Nothing here changes results except ``device`` and ``threads``."""
+    """Devices, threads and batches. Nothing here changes results except ``device`` and ``threads``."""
 
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""

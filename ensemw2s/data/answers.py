@@ -50,7 +50,7 @@ def whole_number(value: Any) -> int | None:
 
 
 def letter_or_number(text: str) -> tuple[int | None, int | None]:
-    """Which place a letter (from 0), and which number, stands for one of several options in ``text``."""
+    """The place (from 0) of a letter, and the number, that stands for one of several options in ``text``."""
     found = _NAMED.fullmatch(unicodedata.normalize("NFKC", text).strip())
     if found is None:
         return None, None
@@ -85,7 +85,7 @@ def readings(value: Any, options: Options) -> dict[AnswerReading, int]:
 
 
 def _first(spellings: Sequence[str], among: Sequence[str]) -> int | None:
-    """Which text is spelled so, or else the only one that is but for white space, Unicode's forms or ``.0``."""
+    """The text that is spelled so, or else the only one that is but for white space, Unicode's forms or ``.0``."""
     exact = next((among.index(text) for text in spellings if text and text in among), None)
     text = spellings[0]
     if exact is not None or not text or (text.isascii() and text.isalpha()):
@@ -104,7 +104,7 @@ def _plain(text: str) -> str:
 
 
 def _label_of(spellings: Sequence[str], labels: Sequence[str]) -> int | None:
-    """Which label a value is, else which it is but for case and what stands around a letter or number (``B)``)."""
+    """The label that a value is, or is but for case and what stands around a letter or number (``B)``)."""
     exact = _first(spellings, labels)
     same = [at for at, label in enumerate(labels) if _bare(label) == _bare(spellings[0])] if exact is None else [exact]
     return same[0] if len(same) == 1 else None
@@ -116,7 +116,7 @@ def _bare(label: str) -> str | tuple[int | None, int | None]:
 
 
 def _name_of(spellings: Sequence[str], names: Sequence[str]) -> int | None:
-    """Which column a value names, whatever the case: whole, or without the beginning that all names share."""
+    """The column that a value names, whatever the case: whole, or without the beginning that all names share."""
     exact = _first(spellings, names)
     if exact is not None:
         return exact
@@ -124,7 +124,7 @@ def _name_of(spellings: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def column_names(names: Sequence[str]) -> dict[str, int]:
-    """What may stand for one of several columns (``option_b``, ``b``), in lower case, with its place."""
+    """Names for one of several columns (``option_b``, ``b``), in lower case, with its place."""
     folded = [name.casefold() for name in names]
     shared = 0
     while all(name[shared : shared + 1] == folded[0][shared : shared + 1] != "" for name in folded):

@@ -29,7 +29,7 @@ _AT_ONCE, _LONGEST, _TIMES = 16 * 2**20, 2**20, 100
 
 @dataclass(frozen=True)
 class Order:
-    """What is rendered.
+    """A request for rendering.
 
     Attributes:
         template: the Jinja text of the chat template.
@@ -95,7 +95,7 @@ class _Process:
         return self.owner == os.getpid() and self.process.poll() is None
 
     def ask(self, order: Order) -> dict[str, Any]:
-        """What it answers.
+        """Send a request and return the answer.
 
         Raises:
             ModelError: nothing, within its time.

@@ -28,7 +28,7 @@ _BIASED_SHARE, _BIASED_COUNT = 0.5, 50
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What :func:`check_source` found.
+    """Result of :func:`check_source`.
 
     Attributes:
         task: the task that the data was checked for.

@@ -33,7 +33,7 @@ class Warn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowContext:
-    """What a converter needs besides the row.
+    """Context of a row for converters.
 
     Attributes:
         id: the example's id where the row has none.

@@ -114,7 +114,7 @@ def read_rows(file: Path, report: Report, header: Sequence[str] | None = None) -
 
 
 def unreadable(file: Path, error: OSError | ValueError) -> Problem:
-    """What an error of the file system says about a data file; ``ValueError``: no path at all."""
+    """A data error for an error of the file system; ``ValueError``: no path at all."""
     name = shortened(str(file), 200)
     if isinstance(error, FileNotFoundError):
         return Problem("missing_file", "the file does not exist", name, hint="Check the path.")
@@ -254,7 +254,7 @@ _STATED_DELIMITER = re.compile(r"\A\"?sep=([^\r\n])\"?[^\S\t\r\n]*(?:\r\n?|\n)",
 
 
 def _delimiter(text: str, usual: str) -> str:
-    """What stands between the most columns of the header, quoted names aside; the suffix decides between equals."""
+    """The delimiter that gives the header the most columns, quoted names aside; the suffix decides between equals."""
     header = re.split(r"[\r\n]", _QUOTED.sub("", text[:65536]).lstrip("\r\n"), maxsplit=1)[0]
     return max(usual + _DELIMITERS, key=header.count)
 

@@ -24,7 +24,7 @@ def is_hub(cfg: SourceConfig) -> bool:
 
 
 def hub_set(cfg: SourceConfig) -> HubSet:
-    """What a source reads on the hub.
+    """The data set on the hub that a source reads.
 
     Raises:
         ConfigError: a data set that is not known needs the names of its splits.

@@ -16,7 +16,7 @@ from ensemw2s.registry import DATA_SETS
 
 @dataclass(frozen=True, slots=True)
 class HubSet:
-    """Where a data set lies on the hub.
+    """Place of a data set on the hub.
 
     Attributes:
         repository: ``owner/name``.
@@ -31,7 +31,7 @@ class HubSet:
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """What an estimate takes before the data is there.
+    """Typical sizes, for estimates before the data is there.
 
     Attributes:
         rows: with known answers.
@@ -156,7 +156,7 @@ def known_set(cfg: SourceConfig) -> KnownSet | None:
 
 
 def set_in_files(cfg: SourceConfig) -> KnownSet:
-    """How a source is read that is not ``synthetic``: as a known data set, or with mapped columns.
+    """The reader of a source that is not ``synthetic``: a known data set, or mapped columns.
 
     Raises:
         ConfigError: as in :func:`known_set`.

@@ -22,7 +22,7 @@ _SHORT = 4
 
 
 def find_shortcut(examples: Sequence[Example], columns: ColumnMap, first: Row, repeated: int) -> Problem | None:
-    """What gives the answers away in a source with mapped columns, or None.
+    """A mapped column that gives the answers away, or None.
 
     ``first`` is its first row, which has the names of all columns; ``repeated`` counts the rows in which the answer is
     one of that row's distractors.

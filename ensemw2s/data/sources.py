@@ -186,7 +186,7 @@ def source_files(cfg: SourceConfig) -> list[Path]:
 
 
 def source_identity(cfg: SourceConfig) -> list[list[str]]:
-    """What changes when a source's content does: names and SHA-256 of its files, or the hub's commit and splits.
+    """Identity of a source's content: names and SHA-256 of its files, or the hub's commit and splits.
 
     Raises:
         DataError: as in :func:`source_files`, or the hub cannot be reached and the data set was never fetched.

@@ -243,7 +243,7 @@ def _history(notes: Notes) -> str:
 
 
 def left_out(notes: Mapping[str, Any]) -> list[str]:
-    """How many examples the splits do not use and why, from their notes; one phrase a reason."""
+    """Number of examples that the splits do not use and why, from their notes; one phrase a reason."""
     dropped = notes.get("dropped_duplicates", {})
     counts = {
         "ask an earlier question again": dropped.get("exact", 0) + dropped.get("near", 0),

@@ -106,7 +106,7 @@ def read_ensemble_file(
 
 
 def _check_inside(file: Path, k: int, expert: Path | str) -> None:
-    """What was fetched names nothing else on this machine or on the hub."""
+    """Check that what was fetched names nothing else on this machine or on the hub."""
     folder = Path(os.path.realpath(file.parent))
     inside = isinstance(expert, Path) and expert.is_relative_to(folder)
     if inside and find_source(str(expert)).is_adapter:

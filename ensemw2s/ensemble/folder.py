@@ -31,7 +31,7 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class SavedEnsemble:
-    """Where an ensemble was saved, the number of its experts, and sizes in bytes."""
+    """Folder of a saved ensemble, number of its experts, and sizes in bytes."""
 
     path: Path
     experts: int

@@ -110,7 +110,7 @@ class EnsembleSpec:
         )
 
     def model_config(self, index: int) -> ModelConfig:
-        """How to load expert ``index``."""
+        """Loading settings of expert ``index``."""
         own = self.expert_loading[index] if self.expert_loading else {}
         return ModelConfig(path=str(self.experts[index]), **{**self.loading, **own})
 
@@ -173,7 +173,7 @@ class EnsembleSpec:
                 self._kept = None
 
     def identity(self) -> dict[str, Any]:
-        """What answers depend on besides the questions and the decoding, as JSON: the experts' content and settings.
+        """Inputs of answers besides the questions and the decoding, as JSON: the experts' content and settings.
 
         Raises:
             ModelError: an expert's files are missing.

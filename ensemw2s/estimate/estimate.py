@@ -33,7 +33,7 @@ _PADDING = 1.25
 
 @dataclass(frozen=True)
 class Speed:
-    """What this machine does.
+    """Speed of this machine.
 
     Attributes:
         device: ``cpu``, ``cuda:0`` or ``mps``.

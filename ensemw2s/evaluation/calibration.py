@@ -32,7 +32,7 @@ class Calibration(Record):
 
 
 def bin_of(confidence: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
-    """Which of ``bins`` bins of equal width over [0, 1] each confidence is in, from 0."""
+    """Bin of each confidence, from 0, of ``bins`` bins of equal width over [0, 1]."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
 

@@ -68,7 +68,7 @@ class Disagreement(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedErrors(Record):
-    """How often the members of an ensemble are wrong together on one split, over all pairs of members.
+    """Rates at which the members of an ensemble are wrong together on one split, over all pairs of members.
 
     Attributes:
         group: ``boosting``, or the arm of another ensemble.
@@ -175,7 +175,7 @@ def shared_errors(
     resamples: int = 1000,
     seed: int = 0,
 ) -> SharedErrors:
-    """How often members are wrong together, and with the same answer, against chance.
+    """Rates at which members are wrong together, and with the same answer, against chance.
 
     ``answers`` and ``right`` have ``n`` values a member; ``options`` as in :func:`disagreement`. The bootstrap draws
     examples: all pairs of an example stay together.

@@ -216,7 +216,7 @@ def _pair(
 
 
 def sweep_caution(seeds: int, level: float) -> str:
-    """What a sweep with this number of seeds can show, in words."""
+    """Caution about what a sweep with this number of seeds can show, in words."""
     if seeds < 2:
         return "One seed: differences between cells have no test; a claim about methods needs several seeds."
     return caution(seeds, level)

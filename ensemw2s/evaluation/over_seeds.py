@@ -184,7 +184,7 @@ def aggregate(
 
 
 def caution(seeds: int, level: float = 0.95) -> str:
-    """What ``seeds`` seeds can show, in words.
+    """Caution about what ``seeds`` seeds can show, in words.
 
     The paired t-test finds a mean difference at this level only if it exceeds ``t/√n`` of their standard deviations,
     and what sampling the questions alone would give.
@@ -235,7 +235,7 @@ def _check(runs: Sequence[Results]) -> None:
 
 
 def _with_all_rounds(runs: list[Results]) -> list[Results]:
-    """Where validation chose all rounds, a run has no arm of its own for them: it is the boosted ensemble."""
+    """Add the arm of all rounds where validation chose them all: there it is the boosted ensemble."""
     if not any(ALL_ROUNDS in run.arms for run in runs):
         return runs
     return [

@@ -115,7 +115,7 @@ def _basic_interval(value: float, resampled: npt.NDArray[np.float64], level: flo
 
 
 def _membership(sure: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.float64]:
-    """Which bin each confidence is in, 0 or 1, ``[n, bins]``."""
+    """Membership of each confidence in the bins, 0 or 1, ``[n, bins]``."""
     return np.asarray(bin_of(sure, bins)[:, None] == np.arange(bins), dtype=np.float64)
 
 

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answers:
-    """Which test questions the arms of one run have right.
+    """Correctness of the arms of one run on the test questions.
 
     Attributes:
         correct: arm → split → bool ``[n]``.

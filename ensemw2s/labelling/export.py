@@ -31,7 +31,7 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where one teacher's labels come from, and what the run measured about them, if it did."""
+    """Provenance of one teacher's labels, and what the run measured about them, if it did."""
 
     alphas: Sequence[float]
     """Its experts' weights ``α_t``, not normalised."""

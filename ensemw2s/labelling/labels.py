@@ -49,7 +49,7 @@ class SoftTargets:
 
 @dataclass(frozen=True)
 class Posterior:
-    """How probable each option of every question is, by a teacher (``task: choice``).
+    """A teacher's probability of each option of every question (``task: choice``).
 
     Attributes:
         offsets: int64 [n+1], the options of each question.

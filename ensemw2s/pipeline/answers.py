@@ -88,7 +88,7 @@ def read_answers(folder: Path) -> list[dict[str, Any]]:
 
 
 def rule_of(ctx: Context, members: Sequence[ScoredModel]) -> str:
-    """How members are combined; a single one is what it is under every rule."""
+    """Combination of the members; a single one is the same under every rule."""
     return ctx.config.ensemble.rule if len(members) > 1 else "mixture"
 
 

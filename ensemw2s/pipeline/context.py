@@ -80,7 +80,7 @@ class Context:
         """Every stage of this run → the name under which it is told and reported (see :meth:`ensure_parts`)."""
 
     def training(self, side: Side) -> TrainingConfig:
-        """How models of a side are fine-tuned."""
+        """Training settings of a side."""
         roles = self.config.training
         return self.tuned.get(side) or (roles.expert if side == "weak" else roles.student).fixed()
 
@@ -173,14 +173,14 @@ class Context:
         return text_correct(texts, true, self.config.evaluation.match, self.config.data.template.answer_pattern)
 
     def scoring_view(self, split: SplitName) -> View:
-        """Which sequences of a split are scored: all options where choices are compared, else the answers."""
+        """Sequences of a split that are scored: all options where choices are compared, else the answers."""
         if self.config.task == "generate" or (split == "train" and self.config.boosting.error_unit == "token"):
             return "answers"
         return "hidden" if split == "hard_pool" else "options"
 
     @cached_property
     def numerics(self) -> dict[str, Any]:
-        """What changes floating-point results: part of every model stage's inputs."""
+        """Settings that change floating-point results: part of every model stage's inputs."""
         from ensemw2s.models.loading.device import cpu_threads, resolve_device
 
         compute = self.config.compute

@@ -69,7 +69,7 @@ def file_hashes(source: SourceConfig) -> list[list[str]]:
 
 
 def changed_inputs(config: RunConfig, run_dir: Path) -> list[str]:
-    """What a run read and would read differently now: data files and base models, by their content.
+    """Inputs that a run would read differently now: data files and base models, by their content.
 
     Returns:
         Names such as ``data.source`` or ``models.weak``; empty if nothing changed.

@@ -32,7 +32,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Answers:
-    """What an arm answers on a split.
+    """Answers of an arm on a split.
 
     Attributes:
         keys: option numbers, or text ready to be compared; ``n``.
@@ -154,7 +154,7 @@ def _written(ctx: Context, arm: Arm, split: SplitName) -> Answers:
 
 
 def _key(text: str, match: str, pattern: str | None) -> object:
-    """What two written answers are compared by; the same as what decides whether they are right."""
+    """Comparison key of a written answer; the same as what decides whether it is right."""
     final = extract_answer(text, None if pattern is None else compile_pattern(pattern))
     final = text if final is None else final
     number = parse_number(final) if match == "number" else None

@@ -49,7 +49,7 @@ class WeakTrainer:
 
     @cached_property
     def layout(self) -> TokenLayout:
-        """Which tokens of ``D`` belong to which example."""
+        """Layout of the tokens of ``D`` by example."""
         return TokenLayout(self.answers.answer_rows(include_eos=self.include_eos)[1])
 
     @cached_property
@@ -219,7 +219,7 @@ def _keep_weights(trainer: WeakTrainer, learner: BoostingLearner, round_: int, w
 
 
 def tune_weak(trainer: WeakTrainer) -> TrainingConfig:
-    """How all weak models are fine-tuned, found with the plain fine-tune."""
+    """Training settings of all weak models, found with the plain fine-tune."""
     draw, seed = _from_first_weights(trainer, "none", 1), _seed(trainer, 1)
 
     def fit(name: str, config: TrainingConfig) -> ScoredModel:

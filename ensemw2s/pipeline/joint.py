@@ -60,7 +60,7 @@ def prepare_joint(
 def joint_of(
     ctx: Context, members: Sequence[ScoredModel], alphas: Sequence[float], split: SplitName
 ) -> JointTable | None:
-    """What :func:`prepare_joint` found; None where the separate scores leave nothing open."""
+    """Joint scores of :func:`prepare_joint`; None where the separate scores leave nothing open."""
     shares = tuple(normalise(alphas).tolist())
     if sum(share > 0.0 for share in shares) < 2:
         return None

@@ -65,7 +65,7 @@ class PlannedStage:
     expected: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """What whoever watches the run is told about the stage."""
+        """Record of the stage in the event ``plan``."""
         return {what: getattr(self, what) for what in ("name", "kind", "group", "side", "arm", "round", "expected")}
 
 
@@ -100,12 +100,12 @@ def plan(config: RunConfig, until: str | None = None) -> list[PlannedStage]:
 
 
 def member_splits(config: RunConfig) -> tuple[SplitName, ...]:
-    """What any weak model is scored on; the unlabelled pool only where options are scored."""
+    """Splits on which any weak model is scored; the unlabelled pool only where options are scored."""
     return (*REPORTED, "hard_pool") if config.task == "choice" else REPORTED
 
 
 def expert_splits(config: RunConfig) -> tuple[SplitName, ...]:
-    """What a boosted expert, and the weak base, is scored on."""
+    """Splits on which a boosted expert, and the weak base, is scored."""
     return ("train", *member_splits(config))
 
 

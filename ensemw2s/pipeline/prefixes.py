@@ -85,7 +85,7 @@ class PrefixScores:
 def choices_of(
     ctx: Context, members: list[ScoredModel], alphas: list[float], split: SplitName, side: Side = "weak"
 ) -> EnsembleChoices:
-    """What members together choose on a split of options."""
+    """Choices of the members together on a split of options."""
     key = (tuple(member.name for member in members), tuple(alphas), split, side)
     if key in ctx.kept_choices:
         return ctx.kept_choices[key]

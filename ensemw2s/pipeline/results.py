@@ -95,7 +95,7 @@ def _peak(costs: list[dict[str, Any]]) -> StageMemory:
 
 
 def _label_notes(ctx: Context, state: RunState) -> list[str]:
-    """Where the students are not matched in the number of labels."""
+    """Notes on students that are not matched in the number of labels."""
     kept = {teacher: labels.kept for teacher, labels in state.labels.items()}
     filters = {name: getattr(ctx.config.student, name) for name in ("min_confidence", "min_agreement")}
     chosen = ", ".join(f"student.{name} {value:g}" for name, value in filters.items() if value is not None)
@@ -109,7 +109,7 @@ def _label_notes(ctx: Context, state: RunState) -> list[str]:
 
 
 def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> dict[str, ArmCost]:
-    """What every arm would cost alone."""
+    """Cost of every arm, as if it had been built alone."""
     costs = {}
     for name, arm in state.board.arms.items():
         teacher = state.board.arms.get(teacher_of(name) or "")
@@ -123,7 +123,7 @@ def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> d
 
 
 def summary_of_experts(ctx: Context, state: RunState) -> dict[str, Any]:
-    """What ``ew2s train-experts`` ends with."""
+    """Summary of ``ew2s train-experts``."""
     return {
         "run": str(ctx.run.path),
         "ensemble": str(ctx.run.path / "ensemble.json"),
@@ -135,7 +135,7 @@ def summary_of_experts(ctx: Context, state: RunState) -> dict[str, Any]:
 
 
 def summary_of_labels(ctx: Context, state: RunState) -> dict[str, Any]:
-    """What ``ew2s label`` ends with."""
+    """Summary of ``ew2s label``."""
     return {
         **summary_of_experts(ctx, state),
         "labels": {

@@ -56,7 +56,7 @@ class ScoredModel:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is fine-tuned.
+    """Inputs of a fine-tuning.
 
     Attributes:
         data: the training set.

@@ -42,7 +42,7 @@ def train_student(ctx: Context, teacher: Arm, labels: Labels, kept: NDArray[np.i
 
 
 def next_labels(ctx: Context, teacher: Arm, student: ScoredModel, labels: Labels, generation: int) -> Labels:
-    """What a next student learns: the posterior of the ``student`` before it, mixed with the teacher's.
+    """Labels of the next student: the posterior of the ``student`` before it, mixed with the teacher's.
 
     ``generation`` is that of the labels, from 2; ``labels`` are those that the student learned.
     """
@@ -117,7 +117,7 @@ def train_ceiling(ctx: Context) -> ScoredModel:
 
 
 def tune_strong(ctx: Context) -> TrainingConfig:
-    """How all strong models are fine-tuned, found with a fine-tune on the easy training data: no hard label is read."""
+    """Training settings of all strong models, found on the easy training data: no hard label is read."""
     easy = ctx.splits.train
     return tune(
         ctx, "strong", len(easy), lambda name, config: _with_true_answers(ctx, name, easy, config, ("validation",))

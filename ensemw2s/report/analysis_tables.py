@@ -37,7 +37,7 @@ def disagreement_table(results: Results, *, wide: bool = True) -> Table:
 
 
 def shared_error_table(results: Results) -> Table:
-    """How often the members of an ensemble are wrong together, over pairs of members."""
+    """Rates at which the members of an ensemble are wrong together, over pairs of members."""
     numbers = ("both wrong", "by chance", "same answer", "by chance", "all same")
     table = Table("Errors that members share in %", columns("members", "split", right=numbers))
     for split in TEST_SPLITS:

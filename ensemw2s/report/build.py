@@ -144,7 +144,7 @@ def console_report(results: AnyResults, width: int, *, full: bool = False) -> Gr
 
 
 class _Kind(NamedTuple):
-    """What is made of one kind of results."""
+    """Tables, plots and words of one kind of results."""
 
     tables: Callable[[Any, int | None], list[Table]]
     plots: Callable[[Any, Mode], dict[str, bytes]]

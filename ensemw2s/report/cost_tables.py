@@ -61,7 +61,7 @@ def _device_note(results: Results) -> str:
 
 
 def arm_cost_table(results: Results) -> Table:
-    """What each arm would cost alone, beside its accuracy."""
+    """Cost of each arm alone, beside its accuracy."""
     numbers = ("training", "in all", "× W", "a question", "ID", "OOD")
     table = Table("Cost and accuracy of the arms", columns("arm", right=numbers))
     for arm in without_experts(results.arm_costs):

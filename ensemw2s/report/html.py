@@ -38,7 +38,7 @@ class Appendix:
 
 @dataclass(slots=True)
 class Page:
-    """What a report shows, before it becomes HTML. Everything is plain text; the template escapes it."""
+    """Content of a report, before it becomes HTML. Everything is plain text; the template escapes it."""
 
     title: str
     facts: Sequence[str]

@@ -103,7 +103,7 @@ def cell_student_table(results: SweepResults) -> Table:
 
 
 def settings_table(results: SweepResults) -> Table:
-    """What sets listed cells apart; a grid's cells say it in their names."""
+    """Settings that differ between listed cells; a grid's cells say it in their names."""
     table = Table("Settings of the cells", columns("cell", "settings"))
     for cell in results.cells:
         if set(cell.settings) != set(results.over):
@@ -137,7 +137,7 @@ def failure_table(results: SweepResults) -> Table:
 
 
 def sweep_sentences(results: SweepResults) -> list[str]:
-    """What a sweep shows, sentence by sentence: a cell differs where its test says so after Holm's adjustment."""
+    """Findings of a sweep in sentences: a cell differs where its test says so after Holm's adjustment."""
     done = sum(job.state == "finished" for cell in results.cells for job in cell.jobs)
     total = sum(len(cell.jobs) for cell in results.cells)
     failed = sum(job.state == "failed" for cell in results.cells for job in cell.jobs)

@@ -55,7 +55,7 @@ WIDE, NARROW = 9.8, 4.4
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a series is drawn."""
+    """Style of a series."""
 
     colour: str
     marker: str

@@ -12,7 +12,7 @@ from ensemw2s.report import wording as w
 
 
 def verdict_sentences(results: Results) -> list[str]:
-    """What one run shows, sentence by sentence.
+    """Verdict on one run, in sentences.
 
     "Beats" needs both the paired interval and McNemar's exact test on its side; PGR is told with its interval, or with
     the reason why it is undefined; and one seed is never taken for a statement about methods.
@@ -118,7 +118,7 @@ def _join(parts: list[str]) -> str:
 
 
 def seed_verdict_sentences(results: AggregateResults) -> list[str]:
-    """What several seeds show, sentence by sentence: the paired t-test decides, after Holm's adjustment."""
+    """Verdict on several seeds, in sentences: the paired t-test decides, after Holm's adjustment."""
     tested = _in_claims(results)
     clear = [found.p_holm is not None and found.p_holm < 1.0 - results.level for found in tested]
     sentences = _claims(list(zip(tested, clear, map(_seed_test, tested), strict=True)))

@@ -48,7 +48,7 @@ def split_label(split: str) -> str:
 
 
 def cost_times(results: Results, arm: str) -> str:
-    """What an arm costs to build, in multiples of W; empty where it costs nothing or nobody counted."""
+    """Cost of building an arm, in multiples of W; empty where it costs nothing or nobody counted."""
     cost, weak = results.arm_costs.get(arm), results.arm_costs.get(results.weak)
     return "" if cost is None or weak is None or not (cost.total and weak.total) else f"{cost.total / weak.total:.1f}"
 

@@ -134,7 +134,7 @@ class Meter:
             self._device = _largest(self._device, max(peaks, default=None))
 
     def reading(self) -> dict[str, Any]:
-        """What there is so far, as JSON: ``seconds``, ``starts``, ``peak_memory`` and ``peak_device_memory`` in bytes.
+        """Cost so far, as JSON: ``seconds``, ``starts``, ``peak_memory`` and ``peak_device_memory`` in bytes.
 
         Memory is the largest resident memory of this process during the stage (libraries included), and the largest
         that PyTorch had allocated on one CUDA device; None where unknown.

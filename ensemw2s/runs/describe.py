@@ -156,7 +156,7 @@ def _reason(error: Exception) -> str:
 
 
 def describe_run(folder: Path, name: str | None = None) -> RunInfo:
-    """How one run stands; ``unreadable`` where its files are not what a run's files are."""
+    """Status of one run; ``unreadable`` where its files are not what a run's files are."""
     name = name or folder.name
     try:
         _check_files(folder)

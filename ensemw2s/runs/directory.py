@@ -108,7 +108,7 @@ class RunDirectory:
         return load_config(self.config_path)
 
     def forget_damaged(self) -> list[DamagedError]:
-        """What is damaged of the files outside the stages; it is no longer recorded until it is written again.
+        """Damaged files outside the stages; they are no longer recorded until they are written again.
 
         Needs the lock.
         """

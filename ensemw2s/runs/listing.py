@@ -194,7 +194,7 @@ class SweepInfo:
 
 
 def describe_sweep(path: Path, name: str, runs: list[RunInfo], planned: list[PlannedRun] | None) -> SweepInfo:
-    """How a sweep stands, from its runs that have begun and all of them (:func:`planned_runs`), if they are known."""
+    """Status of a sweep, from its runs that have begun and all of them (:func:`planned_runs`), if they are known."""
     begun = {run.path.absolute() for run in runs}
     missing = [run for run in planned or () if run.directory.absolute() not in begun]
     lost = sum(run.failed for run in missing)

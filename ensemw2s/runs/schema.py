@@ -116,7 +116,7 @@ def _field_problems(record: Mapping[str, Any], fields: Mapping[str, str], where:
 
 
 def validate(record: Any, stream: str = "events") -> list[str]:
-    """What is wrong with one decoded line; an empty list if nothing is.
+    """Errors of one decoded line; an empty list if there are none.
 
     Args:
         record: the decoded JSON value.

@@ -87,7 +87,7 @@ class StageRecord:
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Which inputs differ, as ``dotted.key: old → new``, in the order of the keys."""
+    """Differences between inputs, as ``dotted.key: old → new``, in the order of the keys."""
     if isinstance(old, dict) and isinstance(new, dict):
         found: list[str] = []
         for key in sorted(old.keys() | new.keys()):
@@ -132,7 +132,7 @@ def _has_own_files(folder: Path) -> bool:
 
 
 def _unfinished_record(partial: Path) -> dict[str, Any]:
-    """What a start left that was killed between writing ``stage.json`` and renaming the folder."""
+    """Record of a start that was killed between writing ``stage.json`` and renaming the folder."""
     record = read_json(partial / STAGE_RECORD)
     if not isinstance(record, dict):
         return {}
@@ -166,7 +166,7 @@ class Stages:
         return self.root.joinpath(*parts)
 
     def record(self, name: str) -> StageRecord | None:
-        """What is known about a finished stage; None if it is not done, or if its record is damaged."""
+        """Record of a finished stage; None if it is not done, or if its record is damaged."""
         try:
             value = read_stage(self.path(name), name)
             return None if value is None else StageRecord(**value)
@@ -174,7 +174,7 @@ class Stages:
             return None
 
     def damage(self, name: str) -> list[DamagedError]:
-        """What is wrong with the files of a stage, their content included; empty for one that was never finished."""
+        """Damage to the files of a stage, their content included; empty for one that was never finished."""
         folder = self.path(name)
         try:
             value = read_stage(folder, name)

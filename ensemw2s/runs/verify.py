@@ -23,7 +23,7 @@ _BESIDE = ("config.yaml", "date.txt", "ensemble.json", "results.json", "correct.
 
 @dataclass
 class Verification:
-    """What was found below a folder.
+    """Result of verifying a folder.
 
     Attributes:
         path: the folder.

@@ -16,7 +16,7 @@ _FILE_KEYS = ("preset", "config", "set", "over", "cells", "seeds", "baseline", "
 
 @dataclass
 class SweepFile:
-    """What a sweep's YAML file can say; everything is optional."""
+    """Content of a sweep's YAML file; everything is optional."""
 
     preset: str | None = None
     config: list[str] = field(default_factory=list)

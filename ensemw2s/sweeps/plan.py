@@ -79,7 +79,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What its process says, relative to the sweep's directory."""
+        """Log of its process, relative to the sweep's directory."""
         return Path("cells") / self.cell.folder / f"seed-{self.seed}.log"
 
     @property
@@ -243,7 +243,7 @@ def finished_results(root: Path, job: Job) -> Results | None:
 
 
 def kept_answers(root: Path, job: Job) -> Answers:
-    """Who has which question right in a finished run; read once for as long as the file stays what it is.
+    """Correct answers of the arms of a finished run; read once for as long as the file stays what it is.
 
     Raises:
         DataError: the file is missing or unreadable.
@@ -262,7 +262,7 @@ def _read_answers(path: Path, changed: int, size: int) -> Answers:
 
 
 def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None) -> SweepResults:
-    """How a sweep stands, from the run directories; writes ``sweep.json``, ``sweep.csv`` and ``comparisons.csv``.
+    """Status of a sweep, from the run directories; writes ``sweep.json``, ``sweep.csv`` and ``comparisons.csv``.
 
     Args:
         root: the sweep's directory.

@@ -39,7 +39,7 @@ _GRACE = 30.0
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """How far a sweep is.
+    """Progress of a sweep.
 
     Attributes:
         total: all runs.
@@ -85,7 +85,7 @@ class _Running:
 
 @dataclass
 class _State:
-    """What a running sweep knows."""
+    """State of a running sweep."""
 
     pending: deque[Job]
     total: int
@@ -166,7 +166,7 @@ class _Runner:
             time.sleep(_POLL)
 
     def status(self) -> SweepStatus:
-        """How far the sweep is."""
+        """Progress of the sweep."""
         state, now = self.state, time.monotonic()
         running = [(one.job, now - one.began) for one in state.running]
         left = None

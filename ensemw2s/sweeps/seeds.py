@@ -21,7 +21,7 @@ from ensemw2s.sink import EventSink
 
 
 def seed_directory(root: Path, seed: int) -> Path:
-    """Where the run of one seed lies."""
+    """Directory of the run of one seed."""
     return root / f"seed-{seed}"
 
 

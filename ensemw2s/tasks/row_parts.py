@@ -121,7 +121,7 @@ class Parts:
             )
 
     def anew(self) -> str:
-        """How to give up what is kept."""
+        """Instruction for discarding what is kept."""
         return f"To begin anew, remove that folder (rm -r {self.folder}) or choose another --output."
 
     def begin(self, total: int) -> None:

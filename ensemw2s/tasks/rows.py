@@ -34,7 +34,7 @@ _FIRST_LINE = 2**24
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """Where questions come from.
+    """Source of questions.
 
     Attributes:
         read: gives them, as often as it is called the same.
@@ -51,7 +51,7 @@ class Questions:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is done with questions.
+    """A task on questions.
 
     Attributes:
         name: such as ``label``; parts of one are no parts of another.
@@ -207,7 +207,7 @@ def _device(ensemble: Ensemble) -> str:
 
 
 def _settings(ensemble: Ensemble) -> dict[str, int | str]:
-    """What changes last digits; and the date that a chat is told, which is that of the beginning."""
+    """Settings that change last digits; and the date that a chat is told, which is that of the beginning."""
     from ensemw2s.models.loading.device import cpu_threads
 
     compute = ensemble.compute

@@ -16,7 +16,7 @@ Weights = NDArray[np.float64]
 
 
 def eager(logits: Sequence[Tensor], alphas: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-    """What ``combine`` gives, in plain torch: every expert's log-softmax, then their mixture.
+    """``combine`` in plain torch: every expert's log-softmax, then their mixture.
 
     Args:
         logits: K tensors ``[N, V]``.

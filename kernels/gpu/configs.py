@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How the kernels of one problem are launched."""
+    """Launch configuration of the kernels of one problem."""
 
     block: int
     """Tokens in a tile; a power of two."""

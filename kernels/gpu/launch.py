@@ -38,7 +38,7 @@ def start(kernel: Any, programs: int, device: torch.device, options: dict[str, A
 
 @dataclass(slots=True)
 class Rows:
-    """What is known of every row after the first pass; float32 unless said otherwise."""
+    """Statistics of every row after the first pass; float32 unless said otherwise."""
 
     undefined: Tensor
     """bool ``[N]``."""

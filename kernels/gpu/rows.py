@@ -100,7 +100,7 @@ def product_tiles(
 
 @triton.jit
 def mixture_tiles(part, relative, held, lane, active: tl.constexpr):
-    """What the mixture has in each tile at temperature 1: bounds and masses ``[tiles]``."""
+    """Bounds and masses of the mixture in each tile at temperature 1, ``[tiles]``."""
     term = tl.where((lane < active)[:, None], relative + held[:, None], NEG_INF)
     ceiling = finite_or_zero(tl.max(term, axis=0))
     bound = ceiling + tl.log(tl.sum(tl.exp(term - ceiling[None, :]), axis=0))

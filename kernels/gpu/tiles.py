@@ -37,7 +37,7 @@ def at_most_zero(x):
 
 @triton.jit
 def order_norm(norm, inv_temp):
-    """What the product's values are ordered less: at temperature 1 they are ordered as they are returned.
+    """Normaliser of the product's values in their order: at temperature 1 they are ordered as they are returned.
 
     At another one the values themselves order the tokens: what the subtraction rounds off would be divided by it.
     """

@@ -220,7 +220,7 @@ class Dashboard(App[str]):
         return keys.counts(action, view.name_, charts=view.shows_charts, replay=replay, saves=self.saves)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Which keys count at present."""
+        """Whether a key is enabled at present."""
         return self._counts(action)
 
     def action_view(self, place: int) -> None:
@@ -296,7 +296,7 @@ class Dashboard(App[str]):
         self._theme_later()
 
     def _theme_later(self) -> None:
-        """What Textual draws itself (search lines, notices, the palette) takes longer, and is rarely seen."""
+        """Set Textual's own theme later: its widgets (search line, notices, palette) are slower and rarely seen."""
         if self._theming is not None:
             self._theming.stop()
         left = self.refresher.key_at + THEME_AFTER - time.monotonic()
@@ -353,7 +353,7 @@ class Dashboard(App[str]):
             self.exit(event.answer)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """What the command palette offers."""
+        """Entries of the command palette."""
         for place, view in enumerate(self.views):
             yield SystemCommand(view.name_, view.__doc__ or "", partial(self.action_view, place))
         for key in keys.KEYS:

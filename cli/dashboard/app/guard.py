@@ -58,7 +58,7 @@ class Guard:
 
     @property
     def address(self) -> str:
-        """What to open in a browser; good once."""
+        """Address for a browser; valid once."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/?token={self.token}"
 

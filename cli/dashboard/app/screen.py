@@ -1,4 +1,4 @@
-"""Textual screen of the dashboard: batches updates so that keys are handled first."""
+"""Textual screen below the application: merges notices of changes and limits repaints."""
 
 from __future__ import annotations
 

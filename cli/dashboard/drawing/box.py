@@ -33,7 +33,7 @@ BOXED, FLAT = Edges(2, 1, 2, 1), Edges(0, 1, 1, 0)
 
 @dataclass(frozen=True)
 class Frame:
-    """How a panel is framed.
+    """Frame of a panel.
 
     Attributes:
         boxed: a box around it; else a line above, for small terminals.
@@ -50,7 +50,7 @@ class Frame:
 
     @property
     def edges(self) -> Edges:
-        """What the frame takes."""
+        """Cells that the frame takes."""
         return BOXED if self.boxed else FLAT
 
 

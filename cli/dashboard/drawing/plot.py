@@ -49,7 +49,7 @@ class Rule:
 
 @dataclass
 class Plot:
-    """What a chart shows.
+    """A plot as data.
 
     Attributes:
         percent: y are shares, written in per cent and never outside 0 to 1.
@@ -78,7 +78,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Look:
-    """How a plot is looked at: part of the x range (0 to 1), smoothing (0 is off), log axis."""
+    """View settings of a plot: part of the x range (0 to 1), smoothing (0 is off), log axis."""
 
     start: float = 0.0
     end: float = 1.0
@@ -102,7 +102,7 @@ class Look:
 
 @dataclass
 class Frame:
-    """Where a plot ended up: plot area in characters and the range of values; for reading values back."""
+    """Geometry of a drawn plot: plot area in characters and the range of values; for reading values back."""
 
     left: int
     top: int

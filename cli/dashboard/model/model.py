@@ -134,7 +134,7 @@ class LabelSample:
 
 @dataclass
 class TeacherView:
-    """What one teacher has labelled so far; the histogram covers the labels ``first_done`` to ``counted``."""
+    """Labels of one teacher so far; the histogram covers the labels ``first_done`` to ``counted``."""
 
     name: str
     done: int = 0
@@ -217,7 +217,7 @@ class RunModel:
     history: float = 1.0
 
     def info(self, stage: str) -> StageInfo:
-        """What the plan says of a stage."""
+        """The plan's record of a stage."""
         return self.records.get(stage) or earlier_info(stage)
 
     def touch(self, *parts: Part) -> None:

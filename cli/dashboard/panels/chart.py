@@ -170,7 +170,7 @@ class Chart(BoxPanel):
         self.set_look(self.look.pan(share))
 
     def _place(self, event: events.MouseEvent) -> float | None:
-        """Where the mouse is in the plot area, 0 to 1."""
+        """Position of the mouse in the plot area, 0 to 1."""
         frame, column = self.picture().frame, self.place_of(event)[0]
         if frame is None or not frame.left <= column < frame.left + frame.width:
             return None

@@ -17,7 +17,7 @@ TOKEN_SORTS: tuple[TokenSort, ...] = ("weight", "wrong", "growth", "prompt")
 
 @dataclass
 class Choices:
-    """What the user has chosen; each change counts in ``revision``.
+    """The user's choices; each change counts in ``revision``.
 
     Attributes:
         round: of the Tokens view; None is the newest.

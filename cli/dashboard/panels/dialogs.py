@@ -108,7 +108,7 @@ class Help(Dialog):
         return [("Keys", "bold text")]
 
     def note_line(self) -> Line:
-        """How to leave it."""
+        """The key that closes it."""
         return [*super().note_line(), ("  Esc closes" if super().note_line() else "Esc closes", "dim")]
 
     def build(self, context: PanelContext, width: int) -> list[Line]:
@@ -139,7 +139,7 @@ class Leaving(Dialog):
     ]
 
     class Answered(Message):
-        """What the user wants."""
+        """The user's answer."""
 
         def __init__(self, answer: Answer) -> None:
             super().__init__()

@@ -27,7 +27,7 @@ class Key:
 
     @property
     def action(self) -> str:
-        """What a click does."""
+        """The action of a click."""
         return next(iter(self.bindings.values()))
 
 

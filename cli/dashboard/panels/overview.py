@@ -48,7 +48,7 @@ def stage_lines(context: PanelContext, width: int) -> list[Line]:
 
 
 def _waiting_lines(model: RunModel, width: int) -> list[Line]:
-    """What to do while there is no run."""
+    """Hints while there is no run."""
     lines: list[Line] = [
         [(text, "bold text")] for text in wrap(clean(model.life_note or "There is no run yet."), width)
     ]
@@ -117,7 +117,7 @@ class _Axis:
         return min(self.width, max(0, round(part * self.width)))
 
     def bar(self, group: Group) -> Line:
-        """Where a group's stages lie: done ``█``, at work ``▓``, expected ``░``."""
+        """Bar of a group's stages: done ``█``, at work ``▓``, expected ``░``."""
         cells = [" "] * self.width
         for stage in group.stages:
             if stage.name in self.expected:

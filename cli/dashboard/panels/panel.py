@@ -66,15 +66,15 @@ class BoxPanel(Panel, Widget, can_focus=True):
         self._body_for: tuple[object, ...] = ()
 
     def rows(self, context: PanelContext) -> Rows:
-        """What is shown as rows for a CSV file."""
+        """The content as rows of a CSV file."""
         return []
 
     def title_line(self) -> Line:
-        """What the upper edge says."""
+        """Title of the upper border."""
         return []
 
     def note_line(self) -> Line:
-        """What the lower edge says."""
+        """Note of the lower border."""
         return []
 
     def body(self, width: int, height: int) -> list[list[Segment]]:

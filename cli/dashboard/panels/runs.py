@@ -34,7 +34,7 @@ def matching_runs(context: PanelContext) -> list[RunInfo]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """What there is room for in the list of runs."""
+    """Columns that fit in the list of runs."""
 
     name: int
     preset: bool
@@ -94,7 +94,7 @@ def _sweep_line(sweep: SweepInfo, columns: _Columns, width: int) -> Line:
 
 
 def _name(run: RunInfo) -> str:
-    """What tells a run from those around it; runs of a sweep also differ in their seed."""
+    """Name that tells a run from those around it; runs of a sweep also differ in their seed."""
     return clean(run.name) if run.sweep is None else f"  {clean(run.cell or '')}"
 
 

@@ -73,7 +73,7 @@ class LinesPanel(BoxPanel):
         return [(self.heading, "bold text")]
 
     def note_line(self) -> Line:
-        """Which lines are seen, where not all are."""
+        """Range of the visible lines, where not all are."""
         height = self.inner[1]
         if height <= 0 or len(self.lines) <= height:
             return []
@@ -128,7 +128,7 @@ class LinesPanel(BoxPanel):
         return out
 
     def thumb(self, height: int) -> tuple[int, int] | None:
-        """Where the seen lines are among all."""
+        """Position of the visible lines among all."""
         return thumb_of(self.top, height, len(self.lines), height)
 
     def scroll_lines(self, to: int) -> None:
@@ -236,7 +236,7 @@ class TextPanel(LinesPanel):
         return self._builder(context, width)
 
     def rows(self, context: PanelContext) -> Rows:
-        """What is shown as rows for a CSV file."""
+        """The content as rows of a CSV file."""
         return [] if self._rows is None else self._rows(context)
 
 

@@ -198,7 +198,7 @@ def load_run(folder: Source, *, deadline: float = 20.0) -> RunModel:
 
 
 def run_files(folder: Path) -> tuple[float, int]:
-    """What tells that a run changed: the newest time and the sizes of its logs."""
+    """Change marker of a run: the newest time and the sizes of its logs."""
     newest, total = 0.0, 0
     for name in (EVENTS, "heartbeat", RESULTS, "config.yaml"):
         try:

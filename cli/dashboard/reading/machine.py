@@ -41,7 +41,7 @@ class Machine:
         self._tried = False
 
     def sample(self) -> Sample:
-        """How the machine stands; processor loads are since the last call."""
+        """Load of the machine; that of processors is since the last call."""
         import psutil
 
         cores = [float(value) for value in psutil.cpu_percent(percpu=True)]

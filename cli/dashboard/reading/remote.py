@@ -116,7 +116,7 @@ class RemoteSource(Source):
         self._known[name] = (inode, have)
 
     def floor(self, name: str) -> int:
-        """Where the mirrored part of a log begins."""
+        """Offset at which the mirrored part of a log begins."""
         return self._floor.get(name, 0)
 
     def ensure(self, name: str, start: int) -> None:
@@ -145,7 +145,7 @@ class RemoteSource(Source):
 
 
 class OtherClock:
-    """How far another machine's clock is behind this one's; small differences are only the whole seconds it tells."""
+    """Offset of another machine's clock behind this one's; it tells whole seconds, so small differences are none."""
 
     def __init__(self) -> None:
         self.behind: float | None = None

@@ -84,7 +84,7 @@ class RemoteTarget(Target):
 
     @property
     def label(self) -> str:
-        """How to call it to the user."""
+        """Label for the user."""
         return f"{self.remote.host}:{self.remote.path}"
 
     @property
@@ -219,7 +219,7 @@ class RemoteTarget(Target):
         self._sizes[run.name] = have
 
     def _copy_sweeps(self) -> None:
-        """What sweeps tell of the runs that have not begun."""
+        """Copy the sweeps' records of runs that have not begun."""
         sweeps = {"/".join(parts[:-3]) for run in self._found if (parts := run.name.split("/"))[-3:-2] == [CELLS]}
         for sweep in sorted(sweeps):
             path = remote_path(posixpath.join(self._base, sweep, "sweep.json"))

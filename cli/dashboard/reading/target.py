@@ -85,7 +85,7 @@ class Target:
 
     @property
     def label(self) -> str:
-        """How to call it to the user."""
+        """Label for the user."""
         return str(self.path)
 
     @property

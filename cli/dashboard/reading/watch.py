@@ -82,7 +82,7 @@ class Watcher(threading.Thread):
 
     @property
     def follower(self) -> Follower | None:
-        """What is followed at present."""
+        """The current follower."""
         return self._follower
 
     def open(self, run: Path | None) -> None:

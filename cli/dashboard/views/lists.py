@@ -90,7 +90,7 @@ class TokenList(LinesPanel):
         return lines
 
     def title_line(self) -> Line:
-        """Which round, and how it is sorted."""
+        """Round and order of sorting."""
         context = self.context
         now = None if context is None else token_lines.shown_round(context.model, context.choices)
         if context is None or now is None:
@@ -104,7 +104,7 @@ class TokenList(LinesPanel):
 
 
 class Tokens(SearchView):
-    """Where the weight is: examples, tokens, predictions, movement."""
+    """Token weights: examples, tokens, predictions, movement."""
 
     name_ = "Tokens"
     placeholder = "Search in prompts, answers, predictions and ids"
@@ -157,7 +157,7 @@ def _teacher(context: PanelContext) -> str:
 
 
 class Labelling(SearchView):
-    """How the labelling goes, and the labels."""
+    """Progress of the labelling, and the labels."""
 
     name_ = "Labelling"
     placeholder = "Search in prompts and labels; “right”, “wrong”"

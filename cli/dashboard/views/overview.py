@@ -39,7 +39,7 @@ class StagePanel(TextPanel):
 
 
 class Overview(View):
-    """How the whole run stands."""
+    """Status of the whole run."""
 
     name_ = "Overview"
     help_lines = (

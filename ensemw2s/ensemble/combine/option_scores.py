@@ -77,7 +77,7 @@ def sequence_scores(row_logprob: NDArray[np.floating], enc: EncodedSplit, norm: 
 
 @dataclass(frozen=True)
 class Choices:
-    """What was chosen for every example, by scores of its options.
+    """Chosen option of every example, by the scores of its options.
 
     Attributes:
         scores: float64 [S].

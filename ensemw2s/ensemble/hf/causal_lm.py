@@ -71,7 +71,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     @functools.cached_property
     def _readings(self) -> dict[int, Reading]:
-        """How each active expert can be read; found out when first needed, with its weights where they belong."""
+        """Reading modes of the active experts; found out when first needed, with the weights where they belong."""
         return {k: reading_of(self.members[k]) for k in self._active}
 
     @property
@@ -242,7 +242,7 @@ class EnsembleForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """What ``generate()`` reads next; all of it again where an expert's positions are scaled anew at its length."""
+        """Next input of ``generate()``; all of it again where an expert's positions are scaled anew at its length."""
         if isinstance(past_key_values, EnsembleCache) and self._scalings and past_key_values.get_seq_length():
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             new, lengths = input_ids.shape[1] - past_key_values.get_seq_length(), mask.sum(dim=1).cpu().numpy()

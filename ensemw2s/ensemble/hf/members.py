@@ -101,7 +101,7 @@ def config_dict(config: Any) -> dict[str, Any]:
 
 
 def adapter_dict(config: Any) -> dict[str, Any]:
-    """What an adapter's configuration says beyond its defaults as plain JSON; its base is that of the folder."""
+    """An adapter's configuration beyond its defaults as plain JSON; its base is that of the folder."""
 
     def plain(settings: Any) -> dict[str, Any]:
         return {key: sorted(value) if isinstance(value, set) else value for key, value in settings.to_dict().items()}

@@ -26,7 +26,7 @@ How = Literal["tokens", "options", "union"]
 
 @dataclass(frozen=True, slots=True)
 class Compatibility:
-    """What experts have in common."""
+    """Compatibility of the tokenizers of experts."""
 
     experts: tuple[str, ...]
     """Their names."""
@@ -42,7 +42,7 @@ class Compatibility:
     """Where tokenizers differ, one sentence each."""
 
     def how(self, task: str) -> How:
-        """How they are combined.
+        """The way in which they are combined.
 
         ``tokens``: token by token. ``options`` (``task: choice``): by their probabilities of whole options
         (:mod:`ensemw2s.ensemble.combine.choices`). ``union``: text is written from the union of the vocabularies

@@ -76,7 +76,7 @@ class Union:
         return len(self.keys)
 
     def allowed(self, tail: bytes) -> Tensor:
-        """Which texts can follow, boolean ``[U]``.
+        """Mask of the texts that can follow, boolean ``[U]``.
 
         Args:
             tail: the bytes of a character that is not complete; an answer does not end within one.

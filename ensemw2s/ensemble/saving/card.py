@@ -16,7 +16,7 @@ _SPLITS = {"test": "in distribution", "hard_test": "out of distribution"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardFacts:
-    """What the card says besides the run's results."""
+    """Facts of the card besides the run's results."""
 
     title: str
     address: str

@@ -22,7 +22,7 @@ MAX_LOGITS = 2**27
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What each item costs. An item is one sequence, or one prompt with several continuations."""
+    """Sizes of the items. An item is one sequence, or one prompt with several continuations."""
 
     prefix: Ints
     """int ``[n]``: tokens that are padded on the left to the longest of the batch."""

@@ -118,7 +118,7 @@ class _Text:
         self._written = np.zeros((len(prompts), room[1][1]), dtype=np.int64)
 
     def going(self, end_ids: Ints) -> NDArray[np.bool_]:
-        """Which answers have room and have not ended, bool ``[B]``."""
+        """Mask of the answers that have room and have not ended, bool ``[B]``."""
         last = self._written[np.arange(len(self.lengths)), np.maximum(self.lengths - 1, 0)]
         going: NDArray[np.bool_] = (self.lengths < self.limits) & ((self.lengths == 0) | ~np.isin(last, end_ids))
         return going

@@ -86,14 +86,14 @@ class Decoder:
 
 
 def candidates_needed(keep_top_k: int | None) -> int | None:
-    """How many candidates are needed to keep ``keep_top_k`` of them and to know the best token but the chosen one."""
+    """Number of candidates that keeps ``keep_top_k`` of them and tells the best token but the chosen one."""
     return None if keep_top_k is None else max(keep_top_k, 2)  # a runner-up is the second at the latest
 
 
 def step_outputs(
     chosen: Tensor, result: CombineResult, sure: CombineResult, keep_top_k: int | None
 ) -> list[NDArray[Any] | None]:
-    """What :func:`generations` keeps of N steps besides the tokens.
+    """Fields that :func:`generations` keeps of N steps besides the tokens.
 
     Args:
         chosen: int64 ``[N]``, the tokens.

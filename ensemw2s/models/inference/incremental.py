@@ -151,7 +151,7 @@ class IncrementalReader(CachedModel):
 
 
 def _common(before: NDArray[np.integer[Any]], after: NDArray[np.integer[Any]]) -> int:
-    """How many tokens at the beginning are the same; the last of ``after`` never counts, its logits are wanted."""
+    """Length of the common prefix in tokens; the last of ``after`` never counts, its logits are wanted."""
     most = max(0, min(len(before), len(after) - 1))
     different = np.flatnonzero(before[:most] != after[:most])
     return int(different[0]) if len(different) else most

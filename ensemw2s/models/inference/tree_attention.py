@@ -28,7 +28,7 @@ _TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def tree_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores: 0 where a position sees another, the type's lowest number elsewhere.
+    """Additive attention mask: 0 where a position sees another, the type's lowest number elsewhere.
 
     Args:
         segments: int64 ``[B, L]``: 0 for the prompt, 1, 2, … for its options, -1 for padding.

@@ -96,7 +96,7 @@ def opened_models(configs: Sequence[ModelConfig], compute: ComputeConfig) -> Ite
 
 
 def _base_key(cfg: ModelConfig) -> str | None:
-    """What models must have in common to share a base; None for a model that is no adapter."""
+    """Key that models which share a base have in common; None for a model that is no adapter."""
     source = opened_source(cfg.path)
     return base_of(cfg, source).model_dump_json() if source.is_adapter else None
 

@@ -26,7 +26,7 @@ _MAGIC = b"GGUF"
 
 
 def cache_folder() -> Path:
-    """Where unpacked files are kept: ``EW2S_CACHE``, else ``ensemw2s`` in the user's cache folder."""
+    """Folder of unpacked files: ``EW2S_CACHE``, else ``ensemw2s`` in the user's cache folder."""
     chosen = os.environ.get("EW2S_CACHE")
     if chosen:
         return Path(chosen).expanduser()

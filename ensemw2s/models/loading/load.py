@@ -48,7 +48,7 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         device: torch.device = next(iter(self.model.parameters())).device
         return device
 

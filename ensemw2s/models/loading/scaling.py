@@ -69,7 +69,7 @@ def length_scaling(model: Any) -> LengthScaling | None:
 
 
 def declared_scaling(config: Any) -> LengthScaling | None:
-    """What a ``transformers`` configuration says of scaling by length; None where there is none."""
+    """Scaling by length in a ``transformers`` configuration; None where there is none."""
     text = config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None)
     switches, growth = set(), None

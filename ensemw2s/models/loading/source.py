@@ -24,7 +24,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from; exactly one of ``folder``, ``hub_id`` and ``gguf`` is set."""
+    """Source of a model; exactly one of ``folder``, ``hub_id`` and ``gguf`` is set."""
 
     name: str
     """``path`` as configured."""
@@ -37,7 +37,7 @@ class ModelSource:
 
     @property
     def target(self) -> str:
-        """What ``from_pretrained`` is given."""
+        """Argument of ``from_pretrained``."""
         return str(self.hub_id) if self.folder is None else str(self.folder)
 
     @property
@@ -189,7 +189,7 @@ def check_adapter(source: ModelSource) -> None:
 
 
 def base_of(cfg: ModelConfig, source: ModelSource) -> ModelConfig:
-    """How the base of an adapter folder is loaded: its own path, revision and layers, the rest as in ``cfg``.
+    """Loading settings of an adapter's base: its own path, revision and layers, the rest as in ``cfg``.
 
     Raises:
         ModelError: as in :func:`adapter_base`, or ``cfg.keep_layers`` is not what the adapter was trained on.

@@ -41,7 +41,7 @@ _TRACKERS = ("mlflow", "tensorboard", "trackio", "wandb")
 
 @dataclass(frozen=True, slots=True)
 class FinetuneResult:
-    """What a fine-tuning did."""
+    """Result of a fine-tuning."""
 
     steps: int
     """Optimiser steps, those before an interruption included."""
@@ -210,7 +210,7 @@ class _Finetuning:
         return FinetuneResult(cfg.steps, seconds, int(tokens[-1]), reporter.loss, clipped)
 
     def identity(self) -> str:
-        """What a checkpoint must agree with to be continued."""
+        """Inputs on which a checkpoint must agree to be continued."""
         training = self.cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps", "max_steps"})
         model, data = model_fingerprint(self.base), self.data.fingerprint()
         parts = [model, data, training, asdict(self.loss), self.loss_constant, self.seed]

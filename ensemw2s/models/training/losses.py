@@ -22,7 +22,7 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """Which loss a fine-tuning uses."""
+    """Loss of a fine-tuning."""
 
     kind: str = "xent"
     """Name in :data:`~ensemw2s.registry.STUDENT_LOSSES`."""
@@ -45,7 +45,7 @@ class LossConfig:
 
 @dataclass(frozen=True, slots=True)
 class LossRows:
-    """What a loss is computed from: a row for each target token of one forward pass.
+    """Inputs of a loss: a row for each target token of one forward pass.
 
     Attributes:
         logits: ``[P, V]`` in at least float32, at the positions that predict the labels.

@@ -130,7 +130,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
     def _given(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
-        """What the model reads; positions only where their scaling depends on each sequence's own length."""
+        """Inputs of the model; positions only where their scaling depends on each sequence's own length."""
         given: dict[str, Any] = {name: inputs[name] for name in ("input_ids", "attention_mask")}
         if self.by_own_length:
             given["position_ids"] = positions_of(inputs["attention_mask"])
