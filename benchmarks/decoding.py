@@ -14,8 +14,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ensemw2s.config.method import DecodingConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
+from ensemw2s.kernels.bench.timing import Run, Stopwatch, timed, wall_clock
 from ensemw2s.models.inference.decode import generate
 from ensemw2s.models.loading.device import cpu_threads, resolve_device
 from ensemw2s.models.loading.load import LoadedModel, load_tokenizer
@@ -53,12 +56,12 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 
 
-def experts_of(shape: str, count: int, place: torch.device) -> list[LoadedModel]:
+def experts_of(shape: str, number: int, place: torch.device) -> list[LoadedModel]:
     """Experts with weights of their own."""
     tokenizer = load_tokenizer(ModelConfig(path="embedded:weak"))
     config = LlamaConfig(**SHAPES[shape], max_position_embeddings=2048, tie_word_embeddings=True)
     found = []
-    for seed in range(count):
+    for seed in range(number):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).eval().to(place)
         size = sum(p.numel() for p in model.parameters())
@@ -66,43 +69,46 @@ def experts_of(shape: str, count: int, place: torch.device) -> list[LoadedModel]
     return found
 
 
-def measure(
-    experts: list[LoadedModel], answers: int, tokens: int, rounds: int, clock: Callable[[], float]
-) -> dict[str, Any]:
+def measure(experts: list[LoadedModel], answers: int, tokens: int, rounds: int, stopwatch: Stopwatch) -> dict[str, Any]:
     """Seconds of both ways for ``answers`` prompts of 32 tokens, decoded as one batch."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(2, 60, size=32).astype(np.int32) for _ in range(answers)]
     compute = ComputeConfig(batch_tokens=max(64, answers * (32 + tokens)))
-    times: dict[str, list[float]] = {"all": [], "one": []}
+
+    def decode(way: str, seeds: Iterator[int]) -> None:
+        decoding = DecodingConfig.model_validate({"method": "sample", "experts": way, "max_new_tokens": tokens})
+        found = generate(
+            experts, [1.0] * len(experts), prompts, decoding=decoding, end_ids=[], seed=next(seeds), compute=compute,
+            keep_top_k=2,
+        )  # fmt: skip
+        if sum(len(answer.token_ids) for answer in found) != answers * tokens:
+            raise RuntimeError("an answer ended by itself")
+
     before = Usage.now()
-    for turn in range(rounds + 1):
-        for way, taken in times.items():
-            decoding = DecodingConfig.model_validate({"method": "sample", "experts": way, "max_new_tokens": tokens})
-            start = clock()
-            found = generate(
-                experts, [1.0] * len(experts), prompts, decoding=decoding, end_ids=[], seed=turn, compute=compute,
-                keep_top_k=2,
-            )  # fmt: skip
-            if experts[0].device.type == "cuda":
-                torch.cuda.synchronize()
-            if turn:  # the first one warms up
-                taken.append(clock() - start)
-            if sum(len(answer.token_ids) for answer in found) != answers * tokens:
-                raise RuntimeError("an answer ended by itself")
+    runs = {way: partial(decode, way, count()) for way in ("all", "one")}  # both ways have the seed of the round
+    every, one = timed(runs, rounds=rounds, least=rounds, stopwatch=stopwatch)
     after = Usage.now()
-    ratios = [a / b for a, b in zip(times["all"], times["one"], strict=True)]
+    ratios = [a / b for a, b in zip(every.rounds, one.rounds, strict=True)]
     return {
         "shape": experts[0].source,
         "K": len(experts),
         "answers": answers,
         "tokens": tokens,
         "rounds": rounds,
-        **{way: statistics.median(taken) for way, taken in times.items()},
+        "all": statistics.median(every.rounds),
+        "one": statistics.median(one.rounds),
         "ratio": statistics.median(ratios),
         "lowest": min(ratios),
         "highest": max(ratios),
         "others": None if before is None or after is None else after.others_since(before),
     }
+
+
+def processor_time(run: Run) -> float:
+    """Seconds of the processor that a run takes."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def table(cases: list[dict[str, Any]]) -> str:
@@ -134,12 +140,12 @@ def main() -> int:
     compute = ComputeConfig(device=options.device, threads=options.threads)
     place = resolve_device(compute)
     torch.set_num_threads(cpu_threads(compute))
-    clock = time.process_time if options.processor_time else time.perf_counter
+    stopwatch = processor_time if options.processor_time else wall_clock(place)
     cases = []
     for shape in options.shapes:
         experts = experts_of(shape, options.experts, place)
         for answers in options.answers:
-            cases.append(measure(experts, answers, options.tokens, options.rounds, clock))
+            cases.append(measure(experts, answers, options.tokens, options.rounds, stopwatch))
             print(json.dumps(cases[-1]), file=sys.stderr, flush=True)
     where = {**device(), "device": str(place), "measured": datetime.now(UTC).isoformat(timespec="seconds")}
     others = max((case["others"] or 0.0 for case in cases), default=0.0)

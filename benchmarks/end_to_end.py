@@ -15,10 +15,10 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from ensemw2s.data.sources import load_source
 from ensemw2s.data.store import read_splits
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.ensemble.combine.choices import final_choices
+from ensemw2s.kernels.bench.timing import timed
 from ensemw2s.kernels.request import CombineRequest, SampleRequest
 from ensemw2s.kernels.result import CombineResult
 from ensemw2s.models.inference.scoring import score_split
@@ -102,21 +103,6 @@ class Work:
     threads: int
     goals: tuple[float, float]
 
-    def first(self, count: int) -> Work:
-        """The same with few questions, to warm up."""
-        enc = self.enc
-        few = EncodedSplit(
-            enc.ids[:count],
-            enc.prompts[:count],
-            enc.options[:count],
-            enc.option_texts[:count],
-            enc.answer_index[:count],
-            eos_id=enc.eos_id,
-            vocab_size=enc.vocab_size,
-            task=enc.task,
-        )
-        return Work(self.name, few, self.experts, self.plain, self.alphas, self.threads, self.goals)
-
 
 @torch.inference_mode()
 def loop(work: Work) -> tuple[Scores, NDArray[np.int64]]:
@@ -158,18 +144,14 @@ WAYS: dict[str, Callable[[Work], tuple[Scores, NDArray[np.int64]]]] = {
 def measured(work: Work, rounds: int, patience: float) -> dict[str, Any]:
     """Time all ways in turn, and compare what they find."""
     torch.set_num_threads(work.threads)
-    few = work.first(4)
-    for way in WAYS.values():
-        way(few)
+    found: dict[str, tuple[Scores, NDArray[np.int64]]] = {}
+
+    def run(name: str) -> None:
+        found[name] = WAYS[name](work)
+
     wait_until_quiet(patience)
     before = Usage.now()
-    times: dict[str, list[float]] = {name: [] for name in WAYS}
-    found = {}
-    for _ in range(rounds):
-        for name, way in WAYS.items():
-            start = time.perf_counter()
-            found[name] = way(work)
-            times[name].append(time.perf_counter() - start)
+    times = {t.name: t for t in timed({name: partial(run, name) for name in WAYS}, rounds=rounds, least=rounds)}
     after = Usage.now()
     scores, labels = found[LOOP]
     enc = work.enc
@@ -187,9 +169,9 @@ def measured(work: Work, rounds: int, patience: float) -> dict[str, Any]:
         "goals": work.goals,
         "ways": {
             name: {
-                "seconds": statistics.median(times[name]),
-                "rounds": times[name],
-                "faster": statistics.median(a / b for a, b in zip(times[LOOP], times[name], strict=True)),
+                "seconds": statistics.median(times[name].rounds),
+                "rounds": times[name].rounds,
+                "faster": statistics.median(a / b for a, b in zip(times[LOOP].rounds, times[name].rounds, strict=True)),
                 "same_labels": float((found[name][1] == labels).mean()),
                 "score_error": float(np.abs(found[name][0] - scores).max()),
             }
