@@ -125,7 +125,7 @@ class Context:
             self.ensure(f"{name}/{part}", inputs, partial(work, part), part_of=name)
         records = [self.run.stages.record(f"{name}/{part}") for part in missing or parts]
         seconds = sum(record.seconds for record in records if record is not None)
-        self.sink.event("stage_finished", stage=name, seconds=round(seconds, 3), cached=not missing)
+        self.sink.event("stage_finished", stage=name, seconds=round(seconds, 3), cached=not missing, parts=list(parts))
         return self.run.path / name
 
     @cached_property

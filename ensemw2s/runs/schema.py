@@ -22,7 +22,7 @@ EVENTS: dict[str, dict[str, str]] = {
     },
     "plan": {"stages": "list[str]", "records": "~list[object]"},
     "stage_started": {"stage": "str"},
-    "stage_finished": {"stage": "str", "seconds": "float", "cached": "bool"},
+    "stage_finished": {"stage": "str", "seconds": "float", "cached": "bool", "parts": "~list[str]"},
     "stage_rerun": {"stage": "str", "reason": "str"},
     "data_ready": {"counts": "object", "tokens": "any", "notes": "any"},
     "round_started": {"round": "int", "rounds": "int"},

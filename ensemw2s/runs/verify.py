@@ -128,7 +128,8 @@ def _gone(run: Path) -> list[str]:
         if record["kind"] == "run_started":
             finished = []
         elif isinstance(record.get("stage"), str):
-            finished.append(record["stage"])
+            name, parts = record["stage"], record.get("parts")
+            finished += [name, *(f"{name}/{part}" for part in (parts if isinstance(parts, list) else ()))]
     gone: list[str] = []
     for name in sorted(set(finished)):
         place = PurePosixPath(name)

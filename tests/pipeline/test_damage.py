@@ -175,16 +175,24 @@ def test_readers_refuse_a_stage_without_its_own_record(finished, copy_of, ew2s, 
 
 def test_verify_names_what_is_gone_as_a_whole(finished, copy_of, ew2s):
     folder = copy_of(finished[0])
-    for name in ("baselines/bagging/member-02", "ceiling", "labels", "student/ensemble/scores"):
+    for name in (
+        "baselines/bagging/member-02",
+        "ceiling",
+        "labels",
+        "student/ensemble/scores",
+        "experts/round-02/scores/test",
+    ):
         shutil.rmtree(folder / name)
     (folder / "labels").write_text("x")
     with (folder / "events.jsonl").open("a") as log:
         for name in ("../../outside", "/etc", "data/../../x", "experts/\u0000", "", "nothing/of/ours"):
-            log.write(json.dumps({"v": 1, "t": 1.0, "kind": "stage_finished", "stage": name, "seconds": 0.0}) + "\n")
+            line = {"v": 1, "t": 1.0, "kind": "stage_finished", "stage": name, "seconds": 0.0, "parts": 7}
+            log.write(json.dumps(line) + "\n")
     found = {one.path.relative_to(folder).as_posix(): one.why for one in verify(folder).damaged}
     assert found.pop("labels") == "it is not a folder"
     assert found.keys() >= {"baselines/bagging/member-02", "ceiling", "student/ensemble/scores", "labels/ensemble"}
-    assert all(name.split("/")[0] in ("baselines", "ceiling", "labels", "student") for name in found)
+    assert "experts/round-02/scores/test" in found
+    assert all(name.split("/")[0] in ("baselines", "ceiling", "experts", "labels", "student") for name in found)
     assert not any(name.startswith("ceiling/") for name in found)
     assert ew2s("runs", "verify", folder)[0] == EXIT_FAILED
 
