@@ -51,11 +51,7 @@ class StageEstimate:
     """Cost of a stage; None where a model's size is unknown.
 
     Attributes:
-        stage: its name.
-        tokens: tokens read.
-        flops: floating-point operations.
         memory: bytes at the peak.
-        seconds: time.
         group: its row of the timeline.
     """
 
@@ -72,11 +68,6 @@ class Estimate:
     """Cost of a run.
 
     Attributes:
-        stages: in order.
-        weak: size of the weak base.
-        strong: size of the strong base.
-        data: size of the data.
-        speed: of this machine.
         seeds: how often the whole is run.
     """
 

@@ -118,7 +118,6 @@ class Lengths:
     Attributes:
         prompt: tokens of a prompt.
         answer: tokens of an answer or option, end-of-sequence excluded.
-        options: number of options.
     """
 
     prompt: float
@@ -132,8 +131,6 @@ class DataSize:
 
     Attributes:
         counts: examples by split.
-        easy: lengths of the easy questions.
-        hard: lengths of the hard ones.
         known_from: where this comes from, in words.
     """
 

@@ -54,7 +54,6 @@ class PairedT(Record):
 
     Attributes:
         differences: one difference a seed, in the order of the seeds; all of them, none dropped.
-        mean: their mean.
         sd: their standard deviation (``n − 1``).
         low: lower end of the interval of the mean, or None where ``t`` is None.
         high: upper end.

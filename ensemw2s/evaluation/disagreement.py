@@ -33,9 +33,7 @@ class Disagreement(Record):
     Attributes:
         student: an arm, for example ``student_ensemble``.
         teacher: the arm that labelled for it, for example ``ensemble``.
-        split: the split.
         n: examples.
-        both_right: both right.
         corrected: the teacher wrong, the student right.
         spoiled: the teacher right, the student wrong.
         copied: both wrong, with the same answer.
@@ -72,7 +70,6 @@ class SharedErrors(Record):
 
     Attributes:
         group: ``boosting``, or the arm of another ensemble.
-        split: the split.
         members: number of members; ``members·(members − 1)/2`` pairs.
         n: examples.
         both_wrong: share of (pair, example) with both wrong.

@@ -27,7 +27,6 @@ class JobResult(Record):
     """One run of a sweep: a cell with a seed.
 
     Attributes:
-        seed: the seed.
         state: ``finished``, ``failed``, ``interrupted`` (begun, to be continued) or ``waiting``.
         directory: its run directory, relative to the sweep's.
         error: why it failed, in words; None otherwise.
@@ -48,7 +47,6 @@ class CellResult(Record):
     """One cell over its finished seeds.
 
     Attributes:
-        name: the cell.
         settings: dotted key → value: what sets it apart.
         jobs: one a seed.
         arms: arm → split → accuracy over the finished seeds.
@@ -80,10 +78,7 @@ class CellComparison(SeedTest):
     """Accuracy of an arm in a cell minus that in the baseline cell; Holm's adjustment is over the whole sweep.
 
     Attributes:
-        cell: the cell.
         baseline: the cell that it is compared with.
-        arm: the arm.
-        split: the split.
         seeds: the seeds that both have, in order.
     """
 
@@ -99,17 +94,13 @@ class SweepResults(SavedRecord):
     """``sweep.json``: how a sweep stands.
 
     Attributes:
-        name: the runs' name.
         task: ``choice`` or ``generate``.
         over: dotted key → its values, for a grid.
         seeds: all seeds, in order.
         baseline: the cell that the others are compared with.
-        compared: the arms that are compared.
         level: confidence level of every interval.
-        cells: all cells, in order.
         comparisons: every other cell against the baseline.
         caution: what this number of seeds can and cannot show, in words.
-        schema_version: version of this schema.
     """
 
     name: str

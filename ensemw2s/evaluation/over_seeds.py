@@ -26,7 +26,6 @@ class SeedSummary(Record):
     Attributes:
         seeds: the seeds that have it, in order.
         values: its value for each of them.
-        mean: mean.
         sd: standard deviation (``n − 1``), or None for a single value.
     """
 
@@ -42,7 +41,6 @@ class SeedTest(Record):
 
     Attributes:
         differences: one a seed, in the order of the seeds.
-        mean: their mean.
         sd: their standard deviation; None for a single seed.
         low: lower end of the mean's interval; None where there is no test.
         high: upper end.
@@ -83,7 +81,6 @@ class SeedComparison(SeedTest):
     Attributes:
         a: an arm.
         b: the arm that it is compared with.
-        split: the split.
         claim: whether it is one of the planned claims about methods, which Holm's adjustment takes together.
     """
 
@@ -98,7 +95,6 @@ class AggregateResults(SavedRecord):
     """Results over seeds.
 
     Attributes:
-        name: the runs' name.
         task: ``choice`` or ``generate``.
         seeds: all seeds, in order.
         level: confidence level of every interval.
@@ -111,7 +107,6 @@ class AggregateResults(SavedRecord):
         selected_rounds: ``boosting``, or another ensemble → rounds chosen, one a seed.
         caution: what this number of seeds can and cannot show, in words.
         times: seed → total seconds.
-        schema_version: version of this schema.
     """
 
     earlier: ClassVar[dict[str, Any]] = Results.earlier

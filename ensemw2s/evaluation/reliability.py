@@ -32,11 +32,9 @@ class Reliability(Record):
 
     Attributes:
         name: an arm, or ``labels_TEACHER``.
-        split: the split.
         measure: what the confidence is: ``token``, the geometric mean probability of the answer's tokens (what labels
             are filtered by); or ``option``, the answer's share of the options' exponentiated scores.
         n: examples.
-        mean_confidence: its mean.
         accuracy: share of right answers.
         ece: expected calibration error.
         low: lower end of its interval; 0 where the error is not larger than calibrated confidences give by chance.

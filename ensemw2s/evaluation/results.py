@@ -39,7 +39,6 @@ class RoundResult(Record):
 
     Attributes:
         round: from 1.
-        splits: scores by split.
         epsilon: the token error ``ε_t``, clipped as it entered ``α_t``; None where nothing is boosted.
         epsilon_raw: the same before clipping.
         epsilon_prior: ``ε_0``, clipped.
@@ -109,21 +108,14 @@ class Results(SavedRecord):
     """All results of one run (one seed).
 
     Attributes:
-        name: the run's name.
-        seed: its seed.
         task: ``choice`` or ``generate``.
-        config_fingerprint: fingerprint of the resolved configuration.
-        arms: arm → split → accuracy.
         weak: the arm that is W of every PGR.
         preset: the preset that the configuration began from, or None.
         level: confidence level of every interval.
-        versions: package → version.
         models: ``weak`` and ``strong`` → the base model.
-        split_sizes: split → number of examples.
         rounds: ``boosting``, or another ensemble → one entry a round or member.
         selected_rounds: the same names → number of rounds chosen on validation.
         stop_reason: why boosting ended, in words, or None.
-        labels: teacher → its pseudo-labels.
         differences: the planned comparisons.
         pgr: student → split → performance gap recovered.
         times: stage → seconds, interrupted starts included.
@@ -135,7 +127,6 @@ class Results(SavedRecord):
         memory: stage → peak memory, measured.
         clipped: fine-tuning → share of its steps whose gradient was clipped.
         notes: remarks for the report, in words.
-        schema_version: version of this schema.
     """
 
     #: W was the first expert, a bootstrap resample.

@@ -45,7 +45,6 @@ class Sampling:
         within: float64 ``[k, k]``, mean over seeds of the covariance of the seed's differences; on its diagonal the
             mean of the squared standard errors.
         shared: float64 ``[k, k]``, mean over pairs of seeds of the covariance between their differences.
-        questions: number of different questions.
     """
 
     within: Floats

@@ -71,8 +71,6 @@ class Labels:
 
     Attributes:
         teacher: for example ``ensemble``.
-        ids: example ids.
-        texts: label texts.
         token_ids: the label's tokens in the teacher's vocabulary, int32, without end-of-sequence.
         options: int64 [n], chosen option; -1 where the answer was generated.
         confidence: float64 [n], geometric mean token probability.

@@ -36,7 +36,6 @@ class Answers:
 
     Attributes:
         keys: option numbers, or text ready to be compared; ``n``.
-        right: whether each is right.
         confidence: measure → in [0, 1], ``[n]``; see :class:`~ensemw2s.evaluation.reliability.Reliability`.
     """
 

@@ -51,7 +51,6 @@ class Scoreboard:
     Attributes:
         results: arm → split → accuracy with intervals.
         correct: arm → split → right or wrong for every example.
-        arms: the arms by name.
     """
 
     results: dict[str, dict[str, ArmResult]] = field(default_factory=dict)

@@ -38,7 +38,6 @@ class ScoredModel:
     Attributes:
         name: the stage's name, and its folder in the run directory.
         folder: that folder; ``scores`` in it has a table for each split.
-        model: how to load the model.
         fingerprint: of what the model was made from.
     """
 
@@ -61,7 +60,6 @@ class Recipe:
     Attributes:
         data: the training set.
         config: steps, batch size, learning rate and so on.
-        loss: which loss.
         loss_constant: what a sequence's loss is divided by.
         seed: for the order of the data and new weights.
         start: the model that it goes on from; None starts from the base.

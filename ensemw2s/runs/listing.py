@@ -83,12 +83,9 @@ def by_name(run: RunInfo) -> list[tuple[int, str]]:
 
 
 def in_place(run: RunInfo, root: Path, label: str | None = None) -> RunInfo:
-    """The run as it is called below ``root``, with the sweep that it belongs to.
+    """The run as it is called below the listed folder ``root``, with the sweep that it belongs to.
 
-    Args:
-        run: the run.
-        root: the listed folder.
-        label: name of ``root``, where that is a sweep itself; its folder's by default.
+    ``label`` names ``root``, where that is a sweep itself; by default its folder does.
     """
     name = Path(os.path.relpath(run.path, root)).as_posix()
     sweep = sweep_of(run.path)

@@ -47,7 +47,6 @@ class Cell:
 
     Attributes:
         name: unique in the sweep.
-        folder: name of its folder.
         settings: dotted key → value: what sets it apart.
         composed: its configuration; None where it is invalid.
         problem: why it is invalid; None where it is not.
@@ -95,12 +94,8 @@ class SweepPlan:
     """A sweep before it runs.
 
     Attributes:
-        name: the runs' name.
         over: dotted key → values of the grid; empty for listed cells.
-        cells: in order.
-        seeds: in order.
         baseline: name of the cell that the others are compared with.
-        compared: arms that are compared.
     """
 
     name: str

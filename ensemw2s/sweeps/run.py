@@ -42,9 +42,7 @@ class SweepStatus:
     """Progress of a sweep.
 
     Attributes:
-        total: all runs.
         done: finished ones, those of earlier starts included.
-        failed: failed ones.
         running: at work, with the seconds since they began.
         left: seconds that the rest will take about, or None before the first has finished.
         waiting_for_memory: whether a process more was wanted, but its memory is not there.

@@ -77,6 +77,16 @@ def test_python_names_are_found() -> None:
         _object("ensemw2s.evaluation.Resultz")
 
 
+def test_references_in_docstrings_are_found() -> None:
+    found = set()
+    for folder in ("ensemw2s", "cli", "kernels"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found |= set(re.findall(r":\w+:`~?(ensemw2s[.\w]+)`", path.read_text(encoding="utf-8")))
+    assert len(found) > 30
+    for name in sorted(name for name in found if not name.startswith("ensemw2s.kernels.gpu")):  # needs Triton
+        assert _object(name) is not None
+
+
 @pytest.mark.parametrize("path", OBJECTS)
 def test_documented_objects_exist(path: str) -> None:
     assert _object(path) is not None

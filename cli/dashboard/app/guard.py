@@ -33,11 +33,7 @@ HEADERS = {
 
 
 class Guard:
-    """Decides about requests, and counts dashboards.
-
-    Args:
-        host: the address that is served.
-        port: its port.
+    """Decides about requests to the address that is served, and counts dashboards.
 
     Attributes:
         token: of the printed address; good once.

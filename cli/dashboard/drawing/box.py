@@ -73,14 +73,10 @@ def segments(line: Line, width: int, dark: bool, more: str = "", ground: str = "
 
 
 def paint(title: Line, note: Line, body: Sequence[list[Segment]], size: tuple[int, int], frame: Frame) -> list[Strip]:
-    """A panel as lines of the screen.
+    """A panel as lines of the screen, of ``size`` columns and lines.
 
-    Args:
-        title: in the upper edge.
-        note: in the lower edge, or at the right of the upper one where there is no box.
-        body: the inside, each line as wide as the frame leaves; lines that are missing stay empty.
-        size: columns and lines of the whole.
-        frame: its frame.
+    The note stands in the lower edge, or at the right of the upper one where there is no box. Lines of ``body`` are as
+    wide as the frame leaves; lines that are missing stay empty.
     """
     width, height = size
     if width < 2 or height < 1:

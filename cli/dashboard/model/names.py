@@ -36,11 +36,7 @@ def percent(share: float, digits: int = 1) -> str:
 def pair(accuracy: Mapping[str, float], arm: str, between: str = " / ", none: str = "–") -> str:
     """Accuracies of an arm on the tests; in runs of earlier versions the first expert stands for the weak model.
 
-    Args:
-        accuracy: ``arm/split`` → accuracy.
-        arm: the arm.
-        between: between ID and OOD.
-        none: where the arm has neither.
+    ``accuracy`` has the keys ``arm/split``; ``between`` stands between ID and OOD, ``none`` where the arm has neither.
     """
     values = [accuracy.get(f"{arm}/{split}") for split in TESTS]
     if values != [None, None]:
