@@ -129,6 +129,17 @@ def test_round_table_marks_dropped_and_chosen_rounds(run_factory):
     assert table.notes == ["*: dropped, not part of the ensemble.", "Boosting ended: all 6 rounds done."]
 
 
+@pytest.mark.parametrize(
+    ("arm", "header"), [("bagging", "bagging"), ("seeds", "plain ensemble"), ("chain", "uniform chain")]
+)
+def test_round_table_sets_the_first_unboosted_ensemble_beside(run_factory, arm, header):
+    results = run_factory()
+    results.rounds[arm] = results.rounds.pop("bagging")
+    table = round_table(results)
+    assert [column.header for column in table.columns][-1] == f"{header} ID/OOD"
+    assert table.rows[0].cells[-1] != ""
+
+
 def test_round_table_of_generation_says_what_it_measures(run_factory):
     table = round_table(run_factory(task="generate"))
     assert "token accuracy" in table.title
