@@ -160,19 +160,8 @@ def costs(accuracy):
     return {"costs": stages, "arm_costs": arms, "memory": memory}
 
 
-def make_run(seed=0, accuracy=None, **changes):
-    """A run's results, with every number from the functions that a real run uses."""
-    world = World(seed)
-    accuracy = ACCURACY if accuracy is None else accuracy
-    correct = {
-        arm: {split: world.correct(split, target[k]) for k, split in enumerate(SPLITS)}
-        for arm, target in accuracy.items()
-    }
-    found = build_comparisons(correct)
-    arms = {
-        arm: {s: summarise(right, tokens=world.tokens(s, right)) for s, right in splits.items()}
-        for arm, splits in correct.items()
-    }
+def label_results(world, accuracy):
+    """Labels of the teachers, about as often right as the teacher is on OOD."""
     labels = {}
     for teacher in ("plain", "bagging", "ensemble"):
         if teacher in accuracy:
@@ -190,6 +179,23 @@ def make_run(seed=0, accuracy=None, **changes):
                 mean_agreement=0.87,
                 ece=expected_calibration_error(sure, right).ece,
             )
+    return labels
+
+
+def make_run(seed=0, accuracy=None, **changes):
+    """A run's results, with every number from the functions that a real run uses."""
+    world = World(seed)
+    accuracy = ACCURACY if accuracy is None else accuracy
+    correct = {
+        arm: {split: world.correct(split, target[k]) for k, split in enumerate(SPLITS)}
+        for arm, target in accuracy.items()
+    }
+    found = build_comparisons(correct)
+    arms = {
+        arm: {s: summarise(right, tokens=world.tokens(s, right)) for s, right in splits.items()}
+        for arm, splits in correct.items()
+    }
+    labels = label_results(world, accuracy)
     fields = {
         "name": "tiny",
         "seed": seed,

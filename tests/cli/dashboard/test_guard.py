@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ensemw2s.cli.dashboard.app.guard import MOST_SESSIONS, Guard, cells
 
 pytest.importorskip("textual_serve")
 aiohttp = pytest.importorskip("aiohttp")
+web: Any = pytest.importorskip("aiohttp.web")
 
 Simulate = Callable[..., Any]
 Desk = Any
@@ -172,23 +173,39 @@ async def drawn(socket: Any, what: bytes) -> None:
         seen += message.data if isinstance(message.data, bytes) else b""
 
 
+async def refused_to_strangers(served: Served, paths: Sequence[str]) -> None:
+    """Without a cookie, from other hosts and from other pages."""
+    async with aiohttp.ClientSession() as session:
+        for path in paths:
+            async with session.get(served.base + path) as answer:
+                assert answer.status == 403, path
+                assert "Set-Cookie" not in answer.headers
+        for header in ({"Host": "evil.com"}, {"Host": f"evil.com:{served.port}"}, {"Origin": "http://evil.com"}):
+            for path in (*paths, served.address.removeprefix(served.base)):  # it does not use the token up
+                async with session.get(served.base + path, headers=header) as answer:
+                    assert answer.status == 403, path
+
+
+async def refused_with_the_cookie(served: Served, session: Any) -> None:
+    """From other hosts and pages, and with sizes that no screen has."""
+    for headers in ({"Host": f"evil.com:{served.port}"}, {"Origin": "http://evil.com"}, {"Origin": "null"}):
+        for path in ("/", "/static/js/textual.js"):
+            async with session.get(served.base + path, headers=headers) as answer:
+                assert answer.status == 403
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(served.base + "/ws", headers=headers)
+        assert refused.value.status == 403
+    for size in ("width=99999999&height=24", "width=80&height=-1"):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await session.ws_connect(f"{served.base}/ws?{size}")
+        assert refused.value.status == 400
+
+
 def test_only_the_browser_that_was_told(serve: Callable[..., Served]) -> None:
     served = serve()
     assert served.address.startswith(served.base + "/?token=")
     paths = ("/", "/ws", "/static/js/textual.js", "/static/", "/download/x", "/nothing", "/?token=wrong", "/ws?token=")
-
-    async def strangers() -> None:
-        async with aiohttp.ClientSession() as session:
-            for path in paths:
-                async with session.get(served.base + path) as answer:
-                    assert answer.status == 403, path
-                    assert "Set-Cookie" not in answer.headers
-            for header in ({"Host": "evil.com"}, {"Host": f"evil.com:{served.port}"}, {"Origin": "http://evil.com"}):
-                for path in (*paths, served.address.removeprefix(served.base)):  # it does not use the token up
-                    async with session.get(served.base + path, headers=header) as answer:
-                        assert answer.status == 403, path
-
-    asyncio.run(strangers())
+    asyncio.run(refused_to_strangers(served, paths))
 
     async def browser(session: Any) -> None:
         async with session.get(served.base + "/") as answer:
@@ -200,17 +217,7 @@ def test_only_the_browser_that_was_told(serve: Callable[..., Served]) -> None:
             assert answer.headers["Referrer-Policy"] == "no-referrer"
         async with session.get(served.base + "/static/js/textual.js") as answer:
             assert answer.status == 200
-        for headers in ({"Host": f"evil.com:{served.port}"}, {"Origin": "http://evil.com"}, {"Origin": "null"}):
-            for path in ("/", "/static/js/textual.js"):
-                async with session.get(served.base + path, headers=headers) as answer:
-                    assert answer.status == 403
-            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                await session.ws_connect(served.base + "/ws", headers=headers)
-            assert refused.value.status == 403
-        for size in ("width=99999999&height=24", "width=80&height=-1"):
-            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                await session.ws_connect(f"{served.base}/ws?{size}")
-            assert refused.value.status == 400
+        await refused_with_the_cookie(served, session)
         assert served.children() == 0
         cookie = next(iter(session.cookie_jar))
         assert cookie["httponly"]
@@ -258,9 +265,30 @@ def test_a_screen_with_saving(serve: Callable[..., Served]) -> None:
     assert [path.suffix for path in Path.cwd().iterdir()] == [".svg"]
 
 
+class LastingSockets:
+    """A server whose sockets last until they are closed."""
+
+    async def _make_app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes([web.get("/ws", self.handle_websocket)])
+        return app
+
+    async def on_shutdown(self, app: web.Application) -> None:
+        raise NotImplementedError
+
+    async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+        found = web.WebSocketResponse()
+        await found.prepare(request)
+        try:
+            async for _ in found:
+                pass
+        except asyncio.CancelledError:
+            await found.close()
+        return found
+
+
 def test_how_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a base whose sockets last until they are closed: real dashboards would take the machine."""
-    from aiohttp import web
     from aiohttp.test_utils import TestClient, TestServer
 
     from ensemw2s.cli.dashboard.app.web import guarded
@@ -268,28 +296,9 @@ def test_how_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "MOST_SESSIONS", 3)
     assert MOST_SESSIONS == 8
 
-    class Base:
-        async def _make_app(self) -> web.Application:
-            app = web.Application()
-            app.add_routes([web.get("/ws", self.handle_websocket)])
-            return app
-
-        async def on_shutdown(self, app: web.Application) -> None:
-            raise NotImplementedError
-
-        async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-            found = web.WebSocketResponse()
-            await found.prepare(request)
-            try:
-                async for _ in found:
-                    pass
-            except asyncio.CancelledError:
-                await found.close()
-            return found
-
     async def main() -> None:
         guard = Guard("127.0.0.1", 0)
-        server = guarded(Base, guard)()
+        server = guarded(LastingSockets, guard)()
         made = await server._make_app()
         running = TestServer(made)
         await running.start_server()
