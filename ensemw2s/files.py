@@ -222,9 +222,14 @@ def parse_json(text: str | bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise json_error(error, text) from None
     marks: tuple[Any, Any] = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if sum(map(text.count, marks)) > _JSON_DEPTH and _deeper(value, _JSON_DEPTH):
+    if sum(map(text.count, marks)) > _JSON_DEPTH and is_too_deep(value):
         raise json_error(RecursionError(), text)
     return value
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether a JSON value is nested deeper than is read."""
+    return _deeper(value, _JSON_DEPTH)
 
 
 def _deeper(value: Any, depth: int) -> bool:

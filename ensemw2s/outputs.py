@@ -128,6 +128,8 @@ def refuse_links(root: Path, *names: str, in_place: Collection[str] = ()) -> Non
     for name in names or (".",):
         place, missing = root, False
         for part in PurePosixPath(name).parts:
+            if place != root and place.is_file():
+                refuse_files(root, name)
             place = place / part
             missing = not _exists_without_link(place)
             if missing:
@@ -139,6 +141,22 @@ def refuse_links(root: Path, *names: str, in_place: Collection[str] = ()) -> Non
         if _exists_without_link(place) and (not place.is_file() or place.lstat().st_nlink > 1):
             what = "has a second name (hard link)" if place.is_file() else "is not a regular file"
             raise _refused(place, f"{what}, and would be written in place")
+
+
+def refuse_files(root: Path, *names: str) -> None:
+    """Refuse a file at or above the place of a folder; ``names`` are those of folders, relative to ``root``.
+
+    Raises:
+        InputError: there is one; names it.
+    """
+    for name in names:
+        for part in (PurePosixPath(name), *PurePosixPath(name).parents):
+            if (root / part).is_file():
+                raise InputError(
+                    f"{root / part} is a file, where a folder is kept.",
+                    hint=f"No run makes it. Remove it or move it away, then repeat the command: rm {root / part}",
+                    title="Not written",
+                )
 
 
 def _exists_without_link(place: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from ensemw2s.data.problems import Problem, Report, Row
 from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError, first_line, shortened
-from ensemw2s.files import JsonError, json_error, open_regular, parse_json, unique_keys
+from ensemw2s.files import JsonError, is_too_deep, json_error, open_regular, parse_json, unique_keys
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _KNOWN = "JSONL (.jsonl, .ndjson), JSON (.json), CSV (.csv), TSV (.tsv) or Parquet (.parquet)"
@@ -198,6 +198,8 @@ def _json_rows(text: str, file: str, report: Report) -> Iterator[Row]:
             at = _skip(text, end)
             if text[at : at + 1] == ",":
                 at = _skip(text, at + 1)
+                if text[at : at + 1] == "]":
+                    raise json.JSONDecodeError("expected an object behind ','", text, at)
             elif text[at : at + 1] != "]":
                 raise json.JSONDecodeError("expected ',' or ']' after an object", text, at)
         if _skip(text, at + 1) < len(text):
@@ -219,7 +221,7 @@ def _decode_at(text: str, at: int) -> tuple[Any, int, JsonError | None]:
     except ValueError as error:  # parsed again without integers and whatever its keys: the rows behind it are read
         value, end = json.JSONDecoder(parse_int=lambda digits: math.nan).raw_decode(text, at)
         return value, end, json_error(error, text[at:end])
-    return value, end, None
+    return value, end, json_error(RecursionError(), text) if is_too_deep(value) else None
 
 
 class _LineCounter:

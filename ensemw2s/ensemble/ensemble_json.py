@@ -170,6 +170,8 @@ def _expert(file: Path, k: int, member: ExpertEntry) -> Path | str:
         raise _invalid(file, f"{key}: {shortened(repr(text))} cannot be a name ({reason})") from None
     if member.name is not None:
         return member.name
+    if place.is_dir() and Path(os.path.realpath(file)).is_relative_to(place):
+        raise _invalid(file, f"{key}: {shortened(repr(text))} is a folder that holds this file, and no expert")
     if not (place.is_dir() or (place.suffix == ".gguf" and place.is_file())):
         raise ModelError(
             f"{file} names the expert {shortened(str(place), 300)} ({key}), which is missing.",

@@ -22,7 +22,7 @@ from typing import Any
 from ensemw2s.checksums import STAGE_RECORD, Checksum, checksums_below, problems, read_stage, sealed
 from ensemw2s.errors import DamagedError
 from ensemw2s.files import disk_full_error, dump_json, is_disk_full, read_json, sync_tree, to_json, write_json
-from ensemw2s.outputs import refuse_links
+from ensemw2s.outputs import refuse_files, refuse_links
 from ensemw2s.runs.cost import Meter, Work, cost_record
 from ensemw2s.sink import EventSink, NullSink
 
@@ -282,11 +282,13 @@ class Stages:
 
         Raises:
             RunFailedError: the disk is full.
-            InputError: there is a symbolic link where the stage would be written.
+            InputError: there is a symbolic link or a file where the stage's folder would be.
         """
         sink = sink or self.sink
         mark = fingerprint(inputs)
-        refuse_links(self.root, *(name + suffix for suffix in ("", ".partial", ".stale")))
+        places = [name + suffix for suffix in ("", ".partial", ".stale")]
+        refuse_links(self.root, *places)
+        refuse_files(self.root, *places)
         reason = self.rerun_reason(name, inputs)
         self.current = name
         if reason is not None:

@@ -75,7 +75,7 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.total is None:  # nothing was begun, or all is done
+        if self.total is None or not (self._found or self._joined):  # all is done, or no row was made
             self._remove()
         self._lock.release()
 

@@ -272,6 +272,6 @@ def _hash(part: Sequence[Example]) -> str:
 
 
 def _kept(parts: Parts) -> str:
-    if parts.total is None:
+    if not parts.kept:
         return "Before the first row; the same command begins."
     return f"{parts.kept} of {parts.total} rows are kept in {parts.folder}; the same command continues."

@@ -267,3 +267,20 @@ def test_bad_annotations(jsonl: Write, tmp_path: Path, content: str | None, mess
     if content is not None:
         notes.write_text(content)
     _fails(_file(jsonl([GOOD]), annotations=str(notes)), "notes.json", message)
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json"])
+@pytest.mark.parametrize("depth", [200, 900])
+def test_deep_rows_are_refused_in_either_form(tmp_path: Path, name: str, depth: int) -> None:
+    row = json.dumps(GOOD)[:-1] + ', "deep": ' + "[" * depth + "]" * depth + "}"
+    rows = [json.dumps(GOOD), row]
+    path = tmp_path / name
+    path.write_text("\n".join(rows) if name == "d.jsonl" else "[" + ",\n".join(rows) + "]")
+    _fails(_file(path), f"{name}:2: ", "nested too deeply")
+
+
+@pytest.mark.parametrize("end", [",]", ", \n ]"])
+def test_a_comma_behind_the_last_row_is_no_json(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(f"[\n{json.dumps(GOOD)}{end}")
+    _fails(_file(path), f"c.json:{2 + end.count(chr(10))}: ", "no valid JSON")

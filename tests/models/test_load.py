@@ -202,3 +202,70 @@ def test_threads_are_set() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", ["evil", None, 7, "GPTQ2", ["awq"]])
+def test_an_unknown_quantization_method_is_refused(folder: Path, method: object) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": method})
+    with pytest.raises(ModelError, match=r"quantization_config\.quant_method") as caught:
+        load_model(config(folder))
+    assert repr(method) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 10**9),
+        ("hidden_size", "x"),
+        ("vocab_size", -1),
+        ("num_attention_heads", 1.5),
+        ("head_dim", True),
+    ],
+)
+def test_an_impossible_size_is_named(folder: Path, key: str, value: object) -> None:
+    edit(folder / "config.json", **{key: value})
+    with pytest.raises(ModelError, match=rf"config\.json: {key} is .*; expected a whole number"):
+        load_model(config(folder))
+
+
+def test_a_size_of_a_part_is_named_by_its_place(folder: Path) -> None:
+    edit(folder / "config.json", text_config={"hidden_size": 10**9})
+    with pytest.raises(ModelError, match=r"config\.json: text_config\.hidden_size is 1000000000"):
+        load_model(config(folder))
+
+
+def test_errors_of_a_configuration_end_with_their_reason(folder: Path) -> None:
+    edit(folder / "config.json", rms_norm_eps="x")
+    with pytest.raises(ModelError, match=r"tokenizer of .* cannot be loaded: .*rms_norm_eps.*[^:]$"):
+        load_model(config(folder))
+    edit(folder / "config.json", rms_norm_eps=1e-6, intermediate_size=24)
+    with pytest.raises(ModelError, match=r"do not have the shapes that config\.json says"):
+        load_model(config(folder))
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace("{", '{"vocab_size": 5, ', 1))
+    with pytest.raises(ModelError, match="'vocab_size' is there twice"):
+        load_model(config(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../etc/passwd", "/etc/x.safetensors", "a/../../b.safetensors", "x.bin", "..\\x.safetensors"]
+)
+def test_an_index_of_weights_names_files_of_the_folder(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(load_file(folder / "model-1.safetensors"), "model-1.safetensors"),
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    load_model(config(folder))
+    index["weight_map"]["model.norm.weight"] = name
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"index\.json: weight_map\.model\.norm\.weight names .* in the same folder"):
+        load_model(config(folder))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("place", ["cuda:99", "cuda", {"": "cuda:99"}, {"": 99}, "nowhere", {"": "nowhere"}])
+def test_a_device_map_names_devices(folder: Path, place: object) -> None:
+    with pytest.raises(ConfigError, match=r"^device_map: "):
+        load_model(config(folder, device_map=place))

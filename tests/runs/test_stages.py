@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ensemw2s.errors import EXIT_FAILED, RunFailedError
+from ensemw2s.errors import EXIT_FAILED, InputError, RunFailedError
 from ensemw2s.runs.stage import Stages, fingerprint
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -198,3 +198,18 @@ def test_a_full_disk_is_recognised_whoever_wrote(tmp_path: Path, library: str) -
 
     with pytest.raises(RunFailedError, match="disk is full"):
         Stages(tmp_path).ensure("stage", {}, write)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels/plain", "labels/plain.partial", "labels/plain.stale"])
+def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("somebody's")
+    with pytest.raises(InputError) as caught:
+        Stages(tmp_path).ensure("labels/plain", {}, _write("one"))
+    assert caught.value.exit_code == 2
+    assert caught.value.message == f"{place} is a file, where a folder is kept."
+    assert f"rm {place}" in str(caught.value.hint)
+    assert place.read_text() == "somebody's"
+    place.unlink()
+    assert Stages(tmp_path).ensure("labels/plain", {}, _write("one")).is_dir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from ensemw2s.errors import InputError, RunBusyError
+from ensemw2s.models.loading.source import find_source
 from ensemw2s.tasks.row_parts import Parts
 
 Order = Callable[..., dict[str, Any]]
@@ -273,3 +275,34 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, key: str, value: Any) -> No
     file.write_text(json.dumps(content))
     with begun() as parts:
         assert (parts.kept, parts.has(0, "0" * 16), parts.has(0, "2" * 16), parts.kept) == (2, True, False, 0)
+
+
+@pytest.mark.parametrize("error", [InputError, RuntimeError, KeyboardInterrupt])
+def test_nothing_is_left_where_no_row_was_made(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail(number: int, rows: list[dict[str, Any]]) -> None:
+        with Parts(tmp_path / "l.jsonl", {"the input": number}, {"part_rows": 2}) as parts:
+            parts.begin(3)
+            if rows:
+                parts.write(0, "0" * 16, rows)
+            raise error("weights")
+
+    with pytest.raises(error):
+        fail(1, [])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(error):
+        fail(2, [{"a": 1}, {"a": 2}])  # mended
+    assert len(list((tmp_path / "l.jsonl.parts").glob("*.jsonl"))) == 1
+
+
+def test_an_ensemble_that_cannot_be_loaded_leaves_nothing(order: Order, tmp_path: Path) -> None:
+    write_questions(tmp_path / "q.jsonl", 4)
+    source = find_source("embedded:weak").folder
+    assert source is not None
+    shutil.copytree(source, tmp_path / "m")
+    whole = (tmp_path / "m" / "model.safetensors").read_bytes()
+    (tmp_path / "m" / "model.safetensors").write_bytes(whole[:5000])
+    write_ensemble(tmp_path / "e", experts=[{"path": "../m", "alpha": 1.0}])
+    assert order("label")["kind"] == "ModelError"
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "m" / "model.safetensors").write_bytes(whole)
+    assert order("label")["status"] == 0

@@ -26,27 +26,30 @@ def resolve_device(compute: ComputeConfig) -> torch.device:
     threads = cpu_threads(compute)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
-    if compute.device == "auto":
-        return torch.device(_best())
+    return torch.device(_best()) if compute.device == "auto" else usable_device(compute.device, "compute.device")
+
+
+def usable_device(name: str, key: str) -> torch.device:
+    """A device by its name, which stands under ``key`` in the configuration.
+
+    Raises:
+        ConfigError: the device is not known, or not there.
+    """
     try:
-        device = torch.device(compute.device)
+        device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(
-            f"compute.device: {compute.device!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps."
-        ) from None
+        raise ConfigError(f"{key}: {name!r} is not a device.", hint="Use auto, cpu, cuda, cuda:1 or mps.") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"compute.device: {compute.device!r}, but torch sees no CUDA device.",
+            f"{key}: {name!r}, but torch sees no CUDA device.",
             hint="Use auto or cpu, or install a torch build for your GPU.",
         )
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ConfigError(
-            f"compute.device: {compute.device!r}, but there are {torch.cuda.device_count()} CUDA devices."
-        )
+        raise ConfigError(f"{key}: {name!r}, but there are {torch.cuda.device_count()} CUDA devices.")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"compute.device: {compute.device!r}, but torch sees no MPS device.", hint="Use auto or cpu.")
+        raise ConfigError(f"{key}: {name!r}, but torch sees no MPS device.", hint="Use auto or cpu.")
     if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"compute.device: {compute.device!r} is not supported.", hint="Use auto, cpu, cuda or mps.")
+        raise ConfigError(f"{key}: {name!r} is not supported.", hint="Use auto, cpu, cuda or mps.")
     return device
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from ensemw2s.errors import Ew2sError, ModelError, causes, first_line
+from ensemw2s.errors import Ew2sError, ModelError, causes, first_line, shortened
 from ensemw2s.models.loading.source import ModelSource
 
 _UNREACHABLE = {
@@ -31,6 +31,9 @@ def explain_loading(source: ModelSource, part: str) -> Iterator[None]:
 
 def _explained(source: ModelSource, part: str, error: BaseException) -> ModelError:
     first = first_line(error, 400)
+    rest = str(error).strip().partition("\n")[2].split()
+    if first.endswith(":") and rest:  # the reason is on the lines below
+        first = shortened(f"{first} {' '.join(rest)}", 400)
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{source.name} comes with its own Python code, which is not run unless you allow it.",
@@ -41,6 +44,8 @@ def _explained(source: ModelSource, part: str, error: BaseException) -> ModelErr
             f"The {part} of {source.name} cannot be loaded: {first}",
             hint="It may be damaged, or of an architecture that transformers does not read from GGUF.",
         )
+    if "report" in first and "above" in first:  # the table that transformers logs, which is not shown
+        first = "its tensors do not have the shapes that config.json says"
     if source.folder is not None:
         hint = f"Check the files in {source.folder}."
         if "safetensors" in str(error) and not list(source.folder.glob("*.safetensors")):

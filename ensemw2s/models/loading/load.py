@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ensemw2s.config.training import ModelConfig
 from ensemw2s.errors import ModelError, shortened
-from ensemw2s.models.loading.device import is_out_of_memory
+from ensemw2s.models.loading.device import is_out_of_memory, usable_device
 from ensemw2s.models.loading.errors import explain_loading
 from ensemw2s.models.loading.fingerprint import pinned
+from ensemw2s.models.loading.folder_checks import check_model_folder, check_quantization
 from ensemw2s.models.loading.gguf import opened_source
 from ensemw2s.models.loading.layers import first_layers
 from ensemw2s.models.loading.quiet import quiet_transformers
@@ -110,6 +111,7 @@ def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
         )
     from transformers import AutoTokenizer
 
+    check_model_folder(source)
     with quiet_transformers(), explain_loading(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(
             source.target, revision=cfg.revision, trust_remote_code=cfg.trust_remote_code
@@ -170,10 +172,17 @@ def _placed(cfg: ModelConfig) -> bool:
     return cfg.device_map is not None or cfg.quantization is not None
 
 
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
+
+
 def _placement(cfg: ModelConfig, device: torch.device | str) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` that say where the weights go and in how many bits."""
     if not _placed(cfg):
         return {}
+    places = cfg.device_map.values() if isinstance(cfg.device_map, dict) else [cfg.device_map]
+    for place in places:
+        if place is not None and place not in _MAPS:
+            usable_device(f"cuda:{place}" if isinstance(place, int) else place, "device_map")
     where: dict[str, Any] = {"device_map": {"": str(device)} if cfg.device_map is None else cfg.device_map}
     if cfg.quantization is not None:
         where["quantization_config"] = _quantization(cfg)
@@ -206,6 +215,7 @@ def _load_base(cfg: ModelConfig, device: torch.device | str) -> Any:
 
     source = opened_source(cfg.path)
     common = {"revision": cfg.revision, "trust_remote_code": cfg.trust_remote_code}
+    check_model_folder(source)
     with explain_loading(source, "configuration"):
         config = AutoConfig.from_pretrained(source.target, **common)
     check_configuration(config, source.name, trusted=cfg.trust_remote_code)
@@ -247,7 +257,8 @@ def check_configuration(config: Any, name: str, *, trusted: bool) -> None:
     ``trusted``: code that comes with the model may be run.
 
     Raises:
-        ModelError: it names a pickle as weights, an implementation that would be fetched, or no possible size.
+        ModelError: it names a pickle as weights, an implementation that would be fetched, an unknown quantization
+            method, or no possible size.
     """
     weights = getattr(config, "transformers_weights", None)
     if weights is not None and not str(weights).endswith((".safetensors", ".safetensors.index.json")):
@@ -257,6 +268,7 @@ def check_configuration(config: Any, name: str, *, trusted: bool) -> None:
         )
     parts = [config, *(getattr(config, part, None) for part in getattr(config, "sub_configs", None) or {})]
     for part in parts:
+        check_quantization(part, name)
         for key in ("_attn_implementation", "_experts_implementation"):
             chosen = getattr(part, key, None)
             if not trusted and not is_built_in_attention(chosen) and chosen not in _BUILT_IN_EXPERTS:
