@@ -329,8 +329,8 @@ def students(arms: Iterable[str]) -> list[str]:
 def planned_pairs(arms: Iterable[str], weak: str = WEAK) -> list[tuple[str, str]]:
     """The planned comparisons ``(a, b)``, read "a − b", between the arms that exist.
 
-    The boosted ensemble against the other weak arms; each student against the student of W; then for each student S − W
-    and C − S; and C − W.
+    The boosted ensemble against the other weak arms; each student against the student of W, and the boosted ensemble's
+    against every other; then for each student S − W and C − S; and C − W.
     """
     have = list(arms)
     rivals = sorted((spec for spec in ARMS if spec.rival), key=lambda spec: spec.rival)
@@ -339,6 +339,7 @@ def planned_pairs(arms: Iterable[str], weak: str = WEAK) -> list[tuple[str, str]
     taught = student_of(weak)
     if taught in learners:
         pairs += [(student, taught) for student in learners if student != taught]
+    pairs += [pair for pair in claims(weak) if set(pair) <= set(have) and pair not in pairs]
     if weak in have:
         pairs += [(student, weak) for student in learners]
     if CEILING in have:

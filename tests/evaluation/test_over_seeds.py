@@ -49,12 +49,11 @@ def _error(answers, split, *pairs):
 def test_claims_are_paired_t_tests_with_holm(runs, answers):
     found = aggregate(runs, answers=answers)
     claims = [c for c in found.comparisons if c.claim]
-    assert [(c.a, c.b, c.split) for c in claims] == [
-        (a, b, split)
-        for a, b in (("ensemble", "plain"), ("ensemble", "bagging"), ("student_ensemble", "student_plain"))
-        for split in ("test", "hard_test")
-    ]
-    assert claims == found.comparisons[:6]
+    rivals = ("plain", "bagging")
+    pairs = [("ensemble", rival) for rival in rivals]
+    pairs += [("student_ensemble", f"student_{rival}") for rival in rivals]
+    assert [(c.a, c.b, c.split) for c in claims] == [(*pair, s) for pair in pairs for s in ("test", "hard_test")]
+    assert claims == found.comparisons[:8]
     for c in claims:
         plain = ttest_rel(_accuracy(runs, c.a, c.split), _accuracy(runs, c.b, c.split))
         squares = [run.difference(c.a, c.b, c.split).se ** 2 for run in runs]
@@ -64,7 +63,7 @@ def test_claims_are_paired_t_tests_with_holm(runs, answers):
         assert c.p == pytest.approx(max(plain.pvalue, 2 * student_t.sf(abs(c.mean) / c.sampling_se, 3)))
         assert c.differences == tuple(_accuracy(runs, c.a, c.split) - _accuracy(runs, c.b, c.split))
     assert [c.p_holm for c in claims] == holm([c.p for c in claims])
-    rest = found.comparisons[6:]
+    rest = found.comparisons[8:]
     assert rest
     assert all(c.p_holm is None for c in rest)
 

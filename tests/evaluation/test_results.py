@@ -35,7 +35,7 @@ def test_planned_pairs_are_the_spec():
 def test_build_comparisons(correct):
     found = build_comparisons(correct)
     pairs = {(d.a, d.b, d.split): d for d in found.differences}
-    assert len(pairs) == len(found.differences) == 2 * (3 + 2 + 3 + 3 + 1)
+    assert len(pairs) == len(found.differences) == 2 * (3 + 3 + 3 + 3 + 1)
     for (a, b, split), d in pairs.items():
         right, other = correct[a][split], correct[b][split]
         assert d.estimate == pytest.approx(right.mean() - other.mean())
