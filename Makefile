@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -P -m pytest -p no:cacheprovider
 .PHONY: help install demo demo-real test test-slow test-lm-eval test-trackers test-quantized chaos fuzz fuzz-native audit lint types imports check tidy sanitize bench bench-gpu format clean distclean tools
 
 help:
-	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (about 2 minutes after the installation)"
+	@echo "make demo       set up .venv and run the whole pipeline on the embedded data (two and a half minutes after the installation)"
 	@echo "make demo-real  the same with real weights: make demo-real ARC=FOLDER, with ARC-Easy-*.jsonl and annotations.json"
 	@echo "make test       set up .venv and run the test suite"
 	@echo "make test-slow  the tests that take minutes"
