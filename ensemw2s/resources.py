@@ -1,10 +1,11 @@
-"""Available memory and visible CUDA devices, found without loading torch."""
+"""Available memory and its limits, and visible CUDA devices, found without loading torch."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,38 @@ def available_memory(cgroup: Path = _CGROUP) -> int:
         return min(available, max(0, limit - used + int(stat.get("inactive_file", 0))))
     except (OSError, ValueError):
         return available
+
+
+@contextmanager
+def bounded_memory(extra: int) -> Iterator[None]:
+    """Within the block this process gets no more than ``extra`` bytes of new address space; then ``MemoryError``.
+
+    For readers that believe the sizes in a file's headers, where a kilobyte can ask for gigabytes. Linux and other
+    systems with ``RLIMIT_AS``; elsewhere nothing is bounded.
+    """
+    try:
+        import resource
+    except ImportError:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = int(psutil.Process().memory_info().vms) + extra
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    except (ValueError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def parquet_memory(size: int) -> int:
+    """Bytes that reading a Parquet file of ``size`` bytes may take: a hundred times as many, and a gigabyte."""
+    return 2**30 + 100 * size
 
 
 def process_memory(pid: int) -> int:

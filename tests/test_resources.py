@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from ensemw2s import resources
+from ensemw2s.resources import bounded_memory
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,15 @@ def test_processes_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "_ask", lambda field, device=None: ["81000"] if device else ["0", "1"])
     assert resources.visible_devices({}) == ["0", "1"]
     assert resources.device_memory("1") == 81000 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux")
+def test_memory_is_bounded_within_the_block_alone():
+    with pytest.raises(MemoryError), bounded_memory(2**28):
+        np.empty(2**30, dtype=np.uint8)
+    with bounded_memory(2**30):
+        assert np.empty(2**28, dtype=np.uint8).size == 2**28
+        with pytest.raises(MemoryError), bounded_memory(2**20):
+            np.empty(2**29, dtype=np.uint8)
+        assert np.empty(2**28, dtype=np.uint8).size == 2**28
+    assert np.empty(2**30, dtype=np.uint8).size == 2**30

@@ -17,6 +17,7 @@ from ensemw2s.data.problems import Problem, Report, Row
 from ensemw2s.encoding import TextError, decode_text
 from ensemw2s.errors import ConfigError, first_line, shortened
 from ensemw2s.files import JsonError, is_too_deep, json_error, open_regular, parse_json, unique_keys
+from ensemw2s.resources import bounded_memory, parquet_memory
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _KNOWN = "JSONL (.jsonl, .ndjson), JSON (.json), CSV (.csv), TSV (.tsv) or Parquet (.parquet)"
@@ -314,13 +315,15 @@ def _parquet_rows(content: bytes, file: Path, report: Report) -> Iterator[Row]:
 
     number = 0
     try:
-        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        memory = parquet_memory(len(content))
+        with bounded_memory(memory):
+            table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
         header = table.schema_arrow.names
         if len(set(header)) < len(header):
             message = f"column names must differ, got {shortened(str(header), 200)}"
             report(Problem("header", message, str(file)))
             return
-        for batch in table.iter_batches():
+        for batch in _batches(table, memory):
             for data in _batch_rows(batch):
                 number += 1
                 if isinstance(data, Exception):
@@ -328,11 +331,22 @@ def _parquet_rows(content: bytes, file: Path, report: Report) -> Iterator[Row]:
                     report(Problem("parquet", message, str(file), number, unit="row"))
                     continue
                 yield Row(data, str(file), number, number, "row")
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
         report(Problem("parquet", f"not a readable Parquet file: {first_line(error)}", str(file)))
         return
     if number == 0:
         report(Problem("empty", "the file has no rows", str(file)))
+
+
+def _batches(table: Any, memory: int) -> Iterator[Any]:
+    """Record batches, each read with no more than ``memory`` bytes."""
+    batches = table.iter_batches(use_threads=False)
+    while True:
+        with bounded_memory(memory):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:

@@ -17,6 +17,7 @@ from ensemw2s.errors import DataError
 from ensemw2s.evaluation.build import Correct
 from ensemw2s.evaluation.comparisons import correctness
 from ensemw2s.files import replaced
+from ensemw2s.resources import bounded_memory, parquet_memory
 
 
 def write_correct(path: Path, correct: Correct, ids: Mapping[str, Sequence[str]]) -> None:
@@ -56,13 +57,15 @@ def read_correct(path: Path) -> tuple[dict[str, dict[str, npt.NDArray[np.bool_]]
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["arm", "split", "id", "correct"], partitioning=None)
+        columns = ["arm", "split", "id", "correct"]
+        with bounded_memory(parquet_memory(path.stat().st_size)):
+            table = pq.read_table(path, columns=columns, partitioning=None, use_threads=False)
         table.validate(full=True)
         if any(column.null_count for column in table.columns) or table.column("correct").type != pa.bool_():
             raise ValueError("values are missing, or are not what the columns hold")
         arms, splits, names = (table.column(name).to_pylist() for name in ("arm", "split", "id"))
         values = np.asarray(table.column("correct").to_pylist(), dtype=np.bool_)
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+    except (OSError, KeyError, ValueError, MemoryError, pa.ArrowException) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", hint="Repeat the run's command to write it again."
         ) from error

@@ -19,6 +19,7 @@ from ensemw2s.ensemble.decoded import Answers
 from ensemw2s.errors import DataError
 from ensemw2s.files import replaced
 from ensemw2s.models.inference.generation import Generation
+from ensemw2s.resources import bounded_memory, parquet_memory
 
 _HINT = "Remove the folder of that file; the command of its run makes it again."
 
@@ -139,11 +140,12 @@ class Labels:
         check_stage_files(folder)
         file = folder / "labels.parquet"
         try:
-            table = pq.read_table(file, partitioning=None)
+            with bounded_memory(parquet_memory(file.stat().st_size)):
+                table = pq.read_table(file, partitioning=None, use_threads=False)
             teacher = (table.schema.metadata or {}).get(b"teacher", b"").decode()
             table = table.cast(_schema(teacher))
             table.validate(full=True)  # text that is not UTF-8 is found here
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
             raise DataError(f"{file} holds no labels that can be read: {error}.", hint=_HINT) from error
         columns = {name: table[name] for name in table.column_names}
         numbers = {name: columns[name].to_numpy() for name in ("confidence", "margin", "agreement")}
