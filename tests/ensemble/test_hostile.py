@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.example import Example
 from ensemw2s.ensemble import Ensemble, EnsembleForCausalLM
-from ensemw2s.ensemble.ensemble_json import read_ensemble_file
 from ensemw2s.errors import InputError, ModelError
 from ensemw2s.models.loading.load import load_model, load_tokenizer
 
@@ -388,21 +387,14 @@ def test_the_largest_weights_count_as_they_should(content: dict[str, Any], tmp_p
         assert found[2] == pytest.approx(found[0], abs=2e-6)
 
 
-@pytest.mark.parametrize(("key", "value"), [("task", '"generate"'), ("experts", "[]"), ("ensemble", "{}")])
-def test_a_key_may_stand_once(content: dict[str, Any], tmp_path: Path, key: str, value: str) -> None:
+@pytest.mark.parametrize("key", ["task", "experts", "ensemble", "alpha"])
+def test_a_key_may_stand_once(content: dict[str, Any], tmp_path: Path, key: str) -> None:
     file = write(tmp_path / "e", content) / "ensemble.json"
-    file.write_text(file.read_text().rstrip()[:-1] + f', "{key}": {value}}}')
-    with pytest.raises(ModelError, match=rf"ensemble\.json .*the key '{key}' is there twice"):
-        read_ensemble_file(file)
-    file.write_text(
-        file.read_text().replace('"alpha"', '"alpha": 1.0, "alpha"', 1).replace(f', "{key}": {value}}}', "}")
-    )
-    with pytest.raises(ModelError, match="'alpha' is there twice"):
-        read_ensemble_file(file)
+    file.write_text(file.read_text().replace(f'"{key}"', f'"{key}": [], "{key}"', 1))
+    one_error(file.parent, f"the key '{key}' is there twice")
 
 
 @pytest.mark.parametrize("path", ["../../../../../../../..", "..", "."])
 def test_an_expert_is_no_folder_that_holds_the_ensemble(content: dict[str, Any], tmp_path: Path, path: str) -> None:
     content["experts"][0] = {"path": path, "alpha": 1.0}
-    with pytest.raises(ModelError, match=r"experts\[0\]\.path: .*holds this file"):
-        read_ensemble_file(write(tmp_path / "e", content))
+    one_error(write(tmp_path / "e", content), "experts[0].path:", "holds this file")
