@@ -158,12 +158,6 @@ class StudentConfig(Section):
     keep_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Keep this share of the labels, the most confident first; the same share for every student."""
 
-    @model_validator(mode="after")
-    def _combinations(self) -> StudentConfig:
-        if self.labels == "posterior" and self.loss == "soft":
-            raise ValueError("labels: posterior draws whole options; it does not go with loss: soft")
-        return self
-
 
 if TYPE_CHECKING:
     StudentTeacher = str

@@ -33,6 +33,13 @@ def check_inputs(ctx: Context) -> None:
     if config.task == "generate":
         _check_answers(ctx)
     if config.teachers and needs_soft_labels(ctx):
+        student = config.student
+        if student.labels == "posterior" or student.generations > 1:
+            raise ConfigError(
+                f"student.loss: {student.loss} learns the teacher's distributions over the tokens of its own labels; "
+                "student.labels: posterior and student.generations above 1 make other labels.",
+                hint="Use student.loss: xent, or student.labels: hard with student.generations: 1.",
+            )
         require_shared_tokenizer(ctx)
 
 

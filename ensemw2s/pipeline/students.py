@@ -14,7 +14,8 @@ from ensemw2s.arms import student_of
 from ensemw2s.config.training import TrainingConfig
 from ensemw2s.data.encode import encode_prompts
 from ensemw2s.data.example import Example, SplitName
-from ensemw2s.ensemble.combine.option_scores import choose
+from ensemw2s.ensemble.combine.choices import own_choices
+from ensemw2s.ensemble.combine.option_scores import agreement, choose
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm
@@ -63,6 +64,8 @@ def next_labels(ctx: Context, teacher: Arm, student: ScoredModel, labels: Labels
         posterior = posterior_of(ctx, [(own, 1.0 - config.mix), (teacher, config.mix)])
         enc = ctx.encoded("weak", "hard_pool", "hidden")
         chosen = choose(posterior.logprob, enc)
+        tables = (member.table("hard_pool") for member in teacher.members)
+        own_labels = [own_choices(table, enc, ctx.config.ensemble).option for table in tables]
         new = dataclasses.replace(
             labels,
             texts=[(e.choices or ())[int(o)] for e, o in zip(ctx.splits.hard_pool, chosen.option, strict=True)],
@@ -70,6 +73,7 @@ def next_labels(ctx: Context, teacher: Arm, student: ScoredModel, labels: Labels
             options=chosen.option,
             confidence=np.exp(posterior.logprob[chosen.sequence]),
             margin=chosen.margin,
+            agreement=agreement(own_labels, teacher.alphas, chosen.option),
             posterior=posterior if config.labels == "posterior" else None,
         )
         new.save(partial)

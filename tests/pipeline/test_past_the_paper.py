@@ -11,6 +11,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp
 
 from ensemw2s.ensemble.combine.fitted import fitted_vote
+from ensemw2s.errors import ConfigError
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.models.inference.score_table import ScoreTable
 from ensemw2s.pipeline.plan import plan, planned_stages
@@ -170,6 +171,23 @@ def test_hard_labels_reach_no_posterior_and_no_generation(chained, mini_config, 
         assert (tmp_path / "poisoned" / file).read_bytes() == (chained[0] / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("changes", [{"student.labels": "posterior"}, {"student.generations": 2}])
+def test_distributions_over_tokens_are_those_of_the_first_labels_alone(mini_config, tmp_path, changes):
+    with pytest.raises(ConfigError, match=r"student\.loss: soft .* make other labels"):
+        run(mini_config(**{"student.loss": "soft"}, **changes), tmp_path / "run")
+    assert not (tmp_path / "run/experts").exists()
+
+
+def test_a_later_generation_tells_how_far_its_teacher_agrees(chained, mini_config):
+    folder, _ = chained
+    enc = encoded(mini_config(**CHAIN), folder, "hard_pool")
+    labels = Labels.load(folder / "labels/plain-generation-2")
+    scores = option_scores(folder / "experts/round-01", "hard_pool", enc) / (np.diff(enc.row_offsets) - 1)
+    own = [int(np.argmax(part)) for part in np.split(scores, enc.example_offsets[1:-1])]
+    assert labels.agreement.tolist() == [float(a == b) for a, b in zip(own, labels.options, strict=True)]
+    assert 0 < labels.agreement.mean() < 1
+
+
 def test_the_plan_has_what_came(chained, mini_config):
     """Every stage that trained is planned, with as many steps as it took."""
     folder, results = chained
@@ -194,7 +212,6 @@ def test_the_plan_has_what_came(chained, mini_config):
     ("changes", "part"),
     [
         ({"ensemble.vote": "fitted", "ensemble.rule": "product"}, "vote: fitted needs rule: mixture"),
-        ({"student.labels": "posterior", "student.loss": "soft"}, "does not go with loss: soft"),
         ({"student.labels": "posterior", "task": "generate"}, "student.labels: posterior needs task: choice"),
         ({"student.generations": 2, "task": "generate"}, "student.generations above 1 needs task: choice"),
         ({"arms.students": ["chain"]}, "arms.chain is off"),
