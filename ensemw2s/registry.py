@@ -139,6 +139,7 @@ STUDENT_LOSSES = Registry(
         "xent": "ensemw2s.models.training.losses:XENT",
         "soft": "ensemw2s.models.training.losses:SOFT",
         "logconf": "ensemw2s.models.training.losses:LOGCONF",
+        "rce": "ensemw2s.models.training.losses:RCE",
     },
     "ensemw2s.student_losses",
     "ensemw2s.models.training.losses:StudentLoss",

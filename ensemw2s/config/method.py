@@ -137,9 +137,10 @@ class StudentConfig(Section):
     """Phase 3: the student learns from pseudo-labels."""
 
     loss: Annotated[str, Known(STUDENT_LOSSES)] = "xent"
-    """Hard labels, the ensemble's distribution, or hard labels mixed with the student's own hardened prediction."""
+    """Hard labels, the ensemble's distribution, hard labels mixed with the student's own hardened prediction, or
+    cross-entropy mixed with its reverse (``rce``), which gives up labels that the student finds impossible."""
     logconf_coefficient: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Final weight of the student's own prediction in ``logconf``."""
+    """Final weight of the student's own prediction in ``logconf``, and of the reverse cross-entropy in ``rce``."""
     logconf_warmup: float = Field(default=0.2, ge=0.0, le=1.0)
     """Share of the steps over which that weight grows linearly from 0."""
     labels: Literal["hard", "posterior"] = "hard"

@@ -151,7 +151,7 @@ def require_shared_tokenizer(ctx: Context) -> None:
         raise ConfigError(
             f"student.loss: {ctx.config.student.loss} needs the weak and the strong base to have the same tokenizer, "
             "and theirs differ.",
-            hint="Use student.loss: xent or logconf; those labels travel as text.",
+            hint="Use student.loss: xent, logconf or rce; those labels travel as text.",
         )
 
 

@@ -148,7 +148,13 @@ def test_lora_modules_that_do_not_exist(base: ModelConfig, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "loss", [LossConfig("soft"), LossConfig("logconf", 0.5, 3), LossConfig("logconf", 0.5, 0, binary_tokens=(4, 5))]
+    "loss",
+    [
+        LossConfig("soft"),
+        LossConfig("rce", 0.5, 3),
+        LossConfig("logconf", 0.5, 3),
+        LossConfig("logconf", 0.5, 0, binary_tokens=(4, 5)),
+    ],
 )
 def test_other_losses_train(base: ModelConfig, tmp_path: Path, recorder, loss: LossConfig) -> None:
     data = make_data(soft=loss.kind == "soft", weights=False)

@@ -13,6 +13,7 @@ from ensemw2s.models.training.losses import (
     StudentLoss,
     hardened,
     logconf_nll,
+    rce_nll,
     soft_nll,
     token_nll,
     training_loss,
@@ -200,3 +201,39 @@ def test_logconf_warms_up_linearly_without_a_jump() -> None:
 def test_loss_config_is_checked(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="coefficient"):
         LossConfig("logconf", **bad)
+
+
+def reverse_by_hand(x: np.ndarray, labels: np.ndarray, share: float) -> list[float]:
+    """``(1 − c)·CE + c·RCE`` with ``RCE = −Σ_v q(v)·log p(v)`` as a sum over the vocabulary, ``log 0 := −4``."""
+    q = np.exp(log_softmax(x))
+    log_p = np.full_like(x, -4.0)
+    log_p[np.arange(len(x)), labels.clip(min=0)] = 0.0
+    both = (1 - share) * -np.log(q[np.arange(len(x)), labels.clip(min=0)]) - share * (q * log_p).sum(axis=1)
+    return [0.0 if label == IGNORED else float(loss) for label, loss in zip(labels, both, strict=True)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_reverse_cross_entropy_by_hand_and_gradient(share: float) -> None:
+    rng = np.random.default_rng(12)
+    logits, labels = rng.normal(size=(5, 6)) * 2, np.array([0, 5, 2, IGNORED, 1])
+    x = torch.from_numpy(logits).requires_grad_()
+    config = LossConfig("rce", coefficient=share)
+    got = training_loss(config, x, torch.from_numpy(labels), torch.ones(5, dtype=torch.float64))
+    assert got.item() == pytest.approx(sum(reverse_by_hand(logits, labels, share)), rel=1e-12)
+    got.backward()
+    expected = numerical_gradient(lambda y: sum(reverse_by_hand(y, labels, share)), logits)
+    np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_reverse_cross_entropy_of_labels_that_are_impossible_or_certain() -> None:
+    """At most ``−A`` however unlikely the label is, 0 where it is certain; float16 logits do not overflow."""
+    logits = torch.tensor([[-3e4, 3e4, 0.0], [-3e4, 3e4, 0.0]], dtype=torch.float16)
+    assert rce_nll(logits, torch.tensor([0, 1]), 1.0).tolist() == [4.0, 0.0]
+    x = logits.float().requires_grad_()
+    rce_nll(x, torch.tensor([0, 1]), 1.0).sum().backward()
+    assert x.grad.abs().max() == 0.0
+
+
+def test_reverse_cross_entropy_without_its_share_is_cross_entropy() -> None:
+    logits, labels = torch.randn(4, 7), torch.tensor([3, 0, IGNORED, 6])
+    assert torch.equal(rce_nll(logits, labels, 0.0), token_nll(logits, labels))

@@ -19,6 +19,9 @@ from ensemw2s.registry import STUDENT_LOSSES
 #: Labels with this value carry no loss.
 IGNORED = -100
 
+#: ``log 0`` of a one-hot label in the reverse cross-entropy (``A`` of Wang et al. 2019).
+LOG_ZERO = -4.0
+
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
@@ -27,7 +30,7 @@ class LossConfig:
     kind: str = "xent"
     """Name in :data:`~ensemw2s.registry.STUDENT_LOSSES`."""
     coefficient: float = 0.0
-    """Final weight of the own prediction, in [0, 1]; 0 for a loss that does not need it."""
+    """Final weight of the loss's second part, in [0, 1]; 0 for a loss that has none."""
     warmup_steps: int = 0
     """Optimiser steps over which that weight grows linearly from 0; it is constant afterwards."""
     binary_tokens: tuple[int, int] | None = None
@@ -38,7 +41,7 @@ class LossConfig:
             raise ValueError("coefficient must lie in [0, 1] and warmup_steps must not be negative")
 
     def coefficient_at(self, step: int) -> float:
-        """The weight of the own prediction in optimiser step ``step``, counted from 0."""
+        """The weight of the second part in optimiser step ``step``, counted from 0."""
         share = 1.0 if step >= self.warmup_steps else step / self.warmup_steps
         return self.coefficient * share
 
@@ -52,7 +55,7 @@ class LossRows:
         labels: int64 ``[P]``; :data:`IGNORED` switches a row off.
         soft_ids: int64 ``[P, k]``, the teacher's most probable tokens, −1 in unused places; None where not needed.
         soft_logprob: ``[P, k]``, their natural logarithms of probability.
-        coefficient: weight of the own prediction in this step, in [0, 1].
+        coefficient: weight of the loss's second part in this step, in [0, 1].
         binary_tokens: the two answers (of one token) of a two-class task, or None.
     """
 
@@ -65,7 +68,7 @@ class LossRows:
 
 
 #: What a loss can need beside logits and labels: the teacher's distributions, the two answer tokens of a two-class
-#: task, and ``student.logconf_coefficient`` with its warm-up.
+#: task, and a weight that grows to ``student.logconf_coefficient`` over its warm-up.
 NEEDS = frozenset({"soft", "two_tokens", "coefficient"})
 
 
@@ -171,6 +174,19 @@ def logconf_nll(
     return (1.0 - coefficient) * losses + coefficient * token_nll(logits, own)
 
 
+def rce_nll(logits: Tensor, labels: Tensor, coefficient: float) -> Tensor:
+    """``(1 − c)·(−log q(label)) + c·(−A)·(1 − q(label))``, ``[P]``: cross-entropy mixed with its reverse.
+
+    The reverse cross-entropy ``−Σ_v q(v)·log p(v)`` of a one-hot label ``p``, whose ``log 0`` is taken as
+    ``A`` (:data:`LOG_ZERO`), is ``−A·(1 − q(label))`` (Wang et al. 2019, symmetric cross-entropy). Its gradient vanishes
+    with ``q(label)``, so a label that the model finds impossible hardly moves it.
+    """
+    losses = token_nll(logits, labels)
+    if coefficient == 0.0:
+        return losses
+    return (1.0 - coefficient) * losses + coefficient * LOG_ZERO * torch.expm1(-losses)
+
+
 @torch.no_grad()
 def hardened(logits: Tensor, labels: Tensor, binary_tokens: tuple[int, int] | None = None) -> Tensor:
     """The model's own prediction as a label, int64 ``[P]``: its arg-max (ties: the lowest id).
@@ -211,3 +227,5 @@ LOGCONF = StudentLoss(
     needs=frozenset({"two_tokens", "coefficient"}),
 )
 """Hard labels and own predictions, hardened at a class-balanced threshold within each forward pass."""
+RCE = StudentLoss(lambda rows: rce_nll(rows.logits, rows.labels, rows.coefficient), needs=frozenset({"coefficient"}))
+"""Hard labels, by cross-entropy and reverse cross-entropy."""
