@@ -178,8 +178,8 @@ def rce_nll(logits: Tensor, labels: Tensor, coefficient: float) -> Tensor:
     """``(1 − c)·(−log q(label)) + c·(−A)·(1 − q(label))``, ``[P]``: cross-entropy mixed with its reverse.
 
     The reverse cross-entropy ``−Σ_v q(v)·log p(v)`` of a one-hot label ``p``, whose ``log 0`` is taken as
-    ``A`` (:data:`LOG_ZERO`), is ``−A·(1 − q(label))`` (Wang et al. 2019, symmetric cross-entropy). Its gradient vanishes
-    with ``q(label)``, so a label that the model finds impossible hardly moves it.
+    ``A`` (:data:`LOG_ZERO`), is ``−A·(1 − q(label))`` (Wang et al. 2019, symmetric cross-entropy). Its gradient
+    vanishes with ``q(label)``, so a label that the model finds impossible hardly moves it.
     """
     losses = token_nll(logits, labels)
     if coefficient == 0.0:
