@@ -158,11 +158,12 @@ def describe(kind: str, fields: dict[str, Any], plan: Plan) -> str | None:
         case "stage_rerun":
             return f"{fields['stage']} runs again; changed: {fields['reason']}"
         case "data_ready":
-            from ensemw2s.data.split import left_out
+            from ensemw2s.data.split import left_out, noise_phrase
 
             counts = ", ".join(f"{name} {count}" for name, count in fields["counts"].items())
             without = left_out(fields["notes"])
-            return f"Data: {counts}" + (f"; left out: {', '.join(without)}" if without else "")
+            said = [counts, f"left out: {', '.join(without)}" if without else "", noise_phrase(fields["notes"])]
+            return "Data: " + "; ".join(filter(None, said))
         case "round_finished":
             kept = "" if fields["kept"] else " (dropped)"
             return f"Round {fields['round']}: ε {_number(fields['epsilon'])}, α {_number(fields['alpha'])}{kept}"

@@ -202,8 +202,12 @@ class DataConfig(Section):
     """What happens to an example whose question (the prompt and, for choices, the options in any order; white space and
     case aside) was seen before in the data: left out (the first one stays), an error, or kept even if splits then
     overlap (the overlap is counted)."""
+    label_noise: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the training split's answers that are replaced by another option of the question (``task: generate``: by
+    another training example's answer), for studies of what learns from mistakes: data sets in use have 0.08 to 0.38
+    (Song et al. 2022). All other splits keep the true answers, validation too."""
     seed: int | None = None
-    """Seed of sampling and splitting; null follows the run's seed."""
+    """Seed of sampling, splitting and label noise; null follows the run's seed."""
 
     @model_validator(mode="after")
     def _one_idea_of_hard(self) -> DataConfig:

@@ -12,6 +12,7 @@ import numpy as np
 from ensemw2s.config.data import DataConfig, SplitConfig
 from ensemw2s.data.duplicates import Duplicates, find_duplicates, split_overlaps
 from ensemw2s.data.example import Example, Splits
+from ensemw2s.data.label_noise import with_label_noise
 from ensemw2s.data.sources import load_source
 from ensemw2s.errors import DataError, did_you_mean
 from ensemw2s.seeds import sub_seed
@@ -39,8 +40,8 @@ def make_splits(cfg: DataConfig, seed: int, task: Task, indistinct: Indistinct |
     ``cfg.seed`` goes before the run's ``seed``. ``task: choice`` needs options in every example, ``generate`` drops
     them. Questions of which ``indistinct`` says that two options are the same to a model are left out. Unless
     ``near_duplicates`` is ``keep``, no two examples in all splits ask the same question after normalising
-    (:mod:`ensemw2s.data.duplicates`). The notes count what was read, left out and why, and say how easy and hard were
-    told apart.
+    (:mod:`ensemw2s.data.duplicates`). ``label_noise`` replaces answers of the training split, and of no other. The
+    notes count what was read, left out and why, and say how easy and hard were told apart.
 
     Raises:
         DataError: a file has a problem, difficulty is missing everywhere, or there are fewer examples than asked for.
@@ -74,6 +75,10 @@ def make_splits(cfg: DataConfig, seed: int, task: Task, indistinct: Indistinct |
         pools = _random_pools(easy, cfg.split, rng, notes)
     notes["easy"], notes["hard"] = len(pools.easy), len(pools.hard)
     parts = _cut(pools.easy, _EASY, cfg.split, rng, notes) | _cut(pools.hard, _HARD, cfg.split, rng, notes)
+    if cfg.label_noise:
+        true = parts["train"]
+        parts["train"] = with_label_noise(true, cfg.label_noise, seed)
+        notes["label_noise"] = sum(a != b for a, b in zip(true, parts["train"], strict=True))
     splits = Splits(**parts, notes=notes)
     notes["sizes"] = {name: len(part) for name, part in parts.items()}
     if cfg.near_duplicates == "keep":
@@ -253,3 +258,9 @@ def left_out(notes: Mapping[str, Any]) -> list[str]:
         "are beyond the sizes in data.split": notes.get("unused_easy", 0) + notes.get("unused_hard", 0),
     }
     return [f"{count} {why}" for why, count in counts.items() if count]
+
+
+def noise_phrase(notes: Mapping[str, Any]) -> str:
+    """How many training answers are false on purpose, from the notes of the splits; empty where none is."""
+    count = notes.get("label_noise", 0)
+    return f"label noise: {count} of {notes['sizes']['train']} training answers are false on purpose" if count else ""

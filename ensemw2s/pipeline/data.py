@@ -19,14 +19,14 @@ from ensemw2s.seeds import sub_seed
 def prepare_data(ctx: Context) -> None:
     """Make the splits, or read those of an earlier start, and put them into the context."""
     from ensemw2s.data.encode import same_tokens
-    from ensemw2s.data.split import make_splits
+    from ensemw2s.data.split import make_splits, noise_phrase
     from ensemw2s.data.store import read_splits, write_splits
     from ensemw2s.data.tokenizer import tokenizer_identity
 
     config = ctx.config.data
     seed = sub_seed(ctx.seed if config.seed is None else config.seed, "data")
     inputs: dict[str, Any] = {
-        "data": config.model_dump(exclude={"template", "seed"}),
+        "data": config.model_dump(exclude={"template", "seed"} | (set() if config.label_noise else {"label_noise"})),
         "task": ctx.config.task,
         "seed": seed,
         "files": {name: file_hashes(source) for name, source in sources_of(config).items()},
@@ -47,6 +47,8 @@ def prepare_data(ctx: Context) -> None:
 
     splits = read_splits(ctx.ensure(stage.DATA, inputs, work, seed=seed))
     ctx.splits = splits
+    if noise := noise_phrase(splits.notes):
+        ctx.notes.append(f"{noise[0].upper()}{noise[1:]}; all other splits have true ones.")
     train = ctx.encoded("weak", "train", "answers")
     ctx.sink.event(
         "data_ready",

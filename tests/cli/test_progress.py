@@ -25,6 +25,7 @@ def _events(sink: Any) -> None:
     sink.event("plan", stages=stages, records=records)
     sink.event("stage_finished", stage="data", seconds=0.2, cached=True)
     notes = {"dropped_duplicates": {"exact": 1, "near": 1, "contradictions": 59}, "unused_easy": 0}
+    notes |= {"label_noise": 4, "sizes": {"train": 19}}
     sink.event("data_ready", counts={"train": 19, "test": 6}, tokens=40, notes=notes)
     sink.event("stage_started", stage="experts/round-01")
 
@@ -48,7 +49,8 @@ def test_plain_lines_come_at_the_ends_of_stages_and_every_ten_seconds(capsys: py
         "Starting tiny with seed 0",
         "[1/5] data: kept from before",
         "Data: train 19, test 6; left out: 2 ask an earlier question again, "
-        "59 contradict an earlier answer to the same question",
+        "59 contradict an earlier answer to the same question; "
+        "label noise: 4 of 19 training answers are false on purpose",
         "[1/5] experts/round-01: started",
         "[1/5] experts/round-01: 101/300 (33 %), about 20 s left",
         "[1/5] experts/round-01: 201/300 (67 %), about 9.9 s left",

@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 
+from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.data.example import SPLITS
 from ensemw2s.data.store import read_splits
 from ensemw2s.errors import DataError
+from ensemw2s.pipeline.context import Context
+from ensemw2s.pipeline.data import prepare_data
 from ensemw2s.pipeline.run import execute
+from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.sink import NullSink
 
 
 def _model(folder: Path, known: str) -> Path:
@@ -67,3 +72,27 @@ def test_questions_whose_options_are_the_same_to_either_base_are_left_out(tmp_pa
     raw["models"]["weak"]["path"] = str(weak)
     with pytest.raises(DataError, match="4 have options with the same tokens"):
         execute(RunConfig.model_validate(raw), tmp_path / "none", sink=recorder, until="data")
+
+
+def test_label_noise_is_in_what_the_run_trains_on_and_in_its_notes(
+    tmp_path: Path, mini_config: Any, recorder: Any
+) -> None:
+    """The true answers of the replaced ones are nowhere below the run; the other splits are those of a clean run."""
+    clean, noisy = tmp_path / "clean", tmp_path / "noisy"
+    execute(mini_config(), clean, sink=recorder, until="data")
+    recorder.events.clear()
+    execute(mini_config(**{"data.label_noise": 0.25}), noisy, sink=recorder, until="data")
+    (ready,) = recorder.of("data_ready")
+    assert ready["notes"]["label_noise"] == 30
+    true, read = read_splits(clean / "data"), read_splits(noisy / "data")
+    assert sum(a != b for a, b in zip(true.train, read.train, strict=True)) == 30
+    for name in SPLITS[1:]:
+        assert (noisy / f"data/{name}.jsonl").read_bytes() == (clean / f"data/{name}.jsonl").read_bytes()
+    inputs = [json.loads((run / "data/stage.json").read_text())["inputs"]["data"] for run in (clean, noisy)]
+    assert inputs[1] == inputs[0] | {"label_noise": 0.25}, "a run without noise keeps the fingerprint of its data"
+    with RunDirectory.create(noisy).writing():
+        ctx = Context(mini_config(**{"data.label_noise": 0.25}), RunDirectory.open(noisy), NullSink(), TemplateConfig())
+        prepare_data(ctx)
+    assert ctx.notes == [
+        "Label noise: 30 of 120 training answers are false on purpose; all other splits have true ones."
+    ]
