@@ -158,6 +158,25 @@ class StudentConfig(Section):
     """Drop labels below this agreement between experts."""
     keep_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Keep this share of the labels, the most confident first; the same share for every student."""
+    keep_within: Literal["group", "prompts"] | None = None
+    """Keep that share of every group of questions, the most confident first within each: the annotation ``group`` of
+    the data, or clusters of prompts. The most confident of all are the easy kinds of question."""
+    weights: Literal["none", "confidence"] = "none"
+    """Weight of a label's loss: the same for all, or its confidence divided by their mean."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> StudentConfig:
+        if self.keep_within is not None and (self.min_confidence, self.min_agreement) != (None, None):
+            raise ValueError(
+                "keep_within keeps the share keep_fraction of every group, which min_confidence and min_agreement "
+                "would take away; leave them out"
+            )
+        return self
+
+    @property
+    def selects(self) -> bool:
+        """Whether labels are selected at all."""
+        return self.keep_fraction < 1.0 or (self.min_confidence, self.min_agreement) != (None, None)
 
 
 if TYPE_CHECKING:

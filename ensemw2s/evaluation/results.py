@@ -60,6 +60,25 @@ class RoundResult(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCoverage(Record):
+    """A selection's share of one group of questions of the hard pool.
+
+    Attributes:
+        group: the annotation, or the prompt in the middle of a cluster.
+        n: prompts labelled.
+        kept: labels left after filtering.
+        accuracy: share of right labels among all ``n``, or None where the truth is unknown.
+        kept_accuracy: share of right labels among the kept ones, or None.
+    """
+
+    group: str
+    n: int
+    kept: int
+    accuracy: float | None = None
+    kept_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelResult(Record):
     """The pseudo-labels of one teacher.
 
@@ -73,6 +92,8 @@ class LabelResult(Record):
         mean_confidence: mean of the labels' geometric mean token probability.
         mean_agreement: mean share of ``ᾱ`` that would have given the same label.
         ece: expected calibration error of the confidence, or None.
+        coverage: the groups, where labels are selected.
+        coverage_by: ``group`` for an annotation, ``prompts`` for clusters.
     """
 
     n: int
@@ -84,6 +105,8 @@ class LabelResult(Record):
     high: float | None = None
     kept_accuracy: float | None = None
     ece: float | None = None
+    coverage: list[GroupCoverage] = field(default_factory=list)
+    coverage_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from ensemw2s.pipeline.answers import prompt_tokens
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.labels import needs_soft_labels, require_shared_tokenizer
 from ensemw2s.pipeline.plan import REPORTED, TESTS
+from ensemw2s.pipeline.selection import require_groups
 
 
 def check_inputs(ctx: Context) -> None:
@@ -19,7 +20,8 @@ def check_inputs(ctx: Context) -> None:
     Raises:
         DataError: a split that is needed is empty, an example does not fit a model's context, or an answer cannot be
             compared as configured.
-        ConfigError: the answer pattern is invalid, or the student's loss does not fit the tokenizers.
+        ConfigError: the answer pattern is invalid, the student's loss does not fit the tokenizers, or there are no
+            groups to select labels within.
     """
     config = ctx.config
     taught = bool(config.teachers) or config.arms.ceiling
@@ -32,6 +34,8 @@ def check_inputs(ctx: Context) -> None:
             ctx.encoded("strong", split, ctx.scoring_view(split))
     if config.task == "generate":
         _check_answers(ctx)
+    if config.teachers:
+        require_groups(ctx)
     if config.teachers and needs_soft_labels(ctx):
         student = config.student
         if student.labels == "posterior" or student.generations > 1:

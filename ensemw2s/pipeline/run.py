@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
 from ensemw2s.arms import (
@@ -49,6 +50,7 @@ from ensemw2s.pipeline.posterior import vote_weights
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
 from ensemw2s.pipeline.scored_model import ScoredModel, scored_base
+from ensemw2s.pipeline.selection import pool_groups, warn_of_lost_groups
 from ensemw2s.pipeline.state import RunState
 from ensemw2s.pipeline.students import train_ceiling, train_student, tune_strong
 from ensemw2s.runs.directory import RunDirectory
@@ -226,24 +228,26 @@ def _add_unboosted(ctx: Context, state: RunState, name: str, members: list[Score
     evaluate_arms(ctx, arms, state.board)
 
 
-def labels_phase(ctx: Context, state: RunState) -> dict[str, Labels]:
-    """Every teacher that gets a student labels the hard pool."""
-    out: dict[str, Labels] = {}
+def labels_phase(ctx: Context, state: RunState) -> dict[str, tuple[Labels, NDArray[np.int64]]]:
+    """Every teacher that gets a student labels the hard pool, and some of the labels are selected."""
+    out: dict[str, tuple[Labels, NDArray[np.int64]]] = {}
+    groups = pool_groups(ctx)
     own = {name: own_answers(ctx, state.board.arms[name]) for name in ctx.config.teachers}
     for name in ctx.config.teachers:
         labels = label_pool(ctx, state.board.arms[name], own[name])
-        state.labels[name] = label_result(ctx, labels, select_labels(labels, ctx.config.student))
+        kept = select_labels(labels, ctx.config.student, groups)
+        state.labels[name] = label_result(ctx, labels, kept, groups)
         report_labels(ctx, labels, state.labels[name])
-        out[name] = labels
+        warn_of_lost_groups(ctx, labels, kept, groups)
+        out[name] = labels, kept
     return out
 
 
-def student_phase(ctx: Context, state: RunState, labels: dict[str, Labels]) -> None:
+def student_phase(ctx: Context, state: RunState, labels: dict[str, tuple[Labels, NDArray[np.int64]]]) -> None:
     """Students of all teachers, and the ceiling."""
     ctx.tuned["strong"] = tune_strong(ctx)
-    for name, found in labels.items():
-        teacher = state.board.arms[name]
-        student = train_student(ctx, teacher, found, select_labels(found, ctx.config.student))
+    for name, (found, kept) in labels.items():
+        student = train_student(ctx, state.board.arms[name], found, kept)
         evaluate_arms(ctx, [Arm(student_of(name), [student])], state.board)
     if ctx.config.arms.ceiling:
         evaluate_arms(ctx, [Arm(CEILING, [train_ceiling(ctx)])], state.board)

@@ -18,6 +18,7 @@ from ensemw2s.arms import (
     teacher_of,
     without_experts,
 )
+from ensemw2s.errors import shortened
 from ensemw2s.evaluation.metrics import ArmResult
 from ensemw2s.evaluation.over_seeds import AggregateResults, SeedTest
 from ensemw2s.evaluation.pgr import PGR
@@ -29,6 +30,9 @@ from ensemw2s.report.table import Table, columns
 
 #: From this terminal width on the table of arms carries PGR too.
 WIDE = 110
+
+#: Groups of a teacher in the table of coverage.
+_GROUPS = 12
 
 
 def run_tables(results: Results, width: int | None = WIDE) -> list[Table]:
@@ -44,6 +48,7 @@ def run_tables(results: Results, width: int | None = WIDE) -> list[Table]:
         student_table(results),
         difference_table(results),
         label_table(results),
+        coverage_table(results),
         disagreement_table(results, wide=wide),
         round_table(results, with_size=wide),
         shared_error_table(results),
@@ -168,6 +173,32 @@ def label_table(results: Results) -> Table:
     table.notes = [
         "Right: labels that are true, in %; student: its OOD accuracy. The truth is used for this table only."
     ]
+    return table
+
+
+def coverage_table(results: Results) -> Table:
+    """What the selection of labels keeps of every group of questions, the emptiest first."""
+    numbers = ("n", "kept", "share", "right", "kept right")
+    table = Table("Coverage of the hard pool by group, in %", columns("labels of", "questions", right=numbers))
+    for teacher, labels in results.labels.items():
+        groups = sorted(labels.coverage, key=lambda group: (group.kept / max(group.n, 1), -group.n, group.group))
+        for group in groups[:_GROUPS]:
+            table.add(
+                w.teacher_label(teacher),
+                shortened(group.group, 24) or "(no group)",
+                w.count(group.n),
+                w.count(group.kept),
+                w.percent(group.kept / max(group.n, 1)),
+                w.percent(group.accuracy),
+                w.percent(group.kept_accuracy),
+                group=teacher,
+                once=True,
+            )
+    if any(labels.coverage_by == "prompts" for labels in results.labels.values()):
+        table.notes.append("A group is a cluster of prompts, and named by the one in its middle.")
+    if any(len(labels.coverage) > _GROUPS for labels in results.labels.values()):
+        table.notes.append(f"The {_GROUPS} groups of which the least is kept; results.json has all.")
+    table.notes.append("Right: share of true labels, of all and of the kept. The truth is used for this table only.")
     return table
 
 

@@ -31,8 +31,9 @@ def student_training_set(
     ended: NDArray[np.bool_] | None = None,
     soft: Sequence[Soft] | None = None,
     posterior: Sequence[NDArray[np.float64]] | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[TrainingSet, float]:
-    """Training set and loss constant of a student: weight 1 on every answer token and its end-of-sequence.
+    """Training set and loss constant of a student: tokens of a label, and its end-of-sequence, weigh what it does.
 
     Args:
         prompts: int32 tokens of every prompt.
@@ -42,17 +43,26 @@ def student_training_set(
         soft: the teacher's distributions over each label's tokens (and its end, where it has one).
         posterior: for each question the probabilities of its possible labels; ``prompts`` and ``targets`` have then one
             entry for each possible label, question after question.
+        weights: float64 [questions], with mean 1; None is 1 for all.
 
     Returns:
         (training set, mean number of trained tokens of a sequence, by ``posterior`` where it is given).
     """
     ends = np.ones(len(targets), dtype=np.bool_) if ended is None else ended
+    each = np.ones(len(targets)) if weights is None else weights
+    if weights is not None and posterior is not None:
+        each = np.repeat(weights, [len(probs) for probs in posterior])
+    tokens = np.repeat(each, [len(target) for target in targets])
     if posterior is None:
-        data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, soft=soft)
+        data = TrainingSet.from_sequences(
+            prompts, targets, eos_id=eos_id, weights=tokens, eos_weights=each, ends=ends, soft=soft
+        )
         return data, len(data.target_ids) / len(data)
     offsets = np.concatenate([[0], np.cumsum([len(probs) for probs in posterior])]).astype(np.int64)
     probs = np.concatenate([*posterior])
-    data = TrainingSet.from_sequences(prompts, targets, eos_id=eos_id, ends=ends, labels=(offsets, probs))
+    data = TrainingSet.from_sequences(
+        prompts, targets, eos_id=eos_id, weights=tokens, eos_weights=each, ends=ends, labels=(offsets, probs)
+    )
     return data, float(probs @ np.diff(data.target_offsets)) / data.questions
 
 

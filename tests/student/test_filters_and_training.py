@@ -10,7 +10,8 @@ from made_labels import make_labels
 
 from ensemw2s.config.method import StudentConfig
 from ensemw2s.errors import RunFailedError
-from ensemw2s.student.filters import select_labels
+from ensemw2s.student.filters import confidence_weights, lost_groups, select_labels
+from ensemw2s.student.groups import Groups
 from ensemw2s.student.training import student_loss, student_training_set
 
 
@@ -48,3 +49,83 @@ def test_logconf_warms_up_over_its_share_of_the_steps():
     assert loss.coefficient_at(0) == 0.0
     assert loss.coefficient_at(10) == pytest.approx(0.25)
     assert loss.coefficient_at(20) == loss.coefficient_at(99) == 0.5
+
+
+def grouped(of):
+    return Groups(np.asarray(of, dtype=np.int64), [f"g{k}" for k in range(max(of) + 1)], "group")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1)), min_size=1, max_size=40),
+    st.one_of(st.sampled_from([0.1, 0.25, 0.5, 0.7, 0.9, 1.0]), st.floats(0.01, 1.0)),
+)
+def test_every_group_keeps_its_share(rows, fraction):
+    of, confidence = [row[0] for row in rows], np.array([row[1] for row in rows])
+    groups, config = grouped(of), StudentConfig(keep_fraction=fraction, keep_within="group")
+    kept = select_labels(make_labels(confidence), config, groups)
+    assert kept.size == max(1, round(fraction * len(rows)))
+    assert np.all(np.diff(kept) > 0)
+    for group in range(len(groups)):
+        own = np.flatnonzero(groups.of == group)
+        taken = np.intersect1d(own, kept)
+        assert abs(taken.size - fraction * own.size) < 1 + 1e-6
+        left = np.setdiff1d(own, kept)
+        if taken.size and left.size:
+            assert confidence[taken].min() >= confidence[left].max()
+
+
+def test_groups_of_one_question_are_no_groups():
+    """Whichever remainder is rounded up for is then a matter of confidence, not of the groups' names."""
+    confidence = [0.2, 0.9, 0.1, 0.8]
+    kept = select_labels(
+        make_labels(confidence), StudentConfig(keep_fraction=0.5, keep_within="group"), grouped(range(4))
+    )
+    assert kept.tolist() == [1, 3]
+
+
+def test_a_group_of_empty_labels_leaves_the_others_their_share():
+    labels = make_labels([0.9, 0.8, 0.3, 0.2], texts=[" ", "", "c", "d"])
+    kept = select_labels(labels, StudentConfig(keep_fraction=0.5, keep_within="group"), grouped([0, 0, 1, 1]))
+    assert kept.tolist() == [2]
+
+
+def test_a_group_is_lost_where_less_than_half_of_its_share_is_kept():
+    groups = grouped([0] * 10 + [1] * 10 + [2] * 10 + [3] * 2)
+    kept = np.array([*range(8), *range(10, 13), *range(20, 25)])  # half of all: 8, 3, 5 and 0 of 2
+    assert lost_groups(kept, groups) == []
+    assert lost_groups(np.setdiff1d(kept, [12, 20]), groups) == [1]
+    assert lost_groups(np.arange(10), groups) == [1, 2]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
+def test_weights_by_confidence_have_mean_one(confidence):
+    weights = confidence_weights(np.array(confidence))
+    assert weights.mean() == pytest.approx(1.0)
+    assert (weights >= 0).all()
+    assert np.all(np.argsort(weights, kind="stable") == np.argsort(confidence, kind="stable")) or np.ptp(weights) < 1e-9
+
+
+@pytest.mark.parametrize("posterior", [False, True])
+def test_equal_confidences_are_the_training_set_without_weights(posterior):
+    rng = np.random.default_rng(3)
+    sequences = [rng.integers(1, 9, size=size).astype(np.int32) for size in rng.integers(1, 6, size=14)]
+    given_ = {"posterior": [np.array([0.25, 0.75])] * 7} if posterior else {"ended": np.arange(14) % 3 > 0}
+    weights = confidence_weights(np.full(7 if posterior else 14, 0.1))
+    plain, constant = student_training_set(sequences, sequences, eos_id=9, **given_)
+    same, again = student_training_set(sequences, sequences, eos_id=9, **given_, weights=weights)
+    assert (same.fingerprint(), again) == (plain.fingerprint(), constant)
+
+
+def test_a_label_weighs_on_all_its_tokens_and_on_all_its_options():
+    tokens = [np.array(ids, dtype=np.int32) for ids in ([1, 2], [3], [4, 5, 6], [7])]
+    data, _ = student_training_set(tokens, tokens, eos_id=9, weights=np.array([0.5, 1.0, 2.0, 0.0]))
+    assert data.loss_weights.tolist() == [0.5] * 3 + [1.0] * 2 + [2.0] * 4 + [0.0] * 2
+    probs = [np.array([0.3, 0.7]), np.array([1.0, 0.0])]
+    data, _ = student_training_set(tokens, tokens, eos_id=9, posterior=probs, weights=np.array([0.5, 1.5]))
+    assert data.loss_weights.tolist() == [0.5] * 5 + [1.5] * 6
+
+
+@pytest.mark.parametrize("key", ["min_confidence", "min_agreement"])
+def test_a_threshold_beside_shares_of_groups_is_refused(key):
+    with pytest.raises(ValueError, match="leave them out"):
+        StudentConfig(keep_within="prompts", keep_fraction=0.5, **{key: 0.5})

@@ -1,0 +1,104 @@
+"""Selection and weighting of labels in a run: shares of groups, their coverage in the report, and the warning."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ensemw2s.data.split import make_splits
+from ensemw2s.data.store import read_splits
+from ensemw2s.errors import ConfigError
+from ensemw2s.labelling.labels import Labels
+from ensemw2s.pipeline.run import execute
+from ensemw2s.pipeline.selection import pool_groups, require_groups
+
+STUDENT = {"arms.students": ["ensemble"], "arms.ceiling": False}
+
+
+@pytest.fixture
+def again(finished, copy_of, mini_config, recorder):
+    """Runs the finished run again with other settings of its students."""
+
+    def run(until=None, **changes):
+        folder = copy_of(finished[0])
+        return folder, execute(mini_config(**STUDENT, **changes), folder, sink=recorder, until=until)
+
+    return run
+
+
+def groups_of(folder):
+    return {example.id: example.group for example in read_splits(folder / "data").hard_pool}
+
+
+def warnings_in(recorder):
+    return [event["text"] for event in recorder.events if event.get("level") == "warning"]
+
+
+def test_a_share_of_every_group(again, recorder):
+    folder, results = again(
+        **{"student.keep_fraction": 0.5, "student.keep_within": "group", "student.weights": "confidence"}
+    )
+    found = results["labels"]["ensemble"]
+    assert found["coverage_by"] == "group"
+    sizes = Counter(groups_of(folder).values())
+    assert {row["group"]: row["n"] for row in found["coverage"]} == dict(sizes)
+    for row in found["coverage"]:
+        assert abs(row["kept"] - row["n"] / 2) < 1
+    assert sum(row["kept"] for row in found["coverage"]) == found["kept"] == 40
+    right = sum(row["accuracy"] * row["n"] for row in found["coverage"])
+    assert right / 80 == pytest.approx(found["accuracy"])
+    kept = sum(row["kept_accuracy"] * row["kept"] for row in found["coverage"] if row["kept"])
+    assert kept / 40 == pytest.approx(found["kept_accuracy"])
+    assert not warnings_in(recorder)
+    page = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    table = page.split("Coverage of the hard pool by group")[1].split("###")[0]
+    assert all(group in table for group in sizes)
+
+
+def test_a_threshold_that_loses_groups_warns(again, finished, recorder):
+    labels = Labels.load(finished[0] / "labels" / "ensemble")
+    middle = float(np.sort(labels.confidence)[50])
+    folder, summary = again(until="labels", **{"student.min_confidence": middle})
+    (warning,) = warnings_in(recorder)
+    group_of, confident = groups_of(folder), labels.confidence >= middle
+    sizes = Counter(group_of[name] for name in labels.ids)
+    kept = Counter(group_of[name] for name, chosen in zip(labels.ids, confident, strict=True) if chosen)
+    share = confident.mean()
+    lost = {g for g in sizes if kept[g] < 0.5 * share * sizes[g] and share * sizes[g] >= 2}
+    assert lost
+    assert f"keeps {100 * share:.0f} % of the labels of ensemble" in warning
+    assert f"half as much of {len(lost)} of {len(sizes)} groups" in warning
+    worst = min(lost, key=lambda g: (kept[g] / sizes[g], g))
+    assert f"{worst!r} {kept[worst]} of {sizes[worst]}" in warning
+    coverage = summary["labels"]["ensemble"]["coverage"]
+    assert {row["group"]: row["kept"] for row in coverage} == {g: kept[g] for g in sizes}
+
+
+def test_clusters_of_prompts_need_no_annotation(again, recorder):
+    _, summary = again(until="labels", **{"student.keep_fraction": 0.4, "student.keep_within": "prompts"})
+    found = summary["labels"]["ensemble"]
+    assert found["coverage_by"] == "prompts"
+    assert len(found["coverage"]) == 6  # √(80/2)
+    for row in found["coverage"]:
+        assert abs(row["kept"] - 0.4 * row["n"]) < 1
+    assert sum(row["kept"] for row in found["coverage"]) == 32
+    assert not warnings_in(recorder)
+
+
+def test_without_annotations(mini_config):
+    """Coverage is told by clusters then; shares of groups cannot be kept, and a run says so before it trains."""
+
+    def context(**changes):
+        config = mini_config(**changes)
+        pool = [dataclasses.replace(e, group="") for e in make_splits(config.data, config.seed, "choice").hard_pool]
+        return SimpleNamespace(config=config, seed=config.seed, splits=SimpleNamespace(hard_pool=pool))
+
+    assert pool_groups(context(**{"student.keep_fraction": 0.5})).kind == "prompts"
+    assert pool_groups(context()) is None
+    with pytest.raises(ConfigError, match=r"none of the hard pool has one\.\s.*columns\.group") as error:
+        require_groups(context(**{"student.keep_fraction": 0.5, "student.keep_within": "group"}))
+    assert "prompts" in str(error.value) + str(error.value.hint)
