@@ -95,15 +95,21 @@ def variance_of_mean(d: npt.NDArray[np.float64]) -> float:
     """Variance of the mean of paired differences −1, 0 and 1 ``[n]``; never 0.
 
     The sample variance over ``n``. Where the differences do not vary that says nothing about other examples, and it is
-    the variance of Agresti and Min (2005, Statistics in Medicine 24): half a count is added to each cell of the 2×2
-    table, ``((Σ|d| + 1)/(n + 2) − (Σd/(n + 2))²)/(n + 2)``.
+    that of :func:`constant_variance`.
     """
     n = d.size
     sample = float(d.var(ddof=1)) / n if n > 1 else 0.0
-    if sample > 0.0:
-        return sample
-    centre = float(d.sum()) / (n + 2)
-    return ((float(np.abs(d).sum()) + 1.0) / (n + 2) - centre * centre) / (n + 2)
+    return sample if sample > 0.0 else constant_variance(float(d.mean()), n)
+
+
+def constant_variance(d: float, n: int) -> float:
+    """Variance of the mean of ``n`` paired differences that are all −1, 0 or 1; never 0.
+
+    That of Agresti and Min (2005, Statistics in Medicine 24): half a count is added to each cell of the 2×2 table,
+    ``((Σ|d| + 1)/(n + 2) − (Σd/(n + 2))²)/(n + 2)``.
+    """
+    centre = n * d / (n + 2)
+    return ((n * abs(d) + 1.0) / (n + 2) - centre * centre) / (n + 2)
 
 
 def paired_difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Difference:

@@ -16,10 +16,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ensemw2s.evaluation.comparisons import correctness, paired_difference, t_critical, variance_of_mean
+from ensemw2s.evaluation.comparisons import (
+    constant_variance,
+    correctness,
+    paired_difference,
+    t_critical,
+    variance_of_mean,
+)
 from ensemw2s.evaluation.intervals import critical_value
 from ensemw2s.evaluation.record import Record
 from ensemw2s.evaluation.sampling import Sampling
+
+#: Standard errors below this are rounding noise.
+_NO_SPREAD = 1e-9
 
 SetKind = Literal["interval", "outside", "half_line", "whole_line", "empty"]
 
@@ -134,7 +143,9 @@ def ratio_of_means(
     The mean of the seeds' own ratios would let a single seed with a small gap decide everything. As in
     :func:`~ensemw2s.evaluation.comparisons.paired_t` the error is never below what sampling the questions gives: a
     ratio is in the set if ``(N − r·D)²`` does not exceed the larger of the squared errors that the spread over seeds
-    and that sampling alone give, both with what seeds share. This is the union of the two Fieller sets.
+    and that sampling alone give, both with what seeds share. This is the union of the two Fieller sets. Where S − W,
+    C − W or S − C is the same on every question of every seed, its sampling error is that of
+    :func:`~ensemw2s.evaluation.comparisons.constant_variance` for all these questions.
 
     Args:
         numerators: S − W, one a seed.
@@ -158,10 +169,36 @@ def ratio_of_means(
     errors = [spread]
     if sampling is not None:
         shared = _no_negative(sampling.shared)
-        beside = t_critical(max(sampling.questions, 2), level) ** 2 * shared
-        errors = [spread + beside, critical * _no_negative(sampling.within - shared) / num.size + beside]
+        of_questions = t_critical(max(sampling.questions, 2), level) ** 2
+        alone = critical * _no_negative(sampling.within - shared) / num.size + of_questions * shared
+        floor = [
+            _constant(d, w, sampling) for d, w in zip((num, den, num - den), _variances(sampling.within), strict=True)
+        ]
+        errors = [spread + of_questions * shared, _raised(alone, [of_questions * least for least in floor])]
     mean, half = float(den.mean()), max(math.sqrt(squared[1, 1]) for squared in errors)
     return _ratio(float(num.mean()), mean, errors, mean - half, mean + half, level)
+
+
+def _variances(covariance: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Variances of S − W, C − W and S − C from the covariance ``[2, 2]`` of the first two."""
+    top, bottom = float(covariance[0, 0]), float(covariance[1, 1])
+    return top, bottom, top + bottom - 2.0 * float(covariance[0, 1])
+
+
+def _constant(differences: npt.NDArray[np.float64], within: float, sampling: Sampling) -> float:
+    """Variance of differences that are the same on every question of a seed; 0 where a question is another."""
+    if within > _NO_SPREAD**2:
+        return 0.0
+    return float(np.mean([constant_variance(float(d), sampling.questions) for d in differences]))
+
+
+def _raised(covariance: npt.NDArray[np.float64], least: Sequence[float]) -> npt.NDArray[np.float64]:
+    """A covariance ``[2, 2]`` with at least these variances of S − W, C − W and S − C."""
+    if not any(least):
+        return covariance
+    top, bottom, apart = map(max, _variances(covariance), least)
+    both = (top + bottom - apart) / 2.0
+    return _no_negative(np.array([[top, both], [both, bottom]]))
 
 
 def _no_negative(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 
 from ensemw2s.errors import DataError
 from ensemw2s.evaluation.comparisons import paired_difference, paired_t
-from ensemw2s.evaluation.pgr import ratio_of_means
+from ensemw2s.evaluation.pgr import pgr_fieller, ratio_of_means
 from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error
 
 
@@ -221,3 +221,37 @@ def test_pgr_over_seeds_holds_the_truth(shared):
     assert inside >= 0.95 * defined - 3 * np.sqrt(defined * 0.05 * 0.95)
     if shared:
         assert naive < 0.9 * defined
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same questions", "own questions"])
+@pytest.mark.parametrize("like", ["w", "c"])
+def test_pgr_over_seeds_of_a_student_that_equals_another_arm_has_a_width(like, same):
+    """About that of one run with all these questions: nobody knows more from them."""
+    rng, n, sides = np.random.default_rng(20), 120, []
+    luck = rng.standard_normal((3, n))
+    if same:
+        luck[:] = luck[0]
+    for seed, own in enumerate(luck):
+        right = dict(zip("wc", own < norm.ppf(np.array([0.3, 0.9]))[:, None], strict=True))
+        ids = [f"q{i}" if same else f"{seed}-{i}" for i in range(n)]
+        sides.append(answers({**right, "s": right[like]}, ids))
+    mean = {arm: np.array([np.mean(s.correct[arm]["test"]) for s in sides]) for arm in "wsc"}
+    num, den = mean["s"] - mean["w"], mean["c"] - mean["w"]
+    whole = {arm: np.concatenate([s.correct[arm]["test"] for s in (sides[:1] if same else sides)]) for arm in "wsc"}
+    one = pgr_fieller(whole["w"], whole["s"], whole["c"])
+    error = sampling_error("test", pair(sides, "s", "w"), pair(sides, "c", "w"))
+    found = ratio_of_means(num, den, 0.95, error)
+    assert found.value == pytest.approx("wc".index(like))
+    assert found.low < found.value < found.high
+    assert found.high - found.low == pytest.approx(one.high - one.low, rel=0.15)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+@pytest.mark.parametrize("n", [20, 300])
+def test_pgr_over_seeds_of_what_is_always_right_is_no_point(n, seeds):
+    sides = [answers({"w": [False] * n, "s": [True] * n, "c": [True] * n}, [f"q{i}" for i in range(n)])] * seeds
+    error = sampling_error("test", pair(sides, "s", "w"), pair(sides, "c", "w"))
+    found, one = ratio_of_means([1.0] * seeds, [1.0] * seeds, 0.95, error), pgr_fieller([0] * n, [1] * n, [1] * n)
+    assert found.value == 1.0
+    assert (found.low, found.high) == (pytest.approx(one.low, rel=0.02), pytest.approx(one.high, rel=0.02))
+    assert found.low < 1.0 - 1.0 / n
