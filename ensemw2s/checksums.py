@@ -1,8 +1,8 @@
 """Sizes and XXH3-128 hashes of a run's files: recorded when they are written, verified when they are read.
 
 A finished stage records its files in ``stage.json``. Files that a run writes outside its stages are recorded in a
-``files.json`` beside them. Both carry a checksum of themselves. The hash is XXH3 with 128 bits, which finds damage at
-the speed of memory; it is no protection against somebody who wants to deceive.
+``files.json`` beside them, with the fingerprints of its stages. Both carry a checksum of themselves. The hash is XXH3
+with 128 bits, which finds damage at the speed of memory; it is no protection against somebody who wants to deceive.
 """
 
 from __future__ import annotations
@@ -128,12 +128,16 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 def stage_name(folder: Path) -> str | None:
     """The stage that a folder is by its place in a run directory; None outside of one, and for unfinished stages."""
+    return _run_and_stage(folder)[1]
+
+
+def _run_and_stage(folder: Path) -> tuple[Path, str | None]:
     place = Path(os.path.normpath(folder.absolute()))
     for run in place.parents:
         inside = place.relative_to(run)
         if inside.parts[0] in FOLDERS and any((run / mark).is_file() for mark in _RUN_MARKS):
-            return None if any(part.endswith(_UNFINISHED) for part in inside.parts) else inside.as_posix()
-    return None
+            return run, None if any(part.endswith(_UNFINISHED) for part in inside.parts) else inside.as_posix()
+    return place, None
 
 
 def read_stage(folder: Path, name: str | None = None) -> dict[str, Any] | None:
@@ -141,26 +145,31 @@ def read_stage(folder: Path, name: str | None = None) -> dict[str, Any] | None:
 
     Args:
         folder: of the stage.
-        name: which stage it has to be; by default that of its place in a run directory. The ``stage.json`` of a folder
-            outside any run may be of somebody else, and then counts as none.
+        name: which stage it has to be, with whatever inputs; by default that of its place in a run directory, as that
+            run made it. The ``stage.json`` of a folder outside any run may be of somebody else, and counts as none.
 
     Returns:
         The fields; ``files`` is missing in the records of older versions.
 
     Raises:
-        DamagedError: the record is not what was written, no record of a stage, or that of another stage.
+        DamagedError: the record is not what was written, no record of a stage, or that of another stage or run.
     """
     path = folder / STAGE_RECORD
     value = read_sealed(path)
     if value is None:
         return None
-    name = stage_name(folder) if name is None else name
+    made: Mapping[str, str] = {}
+    if name is None:
+        run, name = _run_and_stage(folder)
+        made = {} if name is None else recorded_stages(run)
     if not all(key in value and isinstance(value[key], kind) for key, kind in _STAGE_FIELDS.items()):
         if name is None:
             return None
         raise DamagedError(path, "it is not the record of a stage")
     if name is not None and value["name"] != name:
         raise DamagedError(path, f"it is the record of the stage {shortened(value['name'])}")
+    if made.get(value["name"], value["fingerprint"]) != value["fingerprint"]:
+        raise DamagedError(path, "it is the record of another run")
     return value
 
 
@@ -296,4 +305,26 @@ def _note(folder: Path, names: Collection[str], new: dict[str, Checksum]) -> Non
         old = {}
     kept = {name: value for name, value in old.items() if name not in names}
     if kept | new != old:
-        write_json(folder / FILES_RECORD, sealed({"files": dict(sorted((kept | new).items()))}))
+        _write_record(folder, kept | new, recorded_stages(folder))
+
+
+def recorded_stages(folder: Path) -> dict[str, str]:
+    """Stage → fingerprint as a run's ``files.json`` has them; empty where it does not tell or is damaged."""
+    try:
+        found = (read_sealed(folder / FILES_RECORD) or {}).get("stages")
+    except DamagedError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def record_stages(folder: Path, stages: Mapping[str, str]) -> None:
+    """Note stage → fingerprint in a run's ``files.json``; nothing while they may change."""
+    if stages != recorded_stages(folder):
+        _write_record(folder, recorded_files(folder), stages)
+
+
+def _write_record(folder: Path, files: Mapping[str, Checksum], stages: Mapping[str, str]) -> None:
+    content: dict[str, Any] = {"files": dict(sorted(files.items()))}
+    if stages:
+        content["stages"] = dict(sorted(stages.items()))
+    write_json(folder / FILES_RECORD, sealed(content))

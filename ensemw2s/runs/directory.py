@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensemw2s.checksums import FILES_RECORD, GROWING, check_recorded, forget, recorded_damage, recording
+from ensemw2s.checksums import (
+    FILES_RECORD,
+    GROWING,
+    check_recorded,
+    forget,
+    record_stages,
+    recorded_damage,
+    recorded_stages,
+    recording,
+)
 from ensemw2s.errors import DamagedError, Ew2sError, InputError
 from ensemw2s.files import disk_full_error, is_disk_full, unwritable_error, write_text
 from ensemw2s.outputs import refuse_links
@@ -142,6 +151,8 @@ class RunDirectory:
             heart.start()
             state: BeatState = "incomplete"
             try:
+                self.stages.fingerprints = recorded_stages(self.path)
+                record_stages(self.path, {})
                 yield log
                 state = "finished" if log.last_event == "run_finished" else "incomplete"
             except KeyboardInterrupt:
@@ -159,8 +170,8 @@ class RunDirectory:
             finally:
                 heart.stop(state)
                 log.close()
-                with contextlib.suppress(OSError), recording(self.path, *GROWING):
-                    pass
+                with contextlib.suppress(OSError, DamagedError), recording(self.path, *GROWING):
+                    record_stages(self.path, self.stages.fingerprints)
 
     def _explained(self, error: Exception) -> Exception:
         if is_disk_full(error):

@@ -154,6 +154,8 @@ class Stages:
         """The stage that is at work, or that was when an exception left it."""
         self.unrecorded: list[str] = []
         """Stages that were kept although an older version recorded no checksums for them."""
+        self.fingerprints: dict[str, str] = {}
+        """Stages that were made or kept → their fingerprint."""
         self._work: list[Work] | None = None
         self._at_work: tuple[Path, dict[str, Any], Meter] | None = None
         self._noting = threading.Lock()
@@ -205,6 +207,7 @@ class Stages:
 
     def _clear(self, name: str) -> None:
         """Remove a former result and its leftovers; the name disappears in one step, before its files do."""
+        self.fingerprints.pop(name, None)
         final = self.path(name)
         stale = final.with_name(final.name + ".stale")
         if stale.exists():
@@ -320,6 +323,7 @@ class Stages:
         write_json(partial / STAGE_RECORD, sealed(asdict(replace(record, files=files))))
         sync_tree(partial)
         partial.rename(self.path(record.name))
+        self.fingerprints[record.name] = record.fingerprint
 
     def ensure(
         self,
@@ -341,6 +345,7 @@ class Stages:
             record = self.record(name)
             if record is not None and record.files is None:
                 self.unrecorded.append(name)
+            self.fingerprints[name] = fingerprint(inputs)
             sink.event("stage_finished", stage=name, seconds=0.0 if record is None else record.seconds, cached=True)
             return self.path(name)
         with self.stage(name, inputs, seed=seed, resume=resume, sink=sink) as partial:

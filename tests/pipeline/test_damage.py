@@ -8,14 +8,17 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ensemw2s.checksums import check_stage_files, recorded_stages
 from ensemw2s.cli import main as cli_main
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from ensemw2s.pipeline.run import execute
+from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.runs.verify import verify
 
 QUESTION = '{"prompt": "3 1 2 sorted is", "choices": [" 1 2 3", " 3 2 1"]}\n'
@@ -326,3 +329,46 @@ def test_a_link_instead_of_the_report_is_refused(finished, copy_of, ew2s, tmp_pa
         assert code == EXIT_USAGE
         assert f"{folder / 'report'}isasymboliclink" in err
     assert list((tmp_path / "precious").iterdir()) == []
+
+
+def test_a_stage_of_another_run_is_named_and_made_again(finished, copy_of, mini_config, read_numbers, recorder, ew2s):
+    folder, expert, labels = copy_of(finished[0]), "experts/round-02", "labels/ensemble"
+    other = RunDirectory.create(folder.parent / "other")
+    with other.writing():
+        for name in (expert, labels):
+            work = partial(shutil.copytree, finished[0] / name, dirs_exist_ok=True, ignore=lambda *_: ["stage.json"])
+            other.stages.ensure(name, {"of": "another"}, work)
+    assert verify(other.path).damaged == []
+    for name in (expert, labels):
+        shutil.rmtree(folder / name)
+        shutil.copytree(other.path / name, folder / name)
+    found = {one.path.relative_to(folder).as_posix(): one.why for one in verify(folder).damaged}
+    assert found[f"{expert}/stage.json"] == found[f"{labels}/stage.json"] == "it is the record of another run"
+    for command in ("score RUN questions.jsonl", "export labels RUN out"):
+        code, out, err = ew2s(*command.replace("RUN", str(folder)).split())
+        assert (code, out) == (EXIT_USAGE, "")
+        assert "stage.jsonisdamaged:itistherecordofanotherrun" in err
+    execute(mini_config(), folder, sink=recorder, report=False)
+    assert read_numbers(folder) == read_numbers(finished[0])
+    assert {expert, labels} <= {event["stage"] for event in recorder.of("stage_rerun")}
+    assert verify(folder).damaged == []
+
+
+def test_a_stage_that_changes_is_not_of_another_run(tmp_path):
+    """Also where the process ends between the stage and its note."""
+    run = RunDirectory.create(tmp_path / "run")
+    for inputs in ({"steps": 1}, {"steps": 2}):
+        with run.writing():
+            for name in ("data", "ceiling"):
+                run.stages.ensure(name, inputs, lambda place: (place / "file").write_text("1"))
+                check_stage_files(run.path / name)
+    with run.writing():
+        run.stages.ensure("data", {"steps": 3}, lambda place: (place / "file").write_text("1"))
+    assert verify(run.path).damaged == []
+    assert set(recorded_stages(run.path)) == {"data", "ceiling"}
+    held = run.writing()
+    held.__enter__()
+    run.stages.ensure("data", {"steps": 4}, lambda place: (place / "file").write_text("1"))
+    assert verify(run.path).damaged == []  # as if killed here
+    held.__exit__(None, None, None)
+    assert verify(run.path).damaged == []
