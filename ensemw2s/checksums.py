@@ -299,13 +299,17 @@ def forget(folder: Path, names: Collection[str]) -> None:
 
 
 def _note(folder: Path, names: Collection[str], new: dict[str, Checksum]) -> None:
-    try:
-        old = recorded_files(folder)
-    except DamagedError:  # all its files will be written and recorded again
-        old = {}
+    old = _usable_files(folder)
     kept = {name: value for name, value in old.items() if name not in names}
     if kept | new != old:
         _write_record(folder, kept | new, recorded_stages(folder))
+
+
+def _usable_files(folder: Path) -> dict[str, Checksum]:
+    try:
+        return recorded_files(folder)
+    except DamagedError:  # all its files will be written and recorded again
+        return {}
 
 
 def recorded_stages(folder: Path) -> dict[str, str]:
@@ -320,7 +324,7 @@ def recorded_stages(folder: Path) -> dict[str, str]:
 def record_stages(folder: Path, stages: Mapping[str, str]) -> None:
     """Note stage → fingerprint in a run's ``files.json``; nothing while they may change."""
     if stages != recorded_stages(folder):
-        _write_record(folder, recorded_files(folder), stages)
+        _write_record(folder, _usable_files(folder), stages)
 
 
 def _write_record(folder: Path, files: Mapping[str, Checksum], stages: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ _WITHOUT_SHAPE = regex.compile(r"[\p{Cf}\ufe00-\ufe0f]")
 _OTHER_DIGIT = regex.compile(r"(?![0-9])\p{Nd}")
 _FRACTION = regex.compile(
     r"[¼-¾⅐-⅟↉] | [⁰¹²³⁴-⁹]+⁄[₀-₉]+ | \\(?:nice|[cdst])?frac\s*+(?:\{\s*+(?<top>-?[0-9]+)\s*+\}|(?<top>[0-9]))"
-    r"\s*+(?:\{\s*+(?<below>[0-9]+)\s*+\}|(?<below>[0-9]))",
+    r"\s*+(?:\{\s*+(?<below>-?[0-9]+)\s*+\}|(?<below>[0-9]))",
     regex.VERBOSE,
 )
 _WIDE = "，﹐､︐"
@@ -154,7 +154,11 @@ def _plain(text: str) -> str:
 def _written_fraction(match: regex.Match[str]) -> str:
     """``1⁄2``, apart from a whole number or letter before it and from digits behind it."""
     before, behind = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
-    text = unicodedata.normalize("NFKC", match[0]) if match["top"] is None else f"{match['top']}⁄{match['below']}"
+    if match["top"] is None:
+        text = unicodedata.normalize("NFKC", match[0])
+    else:
+        negative = match["top"].startswith("-") != match["below"].startswith("-")
+        text = f"{'-' * negative}{match['top'].lstrip('-')}⁄{match['below'].lstrip('-')}"
     return (" " if before.isalnum() else "") + text + (" " if behind.isdecimal() and text[-1] != "⁄" else "")
 
 

@@ -170,7 +170,7 @@ class RunDirectory:
             finally:
                 heart.stop(state)
                 log.close()
-                with contextlib.suppress(OSError, DamagedError), recording(self.path, *GROWING):
+                with contextlib.suppress(OSError), recording(self.path, *GROWING):
                     record_stages(self.path, self.stages.fingerprints)
 
     def _explained(self, error: Exception) -> Exception:
