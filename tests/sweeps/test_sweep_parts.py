@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from ensemw2s import resources
+from ensemw2s.config.composition import compose
 from ensemw2s.errors import ConfigError, InputError
 from ensemw2s.sweeps import job as job_module
 from ensemw2s.sweeps.file import flat, parse_over, read_sweep_file
+from ensemw2s.sweeps.plan import plan_sweep
 
 
 def test_values_are_yaml():
@@ -117,3 +120,35 @@ def test_a_run_ends_with_the_sweep_that_started_it(tmp_path):
     while resources.process_memory(child) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not resources.process_memory(child)
+
+
+STUDIES = Path(__file__).parents[2] / "benchmarks/studies"
+
+
+@pytest.mark.parametrize("study", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_studies_are_valid_and_use_seeds_that_nothing_was_chosen_on(study):
+    said = read_sweep_file(study)
+
+    def composed(settings):
+        flags = {f"set {key}": (key, value) for key, value in {**said.set, **settings}.items()}
+        return compose(said.preset, [Path(name) for name in said.config], (), {}, flags=flags)
+
+    plan = plan_sweep(said.over, said.cells, said.seeds, composed, baseline=said.baseline)
+    assert [cell.problem for cell in plan.cells] == [None] * len(plan.cells)
+    assert max(plan.seeds) < 100
+    for cell in plan.cells:  # every control of the boosted ensemble that costs as much
+        assert all(cell.composed.config.has_arm(arm) for arm in ("plain_long", "seeds", "bagging", "chain"))
+
+
+def test_the_map_is_an_orthogonal_fraction():
+    """Each level of a factor meets each level of another once, and names say what settings do."""
+    cells = read_sweep_file(STUDIES / "map.yaml").cells
+    levels = {name: [part.split("=")[1] for part in name.split(",")] for name in cells}
+    assert len(cells) == 9
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert len({(found[a], found[b]) for found in levels.values()}) == 9
+    bases = {"layer": {"models.weak.keep_layers": 1}, "weak": {}, "strong": {"models.weak.path": "embedded:strong"}}
+    for name, settings in cells.items():
+        train, base, noise = levels[name]
+        wanted = {"data.split.train": int(train), **bases[base]}
+        assert settings == wanted | ({} if noise == "0" else {"data.label_noise": float(noise)})
