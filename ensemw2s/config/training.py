@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ensemw2s.config.base import Known, Section
 from ensemw2s.registry import KERNEL_BACKENDS
@@ -54,6 +54,20 @@ class LoraConfig(Section):
     """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
     """Module names, or ``all-linear``."""
+    last_layers: int | None = Field(default=None, ge=1)
+    """Adapters in so many last layers only; null puts them in all. Below, nothing is learnt: no gradients are computed
+    and no dropout is drawn."""
+
+    @model_validator(mode="after")
+    def _names_of_modules(self) -> LoraConfig:
+        if self.last_layers is not None and isinstance(self.target_modules, str) and not self.all_linear:
+            raise ValueError("last_layers needs target_modules: all-linear, or a list of names")
+        return self
+
+    @property
+    def all_linear(self) -> bool:
+        """Whether every linear layer gets an adapter."""
+        return isinstance(self.target_modules, str) and self.target_modules.lower() == "all-linear"
 
 
 class TrainingSettings(Section):
@@ -98,6 +112,16 @@ class TrainingSettings(Section):
     """Report the training loss every so many steps."""
     report_to: list[str] = Field(default_factory=list)
     """Trackers of ``transformers.Trainer``: ``tensorboard``, ``wandb``, ``trackio``."""
+
+    def decisive(self) -> dict[str, Any]:
+        """What of it decides the weights that come out, as JSON.
+
+        Settings that older versions did not have count where they are set: what those trained is the same still.
+        """
+        out = self.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps", "max_steps"})
+        if out["lora"] is not None and out["lora"]["last_layers"] is None:
+            del out["lora"]["last_layers"]
+        return out
 
     @property
     def automatic(self) -> bool:

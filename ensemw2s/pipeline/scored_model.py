@@ -101,7 +101,7 @@ def training_inputs(ctx: Context, side: Side, recipe: Recipe) -> dict[str, Any]:
     return {
         "base": ctx.base(side).fingerprint,
         "training_set": recipe.data.fingerprint(),
-        "training": recipe.config.model_dump(exclude={"log_steps", "checkpoint_steps", "report_to", "max_steps"}),
+        "training": recipe.config.decisive(),
         "loss": dataclasses.asdict(recipe.loss) | ({} if plugin is None else {"plugin": plugin}),
         "loss_constant": recipe.loss_constant,
         "seed": recipe.seed,

@@ -1,4 +1,4 @@
-"""Truncated models: a configuration with the first layers only."""
+"""A model's layers: the first ones alone, and those that adapters leave as they are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from ensemw2s.errors import ModelError
+from ensemw2s.models.loading.scaling import base_of_adapters
 
 
 def first_layers(config: Any, count: int, name: str) -> Any:
@@ -37,3 +38,41 @@ def first_layers(config: Any, count: int, name: str) -> Any:
     if again.get_text_config().num_hidden_layers != count:
         raise ModelError(f"keep_layers does not work for {config.model_type}, which {name} is.", hint="Leave it out.")
     return shorter
+
+
+def decoder_layers(model: Any) -> tuple[str, Any] | None:
+    """A causal language model's list of layers and its name in the model under the adapters; None where it has none.
+
+    Of several lists with one entry a layer it is the one with the most parameters.
+    """
+    import torch
+
+    base = base_of_adapters(model)
+    count = getattr(base.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    lists = [
+        (name, part)
+        for name, part in base.named_modules()
+        if isinstance(part, torch.nn.ModuleList) and len(part) == count
+    ]
+    return max(lists, key=lambda found: sum(p.numel() for p in found[1].parameters()), default=None)
+
+
+def untouched_layers(model: Any) -> int:
+    """Number of first layers that are the base's own: all adapters are in later ones, or at the output projection.
+
+    0 for a model without adapters, or with any that change what enters the layers.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    found, base = decoder_layers(model), base_of_adapters(model)
+    parts = {name: m for name, m in base.named_modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)}
+    if found is None or not parts or any(config.is_prompt_learning for config in model.peft_config.values()):
+        return 0
+    head, untouched = base.get_output_embeddings(), len(found[1])
+    for name, part in parts.items():
+        if name.startswith(f"{found[0]}."):
+            untouched = min(untouched, int(name.removeprefix(f"{found[0]}.").partition(".")[0]))
+        elif part is not head:
+            return 0
+    return untouched

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig, TrainingConfig
-from ensemw2s.errors import ConfigError, ModelError, RunFailedError
+from ensemw2s.config.training import ComputeConfig, ModelConfig, TrainingConfig
+from ensemw2s.errors import ConfigError, RunFailedError
 from ensemw2s.models.loading.device import resolve_device
 from ensemw2s.models.loading.fingerprint import model_fingerprint
 from ensemw2s.models.loading.load import LoadedModel, load_model
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.source import lasting_path, write_base
+from ensemw2s.models.training.adapter import forbidden_layers, go_on, with_adapter
 from ensemw2s.models.training.losses import LossConfig
 from ensemw2s.models.training.training_set import TrainingSet, drawn_labels
 from ensemw2s.registry import STUDENT_LOSSES
@@ -211,9 +212,8 @@ class _Finetuning:
 
     def identity(self) -> str:
         """Inputs on which a checkpoint must agree to be continued."""
-        training = self.cfg.model_dump(mode="json", exclude={"log_steps", "report_to", "checkpoint_steps", "max_steps"})
         model, data = model_fingerprint(self.base), self.data.fingerprint()
-        parts = [model, data, training, asdict(self.loss), self.loss_constant, self.seed]
+        parts = [model, data, self.cfg.decisive(), asdict(self.loss), self.loss_constant, self.seed]
         if self.start is not None:
             parts.append(model_fingerprint(self.begun))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -240,13 +240,13 @@ class _Finetuning:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         if cfg.lora is not None:
-            left_out = forbidden_layers(model) if cfg.lora.target_modules == "all-linear" else []
+            left_out = forbidden_layers(model) if cfg.lora.all_linear else []
             if left_out:
                 text = f"{self.tag}: all-linear leaves out {', '.join(left_out)}, which PEFT forbids in {base.path}."
                 self.sink.event("message", level="info", text=text)
-            model = _with_adapter(model, cfg.lora, left_out, loaded.revision, self.seed)
+            model = with_adapter(model, cfg.lora, left_out, loaded.revision, sub_seed(self.seed, "adapter", bits=31))
             if self.start is not None:
-                _go_on(model, self.start)
+                go_on(model, self.start)
         else:
             model.requires_grad_(True)
         return replace(loaded, model=model)
@@ -315,57 +315,6 @@ class _Finetuning:
                 (self.out / TRAINER_FOLDER / "runs").replace(self.out / "tensorboard")
             shutil.rmtree(self.out / TRAINER_FOLDER, ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
-
-
-def forbidden_layers(model: Any) -> list[str]:
-    """Names of linear layers that PEFT gives no LoRA adapter: fast paths read their weights past it."""
-    import peft
-
-    settings = peft.LoraConfig(task_type="CAUSAL_LM")
-    names = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-
-    def is_forbidden(name: str) -> bool:
-        try:
-            peft.LoraModel._check_target_module_compatiblity(None, settings, model, name)
-        except ValueError:
-            return True
-        return False
-
-    return sorted(filter(is_forbidden, names))
-
-
-def _with_adapter(model: Any, lora: LoraConfig, left_out: list[str], revision: str | None, seed: int) -> Any:
-    import peft
-
-    torch.manual_seed(sub_seed(seed, "adapter", bits=31))
-    settings = peft.LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.target_modules,
-        exclude_modules=left_out or None,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        wrapped = peft.get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError(
-            f"training.lora: {error}",
-            hint="Set target_modules to all-linear, or to names of the model's linear layers.",
-        ) from error
-    wrapped.peft_config["default"].revision = revision
-    return wrapped
-
-
-def _go_on(model: Any, start: Path) -> None:
-    """Give a new adapter the weights of an earlier one."""
-    import peft
-    from safetensors.torch import load_file
-
-    weights = load_file(start / "adapter_model.safetensors")
-    found = peft.set_peft_model_state_dict(model, weights)
-    if found.unexpected_keys or set(peft.get_peft_model_state_dict(model)) != weights.keys():
-        raise ModelError(f"{start} is an adapter of another model or with other settings.")
 
 
 def _train(trainer: WeightedTrainer, checkpoint: Path | None, trackers: list[str]) -> None:
