@@ -117,7 +117,7 @@ def _plan(
     def composed(settings: Mapping[str, Any]) -> Composed:
         # keys of the sweep come last: nothing else may decide what the cells differ in
         own = {f"--over {key}": (key, value) for key, value in settings.items()}
-        return compose(preset, files, sets or (), os.environ, flags={**fixed, **given, **own})
+        return compose(preset, files, sets or (), os.environ, flags={**given, **own}, below_sets=fixed)
 
     return plan_sweep(
         grid,

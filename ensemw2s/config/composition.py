@@ -122,6 +122,7 @@ def compose(
     environ: Mapping[str, str] | None = None,
     *,
     flags: Mapping[str, tuple[str, Any]] | None = None,
+    below_sets: Mapping[str, tuple[str, Any]] | None = None,
     pipes: bool = True,
 ) -> Composed:
     """Put a configuration together; what comes later wins, key by key (lists are replaced whole).
@@ -132,6 +133,7 @@ def compose(
         sets: ``key=value`` with a dotted key and a YAML value, in order.
         environ: environment variables; see :data:`ENVIRONMENT`. None reads none.
         flags: flag → (dotted key, value), for example ``{"--seed": ("seed", 3)}``.
+        below_sets: origin → (dotted key, value) of what ``sets`` win over: ``set`` of a sweep's file.
         pipes: whether files may be pipes, as of ``<(command)``: where the user names them, not in a run directory.
 
     Raises:
@@ -146,6 +148,8 @@ def compose(
         merged.add(marked.data, f"file {path}", marked.lines)
     for variable, dotted, value in _environment(environ or {}):
         merged.add(_nested(dotted, value, variable), f"env {variable}")
+    for origin, (dotted, value) in (below_sets or {}).items():
+        merged.add(_nested(dotted, value, origin), origin)
     for setting in sets:
         key, value = _split_setting(setting)
         merged.add(_nested(key, value, "--set"), "--set")

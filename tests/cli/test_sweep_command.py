@@ -96,6 +96,11 @@ def test_the_file_and_what_wins_over_it(ew2s: Any, ran: list[dict[str, Any]], tm
     assert plan.cells[0].composed.config.boosting.rounds == 7
     assert plan.cells[0].composed.config.compute.threads == 1
     assert (ran[-1]["root"], ran[-1]["jobs"]) == (Path("elsewhere"), 1)
+    ew2s("sweep", "ablation.yaml", "--set", "boosting.shrinkage=0.7", "--set", "boosting.rounds=9", "--out", "third")
+    plan = ran[-1]["plan"]
+    assert [cell.composed.config.boosting.shrinkage for cell in plan.cells] == [0.7] * 4
+    assert plan.cells[0].composed.provenance["boosting.shrinkage"] == "--set"
+    assert [cell.composed.config.boosting.rounds for cell in plan.cells] == [2, 3, 2, 3]  # a swept key comes last
 
 
 def test_invalid_cells_are_warned_about(ew2s: Any, ran: list[dict[str, Any]]) -> None:

@@ -57,11 +57,13 @@ def test_each_layer_wins_over_the_one_before(tmp_path: Path) -> None:
         "preset": "small",
         "files": [_file(tmp_path, "boosting: {rounds: 3}"), _file(tmp_path, "boosting: {rounds: 4}", "y.yaml")],
         "environ": {"EW2S_SET__boosting__rounds": "5", "UNRELATED": "9"},
+        "below_sets": {"sweep set boosting.rounds": ("boosting.rounds", 10)},
         "sets": ["boosting.rounds=6", "boosting.rounds=7"],
         "flags": {"--rounds": ("boosting.rounds", 8)},
     }
     expected = {1: (2, "preset small"), 2: (4, f"file {tmp_path / 'y.yaml'}")}
-    expected |= {3: (5, "env EW2S_SET__boosting__rounds"), 4: (7, "--set"), 5: (8, "--rounds")}
+    expected |= {3: (5, "env EW2S_SET__boosting__rounds"), 4: (10, "sweep set boosting.rounds")}
+    expected |= {5: (7, "--set"), 6: (8, "--rounds")}
     for count, (rounds, origin) in expected.items():
         composed = compose(**dict(list(layers.items())[:count]))
         assert composed.config.boosting.rounds == rounds
