@@ -62,6 +62,8 @@ class PairedT(Record):
         n: number of seeds.
         se: standard error of the mean, never below ``sampling_se``; None where ``t`` is None.
         sampling_se: the standard error of the mean that sampling the questions alone gives; None where unknown.
+        repeat_low: lower end of the interval for the mean of as many other seeds, or None where ``t`` is None.
+        repeat_high: upper end.
     """
 
     differences: tuple[float, ...]
@@ -74,6 +76,8 @@ class PairedT(Record):
     n: int
     se: float | None = None
     sampling_se: float | None = None
+    repeat_low: float | None = None
+    repeat_high: float | None = None
 
 
 def correctness(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
@@ -181,6 +185,10 @@ def paired_t(
     ``± √(t²_{S−1}·own + t²_{n−1}·c)``, which covers with at least its level (Banerjee 1960). It is never narrower than
     that of the plain paired t-test, nor than that of sampling alone: a mean is clear of 0 only where both say so.
 
+    An interval of the mean is no forecast of a repeat: at 95 % it catches the mean of ten other seeds in 86 % of tries
+    (Cumming and Maillardet 2006). That mean has the same ``own`` and shares ``c`` with this one, so their
+    difference has the variance ``2·own``, and the interval for it is ``± t_{S−1}·√(2·own)`` (Hahn and Meeker 1991).
+
     Args:
         differences: one difference a seed.
         level: confidence level of the interval.
@@ -204,8 +212,9 @@ def paired_t(
     se = math.sqrt(sum(part for part, _ in parts))
     if se <= _NO_SPREAD:
         return PairedT(values, mean, 0.0, None, None, None, None, n, sampling_se=floor)
-    half = banerjee_half_width(parts, level)
-    return PairedT(values, mean, sd, mean - half, mean + half, mean / se, _banerjee_p(mean, parts), n, se, floor)
+    half, repeat = banerjee_half_width(parts, level), t_critical(n, level) * math.sqrt(2.0 * parts[0][0])
+    p, ends = _banerjee_p(mean, parts), (mean - repeat, mean + repeat)
+    return PairedT(values, mean, sd, mean - half, mean + half, mean / se, p, n, se, floor, *ends)
 
 
 def banerjee_half_width(parts: Sequence[tuple[float, int]], level: float) -> float:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations, product
 from typing import Any, Literal
 
 import numpy as np
 
-from ensemw2s.arms import BOOSTING, ENSEMBLE, TEST_SPLITS, student_of
+from ensemw2s.arms import BOOSTING, ENSEMBLE, TEST_SPLITS, WEAK, claims, student_of
 from ensemw2s.evaluation.comparisons import holm, paired_t
 from ensemw2s.evaluation.over_seeds import SeedSummary, SeedTest, aggregate, caution, over_seeds, tested
 from ensemw2s.evaluation.pgr import PGR
 from ensemw2s.evaluation.record import SCHEMA_VERSION, Record, SavedRecord
 from ensemw2s.evaluation.results import Results
-from ensemw2s.evaluation.sampling import Answers, sampling_error
+from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error, sampling_error_of_mean
+
+#: What the boosted ensemble is compared with inside a cell: the arms that cost as much to train.
+CONTROLS = tuple(control for boosted, control in claims() if boosted == ENSEMBLE and control != WEAK)
 
 #: The arms whose accuracy is compared between cells, unless others are named.
 COMPARED = (ENSEMBLE, student_of(ENSEMBLE))
@@ -90,6 +95,24 @@ class CellComparison(SeedTest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlComparison(SeedTest):
+    """Accuracy of the boosted ensemble minus that of a control, in one cell or as the mean over several.
+
+    Attributes:
+        levels: factor → level, as the names of the cells say; factors that are left out are averaged over.
+        cells: the cells that the mean is over.
+        control: one of :data:`CONTROLS`.
+        seeds: the seeds that all the cells have, in order.
+    """
+
+    levels: dict[str, str]
+    cells: tuple[str, ...]
+    control: str
+    split: str
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepResults(SavedRecord):
     """``sweep.json``: how a sweep stands.
 
@@ -101,6 +124,8 @@ class SweepResults(SavedRecord):
         level: confidence level of every interval.
         comparisons: every other cell against the baseline.
         caution: what this number of seeds can and cannot show, in words.
+        controls: the boosted ensemble against each control of its training cost: over all cells, by level of each
+            factor, and in each cell.
     """
 
     name: str
@@ -113,6 +138,7 @@ class SweepResults(SavedRecord):
     cells: list[CellResult]
     comparisons: list[CellComparison]
     caution: str
+    controls: list[ControlComparison] = field(default_factory=list)
     schema_version: int = SCHEMA_VERSION
 
     def comparison(self, cell: str, arm: str, split: str) -> CellComparison | None:
@@ -193,17 +219,90 @@ def _pair(
     level: float,
     answers: Mapping[str, Mapping[int, Answers]],
 ) -> CellComparison | None:
-    a, b = dict(zip(mine.seeds, mine.values, strict=True)), dict(zip(theirs.seeds, theirs.values, strict=True))
+    a, b = _by_seed(mine), _by_seed(theirs)
     seeds = tuple(seed for seed in mine.seeds if seed in b)
     if not seeds:
         return None
     differences = tuple(a[seed] - b[seed] for seed in seeds)
     terms = [((answers[cell][seed], arm), (answers[baseline][seed], arm)) for seed in seeds]
-    if len(seeds) > 1:
-        found = tested(paired_t(differences, level, sampling_error(split, terms)))
-    else:  # no test
-        found = dict.fromkeys(("sd", "low", "high", "t", "p")) | {"differences": differences, "mean": differences[0]}
+    found = _test(differences, level, sampling_error(split, terms))
     return CellComparison(cell=cell, baseline=baseline, arm=arm, split=split, seeds=seeds, **found)
+
+
+def _by_seed(summary: SeedSummary) -> dict[int, float]:
+    return dict(zip(summary.seeds, summary.values, strict=True))
+
+
+def _test(differences: tuple[float, ...], level: float, sampling: Sampling) -> dict[str, Any]:
+    """The fields of a :class:`SeedTest`; of a single seed there is no test."""
+    if len(differences) > 1:
+        return tested(paired_t(differences, level, sampling))
+    return dict.fromkeys(("sd", "low", "high", "t", "p")) | {"differences": differences, "mean": differences[0]}
+
+
+def levels_of(name: str) -> dict[str, str]:
+    """Factor → level of a cell whose name is a list ``factor=level,…``, as those of grids are; else empty."""
+    pairs = [part.partition("=") for part in name.split(",")]
+    named = all(factor and equals and level for factor, equals, level in pairs)
+    levels = {factor: level for factor, _, level in pairs}
+    return levels if named and len(levels) == len(pairs) else {}
+
+
+def _averaged(cells: Sequence[CellResult]) -> list[tuple[dict[str, str], list[CellResult]]]:
+    """All cells, and those of each level of each factor.
+
+    Only where there are several factors and every level of one meets every level of another in as many cells: else
+    levels would differ by the other factors too.
+    """
+    named = [(levels_of(cell.name), cell) for cell in cells]
+    factors = {factor: dict.fromkeys(levels.get(factor, "") for levels, _ in named) for factor in named[0][0]}
+    if len(factors) < 2 or any(set(levels) != set(factors) for levels, _ in named):
+        return []
+    for a, b in combinations(factors, 2):
+        met = Counter((levels[a], levels[b]) for levels, _ in named)
+        if len({met[pair] for pair in product(factors[a], factors[b])}) > 1:
+            return []
+    each = [{factor: level} for factor, levels in factors.items() for level in levels]
+    return [(wanted, [cell for levels, cell in named if wanted.items() <= levels.items()]) for wanted in ({}, *each)]
+
+
+def compare_with_controls(
+    cells: Sequence[CellResult], level: float, answers: Mapping[str, Mapping[int, Answers]]
+) -> list[ControlComparison]:
+    """The boosted ensemble against each control: over all cells, by level of each factor, and in each cell.
+
+    A mean over cells is taken seed by seed, over the seeds that all of them have, and tested like a difference of one
+    cell. The intervals are of single comparisons, without an adjustment.
+    """
+    groups = [*_averaged(cells), *((levels_of(cell.name), [cell]) for cell in cells)]
+    asked = [
+        (levels, group, control, split) for split in TEST_SPLITS for levels, group in groups for control in CONTROLS
+    ]
+    found = [_against(*one, level, answers) for one in asked]
+    return [comparison for comparison in found if comparison is not None]
+
+
+def _against(
+    levels: dict[str, str],
+    cells: Sequence[CellResult],
+    control: str,
+    split: str,
+    level: float,
+    answers: Mapping[str, Mapping[int, Answers]],
+) -> ControlComparison | None:
+    arms = [(cell.arms.get(ENSEMBLE, {}).get(split), cell.arms.get(control, {}).get(split)) for cell in cells]
+    sides = [(_by_seed(a), _by_seed(b)) for a, b in arms if a is not None and b is not None]
+    if len(sides) < len(cells):
+        return None
+    seeds = tuple(sorted(set.intersection(*(a.keys() & b.keys() for a, b in sides))))
+    if not seeds:
+        return None
+    means = tuple(float(np.mean([a[seed] - b[seed] for a, b in sides])) for seed in seeds)
+    own = [answers[cell.name] for cell in cells]
+    terms = [[((by_seed[seed], ENSEMBLE), (by_seed[seed], control)) for seed in seeds] for by_seed in own]
+    found = _test(means, level, sampling_error_of_mean(split, terms))
+    names = tuple(cell.name for cell in cells)
+    return ControlComparison(levels=levels, cells=names, control=control, split=split, seeds=seeds, **found)
 
 
 def sweep_caution(seeds: int, level: float) -> str:

@@ -49,6 +49,8 @@ class SeedTest(Record):
         se: standard error of the mean, or None.
         sampling_se: the standard error that sampling the questions alone gives, or None where unknown.
         p_holm: adjusted for all comparisons that are tested together, or None.
+        repeat_low: lower end of the interval for the mean of as many other seeds, or None.
+        repeat_high: upper end.
     """
 
     differences: tuple[float, ...]
@@ -61,6 +63,8 @@ class SeedTest(Record):
     se: float | None = None
     sampling_se: float | None = None
     p_holm: float | None = None
+    repeat_low: float | None = None
+    repeat_high: float | None = None
 
     @property
     def estimate(self) -> float:
@@ -70,7 +74,7 @@ class SeedTest(Record):
 
 def tested(test: PairedT) -> dict[str, Any]:
     """The fields of a :class:`SeedTest` from a test."""
-    names = ("differences", "mean", "sd", "low", "high", "t", "p", "se", "sampling_se")
+    names = ("differences", "mean", "sd", "low", "high", "t", "p", "se", "sampling_se", "repeat_low", "repeat_high")
     return {name: getattr(test, name) for name in names}
 
 

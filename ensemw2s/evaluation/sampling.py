@@ -73,11 +73,23 @@ def sampling_error(split: str, *differences: Sequence[Term]) -> Sampling:
     Raises:
         DataError: an arm has no answers, or another number than its split has questions.
     """
+    return _covariances(split, [[[term] for term in difference] for difference in differences])
+
+
+def sampling_error_of_mean(split: str, differences: Sequence[Sequence[Term]]) -> Sampling:
+    """That of the mean of several differences, seed by seed, as :func:`sampling_error`; questions may be shared."""
+    return _covariances(split, [list(zip(*differences, strict=True))])
+
+
+def _covariances(split: str, differences: Sequence[Sequence[Sequence[Term]]]) -> Sampling:
+    """Differences × seeds × terms, of which the mean is taken."""
     index: dict[str, int] = {}
     rows: list[list[tuple[npt.NDArray[np.intp], Floats]]] = []
     for difference in differences:
-        for plus, minus in difference:
-            rows.append([_contributions(*plus, split, 1.0, index), _contributions(*minus, split, -1.0, index)])
+        for terms in difference:
+            share = 1.0 / len(terms)
+            signed = [(side, sign) for term in terms for side, sign in zip(term, (share, -share), strict=True)]
+            rows.append([_contributions(*side, split, sign, index) for side, sign in signed])
     shape = (len(differences), len(differences[0]), len(index))
     parts = np.zeros((shape[0] * shape[1], shape[2]))
     for row, sides in zip(parts, rows, strict=True):

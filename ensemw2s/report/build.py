@@ -47,6 +47,7 @@ _CAPTIONS = {
     "seeds": "Every arm over seeds.",
     "paired-differences": "The planned claims, paired over seeds.",
     "cells": "Every cell: mean and standard deviation over seeds, a dot a seed; dotted: the baseline.",
+    "controls": "The boosted ensemble minus each control of its training cost, with intervals.",
 }
 
 #: Which table a plot stands below, by the beginning of the table's title.
@@ -58,13 +59,14 @@ _PLACES = {
     "accuracy-against-cost": "Cost and accuracy",
     "seeds": "Accuracy",
     "cells": "Accuracy",
+    "controls": "Boosted ensemble",
     "paired-differences": "Paired over seeds",
 }
 _MAX_SAMPLES, _MAX_HARD = 12, 8
 _MOST_CONFIG = 1 << 20
 
 #: How the tables begin that a terminal shows without being asked.
-_MAIN = ("Accuracy", "Students", "Paired over seeds", "Against the baseline", "Failed runs")
+_MAIN = ("Accuracy", "Students", "Paired over seeds", "Boosted ensemble", "Against the baseline", "Failed runs")
 
 
 def build_report(run_dir: Path, out: Path | None = None) -> Path:

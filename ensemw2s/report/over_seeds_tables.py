@@ -66,12 +66,18 @@ def tested_cells(found: SeedTest) -> list[str]:
 
 
 def listed_table(results: AggregateResults) -> Table:
-    """Every claim's difference, seed by seed."""
-    table = Table("Differences seed by seed, in points", columns("claim", "split", "in the order of the seeds"))
+    """Every claim's difference, seed by seed, and what a repeat with other seeds may give."""
+    repeat, count = f"{w.level_text(results.level)} of repeats", len(results.seeds)
+    numbers = columns(right=(repeat,))
+    table = Table("Differences seed by seed, in points", [*columns("claim", "split"), *numbers, *columns("by seed")])
     for found in results.comparisons:
         if found.claim:
-            listed = "  ".join(map(w.points, found.differences))
-            table.add(w.pair_label(found.a, found.b), w.split_label(found.split), listed, once=True)
+            again, listed = (
+                w.interval("", found.repeat_low, found.repeat_high),
+                "  ".join(map(w.points, found.differences)),
+            )
+            table.add(w.pair_label(found.a, found.b), w.split_label(found.split), again.strip(), listed, once=True)
+    table.notes = [f"Repeats: where the mean of {count} other seeds lies; the interval of the mean is for the truth."]
     return table
 
 

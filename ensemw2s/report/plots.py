@@ -13,7 +13,7 @@ from ensemw2s.evaluation.results import Results
 from ensemw2s.report.analysis_plots import draw_cost, draw_reliability
 from ensemw2s.report.arm_plots import draw_paired, draw_seeds, draw_students
 from ensemw2s.report.round_plots import draw_accuracy_by_round, draw_error_and_weight
-from ensemw2s.report.sweep_plots import draw_cells
+from ensemw2s.report.sweep_plots import draw_cells, draw_controls
 from ensemw2s.report.theme import CSS_VARIABLES, THEMES, Mode, Theme, drawing
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def seed_plots(results: AggregateResults, mode: Mode = "light") -> dict[str, byt
 
 def sweep_plots(results: SweepResults, mode: Mode = "light") -> dict[str, bytes]:
     """All plots of a sweep: file stem → PNG or SVG, as for :func:`run_plots`."""
-    return _plots({"cells": draw_cells}, results, mode)
+    return _plots({"cells": draw_cells, "controls": draw_controls}, results, mode)
 
 
 def _plots(makers: Mapping[str, Callable[[T, Theme], Figure | None]], results: T, mode: Mode) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Plot of a sweep: every cell on ID and OOD."""
+"""Plots of a sweep: every cell on ID and OOD, and the boosted ensemble against its controls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ensemw2s.arms import TEST_SPLITS
-from ensemw2s.evaluation.over_cells import CellResult, SweepResults
+from ensemw2s.evaluation.over_cells import CellResult, ControlComparison, SweepResults
 from ensemw2s.report import wording as w
 from ensemw2s.report.theme import PANEL_TITLES, Theme, legend_below, panels, series_style, text_rows
 
@@ -66,6 +66,51 @@ def _rows(
         axes.plot(values, [row + shift + 0.12] * len(values), ".", color=theme.text, alpha=0.7, ms=4)
         if cell.name == results.baseline:
             axes.axvline(100 * summary.mean, color=style.colour, ls=":", lw=1.1, zorder=0)
+
+
+def draw_controls(results: SweepResults, theme: Theme) -> Figure | None:
+    """The boosted ensemble minus each control of its cost, with intervals: means over cells, then every cell."""
+    splits = [split for split in TEST_SPLITS if any(found.split == split for found in results.controls)]
+    if not splits:
+        return None
+    rows = list(dict.fromkeys(found.cells for found in results.controls))
+    labels = {found.cells: _row_name(found) for found in results.controls}
+    controls = list(dict.fromkeys(found.control for found in results.controls))
+    figure, places = panels(theme, len(splits), 1.7 + 0.5 * len(rows), share_y=True)
+    for place, (split, axes) in enumerate(zip(splits, places, strict=True)):
+        axes.set_title(PANEL_TITLES[split].removesuffix(" questions"), loc="center" if theme.narrow else "left")
+        axes.axvline(0.0, color=theme.text, lw=1.1, zorder=0)
+        for offset, control in enumerate(controls):
+            own = [found for found in results.controls if (found.split, found.control) == (split, control)]
+            heights = [rows.index(found.cells) + 0.18 * (offset - (len(controls) - 1) / 2) for found in own]
+            style, values = series_style(control, theme), [100 * found.mean for found in own]
+            half = [100 * ((found.high or found.mean) - found.mean) for found in own]
+            axes.errorbar(
+                values,
+                heights,
+                xerr=half,
+                fmt=style.marker,
+                color=style.colour,
+                ms=5.5,
+                elinewidth=1.4,
+                capsize=2.0,
+                label=f"{w.MINUS} {w.arm_label(control)}",
+            )
+        names = [_short(labels[row], 20 if theme.narrow else _LONGEST) for row in rows]
+        text_rows(axes, names, labelled=theme.narrow or place == 0)
+        averaged = sum(len(row) > 1 for row in rows)
+        if averaged:
+            axes.axhline(averaged - 0.5, color=theme.grid, linewidth=1.0)
+        axes.set_xlabel("boosted ensemble minus control, in points")
+    legend_below(figure, 1 if theme.narrow else len(controls))
+    return figure
+
+
+def _row_name(found: ControlComparison) -> str:
+    """The name of a cell, or what the cells have in common whose mean it is."""
+    if len(found.cells) == 1:
+        return found.cells[0]
+    return "all with " + ", ".join(f"{k}={v}" for k, v in found.levels.items()) if found.levels else "all cells"
 
 
 def _short(name: str, longest: int) -> str:

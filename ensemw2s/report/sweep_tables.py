@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ensemw2s.arms import ENSEMBLE, HEADLINES, TEST_SPLITS, student_of
-from ensemw2s.evaluation.over_cells import CellResult, SweepResults
+from ensemw2s.arms import ENSEMBLE, HEADLINES, TEST_SPLITS, arm_word, student_of
+from ensemw2s.evaluation.over_cells import CellResult, ControlComparison, SweepResults
 from ensemw2s.report import wording as w
 from ensemw2s.report.over_seeds_tables import SE_NOTE, mean_sd, tested_cells
 from ensemw2s.report.table import Table, columns
@@ -17,6 +17,7 @@ def sweep_tables(results: SweepResults, width: int | None = None) -> list[Table]
     """All tables of a sweep that have rows; below :data:`~ensemw2s.report.tables.WIDE` characters without costs."""
     tables = [
         cell_table(results, wide=width is None or width >= WIDE),
+        *(control_table(results, split) for split in TEST_SPLITS),
         cell_comparison_table(results),
         cell_student_table(results),
         settings_table(results),
@@ -86,6 +87,37 @@ def cell_comparison_table(results: SweepResults) -> Table:
     if any(c.p is None for c in results.comparisons):
         table.notes.append("–: no test, for want of a second seed or because nothing varies.")
     return table
+
+
+def control_table(results: SweepResults, split: str) -> Table:
+    """The boosted ensemble minus each control of its training cost on one split: means over cells, then every cell."""
+    shown = [found for found in results.controls if found.split == split]
+    controls = list(dict.fromkeys(found.control for found in shown))
+    factors = list(dict.fromkeys(factor for found in shown for factor in found.levels))
+    by_factor = all(found.levels or len(found.cells) > 1 for found in shown)
+    title = f"Boosted ensemble − each control of its cost, {w.split_label(split)}, in points"
+    table = Table(title, columns(*(factors if by_factor else ["cell"]), right=list(map(arm_word, controls))))
+    rows: dict[tuple[str, ...], dict[str, ControlComparison]] = {}
+    for found in shown:
+        rows.setdefault(found.cells, {})[found.control] = found
+    for cells, row in rows.items():
+        levels = next(iter(row.values())).levels
+        names = [levels.get(factor, "all") for factor in factors] if by_factor else [", ".join(cells)]
+        kind = "cell" if len(levels) == len(factors) else " ".join(levels)
+        table.add(*names, *(_half_width(row.get(control)) for control in controls), group=kind)
+    several = len(results.seeds) > 1
+    table.notes = [
+        f"±: half of the {w.level_text(results.level)} interval, paired over seeds; each by itself."
+    ] * several
+    table.notes += ["all: the mean over the cells of its row."] * any(len(cells) > 1 for cells in rows)
+    return table
+
+
+def _half_width(found: ControlComparison | None) -> str:
+    """``+4.3 ± 1.2``; without a test the mean alone."""
+    if found is None or found.high is None:
+        return "" if found is None else w.points(found.mean)
+    return f"{w.points(found.mean)} ± {w.percent(found.high - found.mean)}"
 
 
 def cell_student_table(results: SweepResults) -> Table:

@@ -26,6 +26,7 @@ from ensemw2s.evaluation.over_cells import (
     SweepResults,
     cell_result,
     compare_cells,
+    compare_with_controls,
     sweep_caution,
 )
 from ensemw2s.evaluation.over_seeds import aggregate
@@ -297,6 +298,7 @@ def collect(root: Path, plan: SweepPlan, errors: Mapping[Job, str] | None = None
         cells=cells,
         comparisons=compare_cells(cells, plan.baseline, plan.compared, level, answers),
         caution=sweep_caution(len(plan.seeds), level),
+        controls=compare_with_controls(cells, level, answers),
     )
     with recording(root, "sweep.json", "sweep.csv", "comparisons.csv"):
         sweep.write(root / "sweep.json")

@@ -163,4 +163,5 @@ def test_results_become_json():
     assert wilson(1, 2).to_json() == {"low": pytest.approx(0.0945, abs=1e-4), "high": pytest.approx(0.9055, abs=1e-4)}
     found = paired_t([0.1, 0.3]).to_json()
     assert found["differences"] == [0.1, 0.3]
-    assert set(found) == {"differences", "mean", "sd", "low", "high", "t", "p", "n", "se", "sampling_se"}
+    keys = {"differences", "mean", "sd", "low", "high", "t", "p", "n", "se", "sampling_se", "repeat_low", "repeat_high"}
+    assert set(found) == keys

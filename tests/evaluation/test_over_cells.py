@@ -14,6 +14,7 @@ from ensemw2s.evaluation.over_cells import (
     SweepResults,
     cell_result,
     compare_cells,
+    compare_with_controls,
     sweep_caution,
 )
 from ensemw2s.evaluation.over_seeds import aggregate
@@ -159,3 +160,92 @@ def test_sweep_json_round_trip(cells, answers, tmp_path):
     assert sweep.comparison("base", "ensemble", "test") is None
     assert "no test" in sweep_caution(1, 0.95)
     assert "prove little" in sweep_caution(2, 0.95)
+
+
+FACTORS = {f"size={size},noise={noise}": (size, noise) for size in ("small", "large") for noise in ("0", "0.1", "0.3")}
+
+
+def design(make_results, make_answers, names, seeds=range(4)):
+    """Cells of given names, and their answers; all cells of a seed have the same questions, and a seed its own."""
+    cells, answers = [], {}
+    for place, name in enumerate(names):
+        runs = {seed: relabelled(make_results(seed + 100 * place), seed) for seed in seeds}
+        made = {seed: make_answers(seed + 100 * place) for seed in seeds}
+        answers[name] = {
+            seed: dataclasses.replace(
+                found, ids={s: [f"{seed}-{i}" for i in range(len(n))] for s, n in found.ids.items()}
+            )
+            for seed, found in made.items()
+        }
+        cells.append(cell_result(name, {}, jobs(seeds), runs, answers[name]))
+    return cells, answers
+
+
+def test_the_ensemble_against_its_controls_in_a_cell_is_what_the_aggregate_says(make_results, make_answers):
+    runs = [make_results(seed) for seed in range(3)]
+    answers = {seed: make_answers(seed) for seed in range(3)}
+    cell = cell_result("c", {}, jobs(range(3)), {run.seed: run for run in runs}, answers)
+    found = compare_with_controls([cell], 0.9, {"c": answers})
+    assert [(c.control, c.split, c.levels, c.cells) for c in found] == [
+        ("bagging", split, {}, ("c",)) for split in ("test", "hard_test")
+    ]
+    together = aggregate([dataclasses.replace(run, level=0.9) for run in runs], answers=answers)
+    for one in found:
+        same = together.difference("ensemble", "bagging", one.split)
+        for name in ("differences", "mean", "low", "high", "p", "se", "sampling_se", "repeat_low", "repeat_high"):
+            assert getattr(one, name) == pytest.approx(getattr(same, name)), name
+        assert one.p_holm is None
+
+
+def test_means_over_the_cells_of_a_level_are_tested_seed_by_seed(make_results, make_answers):
+    """By hand: the difference of every seed is the mean over cells, and so is what each question adds to it."""
+    cells, answers = design(make_results, make_answers, FACTORS)
+    found = [c for c in compare_with_controls(cells, 0.95, answers) if c.split == "hard_test"]
+    rows = [{}, {"size": "small"}, {"size": "large"}, {"noise": "0"}, {"noise": "0.1"}, {"noise": "0.3"}]
+    each = [dict(zip(("size", "noise"), levels, strict=True)) for levels in FACTORS.values()]
+    assert [c.levels for c in found] == rows + each
+    for one in found:
+        of = [n for n, (size, noise) in FACTORS.items() if one.levels.items() <= {"size": size, "noise": noise}.items()]
+        assert one.cells == tuple(of)
+        assert one.seeds == (0, 1, 2, 3)
+        correct = np.array([[
+            np.asarray(answers[name][seed].correct[arm]["hard_test"], dtype=float) for arm in ("ensemble", "bagging")
+        ] for name in of for seed in range(4)]).reshape(len(of), 4, 2, -1)  # fmt: skip
+        gain = (correct[:, :, 0] - correct[:, :, 1]).mean(axis=0)
+        assert one.differences == pytest.approx(gain.mean(axis=1))
+        floor = np.sqrt(np.mean(gain.var(axis=1, ddof=1) / gain.shape[1]) / 4)
+        assert one.sampling_se == pytest.approx(floor)
+        assert one.se == pytest.approx(max(gain.mean(axis=1).std(ddof=1) / 2, floor))
+        assert one.high - one.mean == pytest.approx(student_t.ppf(0.975, 3) * one.se)
+
+
+def test_levels_are_averaged_only_where_the_design_is_balanced(make_results, make_answers):
+    def found(names):
+        cells, answers = design(make_results, make_answers, names, seeds=[0, 1])
+        return [c for c in compare_with_controls(cells, 0.95, answers) if c.split == "test"]
+
+    def rows(names):
+        return [c.levels for c in found(names)]
+
+    square = ["a=1,b=1", "a=1,b=2", "a=2,b=1", "a=2,b=2"]
+    assert {} in rows(square)
+    assert rows(square[:3])[:3] == [{"a": "1", "b": "1"}, {"a": "1", "b": "2"}, {"a": "2", "b": "1"}]
+    assert {} not in rows(square[:3])
+    assert {} not in rows(["a=1", "a=2"]), "one factor: its cells are the levels"
+    for names in (["a=1,b=1", "a=1"], ["first", "second"], ["a=1,a=2", "a=1,a=1"], ["x=[1,2]", "x=[2,1]"]):
+        assert all(len(c.cells) == 1 for c in found(names))
+
+
+def test_a_mean_over_cells_waits_for_all_of_them(make_results, make_answers):
+    names = ["a=1,b=1", "a=1,b=2", "a=2,b=1", "a=2,b=2"]
+    cells, answers = design(make_results, make_answers, names)
+    late, partly = design(make_results, make_answers, names[3:], seeds=[1])
+    found = compare_with_controls([*cells[:3], *late], 0.95, answers | partly)
+    seeds = {tuple(c.levels.items()): c.seeds for c in found}
+    assert seeds[()] == seeds[("a", "2"),] == (1,)
+    assert seeds[("a", "1"),] == (0, 1, 2, 3)
+    assert next(c for c in found if not c.levels).p is None
+    waiting = cell_result(names[3], {}, [JobResult(seed=0, state="waiting", directory="x")], {})
+    found = compare_with_controls([*cells[:3], waiting], 0.95, answers | {names[3]: {}})
+    assert {tuple(c.levels.items()) for c in found if len(c.cells) > 1} == {(("a", "1"),), (("b", "1"),)}
+    assert compare_with_controls([waiting], 0.95, {names[3]: {}}) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm, ttest_rel
+from scipy.stats import binom, norm, ttest_rel
 from scipy.stats import t as student_t
 
 from ensemw2s.errors import DataError
@@ -255,3 +255,36 @@ def test_pgr_over_seeds_of_what_is_always_right_is_no_point(n, seeds):
     assert found.value == 1.0
     assert (found.low, found.high) == (pytest.approx(one.low, rel=0.02), pytest.approx(one.high, rel=0.02))
     assert found.low < 1.0 - 1.0 / n
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("shared", [0.0, 2.0], ids=["own questions", "shared questions"])
+def test_other_seeds_fall_into_the_interval_for_repeats(seeds, shared):
+    """Of 1500 repeats 95 % lie in it; a false alarm of each bound once in a million (binomial).
+
+    Differences are a part that all seeds have in common, those of a repeat too, and a part of their own. Without the
+    first the interval of the mean catches the mean of other seeds in 91 % (three seeds) or 86 % (ten) of tries.
+    """
+    rng, tries, own = np.random.default_rng(seeds), 1500, 0.01
+    sampling = Sampling(np.array([[own**2 * shared]]), np.array([[own**2 * shared]]), 10**6)
+    caught = inside = 0
+    for _ in range(tries):
+        common = rng.normal(0.03, own * np.sqrt(shared)) if shared else 0.03
+        first, again = common + rng.normal(0.0, own, seeds), common + rng.normal(0.0, own, seeds)
+        found = paired_t(first, sampling=sampling)
+        caught += found.repeat_low <= again.mean() <= found.repeat_high
+        inside += found.low <= again.mean() <= found.high
+    low, high = binom.ppf([1e-6, 1 - 1e-6], tries, 0.95)
+    assert low <= caught <= high
+    if not shared:
+        rate = 1 - 2 * student_t.sf(student_t.ppf(0.975, seeds - 1) / np.sqrt(2), seeds - 1)
+        assert abs(inside / tries - rate) < 5 * np.sqrt(rate * (1 - rate) / tries)
+        assert round(rate, 2) == {3: 0.91, 10: 0.86}[seeds]
+
+
+def test_the_interval_for_repeats_has_the_floor_of_sampling():
+    """Seeds that agree by luck: other seeds would not, for their questions differ."""
+    found = paired_t([0.028, 0.029, 0.030], 0.9, Sampling(np.array([[0.013**2]]), np.array([[0.0]]), 2400))
+    half = student_t.ppf(0.95, 2) * np.sqrt(2 * 0.013**2 / 3)
+    assert (found.repeat_low, found.repeat_high) == (pytest.approx(0.029 - half), pytest.approx(0.029 + half))
+    assert paired_t([0.0, 0.0]).repeat_low is None

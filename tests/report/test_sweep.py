@@ -2,22 +2,28 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from ensemw2s.arms import arm_spec
 from ensemw2s.evaluation.over_cells import (
     JobResult,
     SweepResults,
     cell_result,
     compare_cells,
+    compare_with_controls,
     sweep_caution,
 )
 from ensemw2s.evaluation.sampling import Answers
 from ensemw2s.report.build import build_report, console_report, load_results
 from ensemw2s.report.plots import sweep_plots
-from ensemw2s.report.sweep_tables import cell_comparison_table, sweep_sentences, sweep_tables
+from ensemw2s.report.sweep_plots import draw_controls
+from ensemw2s.report.sweep_tables import cell_comparison_table, control_table, sweep_sentences, sweep_tables
+from ensemw2s.report.theme import THEMES, drawing
+from ensemw2s.sweeps.file import read_sweep_file
 
 NAMES = ("level=token,rounds=3", "level=example,rounds=3", "level=token,rounds=5")
 
@@ -155,3 +161,70 @@ def test_console_shows_the_main_tables(sweep, capsys):
     assert max(map(len, shown.splitlines())) <= 80
     assert "Against the baseline, in points" in shown
     assert "Performance gap recovered" not in shown
+
+
+@pytest.fixture(scope="module")
+def balanced(run_factory):
+    """The cells of the study of when boosting is worth its cost, with numbers that mean nothing."""
+    arms = ("plain", "plain_long", "bagging", "seeds", "chain", "ensemble")
+    accuracy = dict(
+        zip(arms, ((0.6, 0.4), (0.7, 0.5), (0.62, 0.4), (0.61, 0.4), (0.7, 0.45), (0.75, 0.5)), strict=True)
+    )
+    cells, answers = [], {}
+    for place, name in enumerate(read_sweep_file(Path(__file__).parents[2] / "benchmarks/studies/map.yaml").cells):
+        runs = {seed: run_factory(seed + 10 * place, accuracy=accuracy) for seed in (0, 1, 2)}
+        answers[name] = {seed: answers_of(run) for seed, run in runs.items()}
+        jobs = [JobResult(seed=seed, state="finished", directory="x", seconds=3.0) for seed in runs]
+        runs = {seed: dataclasses.replace(run, seed=seed) for seed, run in runs.items()}
+        cells.append(cell_result(name, {}, jobs, runs))
+    return SweepResults(
+        name="map",
+        task="choice",
+        over={},
+        seeds=(0, 1, 2),
+        baseline=cells[0].name,
+        compared=("ensemble",),
+        level=0.95,
+        cells=cells,
+        comparisons=[],
+        caution=sweep_caution(3, 0.95),
+        controls=compare_with_controls(cells, 0.95, answers),
+    )
+
+
+def test_the_table_of_controls_has_levels_and_cells(balanced, capsys):
+    table = control_table(balanced, "hard_test")
+    assert table.title == "Boosted ensemble − each control of its cost, OOD, in points"
+    assert [c.header for c in table.columns] == ["train", "base", "noise", "T× steps", "bagging", "seeds", "chain"]
+    assert len(table.rows) == 1 + 9 + 9
+    assert table.rows[0].cells[:3] == ("all", "all", "all")
+    assert table.rows[3].cells[:3] == ("5000", "all", "all")
+    assert table.rows[10].cells[:3] == ("200", "layer", "0")
+    assert [place for place, row in enumerate(table.rows) if row.rule] == [1, 4, 7, 10]
+    found = next(c for c in balanced.controls if (c.split, c.control, c.levels) == ("hard_test", "chain", {}))
+    half = f"{100 * (found.high - found.mean):.1f}"
+    assert table.rows[0].cells[6] == f"{100 * found.mean:+.1f} ± {half}".replace("-", "−")
+    Console(width=80).print(console_report(balanced, 80))
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in table.rows:
+        assert any(re.search(r"\s+".join(map(re.escape, row.cells)), line) for line in lines), row
+
+
+def test_the_plot_of_controls_has_an_interval_for_each(balanced, tmp_path):
+    with drawing(THEMES["light"]):
+        figure = draw_controls(balanced, THEMES["light"])
+    for axes, split in zip(figure.axes, ("test", "hard_test"), strict=True):
+        bars = {bar.get_label().split(" ", 1)[1]: bar for bar in axes.containers}
+        for control in ("plain_long", "bagging", "seeds", "chain"):
+            found = [c for c in balanced.controls if (c.split, c.control) == (split, control)]
+            points, _, (spans,) = bars[arm_spec(control).label]
+            assert points.get_xdata() == pytest.approx([100 * c.mean for c in found])
+            ends = [(segment[0][0], segment[1][0]) for segment in spans.get_segments()]
+            assert ends == [pytest.approx((100 * c.low, 100 * c.high)) for c in found]
+    balanced.write(tmp_path / "sweep.json")
+    assert load_results(tmp_path) == balanced
+    page = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "each control of its training cost, with intervals" in page
+    assert (tmp_path / "report/controls.png").is_file()

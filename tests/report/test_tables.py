@@ -312,9 +312,11 @@ def test_seed_tables(seeds):
     assert claims.notes[-1] == "Three seeds prove little."
     listed = tables["Differences seed by seed, in points"]
     assert [r.cells[0] for r in listed.rows] == [r.cells[0] for r in claims.rows]
-    first = seeds.difference("ensemble", "plain", "test").differences
-    shown = [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first]
-    assert listed.rows[0].cells == ("ensemble − plain fine-tune", "ID", "  ".join(shown))
+    first = seeds.difference("ensemble", "plain", "test")
+    shown = [f"{100 * round(d, 9):+.1f}".replace("-", "−") for d in first.differences]
+    repeats = f"[{percent(first.repeat_low)}, {percent(first.repeat_high)}]"
+    assert listed.rows[0].cells == ("ensemble − plain fine-tune", "ID", repeats, "  ".join(shown))
+    assert "the mean of 3 other seeds" in listed.notes[0]
 
 
 def test_an_arm_of_some_seeds_only_is_marked(run_factory):
