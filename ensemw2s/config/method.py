@@ -133,6 +133,18 @@ class LabellingConfig(Section):
     """Largest next-token candidates kept for every label token when the student's loss is ``soft``."""
 
 
+class EarlyStopConfig(Section):
+    """Early stopping of students by their agreement with labels that they are not trained on."""
+
+    holdout: float = Field(default=0.1, gt=0.0, le=0.5)
+    """Share of the selected labels that is held out."""
+    every: int = Field(default=50, ge=1)
+    """Optimiser steps from one look at the agreement to the next."""
+    patience: int = Field(default=3, ge=1)
+    """So many looks in a row that are no better than the best before end the training, and the weights of the best look
+    are kept. A training that is not ended keeps its last weights."""
+
+
 class StudentConfig(Section):
     """Phase 3: the student learns from pseudo-labels."""
 
@@ -163,6 +175,9 @@ class StudentConfig(Section):
     the data, or clusters of prompts. The most confident of all are the easy kinds of question."""
     weights: Literal["none", "confidence"] = "none"
     """Weight of a label's loss: the same for all, or its confidence divided by their mean."""
+    early_stop: EarlyStopConfig | None = None
+    """Early stopping by agreement with held-out labels; null takes all steps. The schedule of the learning rate stays
+    that of all steps. No true label is read."""
 
     @model_validator(mode="after")
     def _combinations(self) -> StudentConfig:

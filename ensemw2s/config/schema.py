@@ -67,6 +67,9 @@ class RunConfig(Section):
             raise ValueError("student.labels: posterior needs task: choice (it is a distribution over options)")
         if self.task == "generate" and self.student.generations > 1:
             raise ValueError("student.generations above 1 needs task: choice")
+        stop, steps = self.student.early_stop, self.training.student.steps
+        if stop is not None and steps != "auto" and stop.every > steps:
+            raise ValueError(f"student.early_stop.every is {stop.every}, but students take {steps} steps")
         if self.labelling.decoding.experts == "one" and self.ensemble.rule != "mixture":
             raise ValueError("labelling.decoding.experts: one needs ensemble.rule: mixture")
         for side, role in (("weak", "expert"), ("strong", "student")):

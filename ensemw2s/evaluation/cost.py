@@ -9,6 +9,9 @@ import ensemw2s.stage_names as stage
 from ensemw2s.arms import arm_spec, teacher_of
 from ensemw2s.evaluation.record import Record
 
+#: ``what`` of the passes over held-out labels that early stopping takes.
+LOOKS = "held_out"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkCost(Record):
@@ -48,7 +51,7 @@ class ArmCost(Record):
 
     Attributes:
         training: fine-tuning of its members; for a student, of its teacher's members, of the generations before it, and
-            its own.
+            its own, with the looks of early stopping.
         scoring: the passes over the training set that boosting takes its errors from.
         labelling: of the hard pool by the teacher; 0 for what is no student.
         total: the sum. Passes over validation and test splits are not in it.
@@ -114,7 +117,8 @@ def arm_cost(
     def scores(models: Sequence[str], split: str) -> int:
         return flops_of(stages, map(stage.scores, models), "score", split)
 
-    training = flops_of(stages, [*members, *teacher, *earlier], "train")
+    models = [*members, *teacher, *earlier]
+    training = flops_of(stages, models, "train") + flops_of(stages, models, "score", LOOKS)
     scoring = scores(boosters, "train") if boosted and len(boosters) > 1 else 0
     labelling = 0
     who = teacher_of(name)

@@ -36,6 +36,8 @@ def check_inputs(ctx: Context) -> None:
         _check_answers(ctx)
     if config.teachers:
         require_groups(ctx)
+    if config.teachers and config.student.early_stop is not None:
+        _check_processes()
     if config.teachers and needs_soft_labels(ctx):
         student = config.student
         if student.labels == "posterior" or student.generations > 1:
@@ -45,6 +47,16 @@ def check_inputs(ctx: Context) -> None:
                 hint="Use student.loss: xent, or student.labels: hard with student.generations: 1.",
             )
         require_shared_tokenizer(ctx)
+
+
+def _check_processes() -> None:
+    from ensemw2s.models.training.finetune import processes
+
+    if processes() > 1:
+        raise ConfigError(
+            f"student.early_stop looks at the student in one process, and this run has {processes()}.",
+            hint="Start it without accelerate launch, or leave student.early_stop out.",
+        )
 
 
 def _check_answers(ctx: Context) -> None:

@@ -16,7 +16,7 @@ from ensemw2s.evaluation.results import ModelInfo, Results
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.error_analysis import analyse_errors
 from ensemw2s.pipeline.plan import TESTS
-from ensemw2s.pipeline.scored_model import clipped_share
+from ensemw2s.pipeline.scored_model import clipped_share, early_stop
 from ensemw2s.pipeline.state import RunState
 from ensemw2s.runs.stage import StageRecord, versions
 
@@ -56,7 +56,7 @@ def build_results(ctx: Context, state: RunState, preset: str | None) -> dict[str
         arm_costs=_arm_costs(ctx, state, costs),
         clipped=_clipped(ctx),
         memory={name: _peak([record.cost for record in records]) for name, records in stages.items()},
-        notes=[*ctx.notes, *_label_notes(ctx, state)],
+        notes=[*ctx.notes, *_label_notes(ctx, state), *_early_stops(ctx)],
     )
     ids: dict[str, list[str]] = {split: [example.id for example in ctx.splits[split]] for split in TESTS}
     table = ctx.run.path / "correct.parquet"
@@ -64,6 +64,11 @@ def build_results(ctx: Context, state: RunState, preset: str | None) -> dict[str
         write_correct(table, state.board.correct, ids)
         results.write(ctx.run.results_path)
     return results.to_json()
+
+
+def _early_stops(ctx: Context) -> list[str]:
+    found = (early_stop(name, ctx.run.path / name) for name in ctx.stages)
+    return [text for text in found if text is not None]
 
 
 def _clipped(ctx: Context) -> dict[str, float]:

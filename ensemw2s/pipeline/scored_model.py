@@ -15,6 +15,7 @@ from ensemw2s.checksums import checksums_below, problems, read_sealed, sealed
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.errors import DamagedError
+from ensemw2s.evaluation.cost import LOOKS
 from ensemw2s.files import read_json, write_json
 from ensemw2s.pipeline.accounting import count_scoring, count_training
 from ensemw2s.pipeline.context import Context, Side
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ensemw2s.models.loading.load import LoadedModel
     from ensemw2s.models.training.losses import LossConfig
     from ensemw2s.models.training.training_set import TrainingSet
+    from ensemw2s.pipeline.held_out import HeldOut
 
 _TRAINED = "trained.json"
 
@@ -63,6 +65,7 @@ class Recipe:
         loss_constant: what a sequence's loss is divided by.
         seed: for the order of the data and new weights.
         start: the model that it goes on from; None starts from the base.
+        held_out: labels by which it is ended early, or None.
     """
 
     data: TrainingSet
@@ -71,6 +74,7 @@ class Recipe:
     loss_constant: float
     seed: int
     start: ScoredModel | None = None
+    held_out: HeldOut | None = None
 
 
 def scored_base(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]) -> ScoredModel:
@@ -87,6 +91,11 @@ def trained_model(ctx: Context, name: str, side: Side, recipe: Recipe, splits: S
     def work(partial: Path) -> None:
         _fine_tune(ctx, name, side, recipe, partial)
         count_training(ctx, side, partial / _TRAINED, recipe.config)
+        if recipe.held_out is not None:
+            looks = len((read_json(partial / _TRAINED) or {})["looks"])
+            count_scoring(ctx, side, LOOKS, recipe.held_out.enc, models=looks)
+        if (text := early_stop(name, partial)) is not None:
+            ctx.sink.event("message", level="info", text=text)
 
     folder = ctx.ensure(name, inputs, work, seed=recipe.seed, resume=True)
     model = ctx.base(side).config.model_copy(update={"path": str(folder / "model"), "revision": None})
@@ -107,6 +116,7 @@ def training_inputs(ctx: Context, side: Side, recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "numerics": ctx.numerics,
         **({} if recipe.start is None else {"start": recipe.start.fingerprint}),
+        **({} if recipe.held_out is None else {"early_stop": recipe.held_out.watch.inputs()}),
     }
 
 
@@ -115,6 +125,19 @@ def clipped_share(folder: Path) -> float | None:
     done = folder / _TRAINED
     share = (read_json(done) or {}).get("clipped")
     return None if share is None else float(share)
+
+
+def early_stop(name: str, folder: Path) -> str | None:
+    """What early stopping did to the finished fine-tuning of a stage, in words; None where it did not end it."""
+    done = read_json(folder / _TRAINED) or {}
+    steps, kept, looks = (done.get(what) for what in ("steps", "kept", "looks"))
+    if not looks or steps == kept:
+        return None
+    agreement = next(look for step, look in looks if step == kept)
+    return (
+        f"{name} ended after {steps} optimiser steps and keeps the weights of step {kept}, which agree with "
+        f"{100 * agreement:.1f} % of the labels held out."
+    )
 
 
 def _fingerprint(ctx: Context, name: str, inputs: dict[str, Any]) -> str:
@@ -145,6 +168,7 @@ def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Pat
         partial / "model",
         seed=recipe.seed,
         start=None if recipe.start is None else Path(recipe.start.model.path),
+        watch=None if recipe.held_out is None else recipe.held_out.watch,
         loss=recipe.loss,
         loss_constant=recipe.loss_constant,
         compute=ctx.config.compute,

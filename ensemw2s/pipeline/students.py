@@ -19,6 +19,7 @@ from ensemw2s.ensemble.combine.option_scores import agreement, choose
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm
+from ensemw2s.pipeline.held_out import hold_out
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.posterior import posterior_of
 from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, trained_model
@@ -85,7 +86,8 @@ def next_labels(ctx: Context, teacher: Arm, student: ScoredModel, labels: Labels
 def _taught(
     ctx: Context, name: str, labels: Labels, kept: NDArray[np.int64], splits: Sequence[SplitName]
 ) -> ScoredModel:
-    """The strong base fine-tuned on labels, and scored."""
+    """The strong base fine-tuned on labels, except those that early stopping holds out, and scored."""
+    kept, held = hold_out(ctx, labels, kept)
     pool = [ctx.splits.hard_pool[i] for i in kept]
     # Soft labels are bound to the teacher's tokens; hard ones travel as text and may be tokenised differently.
     if labels.soft is not None:
@@ -113,7 +115,8 @@ def _taught(
     if ctx.config.task == "choice" and "two_tokens" in STUDENT_LOSSES.get(ctx.config.student.loss).needs:
         binary = binary_answer_tokens(ctx.encoded("strong", "hard_pool", "hidden"))
     loss = student_loss(ctx.config.student, config.steps, binary)
-    recipe = Recipe(data=data, config=config, loss=loss, loss_constant=constant, seed=member_seed(ctx, "student"))
+    seed = member_seed(ctx, "student")
+    recipe = Recipe(data=data, config=config, loss=loss, loss_constant=constant, seed=seed, held_out=held)
     return trained_model(ctx, name, "strong", recipe, splits)
 
 

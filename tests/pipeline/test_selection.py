@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from ensemw2s.errors import ConfigError
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.run import execute
 from ensemw2s.pipeline.selection import pool_groups, require_groups
+from ensemw2s.sink import NullSink
 
 STUDENT = {"arms.students": ["ensemble"], "arms.ceiling": False}
 
@@ -102,3 +104,52 @@ def test_without_annotations(mini_config):
     with pytest.raises(ConfigError, match=r"none of the hard pool has one\.\s.*columns\.group") as error:
         require_groups(context(**{"student.keep_fraction": 0.5, "student.keep_within": "group"}))
     assert "prompts" in str(error.value) + str(error.value.hint)
+
+
+def test_hard_labels_reach_no_weight_no_selection_and_no_stop(mini_config, tmp_path, monkeypatch):
+    from ensemw2s.data import split as split_module
+
+    config = mini_config(
+        **{
+            "boosting.rounds": 1,
+            "arms.bagging": False,
+            "arms.zero_shot": False,
+            "arms.ceiling": False,
+            "arms.students": ["plain"],
+            "student.loss": "rce",
+            "student.labels": "posterior",
+            "student.generations": 2,
+            "student.weights": "confidence",
+            "student.keep_fraction": 0.7,
+            "student.keep_within": "prompts",
+            "student.early_stop": {"holdout": 0.2, "every": 3, "patience": 1},
+        }
+    )
+    clean = execute(config, tmp_path / "clean", sink=NullSink(), report=False)
+    original = split_module.make_splits
+
+    def wrong(example):
+        return dataclasses.replace(example, answer=example.choices[(example.answer_index + 1) % len(example.choices)])
+
+    def poisoned(*args, **kwargs):
+        splits = original(*args, **kwargs)
+        return dataclasses.replace(splits, **{s: list(map(wrong, splits[s])) for s in ("hard_pool", "hard_test")})
+
+    monkeypatch.setattr(split_module, "make_splits", poisoned)
+    other = execute(config, tmp_path / "poisoned", sink=NullSink(), report=False)
+    files = [
+        file.relative_to(tmp_path / "clean")
+        for part in ("labels", "student")
+        for file in (tmp_path / "clean" / part).rglob("*")
+        if file.suffix in (".safetensors", ".parquet", ".npy") and "hard_test" not in file.parts
+    ]
+    assert len(files) > 8
+    for file in files:
+        assert (tmp_path / "poisoned" / file).read_bytes() == (tmp_path / "clean" / file).read_bytes(), file
+    for place in ("student/plain/trained.json", "student/plain-generation-1/trained.json"):
+        looks = [json.loads((tmp_path / run / place).read_text())["looks"] for run in ("clean", "poisoned")]
+        assert looks[0] == looks[1] != []
+    found = [run["labels"]["plain"] for run in (clean, other)]
+    kept = [[(row["group"], row["n"], row["kept"]) for row in labels["coverage"]] for labels in found]
+    assert kept[0] == kept[1] != []
+    assert found[0]["accuracy"] != found[1]["accuracy"]

@@ -33,6 +33,7 @@ from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
 
 if TYPE_CHECKING:
+    from ensemw2s.models.training.early_stopping import Watch
     from ensemw2s.models.training.trainer import WeightedTrainer
 
 #: Folder of the trainer's checkpoints inside an unfinished model folder.
@@ -45,7 +46,7 @@ class FinetuneResult:
     """Result of a fine-tuning."""
 
     steps: int
-    """Optimiser steps, those before an interruption included."""
+    """Optimiser steps that were taken, those before an interruption included."""
     seconds: float
     """Wall-clock time of this call."""
     tokens: int
@@ -54,6 +55,10 @@ class FinetuneResult:
     """Mean loss of the last logged steps."""
     clipped: float
     """Share of the steps whose gradient was larger than ``max_grad_norm``, those before an interruption included."""
+    kept: int
+    """The step whose weights were written: the last, or the best where early stopping ended it."""
+    looks: tuple[tuple[int, float], ...] = ()
+    """Step and agreement with held-out labels, with early stopping."""
 
 
 def finetune(
@@ -64,6 +69,7 @@ def finetune(
     *,
     seed: int,
     start: Path | None = None,
+    watch: Watch | None = None,
     loss: LossConfig | None = None,
     loss_constant: float = 1.0,
     compute: ComputeConfig | None = None,
@@ -78,7 +84,8 @@ def finetune(
     ``batch_size`` of them. The seed fixes the order, the adapter's initial weights and dropout. With ``dtype:
     bfloat16`` or ``float16`` the master weights are float32 (adapters: the base stays in that type) and the result is
     saved in that type. With ``start``, what an earlier fine-tuning of ``base`` wrote, it goes on from those weights (or
-    that adapter), with the schedule of the learning rate from its beginning.
+    that adapter), with the schedule of the learning rate from its beginning. ``watch`` may end it early (in one process
+    alone).
 
     ``out`` is of this fine-tuning alone: give an unfinished name and rename it afterwards. With ``checkpoint_steps`` an
     interrupted fine-tuning continues from ``out/trainer`` when it is called again with the same arguments, and gives
@@ -99,7 +106,7 @@ def finetune(
     device = resolve_device(compute)
     _check(base, cfg, device)
     out.mkdir(parents=True, exist_ok=True)
-    tuning = _Finetuning(base, data, cfg, out, seed, start, loss, loss_constant, device, sink, tag)
+    tuning = _Finetuning(base, data, cfg, out, seed, start, watch, loss, loss_constant, device, sink, tag)
     with quiet_transformers():
         return tuning.run(started)
 
@@ -172,6 +179,7 @@ class _Finetuning:
     out: Path
     seed: int
     start: Path | None
+    watch: Watch | None
     loss: LossConfig
     loss_constant: float
     device: torch.device
@@ -179,6 +187,7 @@ class _Finetuning:
     tag: str
 
     def run(self, started: float) -> FinetuneResult:
+        from ensemw2s.models.training.early_stopping import Stopper
         from ensemw2s.models.training.trainer import DrawOrder, Reporter, WeightedTrainer, last_checkpoint
 
         cfg, folder = self.cfg, self.out / TRAINER_FOLDER
@@ -190,11 +199,12 @@ class _Finetuning:
         if checkpoint is None:
             shutil.rmtree(folder, ignore_errors=True)
         reporter = Reporter(self.sink, self.tag, tokens, identity)
+        stopper = Stopper(self.watch, loaded, checkpoint)
         trainer = WeightedTrainer(
             model=loaded.model,
             args=self.arguments(folder),
             train_dataset=DrawOrder(order),
-            callbacks=[reporter],
+            callbacks=[stopper, reporter],  # a checkpoint is marked as complete after the stopper wrote into it
             data=self.data,
             pad_id=loaded.pad_id,
             loss=self.loss,
@@ -205,10 +215,12 @@ class _Finetuning:
         _train(trainer, checkpoint, cfg.report_to)
         if cache is not None:
             loaded.model.config.use_cache = cache  # the trainer switches it off
+        kept, steps = stopper.settle(), trainer.state.global_step
         _check_weights(trainer, self.tag)
         self.save(trainer, loaded)
-        seconds, clipped = time.perf_counter() - started, reporter.clipped / cfg.steps
-        return FinetuneResult(cfg.steps, seconds, int(tokens[-1]), reporter.loss, clipped)
+        seconds, clipped = time.perf_counter() - started, reporter.clipped / steps
+        looks = tuple(stopper.looks.items())
+        return FinetuneResult(steps, seconds, int(tokens[steps]), reporter.loss, clipped, kept or steps, looks)
 
     def identity(self) -> str:
         """Inputs on which a checkpoint must agree to be continued."""
@@ -216,6 +228,8 @@ class _Finetuning:
         parts = [model, data, self.cfg.decisive(), asdict(self.loss), self.loss_constant, self.seed]
         if self.start is not None:
             parts.append(model_fingerprint(self.begun))
+        if self.watch is not None:
+            parts.append(self.watch.inputs())
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @property

@@ -190,12 +190,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         A logged loss is the mean since the one before; a checkpoint inside such a window would split it.
         """
         step, steps = state.global_step, state.max_steps
-        if step == steps:
+        last = step == steps or control.should_training_stop
+        if last:
             control.should_save = False
-        if control.should_save or step == steps:
+        if control.should_save or last:
             control.should_log = True
         now = time.perf_counter()
-        if state.is_world_process_zero and (step == steps or now - self._shown >= 0.1):
+        if state.is_world_process_zero and (last or now - self._shown >= 0.1):
             self._shown = now
             self.sink.progress(self.tag, step, steps)
 
