@@ -255,15 +255,18 @@ def _averaged(cells: Sequence[CellResult]) -> list[tuple[dict[str, str], list[Ce
     levels would differ by the other factors too.
     """
     named = [(levels_of(cell.name), cell) for cell in cells]
-    factors = {factor: dict.fromkeys(levels.get(factor, "") for levels, _ in named) for factor in named[0][0]}
-    if len(factors) < 2 or any(set(levels) != set(factors) for levels, _ in named):
+    if any(levels.keys() != named[0][0].keys() for levels, _ in named):
+        return []
+    each = {factor: list(dict.fromkeys(levels[factor] for levels, _ in named)) for factor in named[0][0]}
+    factors = {factor: levels for factor, levels in each.items() if len(levels) > 1}
+    if len(factors) < 2:
         return []
     for a, b in combinations(factors, 2):
         met = Counter((levels[a], levels[b]) for levels, _ in named)
         if len({met[pair] for pair in product(factors[a], factors[b])}) > 1:
             return []
-    each = [{factor: level} for factor, levels in factors.items() for level in levels]
-    return [(wanted, [cell for levels, cell in named if wanted.items() <= levels.items()]) for wanted in ({}, *each)]
+    single = [{factor: level} for factor, levels in factors.items() for level in levels]
+    return [(wanted, [cell for levels, cell in named if wanted.items() <= levels.items()]) for wanted in ({}, *single)]
 
 
 def compare_with_controls(

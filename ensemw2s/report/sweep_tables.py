@@ -109,6 +109,7 @@ def control_table(results: SweepResults, split: str) -> Table:
     table.notes = [
         f"±: half of the {w.level_text(results.level)} interval, paired over seeds; each by itself."
     ] * several
+    table.notes.append("Each ensemble has the number of members that validation chose for it.")
     table.notes += ["all: the mean over the cells of its row."] * any(len(cells) > 1 for cells in rows)
     return table
 

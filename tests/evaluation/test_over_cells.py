@@ -15,6 +15,7 @@ from ensemw2s.evaluation.over_cells import (
     cell_result,
     compare_cells,
     compare_with_controls,
+    levels_of,
     sweep_caution,
 )
 from ensemw2s.evaluation.over_seeds import aggregate
@@ -231,7 +232,8 @@ def test_levels_are_averaged_only_where_the_design_is_balanced(make_results, mak
     assert {} in rows(square)
     assert rows(square[:3])[:3] == [{"a": "1", "b": "1"}, {"a": "1", "b": "2"}, {"a": "2", "b": "1"}]
     assert {} not in rows(square[:3])
-    assert {} not in rows(["a=1", "a=2"]), "one factor: its cells are the levels"
+    for names in (["a=1", "a=2"], ["a=1,b=1", "a=1,b=2"]):
+        assert rows(names) == [levels_of(name) for name in names], "one factor: its cells are the levels"
     for names in (["a=1,b=1", "a=1"], ["first", "second"], ["a=1,a=2", "a=1,a=1"], ["x=[1,2]", "x=[2,1]"]):
         assert all(len(c.cells) == 1 for c in found(names))
 
