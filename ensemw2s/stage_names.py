@@ -28,6 +28,12 @@ def helper(round_: int, fold: int) -> str:
     return f"experts/helpers/round-{round_:02d}-fold-{fold}"
 
 
+def helper_round(name: str) -> int | None:
+    """The round of a cross-fitting helper; None for other stages, its scores among them."""
+    found = re.fullmatch(r"experts/helpers/round-(\d{1,9})-fold-\d{1,9}", name)
+    return None if found is None else int(found[1])
+
+
 def zero_shot(side: str) -> str:
     """The weak or the strong base before any fine-tuning; it has scores only."""
     return f"baselines/zero-shot-{side}"

@@ -66,12 +66,17 @@ def left_out_weights(layout: TokenLayout, weights: Floats, draw: Draw) -> Floats
     return np.asarray(weights * np.repeat(factor, layout.lengths))
 
 
-def out_of_bag_error(layout: TokenLayout, weights: Floats, wrong: Floats, draw: Draw) -> WeightedError | None:
+def out_of_bag_error(
+    layout: TokenLayout, weights: Floats, wrong: Floats, draw: Draw, among: NDArray[np.bool_] | None = None
+) -> WeightedError | None:
     """``ε_t`` from the examples that the round did not draw, self-normalised; None if none was left out.
 
     ``n_eff`` counts examples, ``(Σ w_i)²/Σ w_i²`` with ``w_i = D_t(i)/q_i``: tokens of one example err together.
+    ``among``, bool [n], restricts it to some examples.
     """
     w = left_out_weights(layout, weights, draw)
+    if among is not None:
+        w *= np.repeat(among, layout.lengths)
     if not np.any(w > 0.0):
         return None
     by_example = example_weights(layout, w)
@@ -79,19 +84,21 @@ def out_of_bag_error(layout: TokenLayout, weights: Floats, wrong: Floats, draw: 
     return WeightedError(value=weighted_error(w, wrong).value, n_eff=n_eff)
 
 
-def unseen_mass(layout: TokenLayout, weights: Floats) -> float:
+def unseen_mass(layout: TokenLayout, weights: Floats, among: NDArray[np.bool_] | None = None) -> float:
     """Share of ``D_t`` on the heaviest examples of which, all together, fewer than one is expected to be left out.
 
     Out-of-bag weights ``D_t/q_i`` are unbiased over all draws, but an example with ``q_i = (1 − D_t(i))^n`` near 0 is
     out of the bag in hardly any of them. In the one draw at hand the estimate is then of the other examples, and its
     effective sample size, which is theirs, does not show it. A set of examples is out of the bag ``Σ q_i`` times on
     average, and none of them is with a probability of about ``exp(−Σ q_i)``. Whatever the errors of such a set are, the
-    estimate is off by no more than its share.
+    estimate is off by no more than its share. With ``among``, bool [n], of the weight of these examples.
     """
-    mass = np.sort(np.minimum(example_weights(layout, weights), 1.0))[::-1]
+    mass = np.minimum(example_weights(layout, weights), 1.0)
+    mass = np.sort(mass if among is None else mass[among])[::-1]
     with np.errstate(divide="ignore"):  # all the mass: q = 0
         expected = np.cumsum(np.exp(layout.examples * np.log1p(-mass)))
-    return float(mass[expected < 1.0].sum())
+    share = float(mass[expected < 1.0].sum())
+    return share if among is None else share / float(mass.sum())
 
 
 def fold_of_example(n: int, folds: int, seed: int) -> NDArray[np.int64]:

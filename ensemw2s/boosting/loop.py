@@ -140,7 +140,8 @@ class Booster:
         self.weights = initial_weights(layout, config.init)
         self._mass: Floats | None = None  # of the examples, as the latest update left them
         self._base_wrong: Wrong | None = None
-        self._first_wrong: Floats | None = None  # s of round 1, the reference of a chain
+        self._first: Wrong | None = None  # raw s of round 1, where later rounds are compared with it
+        self._unseen: NDArray[np.bool_] | None = None  # examples that it was left to judge; None: all
         self._prior_first: WeightedError | None = None
 
     def fit(self, select: bool = True) -> BoostingResult:
@@ -174,10 +175,13 @@ class Booster:
         how = config.draw_of_round(round_)
         draw = draw_training_set(self.layout, self.weights, how, seed=self.seed, stream=round_, mass=self._mass)
         self.learner.fit(round_, draw)
-        wrong, error, source = self._error(round_, draw)
-        prior = self._prior()
-        if self._first_wrong is None and config.start == "previous":
-            self._first_wrong = wrong.copy()
+        raw, source = self._errors(round_, draw)
+        wrong = self._smooth(raw)
+        error = self._measured(wrong, draw, source)
+        prior = self._prior(draw, source)
+        if self._first is None and config.compares_with_first:
+            self._first = np.array(raw)
+            self._unseen = draw.left_out if source == "out_of_bag" else None
         alpha = float(self.rule.weight(error, prior, self.classes))
         if not np.isfinite(alpha):
             raise RunFailedError(
@@ -209,21 +213,34 @@ class Booster:
             self._update(wrong, error, alpha, draw, source)
         return reason
 
-    def _error(self, round_: int, draw: Draw) -> tuple[Floats, WeightedError, str]:
-        """``s`` (smoothed), ``ε_t`` and their source."""
-        source: str = self.config.errors
+    def _errors(self, round_: int, draw: Draw) -> tuple[Wrong, str]:
+        """Raw ``s`` and its source."""
+        source: str = self.config.errors_from
         if source == "out_of_bag":
-            wrong = self._smooth(self.learner.errors(round_))
-            error = out_of_bag_error(self.layout, self.weights, wrong, draw)
-            doubt = self._doubt(error)
-            if error is not None and doubt is None:
-                return wrong, error, source
+            raw = self.learner.errors(round_)
+            doubt = self._doubt(self._out_of_bag(self._smooth(raw), draw))
+            if doubt is None:
+                return raw, source
             text = f"Round {round_}: {doubt}; cross-fitting instead."
             self.sink.event("message", level="warning", text=text)
             source = "crossfit"
-        raw = self._crossfit(round_) if source == "crossfit" else self.learner.errors(round_)
-        wrong = self._smooth(raw)
-        return wrong, weighted_error(self.weights, wrong), source
+        return self._crossfit(round_) if source == "crossfit" else self.learner.errors(round_), source
+
+    def _out_of_bag(self, wrong: Floats, draw: Draw) -> WeightedError | None:
+        return out_of_bag_error(self.layout, self.weights, wrong, draw, self._unseen)
+
+    def _measured(self, wrong: Floats, draw: Draw, source: str) -> WeightedError:
+        """The weighted error where ``s`` is known: of what the round left out, or of all.
+
+        Where the first expert is the reference and was itself judged by what it left out, of those examples alone:
+        the two are compared on the same ones.
+        """
+        error = self._out_of_bag(wrong, draw) if source == "out_of_bag" else None
+        if error is not None:
+            return error
+        if self._unseen is None:
+            return weighted_error(self.weights, wrong)
+        return weighted_error(self.weights * np.repeat(self._unseen, self.layout.lengths), wrong)
 
     def _doubt(self, error: WeightedError | None) -> str | None:
         """Why an out-of-bag error cannot be relied on, or None.
@@ -234,7 +251,7 @@ class Booster:
         least, found = self.config.min_effective, 0.0 if error is None else error.n_eff
         if found < least:
             return f"the examples left out are worth {found:.1f} examples, fewer than {least:g}"
-        unseen, most = unseen_mass(self.layout, self.weights), 0.5 / math.sqrt(least)
+        unseen, most = unseen_mass(self.layout, self.weights, self._unseen), 0.5 / math.sqrt(least)
         if unseen > most:
             return (
                 f"{100.0 * unseen:.0f} % of the weight is on examples that are hardly ever left out, "
@@ -267,14 +284,15 @@ class Booster:
             raise ValueError(f"errors must have shape ({self.layout.tokens},), not {raw.shape}")
         return smooth_errors(self.layout, self.weights, raw, level=self.config.level, window=self.config.window)
 
-    def _prior(self) -> WeightedError:
+    def _prior(self, draw: Draw, source: str) -> WeightedError:
         """``ε_0``: the base under ``D_1``, or under the current weights where the rule says so.
 
-        From round 2 of a chain on, that of its first expert under the current weights: every member knows the format,
-        so that nothing would be worse than the base and nothing would ever stop.
+        From round 2 on, in a chain and with ``errors: unseen``, that of the first expert under the current weights,
+        from the same source as ``ε_t``: every member knows the format, so that nothing would be worse than the base and
+        nothing would ever stop.
         """
-        if self._first_wrong is not None:
-            return weighted_error(self.weights, self._first_wrong)
+        if self._first is not None:
+            return self._measured(self._smooth(self._first), draw, source)
         if self._base_wrong is None:
             self._base_wrong = self.learner.base_errors()
         if self.rule.prior == "current":
@@ -298,6 +316,8 @@ class Booster:
             update_left_out(self.weights, wrong, left_out, exponent, self.config.cap)
             self._mass = None
         else:
+            if self._unseen is not None:  # the error is of a part, the update of all
+                error = weighted_error(self.weights, wrong)
             self._mass = update_weights(self.weights, wrong, exponent, self.config.cap, self.layout, error)
 
     def _patience_over(self, scores: list[float]) -> bool:

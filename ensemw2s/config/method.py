@@ -23,9 +23,12 @@ class BoostingConfig(Section):
     """``D_1``: uniform over answer tokens, or over examples and then over their tokens."""
     draw: Literal["example", "token", "none"] = "example"
     """How ``D_t`` enters training: examples drawn with replacement, tokens drawn, or weights on the loss. Round 1
-    trains on all data without drawing, unless ``errors`` is ``out_of_bag``."""
-    errors: Literal["train", "out_of_bag", "crossfit"] = "train"
-    """Where ``s_t`` comes from: the training pass, the examples not drawn, or cross-fitted helpers."""
+    trains on all data without drawing, unless errors are ``out_of_bag``."""
+    errors: Literal["train", "out_of_bag", "crossfit", "unseen"] = "train"
+    """Where ``s_t`` comes from: the training pass, the examples not drawn, or cross-fitted helpers, which cost
+    ``folds`` - 1 times what the experts do. ``unseen`` is ``out_of_bag`` where examples are drawn for experts that
+    start from the base, else ``crossfit`` on two halves, and stops at an expert that is no better than the plain
+    fine-tune on examples that neither saw."""
     error_unit: Literal["token", "choice"] = "token"
     """What "wrong" means: the arg-max token, or (``task: choice``) the chosen option."""
     level: Literal["token", "example"] = "token"
@@ -45,7 +48,7 @@ class BoostingConfig(Section):
     patience: int | None = Field(default=None, ge=1)
     """Stop when the validation score has not improved for so many rounds; null never."""
     folds: int = Field(default=2, ge=2)
-    """Folds of ``errors: crossfit``."""
+    """Folds of ``errors: crossfit``; ``unseen`` has two."""
     min_effective: float = Field(default=30.0, gt=0.0)
     """Smallest effective sample size ``m`` with which an out-of-bag error is used. Below it the round is cross-fitted;
     also where more than ``0.5/√m`` of the weight is on examples that are hardly ever left out."""
@@ -54,6 +57,13 @@ class BoostingConfig(Section):
     def _combinations(self) -> BoostingConfig:
         if self.errors == "out_of_bag" and self.draw != "example":
             raise ValueError("errors: out_of_bag needs draw: example (other draws leave no example out)")
+        if self.errors == "out_of_bag" and self.start == "previous":
+            raise ValueError(
+                "errors: out_of_bag needs start: pretrained (what a round of a chain leaves out, the rounds before it "
+                "have seen); errors: unseen cross-fits a chain"
+            )
+        if self.errors == "unseen" and self.folds != 2:
+            raise ValueError("errors: unseen cross-fits on two halves; for other folds use errors: crossfit")
         if self.alpha == "adaptive" and (self.cap is None or self.patience is None):
             raise ValueError("alpha: adaptive needs a cap and patience (it can repeat experts without end)")
         if self.window > 1 and self.level == "example":
@@ -61,9 +71,42 @@ class BoostingConfig(Section):
         return self
 
     @property
+    def errors_from(self) -> Literal["train", "out_of_bag", "crossfit"]:
+        """What ``errors`` comes to.
+
+        ``unseen`` is out-of-bag where examples are drawn anew for experts that start from the base, else cross-fitted,
+        as a member of a chain has seen what the rounds before it drew. Where errors change nothing, in a single round
+        or under weights that stay as they are, it is the training pass.
+        """
+        if self.errors != "unseen":
+            return self.errors
+        if self.rounds == 1 or not ALPHA_RULES.get(self.alpha).updates:
+            return "train"
+        return "out_of_bag" if self.draw == "example" and self.start == "pretrained" else "crossfit"
+
+    @property
+    def compares_with_first(self) -> bool:
+        """Whether ``α_t`` compares an expert with the first one from round 2 on, and not with the base."""
+        return self.start == "previous" or (self.errors == "unseen" and self.errors_from != "train")
+
+    @property
     def first_is_plain(self) -> bool:
         """Whether round 1 is the plain fine-tune on all training data; out-of-bag errors need examples left out."""
-        return self.errors != "out_of_bag"
+        return self.errors_from != "out_of_bag"
+
+    def helper_steps(self, steps: int) -> int:
+        """Optimiser steps of a cross-fitting helper: as many passes over its folds as an expert has over all."""
+        return max(1, round(steps * (self.folds - 1) / self.folds))
+
+    def total_steps(self, steps: int) -> int:
+        """Optimiser steps of all rounds with ``steps`` for an expert, and of the helpers that are sure to come."""
+        helpers = self.folds * self.helper_steps(steps) if self.errors_from == "crossfit" else 0
+        return self.rounds * (steps + helpers)
+
+    @property
+    def members_for_cost(self) -> int:
+        """Experts that the cost of boosting would train: a round's helpers cost ``folds`` - 1 of them."""
+        return self.rounds * (self.folds if self.errors_from == "crossfit" else 1)
 
     def draw_of_round(self, round_: int) -> Literal["example", "token", "none"]:
         """The draw of a round (from 1): ``D_1`` is known beforehand and needs none."""
@@ -207,12 +250,12 @@ class ArmsConfig(Section):
     """The weak and strong bases before any fine-tuning."""
     plain: bool = True
     """One weak model fine-tuned on all training data without drawing: the W of PGR. Round 1 of boosting is this model,
-    and then it is there in any case; with ``boosting.errors: out_of_bag`` it is one more."""
+    and then it is there in any case; with out-of-bag errors it is one more."""
     plain_long: bool = True
-    """The same with ``rounds`` times the steps: the cost of the whole ensemble in one model."""
+    """The same with the steps of all rounds, cross-fitting helpers included: the cost of the ensemble in one model."""
     bagging: bool = True
     """``rounds`` members with equal weights: the first expert, then bootstrap resamples with the seeds and draws of the
-    boosting rounds."""
+    boosting rounds. With cross-fitted errors, ``folds`` times as many, for the same cost; so in the next two."""
     seeds: bool = True
     """``rounds`` seeds on all data with equal weights: the plain ensemble."""
     chain: bool = True
@@ -220,7 +263,7 @@ class ArmsConfig(Section):
     learning-rate schedule from its beginning: ``boosting.start: previous`` without boosting."""
     students: list[StudentTeacher] = Field(default=[name for name in teachers() if name != SINGLE])
     """Which teachers get a student. ``single`` is the first expert: another name for ``plain`` unless
-    ``boosting.errors`` is ``out_of_bag``."""
+    errors are out-of-bag."""
     ceiling: bool = True
     """The strong base fine-tuned on the true labels of the hard pool."""
 

@@ -50,8 +50,9 @@ class ArmCost(Record):
     """Floating-point operations behind one arm, as if it had been built alone.
 
     Attributes:
-        training: fine-tuning of its members; for a student, of its teacher's members, of the generations before it, and
-            its own, with the looks of early stopping.
+        training: fine-tuning of its members, and of the helpers that boosted ones took their errors from; for a
+            student, of its teacher's members, of the generations before it, and its own, with the looks of early
+            stopping.
         scoring: the passes over the training set that boosting takes its errors from.
         labelling: of the hard pool by the teacher; 0 for what is no student.
         total: the sum. Passes over validation and test splits are not in it.
@@ -117,9 +118,12 @@ def arm_cost(
     def scores(models: Sequence[str], split: str) -> int:
         return flops_of(stages, map(stage.scores, models), "score", split)
 
-    models = [*members, *teacher, *earlier]
+    helpers, scoring = [], 0
+    if boosted and len(boosters) > 1:
+        helpers = [name for name in stages if 0 < (stage.helper_round(name) or 0) <= len(boosters)]
+        scoring = scores([*boosters, *helpers], "train")
+    models = [*members, *teacher, *earlier, *helpers]
     training = flops_of(stages, models, "train") + flops_of(stages, models, "score", LOOKS)
-    scoring = scores(boosters, "train") if boosted and len(boosters) > 1 else 0
     labelling = 0
     who = teacher_of(name)
     if who is not None and teacher:

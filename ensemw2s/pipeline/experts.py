@@ -74,11 +74,11 @@ class WeakTrainer:
         seed: int,
         splits: Sequence[SplitName] = (),
         *,
-        steps: int = 1,
+        steps: int | None = None,
         start: ScoredModel | None = None,
         config: TrainingConfig | None = None,
     ) -> ScoredModel:
-        """Fine-tune the weak base, or what ``start`` is already, on a draw; ``steps`` multiplies the optimiser steps.
+        """Fine-tune the weak base, or what ``start`` is already, on a draw; ``steps`` are other optimiser steps.
 
         It is scored on ``splits``, by default those of every weak model.
         A model that was trained before on the same data with the same seed is that model, whatever it is called.
@@ -89,7 +89,7 @@ class WeakTrainer:
         config = config or self.ctx.training("weak")
         recipe = Recipe(
             data=self.training_set(draw),
-            config=config.model_copy(update={"steps": config.steps * steps}),
+            config=config.model_copy(update={"steps": steps or config.steps}),
             loss=LossConfig(kind="xent"),
             loss_constant=loss_constant(self.layout, self.include_eos),
             seed=seed,
@@ -129,6 +129,7 @@ class BoostingLearner:
         self.ctx = trainer.ctx
         self.members: dict[int, ScoredModel] = {}
         self.helpers: dict[int, ScoredModel] = {}
+        self.steps = 0  # of all fine-tunings so far, helpers included
         self.kept: list[ScoredModel] = []
         self.scores = PrefixScores(self.ctx, BOOSTING)
 
@@ -136,6 +137,7 @@ class BoostingLearner:
         """Train the expert of a round, or find it done."""
         seed, splits = _seed(self.trainer, round_), expert_splits(self.ctx.config)
         start = self._start(self.members, round_ - 1)
+        self.steps += self.ctx.training("weak").steps
         self.members[round_] = self.trainer.train(stage.expert(round_), draw, seed, splits, start=start)
 
     def _start(self, models: dict[int, ScoredModel], before: int) -> ScoredModel | None:
@@ -153,7 +155,10 @@ class BoostingLearner:
     def helper_errors(self, round_: int, fold: int, draw: Draw) -> NDArray[np.float64]:
         """Raw ``s`` of a cross-fitting helper; in a chain it goes on from the one of the same fold before it."""
         name, seed = stage.helper(round_, fold + 1), member_seed(self.ctx, "helpers", round_, fold)
-        helper = self.trainer.train(name, draw, seed, ["train"], start=self._start(self.helpers, fold))
+        steps = self.trainer.boosting.helper_steps(self.ctx.training("weak").steps)
+        self.steps += steps
+        start = self._start(self.helpers, fold)
+        helper = self.trainer.train(name, draw, seed, ["train"], steps=steps, start=start)
         self.helpers[fold] = helper
         return self.trainer.wrong_tokens(helper)
 
@@ -231,58 +236,58 @@ def tune_weak(trainer: WeakTrainer) -> TrainingConfig:
 def train_plain(trainer: WeakTrainer, member: int = 1) -> ScoredModel:
     """The weak base fine-tuned on all training data, every token with its weight in ``D_1``.
 
-    Member 1 is the plain fine-tune, which is boosting's round 1 too unless ``errors`` is ``out_of_bag``.
+    Member 1 is the plain fine-tune, which is boosting's round 1 too unless errors are ``out_of_bag``.
     """
     name = stage.baseline(WEAK) if member == 1 else stage.baseline("seeds", member)
     return trainer.train(name, _from_first_weights(trainer, "none", member), _seed(trainer, member))
 
 
-def train_plain_long(trainer: WeakTrainer, rounds: int) -> ScoredModel:
-    """The same with as many times the steps as rounds were trained: the cost of the whole ensemble in one model."""
+def train_plain_long(trainer: WeakTrainer, steps: int) -> ScoredModel:
+    """The same with the steps of all rounds, helpers included: the cost of the whole ensemble in one model."""
     seed = member_seed(trainer.ctx, "plain-long")
     draw = _from_first_weights(trainer, "none", 1)
-    return trainer.train(stage.baseline("plain_long"), draw, seed, steps=rounds)
+    return trainer.train(stage.baseline("plain_long"), draw, seed, steps=steps)
 
 
-def train_bagging(trainer: WeakTrainer, first: ScoredModel, rounds: int) -> list[ScoredModel]:
+def train_bagging(trainer: WeakTrainer, first: ScoredModel, size: int) -> list[ScoredModel]:
     """The first expert, then members on bootstrap resamples from ``D_1``.
 
     Member ``k`` has the training seed and the stream of draws of boosting's round ``k``, so that the two ensembles
     differ in what is resampled alone.
     """
     members = [first]
-    for k in range(2, rounds + 1):
+    for k in range(2, size + 1):
         draw = _from_first_weights(trainer, "example", k)
         members.append(trainer.train(stage.baseline(BAGGING, k), draw, _seed(trainer, k)))
     return members
 
 
-def train_seeds(trainer: WeakTrainer, rounds: int) -> list[ScoredModel]:
+def train_seeds(trainer: WeakTrainer, size: int) -> list[ScoredModel]:
     """The plain ensemble: members on all data that differ in their seed only; the first is the plain fine-tune."""
-    return [train_plain(trainer, k) for k in range(1, rounds + 1)]
+    return [train_plain(trainer, k) for k in range(1, size + 1)]
 
 
-def train_chain(trainer: WeakTrainer, rounds: int) -> list[ScoredModel]:
+def train_chain(trainer: WeakTrainer, size: int) -> list[ScoredModel]:
     """A snapshot ensemble (Huang et al. 2017): each member goes on from the one before, on all data.
 
     The first is the plain fine-tune, and member ``k`` has the seed of boosting's round ``k``: with ``start: previous``
     the boosted ensemble differs in its token weights alone.
     """
     members = [train_plain(trainer)]
-    for k in range(2, rounds + 1):
+    for k in range(2, size + 1):
         draw = _from_first_weights(trainer, "none", k)
         members.append(trainer.train(stage.baseline("chain", k), draw, _seed(trainer, k), start=members[-1]))
     return members
 
 
-#: Weak arm that boosting does not give → its models, from the trainer, boosting's experts and the rounds there were.
-TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner, int], list[ScoredModel]]] = {
-    WEAK: lambda trainer, *_: [train_plain(trainer)],
-    SINGLE: lambda _, learner, __: learner.kept[:1],
-    "plain_long": lambda trainer, _, rounds: [train_plain_long(trainer, rounds)],
-    BAGGING: lambda trainer, learner, _: train_bagging(trainer, learner.kept[0], trainer.boosting.rounds),
-    "seeds": lambda trainer, *_: train_seeds(trainer, trainer.boosting.rounds),
-    "chain": lambda trainer, *_: train_chain(trainer, trainer.boosting.rounds),
+#: Weak arm that boosting does not give → its models, from the trainer and boosting's experts.
+TRAINERS: dict[str, Callable[[WeakTrainer, BoostingLearner], list[ScoredModel]]] = {
+    WEAK: lambda trainer, _: [train_plain(trainer)],
+    SINGLE: lambda _, learner: learner.kept[:1],
+    "plain_long": lambda trainer, learner: [train_plain_long(trainer, learner.steps)],
+    BAGGING: lambda trainer, learner: train_bagging(trainer, learner.kept[0], trainer.boosting.members_for_cost),
+    "seeds": lambda trainer, _: train_seeds(trainer, trainer.boosting.members_for_cost),
+    "chain": lambda trainer, _: train_chain(trainer, trainer.boosting.members_for_cost),
 }
 
 

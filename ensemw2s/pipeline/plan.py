@@ -130,7 +130,7 @@ def _model(
     settings = config.training.student if strong else config.training.expert
     steps = settings.max_steps if settings.steps == "auto" else settings.steps
     pool: tuple[SplitName, ...] = ("hard_pool",) if strong else ("train",)
-    steps *= config.boosting.rounds if spec.all_steps else 1
+    steps = config.boosting.total_steps(steps) if spec.all_steps else steps
     trained = PlannedStage(
         name=name, kind="train", group=group, side=spec.side, arm=arm, round=round_, splits=pool, steps=steps
     )
@@ -153,7 +153,7 @@ def _zero_shot(config: RunConfig, side: Literal["weak", "strong"]) -> PlannedSta
 def _answers(config: RunConfig, arm: str, expected: bool = True) -> list[PlannedStage]:
     """Answers of an arm to the tests, where they are written."""
     spec, tests = arm_spec(arm), TESTS if config.task == "generate" else ()
-    models = config.boosting.rounds if spec.several else 1
+    models = len(_models(config, arm)) if spec.several else 1
     return [
         PlannedStage(
             name=stage.answers(arm, split), kind="answer", group="answers", side=spec.side, arm=arm,
@@ -210,11 +210,12 @@ def _round(config: RunConfig, t: int) -> list[PlannedStage]:
     first = WEAK if config.boosting.first_is_plain else SINGLE
     arm = first if t == 1 else expert_arm(t)
     stages = _model(config, stage.expert(t), "experts", arm, expert_splits(config), t)
-    if config.boosting.errors != "train":
-        expected = config.boosting.errors == "crossfit"
+    if config.boosting.errors_from != "train":
+        expected = config.boosting.errors_from == "crossfit"
         for fold in range(1, config.boosting.folds + 1):
-            helper = _model(config, stage.helper(t, fold), "experts", "", ("train",), t)
-            stages += [replace(planned, expected=expected) for planned in helper]
+            trained, scored = _model(config, stage.helper(t, fold), "experts", "", ("train",), t)
+            steps = config.boosting.helper_steps(trained.steps)
+            stages += [replace(trained, expected=expected, steps=steps), replace(scored, expected=expected)]
     if t == 1:
         return [*stages, _zero_shot(config, "weak")]  # the prior error needs it, whatever is compared
     return stages + _joint(config, stage.joint(BOOSTING, t), t, REPORTED, t)
@@ -242,14 +243,15 @@ def _models(config: RunConfig, arm: str) -> list[str]:
     # Under weights that never change, the rounds are bootstrap resamples, or trainings on all data, themselves.
     same = own.draw == boosting.draw and own.chained == (boosting.start == "previous")
     same = same and not ALPHA_RULES.get(boosting.alpha).updates
-    if own.several and (own.boosted or same):
+    if own.several and own.boosted:
         return experts
     plain = experts[0] if boosting.first_is_plain else stage.baseline(WEAK)
     first = {"none": plain, "example": experts[0]}.get(own.draw)
     if not own.several:
         return [first or stage.baseline(own.name)]
-    members = [stage.baseline(own.name, k) for k in range(1, boosting.rounds + 1)]
-    return [first or members[0], *members[1:]]
+    members = [stage.baseline(own.name, k) for k in range(1, boosting.members_for_cost + 1)]
+    equal = experts if same else [first or members[0]]
+    return [*equal, *members[len(equal) :]]
 
 
 def _labels(config: RunConfig) -> list[PlannedStage]:

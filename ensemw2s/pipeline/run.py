@@ -170,7 +170,7 @@ def experts_phase(ctx: Context, state: RunState) -> None:
         if arm == ENSEMBLE:
             _add_boosted(ctx, state, result, learner)
         elif arm in TRAINERS:
-            members = TRAINERS[arm](trainer, learner, len(result.rounds))
+            members = TRAINERS[arm](trainer, learner)
             if arm_spec(arm).several:
                 _add_unboosted(ctx, state, arm, members)
             else:

@@ -51,6 +51,24 @@ def test_arms_as_if_built_alone():
     assert student.answer == 50.0
 
 
+def test_helpers_of_the_rounds_in_use_are_part_of_the_cost():
+    """Cross-fitted errors of two rounds: four helpers, and two of a round that validation did not choose."""
+    helpers = {}
+    for t in (1, 2, 3):
+        for fold in (1, 2):
+            name = f"experts/helpers/round-{t:02d}-fold-{fold}"
+            helpers[name] = stage_cost([work("train", "", 5, 300 * t)])
+            helpers[f"{name}/scores"] = stage_cost([work("score", "train", 5, t)])
+    stages = STAGES | helpers
+    ensemble = arm_cost("ensemble", EXPERTS, stages, 4)
+    assert (ensemble.training, ensemble.scoring) == (1210 + 2 * 300 + 2 * 600, 210 + 2 + 4)
+    assert ensemble.answer == 21.0
+    student = arm_cost("student_ensemble", ["student/ensemble"], stages, 4, EXPERTS)
+    assert (student.training, student.scoring) == (3000 + ensemble.training, ensemble.scoring)
+    for name, members in (("bagging", EXPERTS), ("ensemble", EXPERTS[:1]), ("plain", EXPERTS[:1])):
+        assert arm_cost(name, members, stages, 4) == arm_cost(name, members, STAGES, 4)
+
+
 def test_a_base_costs_nothing_to_build():
     base = arm_cost("weak_zero_shot", ["baselines/zero-shot-weak"], STAGES, 4)
     assert (base.total, base.answer) == (0, 0.0)

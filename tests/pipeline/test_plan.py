@@ -99,7 +99,7 @@ def test_other_arms(mini_config, tmp_path, changes, until):
 
 
 @pytest.mark.parametrize("draw", ["example", "token", "none"])
-@pytest.mark.parametrize("errors", ["train", "crossfit", "out_of_bag"])
+@pytest.mark.parametrize("errors", ["train", "crossfit", "out_of_bag", "unseen"])
 @pytest.mark.parametrize("task", ["choice", "generate"])
 def test_records_are_complete(mini_config, generate_config, task, errors, draw):
     if errors == "out_of_bag" and draw != "example":
@@ -108,7 +108,8 @@ def test_records_are_complete(mini_config, generate_config, task, errors, draw):
     config = (mini_config if task == "choice" else generate_config)(**every, **{"arms.plain": True})
     found = plan(config)
     helpers = {planned.expected for planned in found if not planned.arm and planned.kind == "train"}
-    assert helpers == {"train": set(), "crossfit": {True}, "out_of_bag": {False}}[errors]
+    source = ("out_of_bag" if draw == "example" else "crossfit") if errors == "unseen" else errors
+    assert helpers == {"train": set(), "crossfit": {True}, "out_of_bag": {False}}[source]
     for planned in found:
         assert planned.expected or CONDITIONAL.fullmatch(planned.name), planned.name
         assert planned.group
@@ -116,7 +117,7 @@ def test_records_are_complete(mini_config, generate_config, task, errors, draw):
         assert planned.kind in ("data", "joint", "label") or planned.splits
     assert {planned.round for planned in found} == {None, 1, 2}
     steps = {planned.arm: planned.steps for planned in found if planned.kind == "train"}
-    assert steps["plain_long"] == 2 * steps["ceiling"] == 24
+    assert (steps["plain_long"], steps["ceiling"]) == (48 if source == "crossfit" else 24, 12)
 
 
 @pytest.mark.parametrize("until", ["data", "experts", "labels", "student"])
