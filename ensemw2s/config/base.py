@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from ensemw2s.errors import nearest
 from ensemw2s.registry import Registry
 
 
 class Section(BaseModel):
-    """A section: unknown keys are errors, numbers are finite, instances do not change silently."""
+    """A section: unknown keys are errors, numbers are finite and no truth values, instances do not change silently."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads ``yes`` and ``on`` as true, which would count as 1."""
+        if isinstance(value, bool) and _is_number(cls, info.field_name or ""):
+            raise PydanticKnownError("float_type")
+        return value
+
+
+@cache
+def _is_number(section: type[Section], name: str) -> bool:
+    """Whether a field takes numbers and no truth values."""
+    kinds, waiting = set(), [section.model_fields[name].annotation]
+    while waiting:
+        kind = waiting.pop()
+        kinds.add(kind)
+        waiting += get_args(kind)
+    return bool(kinds & {int, float}) and bool not in kinds
 
 
 class Known:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.data.example import Example
 from ensemw2s.data.fields import option_label
-from ensemw2s.errors import ConfigError, DataError, did_you_mean
+from ensemw2s.errors import ConfigError, DataError, did_you_mean, shortened
 
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
@@ -36,8 +36,18 @@ def _pieces(template: str, where: str, needed: str, optional: tuple[str, ...]) -
             raise ConfigError(f"{where}: unknown placeholder {{{name}}}{guess}.", hint=hint)
     pieces.append((False, template[at:]))
     if (True, needed) not in pieces:
-        raise ConfigError(f"{where}: the placeholder {{{needed}}} is missing in {template!r}.")
+        raise ConfigError(f"{where}: the placeholder {{{needed}}} is missing in {shortened(repr(template))}.")
     return tuple(pieces)
+
+
+def check_template(template: TemplateConfig, prefix: str = "data.template") -> None:
+    """Check the placeholders of both texts.
+
+    Raises:
+        ConfigError: one is missing or not known; names the key behind ``prefix``.
+    """
+    _pieces(template.prompt, f"{prefix}.prompt", "prompt", ("choices",))
+    _pieces(template.answer, f"{prefix}.answer", "answer", ())
 
 
 def _fill(pieces: tuple[tuple[bool, str], ...], values: dict[str, str]) -> str:

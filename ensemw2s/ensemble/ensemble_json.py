@@ -14,9 +14,10 @@ from ensemw2s.checksums import check_recorded
 from ensemw2s.config.data import TemplateConfig
 from ensemw2s.config.method import CombineConfig, DecodingConfig, EvaluationConfig
 from ensemw2s.config.training import ModelConfig
+from ensemw2s.data.template import check_template
 from ensemw2s.ensemble.combine.option_scores import MAX_ALPHA
 from ensemw2s.ensemble.folder import FILE_NAME, expert_folder
-from ensemw2s.errors import ModelError, shortened
+from ensemw2s.errors import ConfigError, ModelError, shortened
 from ensemw2s.files import load_json, write_json
 from ensemw2s.models.loading.source import adapter_base, find_source, is_built_in_attention
 
@@ -93,8 +94,11 @@ def read_ensemble_file(
         raise _invalid(file, str(error)) from None
     try:
         content = EnsembleFile.model_validate(raw)
+        check_template(content.template, "template")
     except (ValidationError, OverflowError) as error:
         raise _invalid(file, said(error)) from None
+    except ConfigError as error:
+        raise _invalid(file, error.message.removesuffix(".")) from None
     if not any(member.alpha > 0.0 for member in content.experts):
         raise _invalid(file, "experts: there is none with a positive alpha")
     _check_loading(file, content, trust_remote_code)

@@ -138,6 +138,9 @@ def test_nearest_key_of_every_misspelling() -> None:
     [
         ("boosting: {rounds: 0}", ["boosting.rounds is 0", "line 1", "a whole number, at least 1", "Largest number"]),
         ("boosting: {alpha: sammy}", ["boosting.alpha is 'sammy'", "one of prior, adaptive, samme, binary, uniform"]),
+        ("boosting: {rounds: yes}", ["boosting.rounds is True", "line 1", "a whole number, at least 1"]),
+        ("training: {expert: {steps: on}}", ["training.expert.steps is True", "line 1"]),
+        ("data: {split: {train: no}}", ["data.split.train is False", "line 1"]),
         ("boosting: 3", ["boosting is 3", "a section with the keys rounds, start, init"]),
         ("compute:\n  threads: x", ["compute.threads is 'x'", "line 2", "a whole number, at least 1, or null"]),
         ("name: 2024", ["name is 2024", "expected text", "in quotes"]),
