@@ -13,7 +13,7 @@ from ensemw2s.evaluation.disagreement import disagreement, shared_errors
 from ensemw2s.evaluation.metrics import summarise, token_accuracy
 from ensemw2s.evaluation.over_seeds import aggregate
 from ensemw2s.evaluation.reliability import reliability
-from ensemw2s.evaluation.results import LabelResult, ModelInfo, Results, RoundResult, RoundScore
+from ensemw2s.evaluation.results import GroupCoverage, LabelResult, ModelInfo, Results, RoundResult, RoundScore
 from ensemw2s.report.plots import run_plots
 
 SPLITS = {"test": 400, "hard_test": 400}
@@ -160,6 +160,22 @@ def costs(accuracy):
     return {"costs": stages, "arm_costs": arms, "memory": memory}
 
 
+def coverage(right):
+    """Fifteen groups of sixty labels each, of which ever more are kept; the first has a name from elsewhere."""
+    names = ["<b>questions of the kind \x1b[31m that has a long name</b>", "", *(f"skill {k}" for k in range(13))]
+    parts = np.split(right, len(names))
+    return [
+        GroupCoverage(
+            group=name,
+            n=part.size,
+            kept=4 * k,
+            accuracy=float(part.mean()),
+            kept_accuracy=float(part[: 4 * k].mean()) if k else None,
+        )
+        for k, (name, part) in enumerate(zip(names, parts, strict=True))
+    ]
+
+
 def label_results(world, accuracy):
     """Labels of the teachers, about as often right as the teacher is on OOD."""
     labels = {}
@@ -178,6 +194,8 @@ def label_results(world, accuracy):
                 mean_confidence=float(sure.mean()),
                 mean_agreement=0.87,
                 ece=expected_calibration_error(sure, right).ece,
+                coverage=coverage(right) if teacher == "ensemble" else [],
+                coverage_by="group" if teacher == "ensemble" else "",
             )
     return labels
 

@@ -165,7 +165,7 @@ def test_tables_alone_in_markdown(report):
     text = report.with_name("tables.md").read_text(encoding="utf-8")
     whole = report.with_name("report.md").read_text(encoding="utf-8")
     tables = text.rstrip().split("\n\n**")
-    assert len(tables) == 10
+    assert len(tables) == 11
     for table in tables:
         assert table.removeprefix("**").strip() in whole
 

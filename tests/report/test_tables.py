@@ -18,6 +18,7 @@ from ensemw2s.report.over_seeds_tables import seed_tables
 from ensemw2s.report.table import Column, Table, to_markdown, to_rich
 from ensemw2s.report.tables import (
     accuracy_table,
+    coverage_table,
     difference_cell,
     difference_table,
     label_table,
@@ -114,6 +115,18 @@ def test_label_table_puts_labels_beside_the_student(results):
     assert found[1] == "900/900"
     assert found[2].startswith(f"{100 * results.labels['ensemble'].accuracy:.1f} [")
     assert found[5] == f"{100 * results.arms['student_ensemble']['hard_test'].accuracy:.1f}"
+
+
+def test_coverage_table_begins_with_the_emptiest_groups(results):
+    table = coverage_table(results)
+    assert len(table.rows) == 12
+    found = results.labels["ensemble"].coverage
+    assert [row.cells[2:5] for row in table.rows[:2]] == [("60", "0", "0.0"), ("60", "4", "6.7")]
+    assert table.rows[0].cells[1].startswith("<b>questions of the ki")
+    assert "\x1b" not in table.rows[0].cells[1]
+    assert (table.rows[0].cells[6], table.rows[1].cells[1]) == ("", "(no group)")
+    assert table.rows[2].cells[5:] == (f"{100 * found[2].accuracy:.1f}", f"{100 * found[2].kept_accuracy:.1f}")
+    assert any("12 groups of which the least is kept" in note for note in table.notes)
 
 
 def test_round_table_marks_dropped_and_chosen_rounds(run_factory):
