@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ensemw2s.arms import WEAK, arm_spec, expert_arm, student_of
 
 DATA = "data"
+#: No stage: what a run, or several, keep of their models until they are done.
+TRUNK = "trunk"
 
 #: Folders of a run in which stages lie; any file in them belongs to one.
 FOLDERS = ("answers", "baselines", "ceiling", DATA, "experts", "joint", "labels", "student", "tuning")

@@ -55,8 +55,9 @@ class LoraConfig(Section):
     target_modules: str | list[str] = "all-linear"
     """Module names, or ``all-linear``."""
     last_layers: int | None = Field(default=None, ge=1)
-    """Adapters in so many last layers only; null puts them in all. Below, nothing is learnt: no gradients are computed
-    and no dropout is drawn."""
+    """Adapters in so many last layers only; null puts them in all. Below, nothing is learnt: no gradients are computed,
+    no dropout is drawn, and a run computes the hidden states that enter these layers once (``compute.trunk_cache_gb``).
+    """
 
     @model_validator(mode="after")
     def _names_of_modules(self) -> LoraConfig:
@@ -157,5 +158,9 @@ class ComputeConfig(Section):
     floating-point sums, and so every result, depends on the number."""
     batch_tokens: int = Field(default=16384, ge=64)
     """Padded tokens in one scoring or decoding batch."""
+    trunk_cache_gb: float = Field(default=8.0, ge=0.0)
+    """Most disk space in GB (10⁹ bytes) for hidden states below adapters in the last layers (``lora.last_layers``).
+    They are kept in the run directory, or that of all seeds or of the sweep, until it is done. What finds no room is
+    computed again for every batch. A text takes its tokens times ``hidden_size`` numbers of the base's ``dtype``."""
     backend: Annotated[str, Known(KERNEL_BACKENDS, "auto")] = "auto"
     """Which kernel combines the experts' logits."""

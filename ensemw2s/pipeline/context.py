@@ -17,13 +17,16 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import Example, SplitName, Splits
 from ensemw2s.evaluation.matching import text_correct
+from ensemw2s.outputs import refuse_links
 from ensemw2s.pipeline.joint_table import JointTables
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.sink import EventSink, NullSink
+from ensemw2s.stage_names import TRUNK
 
 if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.ensemble.combine.choices import EnsembleChoices
+    from ensemw2s.models.trunk.store import TrunkStore
 
 Side = Literal["weak", "strong"]
 
@@ -50,17 +53,24 @@ class Context:
         run: the run directory, locked by this process.
         sink: gets events.
         template: ``config.data.template`` with its date; the same without one by default.
+        shared: folder of what several runs share; the run directory by default.
     """
 
     splits: Splits
     """The prepared splits; the data stage sets them."""
 
     def __init__(
-        self, config: RunConfig, run: RunDirectory, sink: EventSink, template: TemplateConfig | None = None
+        self,
+        config: RunConfig,
+        run: RunDirectory,
+        sink: EventSink,
+        template: TemplateConfig | None = None,
+        shared: Path | None = None,
     ) -> None:
         self.config = config
         self.template = template or config.data.template
         self.run = run
+        self.shared = shared or run.path
         self.sink = sink
         self.seed = config.seed
         self._encoded: dict[tuple[Side, SplitName, View], EncodedSplit] = {}
@@ -141,6 +151,14 @@ class Context:
     def base(self, side: Side) -> Base:
         """The weak or the strong base."""
         return self.weak if side == "weak" else self.strong
+
+    @cached_property
+    def trunk(self) -> TrunkStore:
+        """Hidden states below adapters, of both bases."""
+        from ensemw2s.models.trunk.store import TrunkStore
+
+        refuse_links(self.shared, TRUNK)
+        return TrunkStore(self.shared / TRUNK, int(self.config.compute.trunk_cache_gb * 1e9), self.sink)
 
     def parameters(self, side: Side) -> int:
         """Parameters of the weak or the strong base; kept."""

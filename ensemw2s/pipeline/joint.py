@@ -87,6 +87,7 @@ def joint_candidates(
             top_k=top_k,
             sink=ctx.sink,
             tag="together",
+            trunk=ctx.trunk,
         )
 
 
@@ -132,6 +133,7 @@ def _score(
                 compute=ctx.config.compute,
                 sink=ctx.sink,
                 tag=f"{name}/{split}",
+                trunk=ctx.trunk,
             )
             arrays = (rows[split], *(np.stack([getattr(one, what) for one in found]) for what in _FIELDS[1:]))
             for what, array in zip(_FIELDS, arrays, strict=True):

@@ -53,7 +53,7 @@ from ensemw2s.pipeline.scored_model import ScoredModel, scored_base
 from ensemw2s.pipeline.selection import pool_groups, warn_of_lost_groups
 from ensemw2s.pipeline.state import RunState
 from ensemw2s.pipeline.students import train_ceiling, train_student, tune_strong
-from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.runs.directory import RunDirectory, remove_trunk
 from ensemw2s.runs.stage import versions
 from ensemw2s.sink import EventSink, TeeSink
 from ensemw2s.student.filters import select_labels
@@ -71,6 +71,7 @@ def execute(
     preset: str | None = None,
     report: bool = True,
     date: str | None = None,
+    shared: Path | None = None,
 ) -> dict[str, Any]:
     """Run the stages in order, keeping those that are done with the same inputs.
 
@@ -83,6 +84,8 @@ def execute(
         preset: name of the preset, for the record.
         report: also draw the report at the end; :func:`ensemw2s.report.build.build_report` does it at any later time.
         date: what chat templates are told, unless the configuration or an earlier start says another; now by default.
+        shared: folder where several runs keep hidden states together, which its owner removes; the run directory by
+            default, where they are removed once everything is done.
 
     Returns:
         The content of ``results.json``, or with ``until`` a summary of what is there.
@@ -100,12 +103,14 @@ def execute(
         template = dated(config.data.template, run.path, date)
         damaged = run.forget_damaged()
         run.save_config(config, provenance, preset)
-        ctx = Context(config, run, TeeSink(log, sink), template)
+        ctx = Context(config, run, TeeSink(log, sink), template, shared)
         _announce(ctx, preset, resumed, damaged)
         stages = plan(config, until)
         names = [planned.name for planned in stages if planned.expected]
         ctx.sink.event("plan", stages=names, records=[planned.to_json() for planned in stages])
-        return _phases(ctx, until, preset, report)
+        summary = _phases(ctx, until, preset, report)
+        remove_trunk(run.path)
+        return summary
 
 
 def _announce(ctx: Context, preset: str | None, resumed: bool, damaged: list[DamagedError]) -> None:

@@ -174,6 +174,7 @@ def _fine_tune(ctx: Context, name: str, side: Side, recipe: Recipe, partial: Pat
         compute=ctx.config.compute,
         sink=ctx.sink,
         tag=name,
+        trunk=ctx.trunk,
     )
     write_json(done, sealed({**dataclasses.asdict(result), "files": checksums_below(partial / "model")}))
 
@@ -224,6 +225,7 @@ def score_splits(
             top_k=ctx.config.ensemble.top_k,
             sink=ctx.sink,
             tag=f"{stage.scores(name)}/{split}",
+            trunk=ctx.trunk,
         )
         table.save(partial)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from ensemw2s.runs.heartbeat import HEARTBEAT_EVERY, BeatState, Heartbeat
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.log import LogSink
 from ensemw2s.runs.stage import Stages
+from ensemw2s.stage_names import TRUNK
 
 if TYPE_CHECKING:
     from ensemw2s.config.schema import RunConfig
@@ -195,6 +197,11 @@ def _system_sampler(log: LogSink) -> Callable[[], None]:
             return
 
     return sample
+
+
+def remove_trunk(folder: Path) -> None:
+    """Remove the hidden states that a run kept in its directory, or several in their common one."""
+    shutil.rmtree(folder / TRUNK, ignore_errors=True)
 
 
 def new_run_directory(root: Path, name: str, *, now: float | None = None) -> Path:

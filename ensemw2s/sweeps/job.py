@@ -1,7 +1,8 @@
 """One run in a process of its own: ``python -m ensemw2s.sweeps.job JOB.json``, as a sweep starts it.
 
-``JOB.json`` holds ``config``, ``provenance``, ``preset``, ``directory`` and ``date``. Nothing is read from the
-environment's settings: the sweep composed the configuration already. The process ends when its parent does.
+``JOB.json`` holds ``config``, ``provenance``, ``preset``, ``directory``, ``date`` and ``shared``, the sweep's folder.
+Nothing is read from the environment's settings: the sweep composed the configuration already. The process ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> int:
         config = RunConfig.model_validate(job["config"])
         directory = Path(job["directory"])
         said = {name: job.get(name) for name in ("provenance", "preset", "date")}
-        execute(config, directory, sink=NullSink(), **said)
+        shared = Path(job["shared"]) if job.get("shared") else None
+        execute(config, directory, sink=NullSink(), shared=shared, **said)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Ew2sError as error:

@@ -19,6 +19,7 @@ from ensemw2s.files import open_in_place, unwritable_error, write_json
 from ensemw2s.outputs import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.resources import available_memory, device_memory, process_memory, visible_devices
+from ensemw2s.runs.directory import remove_trunk
 from ensemw2s.runs.lock import RunLock
 from ensemw2s.runs.verify import verify
 from ensemw2s.sweeps.job import ERROR_MARK
@@ -135,6 +136,7 @@ def run_sweep(
         runner = _Runner(plan, root, watcher, max(1, jobs), dict(os.environ if environ is None else environ), state)
         try:
             runner.loop()
+            remove_trunk(root)
         finally:
             runner.stop()
             results = collect(root, plan, state.errors)
@@ -213,7 +215,7 @@ class _Runner:
         config = made.config.model_copy(update={"seed": job.seed})
         origin = {**made.provenance, "seed": "--seeds"}
         said = {"config": config, "provenance": origin, "preset": made.preset, "directory": str(place)}
-        write_json(order, {**said, "date": dated(config.data.template, self.root).date})
+        write_json(order, {**said, "date": dated(config.data.template, self.root).date, "shared": str(self.root)})
         environ = self.environ if device is None else {**self.environ, "CUDA_VISIBLE_DEVICES": device}
         with os.fdopen(open_in_place(self.root / job.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             process = subprocess.Popen(

@@ -17,6 +17,7 @@ from ensemw2s.files import remove_abandoned
 from ensemw2s.outputs import refuse_links
 from ensemw2s.pipeline.date import dated
 from ensemw2s.pipeline.run import execute
+from ensemw2s.runs.directory import remove_trunk
 from ensemw2s.sink import EventSink
 
 
@@ -62,7 +63,9 @@ def execute_seeds(
     date = dated(config.data.template, root).date
     for seed in seeds:
         one = config.model_copy(update={"seed": seed})
-        execute(one, seed_directory(root, seed), sink=sink, provenance=origin, preset=preset, date=date)
+        place = seed_directory(root, seed)
+        execute(one, place, sink=sink, provenance=origin, preset=preset, date=date, shared=root)
+    remove_trunk(root)
     directories = {seed: seed_directory(root, seed) for seed in seeds}
     results = [Results.read(directory / "results.json") for directory in directories.values()]
     answers = {seed: Answers(*read_correct(directory / "correct.parquet")) for seed, directory in directories.items()}

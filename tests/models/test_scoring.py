@@ -170,11 +170,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(loaded: LoadedModel, monkeyp
     sizes = []
     real = RowForward.logits
 
-    def limited(self, model, plan, batch):
+    def limited(self, model, plan, batch, *rest):
         sizes.append(len(batch))
         if len(batch) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, model, plan, batch)
+        return real(self, model, plan, batch, *rest)
 
     monkeypatch.setattr(RowForward, "logits", limited)
     table = score_split(loaded, split, compute=CPU)
@@ -213,8 +213,8 @@ def test_logits_of_a_batch_are_bounded(loaded: LoadedModel, monkeypatch: pytest.
     split, largest = make_split(n=10, options=(1, 2)), []
     real = RowForward.logits
 
-    def watched(self, model, plan, batch):
-        found, logits = real(self, model, plan, batch)
+    def watched(self, model, plan, batch, *rest):
+        found, logits = real(self, model, plan, batch, *rest)
         largest.append(len(logits))
         return found, logits
 

@@ -163,9 +163,9 @@ def test_long_rows_and_rows_of_strangers_use_the_cache(make_model, tokenizer, mo
     kinds = {}
     real = RowForward.logits
 
-    def watched(self: RowForward, model: Any, plan: Any, batch: np.ndarray) -> Any:
+    def watched(self: RowForward, model: Any, plan: Any, batch: np.ndarray, *rest: Any) -> Any:
         kinds.update(dict.fromkeys(plan.ids[batch].tolist(), plan.kind))
-        return real(self, model, plan, batch)
+        return real(self, model, plan, batch, *rest)
 
     monkeypatch.setattr(RowForward, "logits", watched)
     monkeypatch.setattr(rows, "_SHORT", 40)

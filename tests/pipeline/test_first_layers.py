@@ -11,19 +11,25 @@ import numpy as np
 from ensemw2s.data.store import read_splits
 from ensemw2s.ensemble import Ensemble
 from ensemw2s.pipeline.run import execute
-from ensemw2s.sink import NullSink
 
 
-def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config: Any) -> None:
+def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config: Any, recorder: Any) -> None:
     settings = {
         "models.weak": {"path": "embedded:strong", "keep_layers": 2},
-        "training.expert.lora": {"r": 4},
-        "training.student.lora": {"r": 4},
+        "training.expert.lora": {"r": 4, "last_layers": 1},
+        "training.student.lora": {"r": 4, "last_layers": 2},
         "arms.bagging": False,
         "arms.plain": False,
         "arms.students": ["ensemble"],
     }
-    results = execute(mini_config(**settings), tmp_path / "run", sink=NullSink(), report=False)
+    results = execute(mini_config(**settings), tmp_path / "run", sink=recorder, report=False)
+    assert [
+        event["text"].partition(": ")[2] for event in recorder.of("message") if "hidden states" in event["text"]
+    ] == [
+        "the hidden states that enter layer 2 are computed once for each text.",
+        "the hidden states that enter layer 3 are computed once for each text.",
+    ]
+    assert not (tmp_path / "run" / "trunk").exists()
     models = results["models"]
     assert models["weak"]["parameters"] < models["strong"]["parameters"]
     expert = tmp_path / "run" / "experts" / "round-01" / "model"

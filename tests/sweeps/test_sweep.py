@@ -279,10 +279,16 @@ def test_an_interrupted_sweep_stops_its_runs_and_continues(tmp_path):
         pass  # given back
     order = json.loads(waiting.with_suffix(".json").read_text())
     assert order["config"]["seed"] == 0
+    assert order["shared"] == str(tmp_path)
+    (tmp_path / "trunk").mkdir()  # what the runs keep together goes when all are done
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(planned("wait-9"), tmp_path, Heard(lambda: True))
+    assert (tmp_path / "trunk").exists()
     heard = Heard()
     healed = planned("wait-9")  # the same sweep, but nothing waits any more
     run_sweep(healed, tmp_path, heard, jobs=2)
     assert set(heard.of("finished")) == {job.name for job in plan.jobs}
+    assert not (tmp_path / "trunk").exists()
 
 
 def test_two_sweeps_in_one_directory(tmp_path):

@@ -15,7 +15,9 @@ import pytest
 from ensemw2s import resources
 from ensemw2s.config.composition import compose
 from ensemw2s.errors import ConfigError, InputError
+from ensemw2s.sink import NullSink
 from ensemw2s.sweeps import job as job_module
+from ensemw2s.sweeps import seeds
 from ensemw2s.sweeps.file import flat, parse_over, read_sweep_file
 from ensemw2s.sweeps.plan import plan_sweep
 
@@ -66,6 +68,7 @@ def write_order(tmp_path, config):
                 "provenance": {"seed": "--seeds"},
                 "preset": "tiny",
                 "directory": str(tmp_path / "run"),
+                "shared": str(tmp_path),
             }
         )
     )
@@ -78,7 +81,8 @@ def test_job(tmp_path, monkeypatch, mini_config, capsys):
     monkeypatch.setattr(threading.Thread, "start", lambda self: None)
     path = write_order(tmp_path, mini_config(seed=3))
 
-    def execute(config, directory, *, sink, provenance, preset, date):
+    def execute(config, directory, *, sink, provenance, preset, date, shared):
+        assert shared == tmp_path
         calls.append((config, directory, provenance, preset))
         if len(calls) > 1:
             raise (ConfigError("a key\nis wrong.", hint="Fix it."), ValueError("boom"), KeyboardInterrupt())[
@@ -93,6 +97,21 @@ def test_job(tmp_path, monkeypatch, mini_config, capsys):
     assert job_module.main([str(path)]) == 1
     assert capsys.readouterr().err.endswith("Error: ValueError: boom\n")
     assert job_module.main([str(path)]) == 130
+
+
+def test_seeds_keep_their_hidden_states_together(tmp_path, monkeypatch, mini_config):
+    def execute(config, directory, *, shared, **_):
+        assert shared == tmp_path
+        (shared / "trunk" / str(config.seed)).mkdir(parents=True)
+
+    def read(_):
+        assert not (tmp_path / "trunk").exists()
+        raise LookupError("gone")
+
+    monkeypatch.setattr(seeds, "execute", execute)
+    monkeypatch.setattr(seeds.Results, "read", read)
+    with pytest.raises(LookupError, match="gone"):
+        seeds.execute_seeds(mini_config(), tmp_path, [3, 4], sink=NullSink())
 
 
 def test_a_run_ends_with_the_sweep_that_started_it(tmp_path):

@@ -23,6 +23,7 @@ from ensemw2s.models.forward import vocabulary_size
 from ensemw2s.models.inference.row_forward import RowForward
 from ensemw2s.models.inference.scoring import ScoreArrays, check_fit
 from ensemw2s.models.loading.load import LoadedModel
+from ensemw2s.models.trunk.store import TrunkStore
 from ensemw2s.sink import EventSink, NullSink
 
 
@@ -71,6 +72,7 @@ def score_joint_each(
     compute: ComputeConfig | None = None,
     sink: EventSink | None = None,
     tag: str = "score-joint",
+    trunk: TrunkStore | None = None,
 ) -> list[JointScores]:
     """Score several ensembles of the same experts in one pass, for example every prefix of the rounds.
 
@@ -84,6 +86,7 @@ def score_joint_each(
         compute: batch size and kernel backend.
         sink: gets progress under ``tag``, in sequences.
         tag: name of the task.
+        trunk: hidden states below the experts' adapters, which are taken from there and kept there.
 
     Raises:
         ModelError: the experts' vocabularies differ.
@@ -107,7 +110,8 @@ def score_joint_each(
             found.put(at, result, None if k is None else at)
 
     if len(asked):
-        RowForward(encoded, wanted).run(models, use, compute=compute, sink=sink or NullSink(), tag=tag)
+        forward = RowForward(encoded, wanted)
+        forward.run(models, use, compute=compute, sink=sink or NullSink(), tag=tag, trunk=trunk)
     return [_scores_at(place[asked], found, asked, candidates=k is not None) for found in arrays]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -19,10 +20,12 @@ from ensemw2s.models.inference.batches import MAX_LOGITS, Sizes, plan_batches, r
 from ensemw2s.models.inference.incremental import CachedModel
 from ensemw2s.models.inference.reading import reading_of, report_readings_once
 from ensemw2s.models.inference.token_grid import Grid, Layout, ranges
-from ensemw2s.models.inference.tree_attention import longest_tree, tree_inputs
+from ensemw2s.models.inference.tree_attention import longest_tree, tree_inputs, tree_texts
 from ensemw2s.models.loading.load import LoadedModel
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.loading.scaling import length_scaling
+from ensemw2s.models.trunk.kept import KeptTrunk, Text, kept_trunk, text_of
+from ensemw2s.models.trunk.store import TrunkStore
 from ensemw2s.sink import EventSink
 
 Ints = NDArray[np.integer[Any]]
@@ -79,11 +82,13 @@ class RowForward:
         compute: ComputeConfig,
         sink: EventSink,
         tag: str,
+        trunk: TrunkStore | None = None,
     ) -> None:
         """Run all models, of one vocabulary and on one device, over all wanted rows.
 
         ``use`` is called for each batch with row numbers int64 ``[P]`` and every model's logits ``[P, V]``. The sink
-        gets progress in sequences.
+        gets progress in sequences. With a ``trunk``, models with adapters in their last layers start from hidden states
+        that are kept there, except where a prompt is too long to be in one row with its options.
         """
         done, total = 0, int(np.count_nonzero(self._needed))
         vocabulary = sum(vocabulary_size(loaded.model) for loaded in models)
@@ -91,11 +96,12 @@ class RowForward:
 
         def work(plan: _Plan, batch: NDArray[np.int64]) -> None:
             nonlocal done
-            parts = [self.logits(loaded, plan, batch) for loaded in models]
+            parts = [self.logits(loaded, plan, batch, kept) for loaded, kept in zip(models, trunks, strict=True)]
             use(parts[0][0], [logits for _, logits in parts])
             done += len(self._sequences_of(plan, batch))
             sink.progress(tag, done, total)
 
+        trunks = [kept_trunk(loaded, trunk) for loaded in models]
         readings = [reading_of(loaded.model, loaded.pad_id) for loaded in models]
         batch_tokens = compute.batch_tokens if all(reading.together for reading in readings) else 1
 
@@ -160,7 +166,9 @@ class RowForward:
         return np.concatenate([self._members[e] for e in plan.ids[batch]])
 
     @torch.inference_mode()
-    def logits(self, loaded: LoadedModel, plan: _Plan, batch: Ints) -> tuple[NDArray[np.int64], Tensor]:
+    def logits(
+        self, loaded: LoadedModel, plan: _Plan, batch: Ints, trunk: KeptTrunk | None = None
+    ) -> tuple[NDArray[np.int64], Tensor]:
         """Run one model on a batch.
 
         Returns:
@@ -168,12 +176,14 @@ class RowForward:
         """
         sequences = self._sequences_of(plan, batch)
         if plan.kind == "tree":
-            return self._tree(loaded, plan.ids[batch], sequences)
+            return self._tree(loaded, plan.ids[batch], sequences, trunk)
         if plan.kind == "cache":
             return self._cache(loaded, plan.ids[batch], sequences)
-        return self._whole(loaded, sequences)
+        return self._whole(loaded, sequences, trunk)
 
-    def _tree(self, loaded: LoadedModel, examples: Ints, sequences: Ints) -> tuple[NDArray[np.int64], Tensor]:
+    def _tree(
+        self, loaded: LoadedModel, examples: Ints, sequences: Ints, trunk: KeptTrunk | None
+    ) -> tuple[NDArray[np.int64], Tensor]:
         layout, (line, number, before) = self.layout, self._places(examples, sequences)
         prompts, options = layout.prompt_lengths[examples], layout.lengths[sequences]
         start = prompts[line] + before
@@ -184,9 +194,10 @@ class RowForward:
         base = line * grid.ids.shape[1]
         rows, where = layout.wanted_rows(sequences, self.wanted, base + prompts[line] - 1, base + start)
         inputs = tree_inputs(loaded, grid.ids, grid.positions, grid.segments)
-        return rows, logits_at(loaded.model, _on(loaded, where), inputs)[0]
+        with _from_kept(trunk, grid, partial(tree_texts, loaded, grid.ids, grid.positions, grid.segments)):
+            return rows, logits_at(loaded.model, _on(loaded, where), inputs)[0]
 
-    def _whole(self, loaded: LoadedModel, sequences: Ints) -> tuple[NDArray[np.int64], Tensor]:
+    def _whole(self, loaded: LoadedModel, sequences: Ints, trunk: KeptTrunk | None) -> tuple[NDArray[np.int64], Tensor]:
         layout, line = self.layout, np.arange(len(sequences))
         examples = layout.example[sequences]
         prompts, options = layout.prompt_lengths[examples], layout.lengths[sequences]
@@ -196,7 +207,8 @@ class RowForward:
         start = line * grid.ids.shape[1] + prompts
         rows, where = layout.wanted_rows(sequences, self.wanted, start - 1, start)
         model = CachedModel(loaded, cached=False)
-        return rows, model.forward(_on(loaded, grid.ids), _on(loaded, grid.mask), _on(loaded, where))[0]
+        with _from_kept(trunk, grid, lambda: [text_of(loaded.model, ids) for ids in grid.tokens()]):
+            return rows, model.forward(_on(loaded, grid.ids), _on(loaded, grid.mask), _on(loaded, where))[0]
 
     def _cache(self, loaded: LoadedModel, examples: Ints, sequences: Ints) -> tuple[NDArray[np.int64], Tensor]:
         model, layout = CachedModel(loaded, cached=True), self.layout
@@ -254,6 +266,15 @@ class RowForward:
 
 
 _NONE = np.zeros(0, dtype=np.int64)
+
+
+def _from_kept(trunk: KeptTrunk | None, grid: Grid, rows: Callable[[], list[Text]]) -> AbstractContextManager[None]:
+    """For one forward pass: the model starts from the states of a grid's rows, each of which is one text."""
+    if trunk is None:
+        return nullcontext()
+    texts = rows()
+    trunk.keep(texts)
+    return trunk.given(trunk.batch(texts, grid.ids.shape[1]))
 
 
 def _on(loaded: LoadedModel, array: Ints) -> Tensor:

@@ -18,6 +18,7 @@ from ensemw2s.models.inference.row_forward import RowForward
 from ensemw2s.models.inference.score_table import ScoreTable
 from ensemw2s.models.loading.device import resolve_device
 from ensemw2s.models.loading.load import LoadedModel, load_model
+from ensemw2s.models.trunk.store import TrunkStore
 from ensemw2s.sink import EventSink, NullSink
 
 
@@ -30,6 +31,7 @@ def score_split(
     sink: EventSink | None = None,
     tag: str = "score",
     share_prompts: bool = True,
+    trunk: TrunkStore | None = None,
 ) -> ScoreTable:
     """Score every row of a split.
 
@@ -44,6 +46,7 @@ def score_split(
         sink: gets progress under ``tag``, in sequences.
         tag: name of the task.
         share_prompts: run a prompt once for all its options; False runs every sequence as a whole.
+        trunk: hidden states below a model's adapters, which are taken from there and kept there.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -67,7 +70,8 @@ def score_split(
                 result = _scores_of(logits[0], tokens[rows], chosen, keep, compute.backend)
                 found.put(rows[chosen], result, None if keep is None else place[chosen])
 
-    RowForward(encoded, share_prompts=share_prompts).run([model], use, compute=compute, sink=sink, tag=tag)
+    forward = RowForward(encoded, share_prompts=share_prompts)
+    forward.run([model], use, compute=compute, sink=sink, tag=tag, trunk=trunk)
     return found.table(tag)
 
 

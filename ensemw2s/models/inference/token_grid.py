@@ -87,6 +87,10 @@ class Grid:
         """1 where there is a token."""
         return (self.segments >= 0).astype(np.int64)
 
+    def tokens(self) -> list[NDArray[np.int64]]:
+        """The tokens of each row."""
+        return [ids[here] for ids, here in zip(self.ids, self.segments >= 0, strict=True)]
+
     def put(
         self,
         tokens: Ints,

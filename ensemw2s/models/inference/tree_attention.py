@@ -17,6 +17,7 @@ from torch import Tensor
 from ensemw2s.models.forward import accepts, context_length, logits_at
 from ensemw2s.models.inference.reading import REFUSALS, reading_of
 from ensemw2s.models.loading.load import LoadedModel
+from ensemw2s.models.trunk.kept import Text, tree_of
 
 Ints = NDArray[np.integer[Any]]
 
@@ -58,6 +59,16 @@ def tree_inputs(loaded: LoadedModel, ids: Ints, positions: Ints, segments: Ints)
     if accepts(loaded.model, "use_cache"):
         inputs["use_cache"] = False
     return inputs
+
+
+def tree_texts(loaded: LoadedModel, ids: Ints, positions: Ints, segments: Ints) -> list[Text]:
+    """The same rows one by one, without their padding, as the trunk reads them."""
+
+    def row(real: NDArray[np.bool_], *parts: Ints) -> Text:
+        own = [np.ascontiguousarray(part[real], dtype=np.int64) for part in parts]
+        return tree_of(lambda: tree_inputs(loaded, *(part[None] for part in own)), *own)
+
+    return [row(of >= 0, i, p, of) for i, p, of in zip(ids, positions, segments, strict=True)]
 
 
 def longest_tree(loaded: LoadedModel) -> int:

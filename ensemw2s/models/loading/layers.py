@@ -62,6 +62,8 @@ def untouched_layers(model: Any) -> int:
 
     0 for a model without adapters, or with any that change what enters the layers.
     """
+    if not hasattr(model, "get_base_model"):
+        return 0
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 

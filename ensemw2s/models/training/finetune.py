@@ -28,6 +28,7 @@ from ensemw2s.models.loading.source import lasting_path, write_base
 from ensemw2s.models.training.adapter import forbidden_layers, go_on, with_adapter
 from ensemw2s.models.training.losses import LossConfig
 from ensemw2s.models.training.training_set import TrainingSet, drawn_labels
+from ensemw2s.models.trunk.kept import kept_trunk
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
 from ensemw2s.sink import EventSink, NullSink
@@ -35,6 +36,7 @@ from ensemw2s.sink import EventSink, NullSink
 if TYPE_CHECKING:
     from ensemw2s.models.training.early_stopping import Watch
     from ensemw2s.models.training.trainer import WeightedTrainer
+    from ensemw2s.models.trunk.store import TrunkStore
 
 #: Folder of the trainer's checkpoints inside an unfinished model folder.
 TRAINER_FOLDER = "trainer"
@@ -75,6 +77,7 @@ def finetune(
     compute: ComputeConfig | None = None,
     sink: EventSink | None = None,
     tag: str = "train",
+    trunk: TrunkStore | None = None,
 ) -> FinetuneResult:
     """Fine-tune ``base`` and write a Hugging Face model folder (or a LoRA adapter folder) to ``out``.
 
@@ -92,6 +95,9 @@ def finetune(
     the same weights as an undisturbed one. That folder is removed at the end. The sink gets ``train`` metrics and
     progress under ``tag``.
 
+    With ``lora.last_layers`` and a ``trunk`` the hidden states below the adapters are computed once for each sequence
+    and kept there. What comes out does not depend on which were kept before.
+
     Raises:
         ConfigError: a combination that cannot run.
         ModelError: the base cannot be loaded.
@@ -106,7 +112,7 @@ def finetune(
     device = resolve_device(compute)
     _check(base, cfg, device)
     out.mkdir(parents=True, exist_ok=True)
-    tuning = _Finetuning(base, data, cfg, out, seed, start, watch, loss, loss_constant, device, sink, tag)
+    tuning = _Finetuning(base, data, cfg, out, seed, start, watch, loss, loss_constant, device, sink, tag, trunk)
     with quiet_transformers():
         return tuning.run(started)
 
@@ -185,6 +191,7 @@ class _Finetuning:
     device: torch.device
     sink: EventSink
     tag: str
+    trunk: TrunkStore | None
 
     def run(self, started: float) -> FinetuneResult:
         from ensemw2s.models.training.early_stopping import Stopper
@@ -212,6 +219,10 @@ class _Finetuning:
             tag=self.tag,
         )
         reporter.check = trainer.check_finite
+        if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # they hold parts of layers
+            below = kept_trunk(loaded, self.trunk)
+            if below is not None:
+                trainer.use_trunk(below, order)
         _train(trainer, checkpoint, cfg.report_to)
         if cache is not None:
             loaded.model.config.use_cache = cache  # the trainer switches it off

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ensemw2s.models.forward import accepts, logits_at, positions_of
 from ensemw2s.models.loading.scaling import length_scaling
 from ensemw2s.models.training.losses import LossConfig, training_loss
 from ensemw2s.models.training.training_set import TrainingSet, collate
+from ensemw2s.models.trunk.kept import KeptTrunk, Text, text_of
 from ensemw2s.sink import EventSink
 
 #: Written into a trainer checkpoint once it is complete; says which fine-tuning it belongs to.
@@ -75,10 +76,12 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         self, *, data: TrainingSet, pad_id: int, loss: LossConfig, divisor: float, tag: str, **kwargs: Any
     ) -> None:
         super().__init__(
-            data_collator=partial(collate, data, pad_id=pad_id),
+            data_collator=self._collated,
             compute_loss_func=training_loss,  # says to every version of the Trainer that the loss is scaled already
             **kwargs,
         )
+        self.data, self.pad_id = data, pad_id
+        self.trunk: KeptTrunk | None = None
         self.remove_callback(PrinterCallback)
         self.loss_config = loss
         self.tag = tag
@@ -107,16 +110,28 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
             self._clipped = 0
         super().log(logs, *args, **kwargs)
 
+    def use_trunk(self, trunk: KeptTrunk, sequences: NDArray[np.int64]) -> None:
+        """Start from the kept hidden states of the sequences that will be trained on."""
+        self.trunk = trunk
+        with self.args.main_process_first(desc="trunk"):
+            trunk.keep([self._text(s) for s in np.unique(sequences)])
+
+    def _text(self, sequence: int) -> Text:
+        return text_of(self.model, self.data.tokens(sequence))
+
+    def _collated(self, sequences: Any) -> dict[str, Tensor]:
+        batch = collate(self.data, sequences, self.pad_id)
+        if self.trunk is not None:
+            batch["states"] = self.trunk.batch([self._text(s) for s in sequences], batch["input_ids"].shape[1])
+        return batch
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The configured loss over the target tokens, divided by the constant."""
-        logits, outputs = logits_at(
-            model,
-            inputs["positions"],
-            self._given(inputs),
-            head_of=self.model,
-        )
+        below = nullcontext() if self.trunk is None else self.trunk.given(inputs["states"])
+        with below:
+            logits, outputs = logits_at(model, inputs["positions"], self._given(inputs), head_of=self.model)
         loss = training_loss(
             self.loss_config,
             logits,

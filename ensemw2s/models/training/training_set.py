@@ -99,6 +99,12 @@ class TrainingSet:
         """``[n]``: tokens of each sequence, prompt and targets, as the model reads them."""
         return np.diff(self.prompt_offsets) + np.diff(self.target_offsets) - 1
 
+    def tokens(self, sequence: int) -> NDArray[np.int32]:
+        """What the model reads of a sequence: its prompt and all targets but the last."""
+        first, last = int(self.target_offsets[sequence]), int(self.target_offsets[sequence + 1])
+        prompt = self.prompt_ids[self.prompt_offsets[sequence] : self.prompt_offsets[sequence + 1]]
+        return np.concatenate([prompt, self.target_ids[first : last - 1]])
+
     def fingerprint(self) -> str:
         """SHA-256 of the content."""
         digest = hashlib.sha256()
@@ -229,14 +235,12 @@ def collate(data: TrainingSet, sequences: Tokens, pad_id: int) -> dict[str, Tens
     mask = np.zeros((size, longest), dtype=np.int64)
     rows, positions = [], []
     for b, s in enumerate(sequences):
-        prompt = data.prompt_ids[data.prompt_offsets[s] : data.prompt_offsets[s + 1]]
+        tokens = data.tokens(s)
         first, last = int(data.target_offsets[s]), int(data.target_offsets[s + 1])
-        length = len(prompt) + last - first - 1
-        ids[b, : len(prompt)] = prompt
-        ids[b, len(prompt) : length] = data.target_ids[first : last - 1]
-        mask[b, :length] = 1
+        ids[b, : len(tokens)] = tokens
+        mask[b, : len(tokens)] = 1
         rows.append(np.arange(first, last))
-        positions.append(np.arange(b * longest + len(prompt) - 1, b * longest + length))
+        positions.append(b * longest + len(tokens) - 1 - np.arange(last - first)[::-1])
     row = np.concatenate(rows)
     batch = {
         "input_ids": torch.from_numpy(ids),

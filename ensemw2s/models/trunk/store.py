@@ -1,0 +1,178 @@
+"""Kept hidden states: immutable files in a folder that several runs may share, found by the content of their texts.
+
+A folder below the root belongs to one trunk (weights, configuration, numerics). Its files are pairs: ``NAME.npy`` holds
+the states of some texts one after the other, ``NAME.json`` says which texts and carries the checksum. Both are written
+under other names and renamed, the second one last, so that processes may write at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ensemw2s.arrays import load_array, offsets_of
+from ensemw2s.checksums import checksum, read_sealed, sealed
+from ensemw2s.errors import DamagedError, DataError
+from ensemw2s.files import dump_json, is_disk_full, replaced, write_text
+from ensemw2s.sink import EventSink, NullSink
+
+#: Bytes of hidden states that are written as one file.
+FILE_BYTES = 2**26
+#: Integers that hold the bits of a number of so many bytes: numpy knows no bfloat16.
+_BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+class StateFolder:
+    """Kept states of one trunk.
+
+    Args:
+        root: what bounds the size of all that is below it.
+        name: the folder in it.
+    """
+
+    def __init__(self, root: TrunkStore, name: str) -> None:
+        self.root = root
+        self.path = root.path / name
+        self._read: set[str] = set()
+        self._places: dict[bytes, NDArray[Any]] = {}
+        self.dtype: torch.dtype | None = None
+
+    def refresh(self) -> None:
+        """Take in files that other processes have written."""
+        if not self.path.is_dir():
+            return
+        for index in sorted(self.path.glob("*.json")):
+            if index.name in self._read or not self._is_ours(index):
+                continue
+            self._read.add(index.name)
+            try:
+                self._open(index)
+            except (DamagedError, DataError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                text = f"Kept hidden states ({index.stem}) cannot be used and are computed again: {error}"
+                self.root.sink.event("message", level="warning", text=text)
+                index.with_suffix(".npy").unlink(missing_ok=True)
+                index.unlink(missing_ok=True)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def get(self, key: bytes) -> NDArray[Any]:
+        """States ``[L, H]`` of a text, as the bits of their type."""
+        return self._places[key]
+
+    def put(self, keys: Sequence[bytes], states: Sequence[Tensor]) -> bool:
+        """Keep the states ``[L, H]`` of some texts; False where they would exceed the limit or fill the disk."""
+        arrays = [bits_of(each) for each in states]
+        if not self.root.has_room(sum(array.nbytes for array in arrays)):
+            return False
+        from xxhash import xxh3_128
+
+        name = xxh3_128(b"".join(keys)).hexdigest()
+        file, index = self.path / f"{name}.npy", self.path / f"{name}.json"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with replaced(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, np.concatenate(arrays), allow_pickle=False)
+            texts = [[key.hex(), len(array)] for key, array in zip(keys, arrays, strict=True)]
+            record = {"dtype": str(states[0].dtype).removeprefix("torch."), "texts": texts, "file": checksum(file)}
+            write_text(index, dump_json(sealed(record)))
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            file.unlink(missing_ok=True)
+            self.root.full = True
+            return False
+        self.root.size += file.stat().st_size
+        self._read.add(index.name)
+        self._open(index)
+        return True
+
+    def _open(self, index: Path) -> None:
+        record = read_sealed(index) or {}
+        file = index.with_suffix(".npy")
+        if not self._is_ours(file) or list(checksum(file)) != list(record["file"]):
+            raise DamagedError(file, "its content is not what was written")
+        dtype = getattr(torch, record["dtype"])
+        if self.dtype is not None and dtype != self.dtype:
+            raise ValueError(f"{record['dtype']} in place of {self.dtype}")
+        self.dtype = dtype
+        states = load_array(file, _BITS[dtype.itemsize], (None, None))
+        ends = offsets_of([length for _, length in record["texts"]])
+        if ends[-1] != len(states):
+            raise ValueError("the lengths of its texts do not add up")
+        for (key, _), first, last in zip(record["texts"], ends[:-1], ends[1:], strict=True):
+            self._places[bytes.fromhex(key)] = states[first:last]
+
+    def _is_ours(self, file: Path) -> bool:
+        return file.is_file() and not file.is_symlink()
+
+
+class TrunkStore:
+    """All kept hidden states of a run, or of several that share them, and what was found out about trunks.
+
+    Args:
+        path: their folder; made when something is kept.
+        limit: bytes that its files may take together.
+        sink: gets a message where the limit is met, and what is said of a trunk once.
+    """
+
+    def __init__(self, path: Path, limit: int, sink: EventSink | None = None) -> None:
+        self.path = path
+        self.limit = limit
+        self.sink = sink or NullSink()
+        self.full = limit <= 0
+        self.size = 0
+        self.folders: dict[str, StateFolder] = {}
+        self.works: dict[str, list[int | None] | None] = {}
+        """Trunk → how its layers hand states on; None where it cannot be used."""
+        self.said: set[str] = set()
+
+    def folder(self, name: str) -> StateFolder:
+        """The states of one trunk, by its fingerprint."""
+        if name not in self.folders:
+            self.folders[name] = StateFolder(self, name)
+        return self.folders[name]
+
+    def has_room(self, size: int) -> bool:
+        """Whether files of ``size`` bytes more stay within the limit; says so once where they do not."""
+        if not self.full:
+            self.size = sum(self._sizes())
+            self.full = self.size + size > self.limit
+        if self.full and self.limit:
+            self.say(
+                f"Kept hidden states reached compute.trunk_cache_gb ({self.limit / 1e9:g}) or the end of the disk; "
+                "those of other texts are computed again each time."
+            )
+        return not self.full
+
+    def say(self, text: str) -> None:
+        """Log a message, once."""
+        if text not in self.said:
+            self.said.add(text)
+            self.sink.event("message", level="info", text=text)
+
+    def _sizes(self) -> Iterator[int]:
+        for place, _, files in os.walk(self.path):
+            for name in files:
+                try:
+                    yield (Path(place) / name).lstat().st_size
+                except OSError:  # another process renamed it
+                    continue
+
+
+def bits_of(states: Tensor) -> NDArray[Any]:
+    """A tensor's numbers as integers of the same bits."""
+    flat: NDArray[Any] = states.contiguous().cpu().view(torch.uint8).numpy()
+    return flat.view(_BITS[states.dtype.itemsize])
+
+
+def tensor_of(bits: NDArray[Any], dtype: torch.dtype) -> Tensor:
+    """The other way round; ``bits`` must be writable."""
+    return torch.from_numpy(bits.view(np.uint8)).view(dtype)
