@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+_LIMITING = threading.RLock()
 
 
 def available_memory(cgroup: Path = _CGROUP) -> int:
@@ -31,26 +33,28 @@ def bounded_memory(extra: int) -> Iterator[None]:
     """Within the block this process gets no more than ``extra`` bytes of new address space; then ``MemoryError``.
 
     For readers that believe the sizes in a file's headers, where a kilobyte can ask for gigabytes. Linux and other
-    systems with ``RLIMIT_AS``; elsewhere nothing is bounded.
+    systems with ``RLIMIT_AS``; elsewhere nothing is bounded. The limit is that of the process: other threads have it,
+    too, and one at a time sets it, so that it is taken back in the order in which it was set.
     """
     try:
         import resource
     except ImportError:
         yield
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = int(psutil.Process().memory_info().vms) + extra
-    if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    except (ValueError, OSError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with _LIMITING:
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        limit = int(psutil.Process().memory_info().vms) + extra
+        if soft != resource.RLIM_INFINITY:
+            limit = min(limit, soft)
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        except (ValueError, OSError):
+            yield
+            return
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def parquet_memory(size: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,22 @@ def test_memory_is_bounded_within_the_block_alone():
             np.empty(2**29, dtype=np.uint8)
         assert np.empty(2**28, dtype=np.uint8).size == 2**28
     assert np.empty(2**30, dtype=np.uint8).size == 2**30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux")
+def test_threads_that_bound_memory_leave_no_limit_behind():
+    import resource
+
+    before, inside = resource.getrlimit(resource.RLIMIT_AS), threading.Event()
+
+    def other() -> None:
+        with bounded_memory(2**32):
+            inside.set()
+
+    thread = threading.Thread(target=other)
+    with bounded_memory(2**33):
+        thread.start()
+        inside.wait(0.1)
+    thread.join()
+    assert inside.is_set()
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -324,7 +324,7 @@ def _parquet_rows(content: bytes, file: Path, report: Report) -> Iterator[Row]:
             report(Problem("header", message, str(file)))
             return
         for batch in _batches(table, memory):
-            for data in _batch_rows(batch):
+            for data in _batch_rows(batch, memory):
                 number += 1
                 if isinstance(data, Exception):
                     message = f"a value cannot be read: {first_line(data)}"
@@ -349,11 +349,15 @@ def _batches(table: Any, memory: int) -> Iterator[Any]:
         yield batch
 
 
-def _batch_rows(batch: Any) -> Iterator[dict[str, Any] | Exception]:
-    """Rows of a record batch; an exception for a row with a value that Python cannot hold (a date, broken UTF-8)."""
+def _batch_rows(batch: Any, memory: int) -> Iterator[dict[str, Any] | Exception]:
+    """Rows of a record batch; an exception for a row with a value that Python cannot hold (a date, broken UTF-8).
+
+    A batch that names one text many times, or holds nulls alone, is small itself: its rows have the limit, too.
+    """
     unfit = (ValueError, OverflowError)
     try:
-        rows = batch.to_pylist()
+        with bounded_memory(memory):
+            rows = batch.to_pylist()
     except unfit:
         for at in range(batch.num_rows):
             try:

@@ -60,11 +60,11 @@ def read_correct(path: Path) -> tuple[dict[str, dict[str, npt.NDArray[np.bool_]]
         columns = ["arm", "split", "id", "correct"]
         with bounded_memory(parquet_memory(path.stat().st_size)):
             table = pq.read_table(path, columns=columns, partitioning=None, use_threads=False)
-        table.validate(full=True)
-        if any(column.null_count for column in table.columns) or table.column("correct").type != pa.bool_():
-            raise ValueError("values are missing, or are not what the columns hold")
-        arms, splits, names = (table.column(name).to_pylist() for name in ("arm", "split", "id"))
-        values = np.asarray(table.column("correct").to_pylist(), dtype=np.bool_)
+            table.validate(full=True)
+            if any(column.null_count for column in table.columns) or table.column("correct").type != pa.bool_():
+                raise ValueError("values are missing, or are not what the columns hold")
+            arms, splits, names = (table.column(name).to_pylist() for name in ("arm", "split", "id"))
+            values = np.asarray(table.column("correct").to_pylist(), dtype=np.bool_)
     except (OSError, KeyError, ValueError, MemoryError, pa.ArrowException) as error:
         raise DataError(
             f"{path} cannot be read: {error}.", hint="Repeat the run's command to write it again."

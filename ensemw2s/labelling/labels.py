@@ -142,9 +142,9 @@ class Labels:
         try:
             with bounded_memory(parquet_memory(file.stat().st_size)):
                 table = pq.read_table(file, partitioning=None, use_threads=False)
-            teacher = (table.schema.metadata or {}).get(b"teacher", b"").decode()
-            table = table.cast(_schema(teacher))
-            table.validate(full=True)  # text that is not UTF-8 is found here
+                teacher = (table.schema.metadata or {}).get(b"teacher", b"").decode()
+                table = table.cast(_schema(teacher))  # may be far larger: one text, named many times
+                table.validate(full=True)  # text that is not UTF-8 is found here
         except (OSError, ValueError, KeyError, MemoryError, pa.ArrowException) as error:
             raise DataError(f"{file} holds no labels that can be read: {error}.", hint=_HINT) from error
         columns = {name: table[name] for name in table.column_names}

@@ -7,6 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -142,9 +143,10 @@ class Heartbeat:
 
     def _loop(self) -> None:
         while not self._stop.wait(self._every):
-            self._write("running")
-            if self._on_beat is not None:
-                self._on_beat()
+            with suppress(MemoryError):  # a file is read within a limit: the next beat will do
+                self._write("running")
+                if self._on_beat is not None:
+                    self._on_beat()
 
     def _write(self, state: BeatState) -> None:
         beat = {"pid": os.getpid(), "host": platform.node(), "time": time.time(), "state": state}

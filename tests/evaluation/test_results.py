@@ -171,6 +171,19 @@ def test_correct_refuses(tmp_path, correct):
         read_correct(tmp_path / "bad.parquet")
 
 
+def test_correct_refuses_a_text_that_is_named_many_times(tmp_path, monkeypatch):
+    """A kilobyte of dictionary indices is a gigabyte of ids."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr("ensemw2s.evaluation.correct.parquet_memory", lambda size: 2**28)
+    ids = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 2**20]))
+    rows = {"arm": ["a"] * 1000, "split": ["test"] * 1000, "id": ids, "correct": [True] * 1000}
+    pq.write_table(pa.table(rows), tmp_path / "c.parquet", compression="zstd")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_correct(tmp_path / "c.parquet")
+
+
 def test_correct_refuses_arms_with_other_examples(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
