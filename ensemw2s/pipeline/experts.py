@@ -193,7 +193,12 @@ def boost(trainer: WeakTrainer) -> tuple[BoostingResult, BoostingLearner]:
         sink=ctx.sink,
         on_weights=lambda round_, weights, wrong: _keep_weights(trainer, learner, round_, weights, wrong),
     )
-    return booster.fit(select=ctx.config.ensemble.select_rounds), learner
+    result = booster.fit(select=ctx.config.ensemble.select_rounds)
+    if learner.helpers:
+        alone = len(learner.members) * ctx.training("weak").steps
+        text = "Helpers judged examples that they had not seen (cross-fitting): with them, boosting took"
+        ctx.notes.append(f"{text} {learner.steps} optimiser steps, its experts alone {alone}.")
+    return result, learner
 
 
 def _keep_weights(trainer: WeakTrainer, learner: BoostingLearner, round_: int, weights: Floats, wrong: Floats) -> None:

@@ -129,5 +129,6 @@ def test_controls_may_spend_what_the_halves_cost(halved, mini_config):
     assert costs["ensemble"]["scoring"] == sum(passes)
     assert len(passes) == 6
     assert costs["plain_long"]["training"] == pytest.approx(costs["ensemble"]["training"], rel=0.05)
+    assert [note for note in results["notes"] if note.endswith("took 48 optimiser steps, its experts alone 24.")]
     assert costs["student_ensemble"]["training"] > costs["ensemble"]["training"]
     assert costs["chain_equal_rounds"]["training"] == pytest.approx(costs["ensemble"]["training"] / 2, rel=0.05)
