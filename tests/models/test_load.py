@@ -69,6 +69,18 @@ def test_missing_folder_and_folder_without_model(tmp_path: Path) -> None:
         load_model(config(tmp_path / "weights.bin"))
 
 
+@pytest.mark.parametrize("file", ["config.json", "adapter_config.json"])
+def test_the_folder_of_a_stage_points_to_the_model_in_it(file: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ModelError) as info:
+        load_model(ModelConfig(path=str(tmp_path)))
+    assert info.value.hint == "Point to a folder written by save_pretrained."
+    (tmp_path / "model" / file).write_text("{}")
+    with pytest.raises(ModelError) as info:
+        load_model(ModelConfig(path=str(tmp_path)))
+    assert info.value.hint == f"Point to the folder in it: {tmp_path / 'model'}"
+
+
 def test_unknown_embedded_base() -> None:
     with pytest.raises(ModelError, match="embedded:weak or embedded:strong"):
         load_model(config("embedded:medium"))

@@ -86,11 +86,13 @@ def find_source(path: str) -> ModelSource:
         return ModelSource(path, None, None, _package_file(path.removeprefix(PACKAGE)))
     place = Path(path).expanduser()
     if place.is_dir():
-        if not any((place / name).is_file() for name in ("config.json", "adapter_config.json")):
+        if not _holds_model(place):
             files = sorted(place.glob("*.gguf"))
+            inner = place / "model"  # of a stage of a run
+            hint = f"Point to the file: {files[0]}" if files else "Point to a folder written by save_pretrained."
             raise ModelError(
                 f"The folder {path} holds no model: there is no config.json (nor adapter_config.json) in it.",
-                hint=f"Point to the file: {files[0]}" if files else "Point to a folder written by save_pretrained.",
+                hint=f"Point to the folder in it: {inner}" if _holds_model(inner) else hint,
             )
         return ModelSource(path, place, None)
     if place.suffix.lower() == ".gguf":
@@ -108,6 +110,10 @@ def find_source(path: str) -> ModelSource:
             hint="Check the path, or give the id of a model on the hub: owner/name.",
         )
     return ModelSource(path, None, path)
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def _package_file(name: str) -> Path:
