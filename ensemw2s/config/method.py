@@ -174,6 +174,25 @@ class LabellingConfig(Section):
     """Decoding of ``task: generate``."""
     soft_top_k: int = Field(default=8, ge=1)
     """Largest next-token candidates kept for every label token when the student's loss is ``soft``."""
+    noise_model: Literal["none", "em"] = "none"
+    """How experts' opinions become a label (``task: choice``): by their combination, or as the posterior of a noise
+    model, which estimates on the unlabelled pool how often each of them is right (expectation-maximisation). It takes
+    three experts and voters together; with fewer the combination stays."""
+    voters: list[Literal["strong"]] = Field(default=[])
+    """Who has a say in labels besides the experts (``task: choice``): the strong base's zero-shot opinion. Its weight
+    comes from validation by log score, with ``noise_model: em`` from the pool. With voters or a noise model the
+    confidence of a label is its probability."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> LabellingConfig:
+        if len(set(self.voters)) < len(self.voters):
+            raise ValueError(f"voters names one twice: {', '.join(self.voters)}")
+        return self
+
+    @property
+    def relabels(self) -> bool:
+        """Whether labels may be other ones than the teacher's own choices."""
+        return self.noise_model != "none" or bool(self.voters)
 
 
 class EarlyStopConfig(Section):

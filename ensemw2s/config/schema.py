@@ -70,6 +70,10 @@ class RunConfig(Section):
         stop, steps = self.student.early_stop, self.training.student.steps
         if stop is not None and steps != "auto" and stop.every > steps:
             raise ValueError(f"student.early_stop.every is {stop.every}, but students take {steps} steps")
+        if self.task == "generate" and self.labelling.noise_model != "none":
+            raise ValueError("labelling.noise_model: em needs task: choice (its votes are over options)")
+        if self.task == "generate" and self.labelling.voters:
+            raise ValueError("labelling.voters needs task: choice (a voter scores options)")
         if self.labelling.decoding.experts == "one" and self.ensemble.rule != "mixture":
             raise ValueError("labelling.decoding.experts: one needs ensemble.rule: mixture")
         for side, role in (("weak", "expert"), ("strong", "student")):

@@ -54,7 +54,7 @@ class ArmCost(Record):
             student, of its teacher's members, of the generations before it, and its own, with the looks of early
             stopping.
         scoring: the passes over the training set that boosting takes its errors from.
-        labelling: of the hard pool by the teacher; 0 for what is no student.
+        labelling: of the hard pool by the teacher, earlier generations and voters; 0 for what is no student.
         total: the sum. Passes over validation and test splits are not in it.
         answer: for one test question.
     """
@@ -109,7 +109,7 @@ def arm_cost(
         stages: stage → cost.
         questions: number of questions of the ID test.
         teacher: for a student, the stages of its teacher's members.
-        earlier: for a student, the stages of the generations before it.
+        earlier: for a student, the stages of the generations before it and of voters.
         answers: the stage that wrote its answers to the ID test; None where options were scored.
     """
     boosted = arm_spec(name).boosted

@@ -26,11 +26,13 @@ def check_inputs(ctx: Context) -> None:
     config = ctx.config
     taught = bool(config.teachers) or config.arms.ceiling
     pool: tuple[SplitName, ...] = ("hard_pool",) if taught else ()
+    weighs = config.student.generations > 1 or bool(config.labelling.voters)
+    strong: tuple[SplitName, ...] = (*pool, *TESTS, *(("validation",) if weighs and config.teachers else ()))
     for split in ("train", *REPORTED, *pool):
         if not ctx.splits[split]:
             raise DataError(f"The split {split} is empty.", hint=f"Give data.split.{split} a larger number or share.")
         ctx.encoded("weak", split, ctx.scoring_view(split))
-        if split in (*pool, *TESTS) and taught:
+        if taught and split in strong:
             ctx.encoded("strong", split, ctx.scoring_view(split))
     if config.task == "generate":
         _check_answers(ctx)
@@ -40,11 +42,12 @@ def check_inputs(ctx: Context) -> None:
         _check_processes()
     if config.teachers and needs_soft_labels(ctx):
         student = config.student
-        if student.labels == "posterior" or student.generations > 1:
+        if student.labels == "posterior" or student.generations > 1 or config.labelling.relabels:
             raise ConfigError(
                 f"student.loss: {student.loss} learns the teacher's distributions over the tokens of its own labels; "
-                "student.labels: posterior and student.generations above 1 make other labels.",
-                hint="Use student.loss: xent, or student.labels: hard with student.generations: 1.",
+                "student.labels: posterior, student.generations above 1, labelling.noise_model: em and "
+                "labelling.voters make other labels.",
+                hint="Use student.loss: xent, or leave those settings out.",
             )
         require_shared_tokenizer(ctx)
 

@@ -19,7 +19,7 @@ from ensemw2s.config.training import TrainingConfig
 from ensemw2s.data.example import SplitName
 from ensemw2s.ensemble.combine.choices import own_choices
 from ensemw2s.pipeline.context import Context
-from ensemw2s.pipeline.plan import expert_splits, member_splits
+from ensemw2s.pipeline.plan import base_splits, expert_splits, member_splits
 from ensemw2s.pipeline.posterior import vote_weights, votes
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, scored_base, trained_model, training_inputs
@@ -171,7 +171,7 @@ class BoostingLearner:
 
 def weak_base(trainer: WeakTrainer) -> ScoredModel:
     """The weak base as it is, scored like an expert."""
-    return scored_base(trainer.ctx, stage.zero_shot("weak"), "weak", expert_splits(trainer.ctx.config))
+    return scored_base(trainer.ctx, "weak", base_splits(trainer.ctx.config, "weak"))
 
 
 def boost(trainer: WeakTrainer) -> tuple[BoostingResult, BoostingLearner]:

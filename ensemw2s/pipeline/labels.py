@@ -5,30 +5,35 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import ensemw2s.stage_names as stage
 from ensemw2s.data.example import Example
+from ensemw2s.ensemble.combine.choices import own_choices
+from ensemw2s.ensemble.combine.option_scores import agreement, choose
 from ensemw2s.ensemble.decoded import decode_answers
 from ensemw2s.errors import ConfigError, DataError
 from ensemw2s.evaluation.calibration import expected_calibration_error
 from ensemw2s.evaluation.metrics import summarise
 from ensemw2s.evaluation.results import LabelResult
-from ensemw2s.labelling.labels import Labels, SoftTargets, labels_from_answers, labels_from_choices
+from ensemw2s.files import read_json, write_json
+from ensemw2s.labelling.labels import Labels, Posterior, SoftTargets, labels_from_answers, labels_from_choices
 from ensemw2s.pipeline.accounting import counted_decoding
 from ensemw2s.pipeline.answers import prompt_tokens, rule_of, written_answers
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm
 from ensemw2s.pipeline.joint import joint_candidates, prepare_joint
-from ensemw2s.pipeline.posterior import posterior_of
+from ensemw2s.pipeline.posterior import posterior_of, teaching, teaching_inputs
 from ensemw2s.pipeline.prefixes import choices_of
 from ensemw2s.pipeline.selection import coverage
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
 from ensemw2s.student.groups import Groups
 
+_TOLD = "opinion.json"
 _SAMPLES = 50
 _CONFIDENCES = 2000
 
@@ -54,7 +59,7 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
     soft = ctx.config.labelling.soft_top_k if needs_soft_labels(ctx) else None
     if soft is not None:
         require_shared_tokenizer(ctx)
-    drawn = ctx.config.student.labels == "posterior"
+    drawn, relabels = ctx.config.student.labels == "posterior", ctx.config.labelling.relabels
     if choice:
         prepare_joint(ctx, stage.joint_labels(teacher.name), teacher.members, [teacher.alphas], ["hard_pool"])
     inputs = {
@@ -67,14 +72,20 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
         "seed": ctx.seed,
         "numerics": ctx.numerics,
         **({"sharpness_from": ctx.encoded("weak", "validation", "options").fingerprint()} if drawn else {}),
+        **teaching_inputs(ctx),
     }
 
     def work(partial: Path) -> None:
         started = time.monotonic()
         labels = _choose(ctx, teacher, soft) if choice else _generate(ctx, teacher, own, soft)
-        if drawn:
-            posterior = posterior_of(ctx, [(teacher, 1.0)])
-            labels = dataclasses.replace(labels, posterior=posterior)
+        if drawn or relabels:
+            opinion, told = teaching(ctx, teacher)
+            posterior = posterior_of(ctx, [(opinion, 1.0)])
+            if relabels:
+                labels = relabelled(ctx, labels, teacher, posterior)
+                write_json(partial / _TOLD, told)
+            else:
+                labels = dataclasses.replace(labels, posterior=posterior)
         labels.save(partial)
         ctx.sink.metric(
             "label",
@@ -87,12 +98,44 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
 
     folder = ctx.ensure(stage.labels(teacher.name), inputs, work, seed=ctx.seed)
     labels = Labels.load(folder)
+    if relabels:
+        ctx.notes.append(f"Labels of {teacher.name}: {_how(read_json(folder / _TOLD) or {})}.")
     if labels.ids != [example.id for example in ctx.splits.hard_pool]:
         raise DataError(
             f"{folder / 'labels.parquet'} does not hold one label for every question of the hard pool.",
             hint="Remove that folder; the command of its run makes it again.",
         )
     return labels
+
+
+def relabelled(ctx: Context, labels: Labels, teacher: Arm, posterior: Posterior) -> Labels:
+    """Labels of the same questions by another distribution over their options; agreement is with the teacher's members.
+
+    They have the distribution as well where the student draws from it.
+    """
+    enc = ctx.encoded("weak", "hard_pool", "hidden")
+    chosen = choose(posterior.logprob, enc)
+    tables = (member.table("hard_pool") for member in teacher.members)
+    own = [own_choices(table, enc, ctx.config.ensemble).option for table in tables]
+    return dataclasses.replace(
+        labels,
+        texts=[(e.choices or ())[int(o)] for e, o in zip(ctx.splits.hard_pool, chosen.option, strict=True)],
+        token_ids=[options[int(o)] for options, o in zip(enc.options, chosen.option, strict=True)],
+        options=chosen.option,
+        confidence=np.exp(posterior.logprob[chosen.sequence]),
+        margin=chosen.margin,
+        agreement=agreement(own, teacher.alphas, chosen.option),
+        posterior=posterior if ctx.config.student.labels == "posterior" else None,
+    )
+
+
+def _how(told: dict[str, Any]) -> str:
+    """How labels came about, from what :func:`ensemw2s.pipeline.posterior.teaching` tells."""
+    parts = [f"no noise model, for {told['why_not']}"] if "why_not" in told else []
+    for what, words in (("accuracies", "right on the pool by the noise model"), ("voters", "weights of the voters")):
+        if what in told:
+            parts.append(f"{words}: {', '.join(f'{name} {value:.3f}' for name, value in told[what].items())}")
+    return "; ".join(parts)
 
 
 def _hidden_pool(ctx: Context) -> list[Example]:

@@ -109,6 +109,14 @@ def expert_splits(config: RunConfig) -> tuple[SplitName, ...]:
     return ("train", *member_splits(config))
 
 
+def base_splits(config: RunConfig, side: Literal["weak", "strong"]) -> tuple[SplitName, ...]:
+    """Splits on which a base is scored before any fine-tuning."""
+    if side == "weak":
+        return expert_splits(config)
+    voting: tuple[SplitName, ...] = ("validation", "hard_pool") if side in config.labelling.voters else ()
+    return (*(TESTS if config.arms.zero_shot else ()), *(voting if config.teachers else ()))
+
+
 def weak_arms(config: RunConfig) -> list[str]:
     """The arms of fine-tuned weak models, in the order in which they are built: what boosting gives first.
 
@@ -145,9 +153,8 @@ def _scores(model: str, group: str, arm: str, splits: tuple[SplitName, ...], rou
 
 
 def _zero_shot(config: RunConfig, side: Literal["weak", "strong"]) -> PlannedStage:
-    splits = expert_splits(config) if side == "weak" else TESTS
     (arm,) = arm_names(lambda spec: spec.kind == "zero-shot" and spec.side == side)
-    return _scores(stage.zero_shot(side), "zero-shot bases", arm, splits)
+    return _scores(stage.zero_shot(side), "zero-shot bases", arm, base_splits(config, side))
 
 
 def _answers(config: RunConfig, arm: str, expected: bool = True) -> list[PlannedStage]:
@@ -256,7 +263,7 @@ def _models(config: RunConfig, arm: str) -> list[str]:
 
 def _labels(config: RunConfig) -> list[PlannedStage]:
     own: list[PlannedStage] = []
-    stages: list[PlannedStage] = []
+    stages = [_zero_shot(config, side) for side in config.labelling.voters if config.teachers]
     choice = config.task == "choice"
     for teacher in config.teachers:
         members = _models(config, teacher)

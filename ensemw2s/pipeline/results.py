@@ -16,6 +16,7 @@ from ensemw2s.evaluation.results import ModelInfo, Results
 from ensemw2s.pipeline.context import Context, Side
 from ensemw2s.pipeline.error_analysis import analyse_errors
 from ensemw2s.pipeline.plan import TESTS
+from ensemw2s.pipeline.posterior import voters
 from ensemw2s.pipeline.scored_model import clipped_share, early_stop
 from ensemw2s.pipeline.state import RunState
 from ensemw2s.runs.stage import StageRecord, versions
@@ -123,6 +124,7 @@ def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> d
         answers = ctx.answered.get(stage.answers(name, "test"))
         generations = range(1, ctx.config.student.generations) if teacher is not None else ()
         earlier = [stage.student(teacher_of(name) or "", g) for g in generations]
+        earlier += [voter.members[0].name for voter in voters(ctx)]
         costs[name] = arm_cost(name, members, stages, len(ctx.splits.test), taught_by, earlier, answers=answers)
     return costs
 

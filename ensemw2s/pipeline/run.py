@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import ensemw2s.stage_names as stage
 from ensemw2s.arms import (
     ALL_ROUNDS,
     BOOSTING,
@@ -45,7 +44,7 @@ from ensemw2s.pipeline.experts import (
     weak_base,
 )
 from ensemw2s.pipeline.labels import label_pool, label_result, own_answers, report_labels
-from ensemw2s.pipeline.plan import TESTS, plan, weak_arms
+from ensemw2s.pipeline.plan import base_splits, plan, weak_arms
 from ensemw2s.pipeline.posterior import vote_weights
 from ensemw2s.pipeline.prefixes import PrefixScores
 from ensemw2s.pipeline.results import build_results, summary_of_experts, summary_of_labels
@@ -165,7 +164,7 @@ def experts_phase(ctx: Context, state: RunState) -> None:
     trainer = WeakTrainer(ctx)
     ctx.tuned["weak"] = tune_weak(trainer)
     if ctx.config.arms.zero_shot:
-        strong = scored_base(ctx, stage.zero_shot("strong"), "strong", TESTS)
+        strong = scored_base(ctx, "strong", base_splits(ctx.config, "strong"))
         bases = {"weak": weak_base(trainer), "strong": strong}
         names = arm_names(lambda spec: spec.kind == "zero-shot")
         evaluate_arms(ctx, [Arm(name, [bases[arm_spec(name).side]]) for name in names], state.board)
@@ -237,6 +236,8 @@ def labels_phase(ctx: Context, state: RunState) -> dict[str, tuple[Labels, NDArr
     """Every teacher that gets a student labels the hard pool, and some of the labels are selected."""
     out: dict[str, tuple[Labels, NDArray[np.int64]]] = {}
     groups = pool_groups(ctx)
+    for side in ctx.config.labelling.voters if ctx.config.teachers else ():
+        scored_base(ctx, side, base_splits(ctx.config, side))
     own = {name: own_answers(ctx, state.board.arms[name]) for name in ctx.config.teachers}
     for name in ctx.config.teachers:
         labels = label_pool(ctx, state.board.arms[name], own[name])

@@ -77,10 +77,16 @@ class Recipe:
     held_out: HeldOut | None = None
 
 
-def scored_base(ctx: Context, name: str, side: Side, splits: Sequence[SplitName]) -> ScoredModel:
+def scored_base(ctx: Context, side: Side, splits: Sequence[SplitName]) -> ScoredModel:
     """A base before any fine-tuning, scored on the splits."""
-    base = ctx.base(side)
-    score_splits(ctx, name, side, base.config, base.fingerprint, splits)
+    found = base_model(ctx, side)
+    score_splits(ctx, found.name, side, found.model, found.fingerprint, splits)
+    return found
+
+
+def base_model(ctx: Context, side: Side) -> ScoredModel:
+    """A base before any fine-tuning, whose scores may not be there yet."""
+    base, name = ctx.base(side), stage.zero_shot(side)
     return ScoredModel(name, ctx.run.path / name, base.config, base.fingerprint)
 
 

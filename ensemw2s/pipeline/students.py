@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +13,13 @@ from ensemw2s.arms import student_of
 from ensemw2s.config.training import TrainingConfig
 from ensemw2s.data.encode import encode_prompts
 from ensemw2s.data.example import Example, SplitName
-from ensemw2s.ensemble.combine.choices import own_choices
-from ensemw2s.ensemble.combine.option_scores import agreement, choose
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.evaluate import Arm
 from ensemw2s.pipeline.held_out import hold_out
+from ensemw2s.pipeline.labels import relabelled
 from ensemw2s.pipeline.plan import TESTS
-from ensemw2s.pipeline.posterior import posterior_of
+from ensemw2s.pipeline.posterior import opinion_of, posterior_of, teaching, teaching_inputs
 from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, trained_model
 from ensemw2s.pipeline.tuning import tune
 from ensemw2s.registry import STUDENT_LOSSES
@@ -59,25 +57,14 @@ def next_labels(ctx: Context, teacher: Arm, student: ScoredModel, labels: Labels
         "labels": config.labels,
         "pool": ctx.encoded("strong", "hard_pool", "hidden").fingerprint(),
         "sharpness_from": ctx.encoded("strong", "validation", "options").fingerprint(),
+        **teaching_inputs(ctx),
     }
 
     def work(partial: Path) -> None:
         own = Arm(student_of(teacher.name), [student])
-        posterior = posterior_of(ctx, [(own, 1.0 - config.mix), (teacher, config.mix)])
-        enc = ctx.encoded("weak", "hard_pool", "hidden")
-        chosen = choose(posterior.logprob, enc)
-        tables = (member.table("hard_pool") for member in teacher.members)
-        own_labels = [own_choices(table, enc, ctx.config.ensemble).option for table in tables]
-        new = dataclasses.replace(
-            labels,
-            texts=[(e.choices or ())[int(o)] for e, o in zip(ctx.splits.hard_pool, chosen.option, strict=True)],
-            token_ids=[options[int(o)] for options, o in zip(enc.options, chosen.option, strict=True)],
-            options=chosen.option,
-            confidence=np.exp(posterior.logprob[chosen.sequence]),
-            margin=chosen.margin,
-            agreement=agreement(own_labels, teacher.alphas, chosen.option),
-            posterior=posterior if config.labels == "posterior" else None,
-        )
+        taught, _ = teaching(ctx, teacher)
+        posterior = posterior_of(ctx, [(opinion_of(ctx, own), 1.0 - config.mix), (taught, config.mix)])
+        new = relabelled(ctx, labels, teacher, posterior)
         new.save(partial)
 
     return Labels.load(ctx.ensure(stage.labels(teacher.name, generation), inputs, work, seed=ctx.seed))

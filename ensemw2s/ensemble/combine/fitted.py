@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -59,8 +56,9 @@ def option_logprob(scores: NDArray[np.floating], offsets: Ints, sharpness: float
         sharpness: ``κ``.
     """
     values = np.maximum(sharpness * np.asarray(scores, dtype=np.float64), -1e30)  # of options that are all impossible
-    total = np.array([logsumexp(values[a:b]) for a, b in pairwise(offsets)])
-    return np.asarray(values - np.repeat(total, np.diff(offsets)))
+    counts = np.diff(offsets)
+    lowered = values - np.repeat(np.maximum.reduceat(values, offsets[:-1]), counts)
+    return np.asarray(lowered - np.repeat(np.log(np.add.reduceat(np.exp(lowered), offsets[:-1])), counts))
 
 
 def fitted_sharpness(scores: NDArray[np.floating], offsets: Ints, answers: Ints) -> float:
