@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.estimate.sizes import DataSize, ModelSize, data_size, model_size
 from ensemw2s.pipeline.plan import PlannedStage, plan
-from ensemw2s.runs.cost import forward_flops, training_flops
+from ensemw2s.runs.cost import forward_flops, parameters_above, training_flops
 
 #: Share of a matrix product's speed that fine-tuning and scoring reach.
 _REACHED = 0.6
@@ -178,6 +178,8 @@ class _Estimator:
     sizes: dict[str, ModelSize]
     data: DataSize
     speed: Speed
+    kept: set[tuple[str, ...]] = field(default_factory=set)
+    """Side, kind and split of the texts whose hidden states below adapters some stage has computed before."""
 
     def stage(self, planned: PlannedStage) -> StageEstimate:
         """The cost of one stage; of one for which no model runs, nothing."""
@@ -200,16 +202,39 @@ class _Estimator:
         n = size.parameters or 0
         length = data.prompt + data.answer
         tokens = steps * cfg.batch_size * length
-        flops = training_flops(n, round(tokens), lora=lora, checkpointing=cfg.gradient_checkpointing)
+        above, layers = self._above(planned)
+        flops = training_flops(n, round(tokens), lora=lora, checkpointing=cfg.gradient_checkpointing, above=above)
         trained = 0 if lora else n
-        seconds = self._work(flops) + steps * trained * _OPTIMISER_TRAFFIC / self.speed.bandwidth
-        seconds += steps * cfg.gradient_accumulation * (size.layers or 24) * _LAYER_SECONDS["train"]
+        once = min(tokens, self.data.counts[planned.splits[0]] * length)
+        seconds = (
+            self._work(flops - self._spared(planned, planned.splits[0], tokens, once))
+            + steps * trained * _OPTIMISER_TRAFFIC / self.speed.bandwidth
+        )
+        seconds += steps * cfg.gradient_accumulation * layers * _LAYER_SECONDS["train"]
         kept = {"8bit": 1.0, "4bit": 0.6}.get(str(base.quantization), float(_BYTES[base.dtype]))
         weights = n * kept if lora else n * 16.0  # float32 weight, gradient and two moments
         sequences = -(-cfg.batch_size // cfg.gradient_accumulation)
         memory = weights + _activations(size, sequences * length * _PADDING, cfg.gradient_checkpointing)
         memory += 3.0 * 4.0 * sequences * (data.answer + 1) * (size.vocabulary or 50_000)
         return tokens, flops, memory, seconds
+
+    def _above(self, planned: PlannedStage) -> tuple[int, int]:
+        """Parameters and number of the layers with adapters, or of all layers."""
+        size, roles = self.sizes[planned.side], self.config.training
+        lora = (roles.student if planned.side == "strong" else roles.expert).lora
+        last, layers = None if lora is None else lora.last_layers, size.layers or 24
+        return parameters_above(size.parameters or 0, size.layers, last), min(last or layers, layers)
+
+    def _spared(self, planned: PlannedStage, split: str, tokens: float, once: float) -> int:
+        """Operations below adapters in the last layers that are not done, as hidden states are kept.
+
+        They are done ``once`` for the texts of a split, by the stage that comes first.
+        """
+        below = (self.sizes[planned.side].parameters or 0) - self._above(planned)[0]
+        texts = (planned.side, "train" if planned.kind == "train" else "score", split)
+        first = texts not in self.kept
+        self.kept.add(texts)
+        return forward_flops(below, round(tokens - once * first))
 
     def _split_tokens(self, split: str) -> float:
         """Tokens read for scoring: a prompt once, and its answer (train, ``task: generate``) or all options."""
@@ -223,7 +248,11 @@ class _Estimator:
         tokens = planned.models * sum(map(self._split_tokens, planned.splits))
         flops = forward_flops(size.parameters or 0, round(tokens))
         batches = tokens * _PADDING / at_once + 1
-        seconds = self._work(flops) + batches * (size.layers or 24) * _LAYER_SECONDS["score"]
+        spared = 0
+        for split in planned.splits if planned.models and planned.group != "zero-shot bases" else ():
+            once = self._split_tokens(split)
+            spared += self._spared(planned, split, planned.models * once, once)
+        seconds = self._work(flops - spared) + batches * (size.layers or 24) * _LAYER_SECONDS["score"]
         activations = at_once * (size.hidden or 1024) * _ACTIVATIONS * 4.0
         return tokens, flops, planned.models * self._weights(planned) + activations, seconds
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensemw2s.config.training import TrainingConfig
-from ensemw2s.runs.cost import DecodeCounter, Work, forward_flops, training_flops
+from ensemw2s.runs.cost import DecodeCounter, Work, forward_flops, parameters_above, training_flops
 from ensemw2s.sink import EventSink, TeeSink
 
 if TYPE_CHECKING:
@@ -22,9 +22,18 @@ if TYPE_CHECKING:
 
 def count_training(ctx: Context, side: Side, trained: Path, config: TrainingConfig) -> None:
     """A fine-tuning, as its ``trained.json`` tells it; interrupted starts do not count twice."""
+    from ensemw2s.models.loading.info import layer_count
+
     tokens = int(json.loads(trained.read_text(encoding="utf-8"))["tokens"])
+    last = None if config.lora is None else config.lora.last_layers
     flops = training_flops(
-        ctx.parameters(side), tokens, lora=config.lora is not None, checkpointing=config.gradient_checkpointing
+        ctx.parameters(side),
+        tokens,
+        lora=config.lora is not None,
+        checkpointing=config.gradient_checkpointing,
+        above=None
+        if last is None
+        else parameters_above(ctx.parameters(side), layer_count(ctx.base(side).config), last),
     )
     ctx.run.stages.count(Work("train", "", tokens, flops))
 

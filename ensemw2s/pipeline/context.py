@@ -17,7 +17,7 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ModelConfig, TrainingConfig
 from ensemw2s.data.example import Example, SplitName, Splits
 from ensemw2s.evaluation.matching import text_correct
-from ensemw2s.outputs import refuse_links
+from ensemw2s.outputs import refuse_files, refuse_links
 from ensemw2s.pipeline.joint_table import JointTables
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.sink import EventSink, NullSink
@@ -158,6 +158,7 @@ class Context:
         from ensemw2s.models.trunk.store import TrunkStore
 
         refuse_links(self.shared, TRUNK)
+        refuse_files(self.shared, TRUNK)
         return TrunkStore(self.shared / TRUNK, int(self.config.compute.trunk_cache_gb * 1e9), self.sink)
 
     def parameters(self, side: Side) -> int:

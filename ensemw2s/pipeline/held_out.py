@@ -70,7 +70,7 @@ def _held_out(ctx: Context, labels: Labels, held: Ints, config: EarlyStopConfig)
     enc, agrees = (_options if ctx.config.task == "choice" else _answers)(ctx, labels, held)
 
     def agreement(loaded: LoadedModel) -> float:
-        table = score_split(loaded, enc, compute=ctx.config.compute, top_k=1, tag="labels held out")
+        table = score_split(loaded, enc, compute=ctx.config.compute, top_k=1, tag="labels held out", trunk=ctx.trunk)
         return float(agrees(table).mean())
 
     mark = {

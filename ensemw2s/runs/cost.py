@@ -43,13 +43,23 @@ class Work:
     flops: int
 
 
-def training_flops(parameters: int, tokens: int, *, lora: bool = False, checkpointing: bool = False) -> int:
+def training_flops(
+    parameters: int, tokens: int, *, lora: bool = False, checkpointing: bool = False, above: int | None = None
+) -> int:
     """``6·N·D``.
 
     With low-rank adapters ``4·N·D``: no gradients of the frozen weights are computed, and the adapters' own share is
-    left out. With gradient checkpointing ``2·N·D`` more, for the second forward pass.
+    left out. With gradient checkpointing ``2·N·D`` more, for the second forward pass. Where adapters are in the last
+    layers only, no more than ``above`` parameters are passed backwards, ``2·N·D`` forwards; that hidden states are kept
+    is left out, so that the figure does not depend on who came first.
     """
-    return ((4 if lora else 6) + (2 if checkpointing else 0)) * parameters * tokens
+    passed = parameters if above is None else above
+    return (2 * parameters + ((2 if lora else 4) + (2 if checkpointing else 0)) * passed) * tokens
+
+
+def parameters_above(parameters: int, layers: int | None, last: int | None) -> int:
+    """Of ``parameters``, about those of the ``last`` layers; all where there is no such number."""
+    return parameters if last is None or not layers else parameters * min(last, layers) // layers
 
 
 def forward_flops(parameters: int, tokens: int) -> int:

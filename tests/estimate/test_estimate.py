@@ -12,7 +12,7 @@ from ensemw2s.config.schema import RunConfig
 from ensemw2s.config.training import ComputeConfig, ModelConfig
 from ensemw2s.data.embedded import base_path
 from ensemw2s.estimate import sizes as module
-from ensemw2s.estimate.estimate import Speed, estimate, measure_speed
+from ensemw2s.estimate.estimate import Estimate, Speed, estimate, measure_speed
 from ensemw2s.estimate.sizes import data_size, model_size
 from ensemw2s.pipeline.plan import planned_stages
 
@@ -129,6 +129,21 @@ def test_settings_that_cost_more_or_less() -> None:
     assert plain < flops("boosting.rounds=7")
     assert flops("arms.plain_long=false") < plain
     assert flops("student.generations=1") < plain < flops("student.generations=3")
+
+
+def test_adapters_in_the_last_layers_take_less_time() -> None:
+    def estimated(last: str) -> Estimate:
+        sets = [f"training.{role}.lora={{r: 4, last_layers: {last}}}" for role in ("expert", "student")]
+        return estimate(compose(preset="tiny", sets=sets).config, speed=SPEED)
+
+    one, two, every = map(estimated, ("1", "2", "null"))
+    assert (one.total().flops or 0) < (two.total().flops or 0) < (every.total().flops or 0)
+    assert (one.total().seconds or 0) < (two.total().seconds or 0) < (every.total().seconds or 0)
+    for few, all_ in zip(one.stages, every.stages, strict=True):
+        if few.stage.startswith("baselines/zero-shot"):  # it runs the whole model
+            assert few == all_
+        elif few.stage.endswith("/scores"):
+            assert (few.seconds or 0) <= (all_.seconds or 0)
 
 
 def test_a_generating_run(finished: tuple[Path, dict[str, Any]]) -> None:

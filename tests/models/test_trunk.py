@@ -187,15 +187,17 @@ def test_prompts_that_are_read_through_the_cache_run_the_whole_model(
     assert_same_scores(kept, scores_of(tmp_path / "model", None))
 
 
-def test_what_is_kept_changes_no_bit(tmp_path: Path, tokenizer: Any, counted: list[int]) -> None:
+def test_what_is_kept_changes_no_bit(tmp_path: Path, tokenizer: Any, recorder: Any) -> None:
     base = saved("llama", tmp_path / "base", tokenizer)
     results = []
     for name, limit in (("all", PLENTY), ("none", 0), ("some", 4000)):
-        store = TrunkStore(tmp_path / name, limit)
+        store = TrunkStore(tmp_path / name, limit, recorder)
         weights = tuned(base, tmp_path / f"{name}-model", store)
         results.append((weights, scores_of(tmp_path / "all-model", store)))
         size = sum(file.stat().st_size for file in (tmp_path / name).rglob("*")) if (tmp_path / name).exists() else 0
         assert size <= limit, name
+    (said,) = [event["text"] for event in recorder.of("message") if "reached" in event["text"]]
+    assert said.startswith("Kept hidden states reached compute.trunk_cache_gb, 4e-06; those of other texts")
     for weights, table in results[1:]:
         assert_equal(weights, results[0][0])
         assert_same_scores(table, results[0][1], 0.0)
@@ -413,3 +415,6 @@ def test_a_full_disk_ends_the_keeping_not_the_run(
     monkeypatch.setattr(np, "save", full)
     assert_equal(tuned(base, tmp_path / "2", TrunkStore(tmp_path / "full", PLENTY, recorder)), kept)
     assert not [file for file in (tmp_path / "full").rglob("*") if file.is_file()]
+    assert [event["text"].partition(";")[0] for event in recorder.of("message")][1:] == [
+        "Kept hidden states reached the end of the disk"
+    ]

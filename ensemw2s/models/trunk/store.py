@@ -87,9 +87,8 @@ class StateFolder:
             if not is_disk_full(error):
                 raise
             file.unlink(missing_ok=True)
-            self.root.full = True
+            self.root.close("the end of the disk")
             return False
-        self.root.size += file.stat().st_size
         self._read.add(index.name)
         self._open(index)
         return True
@@ -128,7 +127,6 @@ class TrunkStore:
         self.limit = limit
         self.sink = sink or NullSink()
         self.full = limit <= 0
-        self.size = 0
         self.folders: dict[str, StateFolder] = {}
         self.works: dict[str, list[int | None] | None] = {}
         """Trunk → how its layers hand states on; None where it cannot be used."""
@@ -141,16 +139,15 @@ class TrunkStore:
         return self.folders[name]
 
     def has_room(self, size: int) -> bool:
-        """Whether files of ``size`` bytes more stay within the limit; says so once where they do not."""
-        if not self.full:
-            self.size = sum(self._sizes())
-            self.full = self.size + size > self.limit
-        if self.full and self.limit:
-            self.say(
-                f"Kept hidden states reached compute.trunk_cache_gb ({self.limit / 1e9:g}) or the end of the disk; "
-                "those of other texts are computed again each time."
-            )
+        """Whether files of ``size`` bytes more stay within the limit; where they do not, nothing more is kept."""
+        if not self.full and sum(self._sizes()) + size > self.limit:
+            self.close(f"compute.trunk_cache_gb, {self.limit / 1e9:g}")
         return not self.full
+
+    def close(self, why: str) -> None:
+        """Keep nothing more."""
+        self.full = True
+        self.say(f"Kept hidden states reached {why}; those of other texts are computed for every batch.")
 
     def say(self, text: str) -> None:
         """Log a message, once."""
