@@ -12,6 +12,8 @@ import platform
 import secrets
 from collections.abc import Mapping
 
+from ensemw2s.files import parse_json
+
 #: Dashboards at once: each is a process.
 MOST_SESSIONS = 8
 #: Columns and lines that a browser may ask for.
@@ -130,3 +132,15 @@ def _same(given: str | None, secret: str) -> bool:
 def cells(text: str | None) -> bool:
     """Whether a width or height that a browser asks for is one."""
     return text is None or (text.isascii() and text.isdecimal() and len(text) < 5 and 0 < int(text) <= MOST_CELLS)
+
+
+def is_message(text: str) -> bool:
+    """Whether a browser's message is one that a screen understands: keys, a size, a ping, or the focus."""
+    try:
+        found = parse_json(text)
+        what, value = found if len(found) == 2 else (*found, None)
+        if what == "resize":
+            return all(type(value[name]) is int and cells(str(value[name])) for name in ("width", "height"))
+        return what in ("blur", "focus") or (what in ("stdin", "ping") and bool(value.encode()))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False

@@ -10,10 +10,10 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ensemw2s.cli.dashboard.app.guard import HEADERS, MOST_SESSIONS, Guard, cells
+from ensemw2s.cli.dashboard.app.guard import HEADERS, MOST_SESSIONS, Guard, cells, is_message
 from ensemw2s.cli.terminal import terminal
 from ensemw2s.errors import InputError
 
@@ -140,6 +140,23 @@ class _Guarded:
         finally:
             self._shown.discard(task)
             self.guard.leave()
+
+    async def _process_messages(self, websocket: Any, app_service: Any) -> None:
+        base: Any = super()
+        await base._process_messages(_Messages(websocket), app_service)
+
+
+class _Messages:
+    """The messages of a browser that are some; others are passed over."""
+
+    def __init__(self, websocket: Any) -> None:
+        self._websocket = websocket
+        self.send_json = websocket.send_json
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for message in self._websocket:
+            if isinstance(message.data, str) and is_message(message.data):
+                yield message
 
 
 def guarded(base: Any, guard: Guard) -> Any:

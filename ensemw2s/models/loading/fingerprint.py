@@ -67,12 +67,12 @@ def _identity(source: ModelSource, cfg: ModelConfig) -> str:
 def file_hash(file: Path) -> str:
     """SHA-256 (hex) of a file's content; computed again only after the file has changed."""
     stat = file.stat()
-    return _file_hash(file, stat.st_size, stat.st_mtime_ns)
+    return _file_hash(file, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 @lru_cache(maxsize=4096)
-def _file_hash(file: Path, size: int, mtime_ns: int) -> str:
-    """SHA-256 of a file; ``size`` and ``mtime_ns`` tell the cache when the file has changed."""
+def _file_hash(file: Path, state: tuple[int, ...]) -> str:
+    """SHA-256 of a file; ``state`` tells the cache when it has changed: a copy can keep the time of modification."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

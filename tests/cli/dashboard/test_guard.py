@@ -21,7 +21,7 @@ from textual.pilot import Pilot
 
 from ensemw2s.cli.dashboard.app import guard as guards
 from ensemw2s.cli.dashboard.app.app import Dashboard
-from ensemw2s.cli.dashboard.app.guard import MOST_SESSIONS, Guard, cells
+from ensemw2s.cli.dashboard.app.guard import MOST_SESSIONS, Guard, cells, is_message
 
 pytest.importorskip("textual_serve")
 aiohttp = pytest.importorskip("aiohttp")
@@ -103,6 +103,28 @@ def test_the_token_is_good_once_and_the_cookie_stays() -> None:
 def test_sizes() -> None:
     assert all(map(cells, (None, "80", "1000", "1")))
     assert not any(map(cells, ("0", "1001", "99999999999", "-1", "", "1e3", "²", "８０")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['["stdin", "q"]', '["resize", {"width": 80, "height": 24}]', '["ping", "17"]', '["focus"]', '["blur"]'],
+)
+def test_messages_of_a_browser(text: str) -> None:
+    assert is_message(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{}", "1", '"resize"', "[" * 5000, '["stdin"]', '["stdin", 1]', '["stdin", "\\ud800"]', '["quit"]',
+        '["resize"]', '["resize", {}]', '["resize", {"width": 99999999, "height": 24}]', '["ping", "1", "2"]',
+        '["resize", {"width": 80, "height": -1}]', '["resize", {"width": 80, "height": 1e9}]',
+        '["resize", {"width": true, "height": 24}]', '["resize", {"width": 80, "width": 80, "height": 24}]',
+        '["resize", "8024"]', '[["stdin"], "q"]', '[null, null]', '["resize", {"width": ' + "9" * 5000 + "}]",
+    ],
+)  # fmt: skip
+def test_what_is_no_message_of_a_browser(text: str) -> None:
+    assert not is_message(text)
 
 
 class Served:
@@ -280,11 +302,14 @@ class LastingSockets:
         found = web.WebSocketResponse()
         await found.prepare(request)
         try:
-            async for _ in found:
-                pass
+            await self._process_messages(found, None)
         except asyncio.CancelledError:
             await found.close()
         return found
+
+    async def _process_messages(self, websocket: Any, app_service: Any) -> None:
+        async for message in websocket:
+            await websocket.send_json(["heard", message.data])
 
 
 def test_how_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,6 +340,9 @@ def test_how_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             while guard.open == 3:
                 await asyncio.sleep(0.001)
             sockets.append(await client.ws_connect("/ws"))
+            for text in ('["resize", {"width": 99999999, "height": 9}]', "[", '["stdin", "q"]'):
+                await sockets[0].send_str(text)
+            assert await sockets[0].receive_json() == ["heard", '["stdin", "q"]']
             await server.on_shutdown(made)  # browsers that are connected do not hold it up
             for socket in sockets:
                 message = await asyncio.wait_for(socket.receive(), 10.0)
