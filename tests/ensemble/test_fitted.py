@@ -71,3 +71,16 @@ def test_sharpness_is_bounded() -> None:
     scores = np.array([0.0, 1.0, 0.0, 1.0])
     assert fitted_sharpness(scores, offsets, np.array([1, 1])) == 2.0**10
     assert fitted_sharpness(scores, offsets, np.array([0, 0])) == 2.0**-10
+
+
+@pytest.mark.parametrize("impossible", [-np.inf, -1e30, -5e29])
+def test_impossible_options_say_nothing_about_the_sharpness(impossible: float) -> None:
+    random = np.random.default_rng(8)
+    scores, answers = random.normal(size=(30, 3)) * 2, random.integers(0, 3, 30)
+    expected = fitted_sharpness(scores.ravel(), np.arange(0, 91, 3), answers)
+    wrong = np.column_stack([scores, np.full(30, impossible)])  # one more option each
+    assert fitted_sharpness(wrong.ravel(), np.arange(0, 121, 4), answers) == pytest.approx(expected)
+    more = np.append(scores.ravel(), [impossible, 0.0, impossible, impossible])  # two questions more
+    offsets = np.append(np.arange(0, 91, 3), [92, 94])
+    assert fitted_sharpness(more, offsets, np.append(answers, [0, 1])) == pytest.approx(expected)
+    assert fitted_sharpness(np.full(4, impossible), np.array([0, 2, 4]), np.array([0, 1])) == 2.0**-10

@@ -11,6 +11,9 @@ Ints = NDArray[np.int64]
 #: Pseudo-observations of the equal vote, divided among the experts.
 PSEUDO_COUNT = 30.0
 
+#: In place of −inf, so that a question whose options are all impossible has a distribution.
+_IMPOSSIBLE = -1e30
+
 
 def fitted_vote(logprob: NDArray[np.floating], pseudo_count: float = PSEUDO_COUNT, tolerance: float = 1e-9) -> Floats:
     """The vote with the best log score, ``argmax_ᾱ Σ_i log Σ_t ᾱ_t P_t(y_i) + (c/T) Σ_t log ᾱ_t``, float64 ``[T]``.
@@ -55,7 +58,7 @@ def option_logprob(scores: NDArray[np.floating], offsets: Ints, sharpness: float
         offsets: ``[n + 1]``, the options of each question.
         sharpness: ``κ``.
     """
-    values = np.maximum(sharpness * np.asarray(scores, dtype=np.float64), -1e30)  # of options that are all impossible
+    values = np.maximum(sharpness * np.asarray(scores, dtype=np.float64), _IMPOSSIBLE)
     counts = np.diff(offsets)
     lowered = values - np.repeat(np.maximum.reduceat(values, offsets[:-1]), counts)
     return np.asarray(lowered - np.repeat(np.log(np.add.reduceat(np.exp(lowered), offsets[:-1])), counts))
@@ -65,7 +68,8 @@ def fitted_sharpness(scores: NDArray[np.floating], offsets: Ints, answers: Ints)
     """``κ`` with the best log score of the true options, ``argmax_κ Σ_i log softmax_{y_i}(κ · score_i)``.
 
     Concave in ``κ``; its derivative is the true option's score less the mean score under the distribution. Kept within
-    ``[2⁻¹⁰, 2¹⁰]``: scores that tell nothing, or separate every question, have no finite optimum.
+    ``[2⁻¹⁰, 2¹⁰]``: scores that tell nothing, or separate every question, have no finite optimum. Questions whose true
+    option has no probability (−inf) say nothing about ``κ`` and are left out.
 
     Args:
         scores: ``[S]``.
@@ -74,11 +78,15 @@ def fitted_sharpness(scores: NDArray[np.floating], offsets: Ints, answers: Ints)
     """
     from scipy.optimize import brentq
 
-    true = float(np.asarray(scores, dtype=np.float64)[offsets[:-1] + answers].sum())
+    values = np.asarray(scores, dtype=np.float64)
+    possible = values > 1e-6 * _IMPOSSIBLE  # mixed distributions hold a share of it
+    told = possible[offsets[:-1] + answers]
+    mean_of = np.where(possible & np.repeat(told, np.diff(offsets)), values, 0.0)
+    true = float(values[offsets[:-1] + answers][told].sum())
 
     def slope(log_kappa: float) -> float:
-        prob = np.exp(option_logprob(scores, offsets, 2.0**log_kappa))
-        return true - float(prob @ scores)
+        prob = np.exp(option_logprob(values, offsets, 2.0**log_kappa))
+        return true - float(prob @ mean_of)
 
     low, high = -10.0, 10.0
     if slope(low) <= 0.0:
