@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ensemw2s.data import split as split_module
+from ensemw2s.data.example import Example, Splits
 
 
 @pytest.fixture
@@ -16,6 +20,26 @@ def copy_of(tmp_path):
         return Path(shutil.copytree(folder, tmp_path / "copy"))
 
     return copy
+
+
+@pytest.fixture
+def poison_hard_labels(monkeypatch):
+    """Makes every hard label of the runs to come a wrong option."""
+
+    def poison() -> None:
+        original = split_module.make_splits
+
+        def wrong(example: Example) -> Example:
+            options = example.choices or ()
+            return dataclasses.replace(example, answer=options[(example.answer_index + 1) % len(options)])
+
+        def poisoned(*args: Any, **kwargs: Any) -> Splits:
+            splits = original(*args, **kwargs)
+            return dataclasses.replace(splits, **{s: list(map(wrong, splits[s])) for s in ("hard_pool", "hard_test")})
+
+        monkeypatch.setattr(split_module, "make_splits", poisoned)
+
+    return poison
 
 
 @pytest.fixture

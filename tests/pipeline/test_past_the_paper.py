@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -146,19 +145,8 @@ def test_the_teachers_own_posterior_is_what_a_full_mix_teaches_again(chained, mi
     assert models[0].read_bytes() != (folder / "student/ensemble/model/model.safetensors").read_bytes()
 
 
-def test_hard_labels_reach_no_posterior_and_no_generation(chained, mini_config, tmp_path, monkeypatch):
-    from ensemw2s.data import split as split_module
-
-    original = split_module.make_splits
-
-    def wrong(example):
-        return dataclasses.replace(example, answer=example.choices[(example.answer_index + 1) % len(example.choices)])
-
-    def poisoned(*args, **kwargs):
-        splits = original(*args, **kwargs)
-        return dataclasses.replace(splits, **{s: list(map(wrong, splits[s])) for s in ("hard_pool", "hard_test")})
-
-    monkeypatch.setattr(split_module, "make_splits", poisoned)
+def test_hard_labels_reach_no_posterior_and_no_generation(chained, mini_config, tmp_path, poison_hard_labels):
+    poison_hard_labels()
     run(mini_config(**CHAIN), tmp_path / "poisoned")
     files = [
         file.relative_to(chained[0])

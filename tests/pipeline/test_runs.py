@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -99,22 +98,9 @@ def test_repeating_a_finished_run_keeps_every_stage(finished, copy_of, mini_conf
     assert not recorder.of("stage_started")
 
 
-def test_hard_labels_reach_only_the_ceiling_and_the_evaluation(finished, mini_config, tmp_path, monkeypatch):
+def test_hard_labels_reach_only_the_ceiling_and_the_evaluation(finished, mini_config, tmp_path, poison_hard_labels):
     """Poison every hard label: experts, labels and students stay bit-identical."""
-    from ensemw2s.data import split as split_module
-
-    original = split_module.make_splits
-
-    def poisoned(*args, **kwargs):
-        splits = original(*args, **kwargs)
-        changed = {}
-        for name in ("hard_pool", "hard_test"):
-            changed[name] = [
-                dataclasses.replace(e, answer=e.choices[(e.answer_index + 1) % len(e.choices)]) for e in splits[name]
-            ]
-        return dataclasses.replace(splits, **changed)
-
-    monkeypatch.setattr(split_module, "make_splits", poisoned)
+    poison_hard_labels()
     folder = tmp_path / "poisoned"
     results = execute(mini_config(), folder, sink=NullSink(), report=False)
     clean, clean_results = finished

@@ -106,9 +106,7 @@ def test_without_annotations(mini_config):
     assert "prompts" in str(error.value) + str(error.value.hint)
 
 
-def test_hard_labels_reach_no_weight_no_selection_and_no_stop(mini_config, tmp_path, monkeypatch):
-    from ensemw2s.data import split as split_module
-
+def test_hard_labels_reach_no_weight_no_selection_and_no_stop(mini_config, tmp_path, poison_hard_labels):
     config = mini_config(
         **{
             "boosting.rounds": 1,
@@ -126,16 +124,7 @@ def test_hard_labels_reach_no_weight_no_selection_and_no_stop(mini_config, tmp_p
         }
     )
     clean = execute(config, tmp_path / "clean", sink=NullSink(), report=False)
-    original = split_module.make_splits
-
-    def wrong(example):
-        return dataclasses.replace(example, answer=example.choices[(example.answer_index + 1) % len(example.choices)])
-
-    def poisoned(*args, **kwargs):
-        splits = original(*args, **kwargs)
-        return dataclasses.replace(splits, **{s: list(map(wrong, splits[s])) for s in ("hard_pool", "hard_test")})
-
-    monkeypatch.setattr(split_module, "make_splits", poisoned)
+    poison_hard_labels()
     other = execute(config, tmp_path / "poisoned", sink=NullSink(), report=False)
     files = [
         file.relative_to(tmp_path / "clean")
