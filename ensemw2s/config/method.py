@@ -233,10 +233,12 @@ class StudentConfig(Section):
     keep_fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     """Keep this share of the labels, the most confident first; the same share for every student."""
     keep_within: Literal["group", "prompts"] | None = None
-    """Keep that share of every group of questions, the most confident first within each: the annotation ``group`` of
-    the data, or clusters of prompts. The most confident of all are the easy kinds of question."""
+    """Compare confidences within groups of questions only: the annotation ``group`` of the data, or clusters of
+    prompts. ``keep_fraction`` is then kept of every group, and weights have mean 1 in each. The most confident labels
+    of all are the easy kinds of question, and those with short answers."""
     weights: Literal["none", "confidence"] = "none"
-    """Weight of a label's loss: the same for all, or its confidence divided by their mean."""
+    """Weight of a label's loss: the same for all, or its confidence divided by their mean, or with ``keep_within`` by
+    that of its group."""
     early_stop: EarlyStopConfig | None = None
     """Early stopping by agreement with held-out labels; null takes all steps. The schedule of the learning rate stays
     that of all steps. No true label is read."""
@@ -252,8 +254,9 @@ class StudentConfig(Section):
 
     @property
     def selects(self) -> bool:
-        """Whether labels are selected at all."""
-        return self.keep_fraction < 1.0 or (self.min_confidence, self.min_agreement) != (None, None)
+        """Whether labels are selected, or weighted, at all."""
+        filtered = self.keep_fraction < 1.0 or (self.min_confidence, self.min_agreement) != (None, None)
+        return filtered or self.weights != "none"
 
 
 if TYPE_CHECKING:

@@ -69,6 +69,7 @@ class GroupCoverage(Record):
         kept: labels left after filtering.
         accuracy: share of right labels among all ``n``, or None where the truth is unknown.
         kept_accuracy: share of right labels among the kept ones, or None.
+        weight: mean weight of the kept labels' loss; 0 where none is kept.
     """
 
     group: str
@@ -76,6 +77,7 @@ class GroupCoverage(Record):
     kept: int
     accuracy: float | None = None
     kept_accuracy: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

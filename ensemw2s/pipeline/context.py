@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ensemw2s.data.encode import EncodedSplit
     from ensemw2s.ensemble.combine.choices import EnsembleChoices
     from ensemw2s.models.trunk.store import TrunkStore
+    from ensemw2s.student.groups import Groups
 
 Side = Literal["weak", "strong"]
 
@@ -81,6 +82,8 @@ class Context:
         """Remarks for the report."""
         self.kept_choices: dict[object, EnsembleChoices] = {}
         """What members chose together."""
+        self.groups: Groups | None = None
+        """Groups of the hard pool's questions."""
         self.joint = JointTables()
         self.decoded: dict[str, str] = {}
         """Fingerprint of decoded answers → the stage that decoded them."""

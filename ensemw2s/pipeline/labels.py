@@ -28,10 +28,9 @@ from ensemw2s.pipeline.evaluate import Arm
 from ensemw2s.pipeline.joint import joint_candidates, prepare_joint
 from ensemw2s.pipeline.posterior import posterior_of, teaching, teaching_inputs
 from ensemw2s.pipeline.prefixes import choices_of
-from ensemw2s.pipeline.selection import coverage
+from ensemw2s.pipeline.selection import coverage, loss_weights, pool_groups
 from ensemw2s.registry import STUDENT_LOSSES
 from ensemw2s.seeds import sub_seed
-from ensemw2s.student.groups import Groups
 
 _TOLD = "opinion.json"
 _SAMPLES = 50
@@ -208,8 +207,9 @@ def label_correct(ctx: Context, labels: Labels) -> NDArray[np.bool_]:
     return ctx.right(labels.texts, "hard_pool")
 
 
-def label_result(ctx: Context, labels: Labels, kept: NDArray[np.int64], groups: Groups | None = None) -> LabelResult:
-    """Quality of a teacher's labels, and with ``groups`` of those of each."""
+def label_result(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -> LabelResult:
+    """Quality of a teacher's labels, and where they are selected of those of each group."""
+    groups = pool_groups(ctx)
     right = label_correct(ctx, labels)
     summary = summarise(right, level=ctx.config.evaluation.level)
     calibration = expected_calibration_error(np.clip(labels.confidence, 0.0, 1.0), right)
@@ -223,7 +223,7 @@ def label_result(ctx: Context, labels: Labels, kept: NDArray[np.int64], groups: 
         high=summary.high,
         kept_accuracy=float(right[kept].mean()) if kept.size else None,
         ece=calibration.ece,
-        coverage=[] if groups is None else coverage(right, kept, groups),
+        coverage=[] if groups is None else coverage(right, kept, groups, loss_weights(ctx, labels, kept)),
         coverage_by="" if groups is None else groups.kind,
     )
 

@@ -235,16 +235,15 @@ def _add_unboosted(ctx: Context, state: RunState, name: str, members: list[Score
 def labels_phase(ctx: Context, state: RunState) -> dict[str, tuple[Labels, NDArray[np.int64]]]:
     """Every teacher that gets a student labels the hard pool, and some of the labels are selected."""
     out: dict[str, tuple[Labels, NDArray[np.int64]]] = {}
-    groups = pool_groups(ctx)
     for side in ctx.config.labelling.voters if ctx.config.teachers else ():
         scored_base(ctx, side, base_splits(ctx.config, side))
     own = {name: own_answers(ctx, state.board.arms[name]) for name in ctx.config.teachers}
     for name in ctx.config.teachers:
         labels = label_pool(ctx, state.board.arms[name], own[name])
-        kept = select_labels(labels, ctx.config.student, groups)
-        state.labels[name] = label_result(ctx, labels, kept, groups)
+        kept = select_labels(labels, ctx.config.student, pool_groups(ctx))
+        state.labels[name] = label_result(ctx, labels, kept)
         report_labels(ctx, labels, state.labels[name])
-        warn_of_lost_groups(ctx, labels, kept, groups)
+        warn_of_lost_groups(ctx, labels, kept)
         out[name] = labels, kept
     return out
 

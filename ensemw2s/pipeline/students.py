@@ -21,9 +21,9 @@ from ensemw2s.pipeline.labels import relabelled
 from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.posterior import opinion_of, posterior_of, teaching, teaching_inputs
 from ensemw2s.pipeline.scored_model import Recipe, ScoredModel, member_seed, trained_model
+from ensemw2s.pipeline.selection import loss_weights
 from ensemw2s.pipeline.tuning import tune
 from ensemw2s.registry import STUDENT_LOSSES
-from ensemw2s.student.filters import confidence_weights
 from ensemw2s.student.training import binary_answer_tokens, labelled_examples, student_loss, student_training_set
 
 Tokens = NDArray[np.int32]
@@ -95,7 +95,7 @@ def _taught(
         ended=ended,
         soft=None if labels.soft is None else labels.soft.of(kept),
         posterior=posterior,
-        weights=confidence_weights(labels.confidence[kept]) if ctx.config.student.weights == "confidence" else None,
+        weights=loss_weights(ctx, labels, kept),
     )
     config = ctx.training("strong")
     binary = None

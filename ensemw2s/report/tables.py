@@ -178,10 +178,11 @@ def label_table(results: Results) -> Table:
 
 def coverage_table(results: Results) -> Table:
     """What the selection of labels keeps of every group of questions, the emptiest first."""
-    numbers = ("n", "kept", "share", "right", "kept right")
+    weighted = any(group.weight not in (0.0, 1.0) for labels in results.labels.values() for group in labels.coverage)
+    numbers = ["n", "kept", "share", "right", "kept right", *(["weight"] if weighted else [])]
     table = Table("Coverage of the hard pool by group, in %", columns("labels of", "questions", right=numbers))
     for teacher, labels in results.labels.items():
-        groups = sorted(labels.coverage, key=lambda group: (group.kept / max(group.n, 1), -group.n, group.group))
+        groups = sorted(labels.coverage, key=lambda g: (g.weight * g.kept / max(g.n, 1), -g.n, g.group))
         for group in groups[:_GROUPS]:
             table.add(
                 w.teacher_label(teacher),
@@ -191,6 +192,7 @@ def coverage_table(results: Results) -> Table:
                 w.percent(group.kept / max(group.n, 1)),
                 w.percent(group.accuracy),
                 w.percent(group.kept_accuracy),
+                *([w.number(group.weight)] if weighted else []),
                 group=teacher,
                 once=True,
             )

@@ -61,17 +61,26 @@ def _first_of_each(
     return np.concatenate([own[:q] for own, q in zip(ranked, quota, strict=True)])
 
 
-def lost_groups(kept: NDArray[np.int64], groups: Groups) -> list[int]:
-    """Groups of which less than half as large a share is kept as of all, the emptiest first."""
+def lost_groups(weights: NDArray[np.float64], groups: Groups) -> list[int]:
+    """Groups whose labels weigh less than half of what theirs would be by their number, the lightest first.
+
+    Args:
+        weights: float64 [n], of every label's loss; 0 for one that is not kept.
+        groups: of all labels.
+    """
     sizes = np.bincount(groups.of, minlength=len(groups))
-    left = np.bincount(groups.of[kept], minlength=len(groups))
-    expected = sizes * (kept.size / groups.of.size)
+    left = np.bincount(groups.of, weights, minlength=len(groups))
+    expected = sizes * weights.mean()
     lost = np.flatnonzero((left < 0.5 * expected) & (expected >= _JUDGED))
     found: list[int] = lost[np.argsort(left[lost] / expected[lost], kind="stable")].tolist()
     return found
 
 
-def confidence_weights(confidence: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``w_i = c_i / mean(c)``: weights of mean 1, float64 [n]; 1 where no label has any confidence."""
-    mean = confidence.mean()
-    return confidence / mean if mean > 0.0 else np.ones(confidence.size)
+def confidence_weights(confidence: NDArray[np.float64], group: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+    """``w_i = c_i / mean(c)``: weights of mean 1, float64 [n]; 1 where no label has any confidence.
+
+    With ``group``, int64 [n], the mean is that of the label's group.
+    """
+    of = np.zeros(confidence.size, dtype=np.int64) if group is None else group
+    mean = (np.bincount(of, confidence) / np.maximum(np.bincount(of), 1))[of]
+    return np.where(mean > 0.0, confidence / np.where(mean > 0.0, mean, 1.0), 1.0)

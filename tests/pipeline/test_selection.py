@@ -55,6 +55,7 @@ def test_a_share_of_every_group(again, recorder):
     assert right / 80 == pytest.approx(found["accuracy"])
     kept = sum(row["kept_accuracy"] * row["kept"] for row in found["coverage"] if row["kept"])
     assert kept / 40 == pytest.approx(found["kept_accuracy"])
+    assert {round(row["weight"], 9) for row in found["coverage"]} == {1.0}  # in every group
     assert not warnings_in(recorder)
     page = (folder / "report" / "report.md").read_text(encoding="utf-8")
     table = page.split("Coverage of the hard pool by group")[1].split("###")[0]
@@ -80,6 +81,23 @@ def test_a_threshold_that_loses_groups_warns(again, finished, recorder):
     assert {row["group"]: row["kept"] for row in coverage} == {g: kept[g] for g in sizes}
 
 
+def test_weights_that_lose_groups_warn(again, finished, recorder):
+    """Confidence is small where answers are long: those kinds of question would hardly be learned."""
+    folder, summary = again(until="labels", **{"student.weights": "confidence"})
+    (warning,) = warnings_in(recorder)
+    labels, group_of = Labels.load(finished[0] / "labels" / "ensemble"), groups_of(folder)
+    weights = labels.confidence / labels.confidence.mean()
+    mean = {g: np.mean([w for n, w in zip(labels.ids, weights, strict=True) if group_of[n] == g]) for g in
+            set(group_of.values())}  # fmt: skip
+    coverage = summary["labels"]["ensemble"]["coverage"]
+    assert {row["group"]: row["weight"] for row in coverage} == pytest.approx(mean)
+    assert {row["kept"] == row["n"] for row in coverage} == {True}
+    sizes = Counter(group_of.values())
+    lost = sorted((m, g) for g, m in mean.items() if m < 0.5 and sizes[g] >= 2)
+    assert f"in {len(lost)} of {len(sizes)} groups" in warning
+    assert f"{lost[0][1]!r} {sizes[lost[0][1]]} of {sizes[lost[0][1]]} with weight {lost[0][0]:.2f}" in warning
+
+
 def test_clusters_of_prompts_need_no_annotation(again, recorder):
     _, summary = again(until="labels", **{"student.keep_fraction": 0.4, "student.keep_within": "prompts"})
     found = summary["labels"]["ensemble"]
@@ -97,7 +115,7 @@ def test_without_annotations(mini_config):
     def context(**changes):
         config = mini_config(**changes)
         pool = [dataclasses.replace(e, group="") for e in make_splits(config.data, config.seed, "choice").hard_pool]
-        return SimpleNamespace(config=config, seed=config.seed, splits=SimpleNamespace(hard_pool=pool))
+        return SimpleNamespace(config=config, seed=config.seed, groups=None, splits=SimpleNamespace(hard_pool=pool))
 
     assert pool_groups(context(**{"student.keep_fraction": 0.5})).kind == "prompts"
     assert pool_groups(context()) is None

@@ -91,10 +91,14 @@ def test_a_group_of_empty_labels_leaves_the_others_their_share():
 
 def test_a_group_is_lost_where_less_than_half_of_its_share_is_kept():
     groups = grouped([0] * 10 + [1] * 10 + [2] * 10 + [3] * 2)
-    kept = np.array([*range(8), *range(10, 13), *range(20, 25)])  # half of all: 8, 3, 5 and 0 of 2
+    kept = np.isin(np.arange(32), [*range(8), *range(10, 13), *range(20, 25)]) * 1.0  # half of all: 8, 3, 5 and 0 of 2
     assert lost_groups(kept, groups) == []
-    assert lost_groups(np.setdiff1d(kept, [12, 20]), groups) == [1]
-    assert lost_groups(np.arange(10), groups) == [1, 2]
+    kept[[12, 20]] = 0.0
+    assert lost_groups(kept, groups) == [1]
+    assert lost_groups(np.arange(32) < 10, groups) == [1, 2]
+    # and where it is kept, but hardly weighs
+    weights = np.where(groups.of == 0, 1.6, np.where(groups.of == 1, 0.4, 1.0))
+    assert lost_groups(weights, groups) == [1]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
@@ -103,6 +107,12 @@ def test_weights_by_confidence_have_mean_one(confidence):
     assert weights.mean() == pytest.approx(1.0)
     assert (weights >= 0).all()
     assert np.all(np.argsort(weights, kind="stable") == np.argsort(confidence, kind="stable")) or np.ptp(weights) < 1e-9
+
+
+def test_weights_within_groups_have_mean_one_in_each():
+    confidence = np.array([0.1, 0.3, 0.8, 0.8, 0.0, 0.0])
+    weights = confidence_weights(confidence, np.array([2, 2, 1, 1, 4, 4]))
+    np.testing.assert_allclose(weights, [0.5, 1.5, 1.0, 1.0, 1.0, 1.0], rtol=1e-15)
 
 
 @pytest.mark.parametrize("posterior", [False, True])
