@@ -25,16 +25,10 @@ def count_training(ctx: Context, side: Side, trained: Path, config: TrainingConf
     from ensemw2s.models.loading.info import layer_count
 
     tokens = int(json.loads(trained.read_text(encoding="utf-8"))["tokens"])
-    last = None if config.lora is None else config.lora.last_layers
-    flops = training_flops(
-        ctx.parameters(side),
-        tokens,
-        lora=config.lora is not None,
-        checkpointing=config.gradient_checkpointing,
-        above=None
-        if last is None
-        else parameters_above(ctx.parameters(side), layer_count(ctx.base(side).config), last),
-    )
+    n, lora = ctx.parameters(side), config.lora
+    last = None if lora is None else lora.last_layers
+    above = n if last is None else parameters_above(n, layer_count(ctx.base(side).config), last)
+    flops = training_flops(n, tokens, lora=lora is not None, checkpointing=config.gradient_checkpointing, above=above)
     ctx.run.stages.count(Work("train", "", tokens, flops))
 
 
