@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,6 +127,46 @@ def test_a_voter_without_weight_changes_nothing(voted, mini_config, tmp_path, mo
         heard = Labels.load(voted[0] / f"labels/{name}")
         assert np.abs(heard.posterior.logprob - plain.posterior.logprob).max() > 1e-3
         assert not (tmp_path / f"run/labels/{name}/opinion.json").exists()
+
+
+def test_options_that_are_classes_get_confusion_matrices():
+    """Voters that say yes too often: only a model of the classes takes that into account."""
+    rng = np.random.default_rng(0)
+    splits = {}
+    for name, n in (("validation", 200), ("hard_pool", 2000)):
+        order = [["yes", "no"] if first else ["no", "yes"] for first in rng.random(n) < 0.5]
+        truth = np.where(rng.random(n) < 0.4, "yes", "no")
+        # who says yes to a true no: one in two; no to a true yes: one in twenty
+        said = [
+            np.where(
+                truth == "yes", np.where(rng.random(n) < 0.05, "no", "yes"), np.where(rng.random(n) < b, "yes", "no")
+            )
+            for b in (0.5, 0.45, 0.4, 0.5, 0.45)
+        ]
+        place = np.array([options.index(answer) for options, answer in zip(order, truth, strict=True)])
+        enc = SimpleNamespace(option_texts=order, example_offsets=np.arange(0, 2 * n + 1, 2), answer_index=place)
+        splits[name] = (
+            enc,
+            np.array([[options.index(s) for options, s in zip(order, votes, strict=True)] for votes in said]),
+        )
+    ctx = SimpleNamespace(encoded=lambda _side, split, _view: splits[split][0], scoring_view=lambda _split: "options")
+    opinions = {
+        f"voter-{t}": {
+            name: np.log(np.where(np.eye(2)[votes[t]] > 0, 0.99, 0.01)).ravel() for name, (_, votes) in splits.items()
+        }
+        for t in range(5)
+    }
+
+    def right(opinion):
+        return np.mean(opinion["hard_pool"].reshape(-1, 2).argmax(axis=1) == splits["hard_pool"][0].answer_index)
+
+    found, told = posterior_module._denoised(ctx, opinions)
+    assert list(told["accuracies"]) == list(opinions)
+    majority = {"hard_pool": np.sum([opinion["hard_pool"] for opinion in opinions.values()], axis=0)}
+    assert right(found) > right(majority) + 0.05
+    splits["validation"][0].option_texts[0] = ["yes", "maybe"]
+    symmetric, _ = posterior_module._denoised(ctx, opinions)
+    assert right(found) > right(symmetric) + 0.05
 
 
 @pytest.mark.parametrize(
