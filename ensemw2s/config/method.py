@@ -227,7 +227,8 @@ class StudentConfig(Section):
     """The teacher's share ``λ`` in the labels of a next generation: ``log p ∝ (1 − λ)·log p_student + λ·log p_teacher``
     over the options."""
     min_confidence: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Drop labels below this confidence (geometric mean token probability)."""
+    """Drop labels below this confidence: the option's posterior probability with ``task: choice``, the geometric mean
+    token probability with ``generate``."""
     min_agreement: float | None = Field(default=None, ge=0.0, le=1.0)
     """Drop labels below this agreement between experts."""
     keep_fraction: float = Field(default=1.0, gt=0.0, le=1.0)

@@ -74,7 +74,7 @@ class Labels:
         teacher: for example ``ensemble``.
         token_ids: the label's tokens in the teacher's vocabulary, int32, without end-of-sequence.
         options: int64 [n], chosen option; -1 where the answer was generated.
-        confidence: float64 [n], geometric mean token probability; of a later generation the option's posterior.
+        confidence: float64 [n], geometric mean token probability, or the option's posterior probability.
         margin: float64 [n]; for ``choice`` the score of the label less that of the runner-up, in nats; for ``generate``
             the mean over tokens of the chosen token's log-probability less that of the best other token.
         agreement: float64 [n], share of ᾱ whose own answer is the same.

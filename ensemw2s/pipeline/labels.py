@@ -59,6 +59,7 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
     if soft is not None:
         require_shared_tokenizer(ctx)
     drawn, relabels = ctx.config.student.labels == "posterior", ctx.config.labelling.relabels
+    graded = choice and (drawn or relabels or ctx.config.student.selects)
     if choice:
         prepare_joint(ctx, stage.joint_labels(teacher.name), teacher.members, [teacher.alphas], ["hard_pool"])
     inputs = {
@@ -70,21 +71,22 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
         "soft_top_k": soft,
         "seed": ctx.seed,
         "numerics": ctx.numerics,
-        **({"sharpness_from": ctx.encoded("weak", "validation", "options").fingerprint()} if drawn else {}),
+        **({"graded_by": ctx.encoded("weak", "validation", "options").fingerprint(), "drawn": drawn} if graded else {}),
         **teaching_inputs(ctx),
     }
 
     def work(partial: Path) -> None:
         started = time.monotonic()
         labels = _choose(ctx, teacher, soft) if choice else _generate(ctx, teacher, own, soft)
-        if drawn or relabels:
+        if graded:
             opinion, told = teaching(ctx, teacher)
             posterior = posterior_of(ctx, [(opinion, 1.0)])
             if relabels:
                 labels = relabelled(ctx, labels, teacher, posterior)
                 write_json(partial / _TOLD, told)
             else:
-                labels = dataclasses.replace(labels, posterior=posterior)
+                sure = np.exp(posterior.logprob[posterior.offsets[:-1] + labels.options])
+                labels = dataclasses.replace(labels, confidence=sure, posterior=posterior if drawn else None)
         labels.save(partial)
         ctx.sink.metric(
             "label",

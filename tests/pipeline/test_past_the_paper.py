@@ -129,6 +129,8 @@ def test_the_posterior_is_a_softmax_as_sharp_as_validation_says(chained, mini_co
     kappa = grid[int(np.argmax(log_score))]
     expected = np.concatenate([log_softmax(kappa * part) for part in means(pool, "hard_pool")])
     np.testing.assert_allclose(posterior.logprob, expected, atol=0.02)
+    labels = Labels.load(folder / "labels/plain")
+    np.testing.assert_allclose(labels.confidence, [max(part) for part in posterior.of(np.arange(len(labels)))])
 
 
 def test_the_teachers_own_posterior_is_what_a_full_mix_teaches_again(chained, mini_config, tmp_path):

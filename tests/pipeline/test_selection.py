@@ -15,7 +15,7 @@ from ensemw2s.data.store import read_splits
 from ensemw2s.errors import ConfigError
 from ensemw2s.labelling.labels import Labels
 from ensemw2s.pipeline.run import execute
-from ensemw2s.pipeline.selection import pool_groups, require_groups
+from ensemw2s.pipeline.selection import coverage, loss_weights, pool_groups, require_groups, warn_of_lost_groups
 from ensemw2s.sink import NullSink
 
 STUDENT = {"arms.students": ["ensemble"], "arms.ceiling": False}
@@ -62,10 +62,22 @@ def test_a_share_of_every_group(again, recorder):
     assert all(group in table for group in sizes)
 
 
-def test_a_threshold_that_loses_groups_warns(again, finished, recorder):
-    labels = Labels.load(finished[0] / "labels" / "ensemble")
-    middle = float(np.sort(labels.confidence)[50])
-    folder, summary = again(until="labels", **{"student.min_confidence": middle})
+def test_options_are_selected_by_their_posterior(again, finished):
+    """``softmax(κ·score)``: one ``κ`` explains the odds of every label, which the tokens' probability does not."""
+    folder, _ = again(until="labels", **{"student.keep_fraction": 0.5})
+    before, labels = (Labels.load(run / "labels/ensemble") for run in (finished[0], folder))
+    assert labels.texts == before.texts
+    assert labels.posterior is None
+    assert (labels.confidence >= 0.25 - 1e-9).all()  # the best of four
+    assert (before.confidence < 0.25).any()
+
+
+def test_a_threshold_that_loses_groups_warns(again, mini_config, recorder):
+    folder, _ = again(until="labels", **{"student.keep_fraction": 0.99})
+    labels = Labels.load(folder / "labels" / "ensemble")
+    middle = float(np.sort(labels.confidence)[56])
+    config = mini_config(**STUDENT, **{"student.min_confidence": middle})
+    summary = execute(config, folder, sink=recorder, until="labels")
     (warning,) = warnings_in(recorder)
     group_of, confident = groups_of(folder), labels.confidence >= middle
     sizes = Counter(group_of[name] for name in labels.ids)
@@ -81,18 +93,21 @@ def test_a_threshold_that_loses_groups_warns(again, finished, recorder):
     assert {row["group"]: row["kept"] for row in coverage} == {g: kept[g] for g in sizes}
 
 
-def test_weights_that_lose_groups_warn(again, finished, recorder):
-    """Confidence is small where answers are long: those kinds of question would hardly be learned."""
-    folder, summary = again(until="labels", **{"student.weights": "confidence"})
+def test_weights_that_lose_groups_warn(finished, mini_config, recorder):
+    """By the probability of their tokens, which is small where answers are long."""
+    labels, pool = Labels.load(finished[0] / "labels" / "ensemble"), read_splits(finished[0] / "data").hard_pool
+    config = mini_config(**{"student.weights": "confidence"})
+    ctx = SimpleNamespace(config=config, splits=SimpleNamespace(hard_pool=pool), groups=None, seed=0, sink=recorder)
+    kept = np.arange(len(labels))
+    warn_of_lost_groups(ctx, labels, kept)
     (warning,) = warnings_in(recorder)
-    labels, group_of = Labels.load(finished[0] / "labels" / "ensemble"), groups_of(folder)
-    weights = labels.confidence / labels.confidence.mean()
+    group_of, weights = {example.id: example.group for example in pool}, labels.confidence / labels.confidence.mean()
     mean = {g: np.mean([w for n, w in zip(labels.ids, weights, strict=True) if group_of[n] == g]) for g in
             set(group_of.values())}  # fmt: skip
-    coverage = summary["labels"]["ensemble"]["coverage"]
-    assert {row["group"]: row["weight"] for row in coverage} == pytest.approx(mean)
-    assert {row["kept"] == row["n"] for row in coverage} == {True}
+    found = coverage(np.ones(len(labels), dtype=bool), kept, pool_groups(ctx), loss_weights(ctx, labels, kept))
+    assert {row.group: row.weight for row in found} == pytest.approx(mean)
     sizes = Counter(group_of.values())
+    assert {row.group: row.kept for row in found} == dict(sizes)
     lost = sorted((m, g) for g, m in mean.items() if m < 0.5 and sizes[g] >= 2)
     assert f"in {len(lost)} of {len(sizes)} groups" in warning
     assert f"{lost[0][1]!r} {sizes[lost[0][1]]} of {sizes[lost[0][1]]} with weight {lost[0][0]:.2f}" in warning
