@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,9 @@ from ensemw2s.evaluation.sampling import Answers, Sampling, sampling_error, samp
 
 #: What the boosted ensemble is compared with inside a cell: the arms that cost as much to train.
 CONTROLS = tuple(control for boosted, control in claims() if boosted == ENSEMBLE and control != WEAK)
+
+#: The comma in front of the next factor in the name of a cell.
+_NEXT_FACTOR = re.compile(r",(?=[\w.-]+=)")
 
 #: The arms whose accuracy is compared between cells, unless others are named.
 COMPARED = (ENSEMBLE, student_of(ENSEMBLE))
@@ -241,8 +245,11 @@ def _test(differences: tuple[float, ...], level: float, sampling: Sampling) -> d
 
 
 def levels_of(name: str) -> dict[str, str]:
-    """Factor → level of a cell whose name is a list ``factor=level,…``, as those of grids are; else empty."""
-    pairs = [part.partition("=") for part in name.split(",")]
+    """Factor → level of a cell whose name is a list ``factor=level,…``, as those of grids are; else empty.
+
+    A level that is itself a list has commas, too: what follows one of the name's own is a factor.
+    """
+    pairs = [part.partition("=") for part in _NEXT_FACTOR.split(name)]
     named = all(factor and equals and level for factor, equals, level in pairs)
     levels = {factor: level for factor, _, level in pairs}
     return levels if named and len(levels) == len(pairs) else {}

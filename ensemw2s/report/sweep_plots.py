@@ -84,7 +84,7 @@ def draw_controls(results: SweepResults, theme: Theme) -> Figure | None:
             own = [found for found in results.controls if (found.split, found.control) == (split, control)]
             heights = [rows.index(found.cells) + 0.18 * (offset - (len(controls) - 1) / 2) for found in own]
             style, values = series_style(control, theme), [100 * found.mean for found in own]
-            half = [100 * ((found.high or found.mean) - found.mean) for found in own]
+            half = [0.0 if found.high is None else 100 * (found.high - found.mean) for found in own]
             axes.errorbar(
                 values,
                 heights,

@@ -94,7 +94,7 @@ def control_table(results: SweepResults, split: str) -> Table:
     shown = [found for found in results.controls if found.split == split]
     controls = list(dict.fromkeys(found.control for found in shown))
     factors = list(dict.fromkeys(factor for found in shown for factor in found.levels))
-    by_factor = all(found.levels or len(found.cells) > 1 for found in shown)
+    by_factor = bool(factors) and all(len(found.cells) > 1 or found.levels.keys() == set(factors) for found in shown)
     title = f"Boosted ensemble − each control of its cost, {w.split_label(split)}, in points"
     table = Table(title, columns(*(factors if by_factor else ["cell"]), right=list(map(arm_word, controls))))
     rows: dict[tuple[str, ...], dict[str, ControlComparison]] = {}
@@ -111,6 +111,9 @@ def control_table(results: SweepResults, split: str) -> Table:
     ] * several
     table.notes.append("Each ensemble has the number of members that validation chose for it.")
     table.notes += ["all: the mean over the cells of its row."] * any(len(cells) > 1 for cells in rows)
+    few = dict.fromkeys(c.cells[0] for c in shown if len(c.cells) == 1 and len(c.seeds) < len(results.seeds))
+    if few:
+        table.notes.append(f"Not all seeds are there yet for: {'; '.join(few)}. Means are over the seeds of all cells.")
     return table
 
 

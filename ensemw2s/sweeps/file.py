@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,21 @@ from ensemw2s.config.marked import parse_value, read_yaml
 from ensemw2s.errors import ConfigError, InputError
 
 _FILE_KEYS = ("preset", "config", "set", "over", "cells", "seeds", "baseline", "compare", "jobs", "name")
+
+#: Key → what its value, or every entry of its list, is, and how it is told.
+_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "preset": (lambda value: isinstance(value, str), "a text"),
+    "name": (lambda value: isinstance(value, str), "a text"),
+    "config": (lambda value: isinstance(value, str), "a list of paths"),
+    "compare": (lambda value: isinstance(value, str), "a list of arms"),
+    "seeds": (lambda value: type(value) is int and value >= 0, "a list of whole numbers, none negative"),
+    "jobs": (lambda value: type(value) is int and value > 0, "a positive whole number"),
+    "set": (lambda value: isinstance(value, dict), "keys with values"),
+    "over": (lambda value: isinstance(value, dict), "keys with values"),
+    "cells": (lambda value: isinstance(value, dict), "keys with values"),
+    "baseline": (lambda value: isinstance(value, str | dict), "the name of a cell, or keys with values"),
+}
+_LISTS = ("config", "compare", "seeds")
 
 
 @dataclass
@@ -43,19 +58,19 @@ def read_sweep_file(path: Path) -> SweepFile:
                 f"{path}, line {marked.lines.get(str(key), 1)}: a sweep has no key {key!r}.",
                 hint=f"It can have {', '.join(_FILE_KEYS)}; keys of the configuration go below set, over or cells.",
             )
-    kinds = {"config": list, "set": dict, "over": dict, "cells": dict, "seeds": list, "compare": list, "jobs": int}
-    kinds |= {"preset": str, "name": str}
     found = {key: value for key, value in marked.data.items() if value is not None}
     if isinstance(found.get("config"), str):
         found["config"] = [found["config"]]
-    for key, kind in kinds.items():
-        if key in found and (not isinstance(found[key], kind) or isinstance(found[key], bool)):
-            shown = {list: "a list", dict: "keys with values", int: "a number", str: "a text"}[kind]
+    for key, (fits, shown) in _VALUES.items():
+        entries = found.get(key, []) if key in _LISTS else [found[key]] if key in found else []
+        if not isinstance(entries, list) or not all(map(fits, entries)):
             raise ConfigError(f"{path}, line {marked.lines.get(key, 1)}: {key} needs {shown}.")
     for key in ("set", "over", "cells"):
         found[key] = {str(name): value for name, value in found.get(key, {}).items()}
     for key, values in found["over"].items():
         found["over"][key] = values if isinstance(values, list) else [values]
+        if not found["over"][key]:
+            raise ConfigError(f"{path}, line {marked.lines.get('over', 1)}: over.{key} has no values.")
     for name, settings in found["cells"].items():
         if not isinstance(settings, dict | None):
             raise ConfigError(f"{path}: cells.{name} needs keys with values.")

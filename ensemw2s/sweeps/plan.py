@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ensemw2s.arms import SINGLE, WEAK, student_of
+from ensemw2s.arms import ARMS, SINGLE, WEAK, is_expert, is_student, student_of
 from ensemw2s.checksums import recording
 from ensemw2s.config.composition import Composed
 from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.config.marked import parse_value
-from ensemw2s.errors import ConfigError, DamagedError, DataError, InputError
+from ensemw2s.errors import ConfigError, DamagedError, DataError, InputError, did_you_mean, shortened
 from ensemw2s.evaluation.correct import read_correct
 from ensemw2s.evaluation.over_cells import (
     COMPARED,
@@ -139,12 +139,19 @@ def plan_sweep(
 
     Raises:
         ConfigError: no cell is valid (the first problem), or the baseline is not one of them.
-        InputError: there is nothing to sweep over, or the seeds are not different ones.
+        InputError: there is nothing to sweep over, the seeds are not different ones, or there is no such arm.
     """
     if not over and not listed:
         raise InputError("A sweep needs something to sweep over.", hint="For example: --over boosting.rounds=3,5")
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"A sweep needs different seeds that are not negative, got {list(seeds)}.")
+    known = [spec.name for spec in ARMS]
+    for arm in compared:
+        if arm not in known and not is_expert(arm) and not is_student(arm):
+            raise InputError(
+                f"No run has an arm {shortened(arm)!r} to compare{did_you_mean(arm, known, 'arms')}.",
+                hint="For example: --compare ensemble,student_ensemble",
+            )
     grid = [dict(zip(over, values, strict=True)) for values in itertools.product(*over.values())]
     short = _short_names([*over, *(key for settings in listed.values() for key in settings)])
     made = []

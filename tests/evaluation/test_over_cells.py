@@ -238,6 +238,29 @@ def test_levels_are_averaged_only_where_the_design_is_balanced(make_results, mak
         assert all(len(c.cells) == 1 for c in found(names))
 
 
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("layers=[1, 2],cap=5", {"layers": "[1, 2]", "cap": "5"}),
+        ('targets=["q_proj", "v_proj"],rank=4', {"targets": '["q_proj", "v_proj"]', "rank": "4"}),
+        ('split={"train": 5, "test": 3},data.seed=1', {"split": '{"train": 5, "test": 3}', "data.seed": "1"}),
+        ("a=x=y,b=", {}),
+        ("short,cap=5", {}),
+        ("=1,b=2", {}),
+        ("", {}),
+    ],
+)
+def test_levels_are_read_from_the_names_of_cells(name, levels):
+    assert levels_of(name) == levels
+
+
+def test_lists_are_levels_of_a_design(make_results, make_answers):
+    names = [f"layers={layers},cap={cap}" for layers in ("[1, 2]", "[3]") for cap in (2, 5)]
+    cells, answers = design(make_results, make_answers, names, seeds=[0])
+    found = [c.levels for c in compare_with_controls(cells, 0.95, answers) if len(c.cells) > 1 and c.split == "test"]
+    assert found == [{}, {"layers": "[1, 2]"}, {"layers": "[3]"}, {"cap": "2"}, {"cap": "5"}]
+
+
 def test_a_mean_over_cells_waits_for_all_of_them(make_results, make_answers):
     names = ["a=1,b=1", "a=1,b=2", "a=2,b=1", "a=2,b=2"]
     cells, answers = design(make_results, make_answers, names)

@@ -15,6 +15,7 @@ from ensemw2s.evaluation.over_cells import (
     cell_result,
     compare_cells,
     compare_with_controls,
+    levels_of,
     sweep_caution,
 )
 from ensemw2s.evaluation.sampling import Answers
@@ -210,6 +211,31 @@ def test_the_table_of_controls_has_levels_and_cells(balanced, capsys):
     assert max(map(len, lines)) <= 80
     for row in table.rows:
         assert any(re.search(r"\s+".join(map(re.escape, row.cells)), line) for line in lines), row
+
+
+def renamed(sweep, names):
+    """The controls of the first cells alone, under other names."""
+    controls = [
+        dataclasses.replace(c, cells=(name,), levels=levels_of(name))
+        for name, cell in zip(names, sweep.cells, strict=False)
+        for c in sweep.controls
+        if c.cells == (cell.name,)
+    ]
+    return dataclasses.replace(sweep, controls=controls)
+
+
+@pytest.mark.parametrize("names", [("a=1", "b=2,c=3"), ("first", "second"), ("a=1", "second")])
+def test_cells_that_do_not_name_the_same_factors_stand_by_their_names(balanced, names):
+    table = control_table(renamed(balanced, names), "test")
+    assert [c.header for c in table.columns][:2] == ["cell", "T× steps"]
+    assert [row.cells[0] for row in table.rows] == list(names)
+    assert not any(note.startswith("all:") for note in table.notes)
+
+
+def test_the_table_of_controls_says_which_seeds_are_missing(balanced):
+    assert "Not all seeds" not in " ".join(control_table(balanced, "test").notes)
+    more = dataclasses.replace(balanced, seeds=(0, 1, 2, 3), controls=balanced.controls)
+    assert f"Not all seeds are there yet for: {balanced.cells[0].name}; " in " ".join(control_table(more, "test").notes)
 
 
 def test_the_plot_of_controls_has_an_interval_for_each(balanced, tmp_path):

@@ -81,6 +81,13 @@ def test_baselines(wanted):
     assert planned(over=over, baseline=wanted).baseline == "level=example,rounds=2"
 
 
+def test_arms_that_no_run_has_are_not_compared():
+    arms = ("plain_long", "expert_2", "student_chain", "single")
+    assert plan_sweep({"boosting.rounds": [2, 3]}, {}, [0], composer(), compared=arms).compared[:3] == arms[:3]
+    with pytest.raises(InputError, match=r"No run has an arm 'ensembel' to compare \(did you mean 'ensemble'\?\)"):
+        plan_sweep({"boosting.rounds": [2, 3]}, {}, [0], composer(), compared=["ensembel"])
+
+
 @pytest.mark.parametrize("wanted", ["level=token", "nonsense", {"boosting.rounds": 9}])
 def test_baselines_that_are_none(wanted):
     over = {"boosting.level": ["token", "example"], "boosting.rounds": [1, 2]}

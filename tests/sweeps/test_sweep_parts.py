@@ -49,8 +49,22 @@ def test_the_file(tmp_path):
     assert (said.preset, said.seeds, said.jobs) == ("tiny", [0, 1], 2)
     for text, wrong in (
         ("presets: tiny\n", "no key 'presets'"),
-        ("jobs: two\n", "jobs needs a number"),
+        ("jobs: two\n", "jobs needs a positive whole number"),
+        ("jobs: 0\n", "jobs needs a positive"),
+        ("jobs: yes\n", "jobs needs a positive"),
+        ("name: 3\n", "name needs a text"),
+        ("set: [a]\n", "set needs keys"),
+        ("config: [3]\n", "config needs a list of paths"),
+        ("config: {a: b}\n", "config needs a list of paths"),
         ("seeds: 3\n", "seeds needs a list"),
+        ("seeds: [a]\n", "line 1: seeds needs a list of whole numbers"),
+        ("name: x\nseeds: [0, 1.5]\n", "line 2: seeds needs a list of whole numbers"),
+        ("seeds: [-1]\n", "seeds needs a list of whole numbers, none negative"),
+        ("seeds: [true]\n", "seeds needs a list of whole numbers"),
+        ("compare: [3]\n", "compare needs a list of arms"),
+        ("compare: ensemble\n", "compare needs a list of arms"),
+        ("baseline: 3\n", "baseline needs the name of a cell"),
+        ("over: {boosting.rounds: []}\n", "over.boosting.rounds has no values"),
         ("cells: {a: 3}\n", "cells.a needs keys"),
     ):
         path.write_text(text)
