@@ -219,10 +219,9 @@ class _Finetuning:
             tag=self.tag,
         )
         reporter.check = trainer.check_finite
-        if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):  # they hold parts of layers
-            below = kept_trunk(loaded, self.trunk)
-            if below is not None:
-                trainer.use_trunk(below, order)
+        below = kept_trunk(loaded, self.trunk) if self.has_trunk(trainer) else None
+        if below is not None:
+            trainer.use_trunk(below, order)
         _train(trainer, checkpoint, cfg.report_to)
         if cache is not None:
             loaded.model.config.use_cache = cache  # the trainer switches it off
@@ -232,6 +231,11 @@ class _Finetuning:
         seconds, clipped = time.perf_counter() - started, reporter.clipped / steps
         looks = tuple(stopper.looks.items())
         return FinetuneResult(steps, seconds, int(tokens[steps]), reporter.loss, clipped, kept or steps, looks)
+
+    def has_trunk(self, trainer: WeightedTrainer) -> bool:
+        """Whether what is below the adapters is fixed, without dropout, and not sharded."""
+        lora = self.cfg.lora
+        return not (lora is None or lora.last_layers is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
     def identity(self) -> str:
         """Inputs on which a checkpoint must agree to be continued."""

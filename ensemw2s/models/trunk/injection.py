@@ -41,6 +41,8 @@ class Trunk:
 
     def __init__(self, model: Any, layers: Any, depth: int) -> None:
         self.model = model
+        # What a trainer wraps around the model, such as mixed precision, is not part of the trunk.
+        self._base = base_of_adapters(model)
         self.depth = depth
         self._lower = list(layers[:depth])
         self._first = layers[depth]
@@ -67,7 +69,7 @@ class Trunk:
         handle = self._first.register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with evaluating(self.model), torch.no_grad():
-                self.model(**inputs)
+                self._base(**inputs)
         except _Reached:
             pass
         finally:

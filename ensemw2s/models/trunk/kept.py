@@ -63,9 +63,9 @@ class KeptTrunk:
 
         One by one, so that they depend on nothing but the text: not on who asked first, nor on what is kept.
         """
+        self._folder.refresh()
         if self._folder.root.full:
             return
-        self._folder.refresh()
         missing = [text for text in {text.key: text for text in texts}.values() if text.key not in self._folder]
         keys: list[bytes] = []
         states: list[Tensor] = []
@@ -84,11 +84,15 @@ class KeptTrunk:
 
     def batch(self, texts: Sequence[Text], width: int) -> Tensor:
         """States ``[B, width, H]`` of texts, each from the left and zero behind it, in the CPU's memory."""
-        rows = [self._folder.get(t.key) if t.key in self._folder else bits_of(self._computed(t)) for t in texts]
+        rows = [self._bits(text) for text in texts]
         out = np.zeros((len(texts), width, rows[0].shape[1]), dtype=rows[0].dtype)
         for row, text, bits in zip(out, texts, rows, strict=True):
             row[: text.length] = bits
         return tensor_of(out, self._dtype)
+
+    def _bits(self, text: Text) -> NDArray[Any]:
+        kept = self._folder.get(text.key, text.length)
+        return bits_of(self._computed(text)) if kept is None else kept
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,10 @@ from ensemw2s.sink import EventSink, NullSink
 
 #: Bytes of hidden states that are written as one file.
 FILE_BYTES = 2**26
+#: Files of a folder that are mapped into memory at a time: each map holds one open, and a process may have few (256).
+_OPEN_FILES = 64
+#: What reading a damaged pair of files may raise.
+_DAMAGE = (DamagedError, DataError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 #: Integers that hold the bits of a number of so many bytes: numpy knows no bfloat16.
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -41,7 +47,8 @@ class StateFolder:
         self.root = root
         self.path = root.path / name
         self._read: set[str] = set()
-        self._places: dict[bytes, NDArray[Any]] = {}
+        self._places: dict[bytes, tuple[Path, int, int]] = {}
+        self._mapped = lru_cache(_OPEN_FILES)(load_array)
         self.dtype: torch.dtype | None = None
 
     def refresh(self) -> None:
@@ -51,24 +58,38 @@ class StateFolder:
         for index in sorted(self.path.glob("*.json")):
             if index.name in self._read or not self._is_ours(index):
                 continue
-            self._read.add(index.name)
-            try:
-                self._open(index)
-            except (DamagedError, DataError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                text = f"Kept hidden states ({index.stem}) cannot be used and are computed again: {error}"
-                self.root.sink.event("message", level="warning", text=text)
-                index.with_suffix(".npy").unlink(missing_ok=True)
-                index.unlink(missing_ok=True)
+            self._take_in(index)
+
+    def _take_in(self, index: Path) -> None:
+        self._read.add(index.name)
+        try:
+            self._open(index)
+        except _DAMAGE as error:
+            text = f"Kept hidden states ({index.stem}) cannot be used and are computed again: {error}"
+            self.root.sink.event("message", level="warning", text=text)
+            for file in (index.with_suffix(".npy"), index):
+                with suppress(OSError):
+                    file.unlink()
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
 
-    def get(self, key: bytes) -> NDArray[Any]:
-        """States ``[L, H]`` of a text, as the bits of their type."""
-        return self._places[key]
+    def get(self, key: bytes, length: int) -> NDArray[Any] | None:
+        """States ``[L, H]`` of a text of ``length`` tokens, as the bits of their type; None where they are not kept."""
+        if key not in self._places or self.dtype is None:
+            return None
+        file, first, last = self._places[key]
+        try:
+            found = self._mapped(file, _BITS[self.dtype.itemsize], (None, None))[first:last]
+        except DataError:  # another process removed it
+            found = None
+        if found is None or len(found) != length:
+            del self._places[key]
+            return None
+        return found
 
     def put(self, keys: Sequence[bytes], states: Sequence[Tensor]) -> bool:
-        """Keep the states ``[L, H]`` of some texts; False where they would exceed the limit or fill the disk."""
+        """Keep the states ``[L, H]`` of some texts; False where the limit or the disk leaves them out."""
         arrays = [bits_of(each) for each in states]
         if not self.root.has_room(sum(array.nbytes for array in arrays)):
             return False
@@ -83,14 +104,13 @@ class StateFolder:
             texts = [[key.hex(), len(array)] for key, array in zip(keys, arrays, strict=True)]
             record = {"dtype": str(states[0].dtype).removeprefix("torch."), "texts": texts, "file": checksum(file)}
             write_text(index, dump_json(sealed(record)))
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            file.unlink(missing_ok=True)
-            self.root.close("the end of the disk")
+        except OSError as error:  # a run does not need what cannot be kept
+            with suppress(OSError):
+                file.unlink()
+            full = is_disk_full(error)
+            self.root.close("reached the end of the disk" if full else f"cannot be written ({error.strerror})")
             return False
-        self._read.add(index.name)
-        self._open(index)
+        self._take_in(index)
         return True
 
     def _open(self, index: Path) -> None:
@@ -101,13 +121,13 @@ class StateFolder:
         dtype = getattr(torch, record["dtype"])
         if self.dtype is not None and dtype != self.dtype:
             raise ValueError(f"{record['dtype']} in place of {self.dtype}")
-        self.dtype = dtype
         states = load_array(file, _BITS[dtype.itemsize], (None, None))
         ends = offsets_of([length for _, length in record["texts"]])
-        if ends[-1] != len(states):
+        if ends[-1] != len(states) or (np.diff(ends) < 1).any():
             raise ValueError("the lengths of its texts do not add up")
-        for (key, _), first, last in zip(record["texts"], ends[:-1], ends[1:], strict=True):
-            self._places[bytes.fromhex(key)] = states[first:last]
+        places = zip(record["texts"], ends[:-1].tolist(), ends[1:].tolist(), strict=True)
+        self._places |= {bytes.fromhex(key): (file, first, last) for (key, _), first, last in places}
+        self.dtype = dtype
 
     def _is_ours(self, file: Path) -> bool:
         return file.is_file() and not file.is_symlink()
@@ -141,13 +161,13 @@ class TrunkStore:
     def has_room(self, size: int) -> bool:
         """Whether files of ``size`` bytes more stay within the limit; where they do not, nothing more is kept."""
         if not self.full and sum(self._sizes()) + size > self.limit:
-            self.close(f"compute.trunk_cache_gb, {self.limit / 1e9:g}")
+            self.close(f"reached compute.trunk_cache_gb, {self.limit / 1e9:g}")
         return not self.full
 
     def close(self, why: str) -> None:
         """Keep nothing more."""
         self.full = True
-        self.say(f"Kept hidden states reached {why}; those of other texts are computed for every batch.")
+        self.say(f"Kept hidden states {why}; those of other texts are computed for every batch.")
 
     def say(self, text: str) -> None:
         """Log a message, once."""
