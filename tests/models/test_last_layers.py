@@ -8,6 +8,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+import transformers
 from deep_models import DECODERS, DEPTH, deep_model
 from fine_tuning import CPU, assert_equal, make_data, training, weights_of
 
@@ -68,6 +69,29 @@ def test_nothing_below_needs_gradients_or_draws_dropout() -> None:
     assert {n for n, p in model.named_parameters() if p.grad is not None} == {
         n for n, p in model.named_parameters() if p.requires_grad
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("XGLM", {"d_model": 16, "num_layers": 4, "attention_heads": 2, "dropout": 0.5}),
+        ("OPT", {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "layerdrop": 0.9}),
+    ],
+)
+def test_code_around_the_layers_drops_nothing(kind: str, settings: dict[str, Any]) -> None:
+    """Some models drop embeddings, or whole layers, in the code that calls the layers."""
+    config = getattr(transformers, f"{kind}Config")(vocab_size=30, ffn_dim=32, **settings)
+    with quiet_transformers():
+        base = getattr(transformers, f"{kind}ForCausalLM")(config)
+        model = with_adapter(base, LoraConfig(last_layers=1), [], None, 0)
+    seen: list[torch.Tensor] = []
+    last = decoder_layers(model)[1][-1]
+    last.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    for mode in (False, True, True, True):
+        model.train(mode)(input_ids=IDS, attention_mask=torch.ones_like(IDS), use_cache=False)
+        assert all(part.training == mode for part in last.modules())
+    assert len(seen) == 4
+    assert all(torch.equal(states, seen[0]) for states in seen)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

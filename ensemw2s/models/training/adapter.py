@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from ensemw2s.config.training import LoraConfig
 from ensemw2s.errors import ConfigError, ModelError
 from ensemw2s.models.loading.layers import decoder_layers, untouched_layers
+from ensemw2s.models.loading.scaling import base_of_adapters
 
 
 def forbidden_layers(model: Any) -> list[str]:
@@ -109,13 +111,18 @@ def _freeze_below(model: Any, count: int) -> None:
         raise ModelError("PEFT put adapters below the last layers of this model.", hint="Leave last_layers out.")
     if hasattr(model, "disable_input_require_grads"):
         model.disable_input_require_grads()  # with gradient checkpointing PEFT has gradients flow down to the input
-    name, layers = found
-    last = {part for layer in layers[len(layers) - count :] for part in layer.modules()}
-    base = model.get_base_model()
-    above = {part for path, part in base.named_modules() if not path or f"{name}.".startswith(f"{path}.")}
-    for part in set(base.modules()) - last - above:
-        part.eval()
-        part.train = lambda mode=True, part=part: part
+    last = {part for layer in found[1][-count:] for part in layer.modules()}
+    for part in base_of_adapters(model).modules():
+        if part not in last:  # those above too: their own code may drop something of the embeddings, or a layer
+            part.training = False
+            part.train = partial(_pass_on, part)
+
+
+def _pass_on(part: Any, mode: bool = True) -> Any:
+    """``torch.nn.Module.train``, which leaves the module itself as it is."""
+    for child in part.children():
+        child.train(mode)
+    return part
 
 
 def go_on(model: Any, start: Path) -> None:
