@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ensemw2s.arms import arm_spec
+from ensemw2s.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +84,9 @@ def drawing(theme: Theme) -> Iterator[None]:
     """Matplotlib's settings for our plots, whatever the user's own are."""
     import matplotlib
 
-    with matplotlib.rc_context():
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        # a name in a script that the font has not: an empty box in the figure, and the tables have the name
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
             {
@@ -141,7 +145,7 @@ def panels(theme: Theme, count: int, height: float, *, share_y: bool = False) ->
 
 def text_rows(axes: Axes, names: Sequence[str], *, labelled: bool = True) -> None:
     """Make the vertical axis a list of names, the first at the top; ``labelled``: whether they are written."""
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [printable(name, keep="\n") for name in names])
     axes.tick_params(axis="y", length=0, labelleft=labelled)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)

@@ -232,6 +232,17 @@ def test_cells_that_do_not_name_the_same_factors_stand_by_their_names(balanced, 
     assert not any(note.startswith("all:") for note in table.notes)
 
 
+def test_names_of_others_are_harmless_in_plots(balanced):
+    names = ("a=\x1b[31m$x_$,b=<b>", "a=\u6a21\u578b,b=\u202e&")
+    cells = [dataclasses.replace(cell, name=name) for name, cell in zip(names, balanced.cells, strict=False)]
+    for figure in sweep_plots(dataclasses.replace(renamed(balanced, names), cells=cells)).values():
+        assert figure.startswith(b"\x89PNG")
+    with drawing(THEMES["light"]):
+        figure = draw_controls(renamed(balanced, names), THEMES["light"])
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["a=\u241b[31m$x_$,b=<b>", "a=\u6a21\u578b,b=\ufffd&"]
+
+
 def test_the_table_of_controls_says_which_seeds_are_missing(balanced):
     assert "Not all seeds" not in " ".join(control_table(balanced, "test").notes)
     more = dataclasses.replace(balanced, seeds=(0, 1, 2, 3), controls=balanced.controls)
