@@ -18,7 +18,7 @@ class BoostingConfig(Section):
     """Largest number of experts ``T``."""
     start: Literal["pretrained", "previous"] = "pretrained"
     """Where the expert of a round starts from: the pre-trained weak base, or the expert before it (a chain), with the
-    learning-rate schedule from its beginning. A chain is compared by its own first expert from round 2 on."""
+    learning-rate schedule from its beginning. From round 2 on a chain's ``α_t`` compares with its first expert."""
     init: Literal["token", "example"] = "token"
     """``D_1``: uniform over answer tokens, or over examples and then over their tokens."""
     draw: Literal["example", "token", "none"] = "example"
@@ -27,8 +27,8 @@ class BoostingConfig(Section):
     errors: Literal["train", "out_of_bag", "crossfit", "unseen"] = "train"
     """Where ``s_t`` comes from: the training pass, the examples not drawn, or cross-fitted helpers, which cost
     ``folds`` - 1 times what the experts do. ``unseen`` is ``out_of_bag`` where examples are drawn for experts that
-    start from the base, else ``crossfit`` on two halves, and stops at an expert that is no better than the plain
-    fine-tune on examples that neither saw."""
+    start from the base, else ``crossfit`` on two halves; with ``alpha: prior`` or ``adaptive`` it stops at an expert
+    that is no better than the plain fine-tune on examples that neither saw."""
     error_unit: Literal["token", "choice"] = "token"
     """What "wrong" means: the arg-max token, or (``task: choice``) the chosen option."""
     level: Literal["token", "example"] = "token"

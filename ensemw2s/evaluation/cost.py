@@ -99,6 +99,7 @@ def arm_cost(
     teacher: Sequence[str] = (),
     earlier: Sequence[str] = (),
     *,
+    before: Sequence[str] = (),
     answers: str | None = None,
 ) -> ArmCost:
     """The cost of one arm.
@@ -110,19 +111,19 @@ def arm_cost(
         questions: number of questions of the ID test.
         teacher: for a student, the stages of its teacher's members.
         earlier: for a student, the stages of the generations before it and of voters.
+        before: for an expert by number, the stages of the rounds before it, which its token weights are of.
         answers: the stage that wrote its answers to the ID test; None where options were scored.
     """
-    boosted = arm_spec(name).boosted
-    boosters = teacher or members
+    judged, boosters = before, teacher or members
+    if arm_spec(name).boosted and len(boosters) > 1:
+        judged = boosters
 
     def scores(models: Sequence[str], split: str) -> int:
         return flops_of(stages, map(stage.scores, models), "score", split)
 
-    helpers, scoring = [], 0
-    if boosted and len(boosters) > 1:
-        helpers = [name for name in stages if 0 < (stage.helper_round(name) or 0) <= len(boosters)]
-        scoring = scores([*boosters, *helpers], "train")
-    models = [*members, *teacher, *earlier, *helpers]
+    helpers = [name for name in stages if 0 < (stage.helper_round(name) or 0) <= len(judged)]
+    scoring = scores([*judged, *helpers], "train")
+    models = [*members, *teacher, *earlier, *before, *helpers]
     training = flops_of(stages, models, "train") + flops_of(stages, models, "score", LOOKS)
     labelling = 0
     who = teacher_of(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ensemw2s.stage_names as stage
-from ensemw2s.arms import WEAK, teacher_of
+from ensemw2s.arms import WEAK, expert_number, teacher_of
 from ensemw2s.checksums import recording
 from ensemw2s.config.dump import config_fingerprint
 from ensemw2s.data.example import SPLITS
@@ -19,6 +19,7 @@ from ensemw2s.pipeline.plan import TESTS
 from ensemw2s.pipeline.posterior import voters
 from ensemw2s.pipeline.scored_model import clipped_share, early_stop
 from ensemw2s.pipeline.state import RunState
+from ensemw2s.registry import ALPHA_RULES
 from ensemw2s.runs.stage import StageRecord, versions
 
 
@@ -116,7 +117,8 @@ def _label_notes(ctx: Context, state: RunState) -> list[str]:
 
 def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> dict[str, ArmCost]:
     """Cost of every arm, as if it had been built alone."""
-    costs = {}
+    costs, boosting = {}, ctx.config.boosting
+    depends = boosting.start == "previous" or ALPHA_RULES.get(boosting.alpha).updates
     for name, arm in state.board.arms.items():
         teacher = state.board.arms.get(teacher_of(name) or "")
         taught_by = [] if teacher is None else [member.name for member in teacher.members]
@@ -125,7 +127,10 @@ def _arm_costs(ctx: Context, state: RunState, stages: dict[str, StageCost]) -> d
         generations = range(1, ctx.config.student.generations) if teacher is not None else ()
         earlier = [stage.student(teacher_of(name) or "", g) for g in generations]
         earlier += [voter.members[0].name for voter in voters(ctx)]
-        costs[name] = arm_cost(name, members, stages, len(ctx.splits.test), taught_by, earlier, answers=answers)
+        before = [stage.expert(t) for t in range(1, expert_number(name) or 1)] if depends else []
+        costs[name] = arm_cost(
+            name, members, stages, len(ctx.splits.test), taught_by, earlier, before=before, answers=answers
+        )
     return costs
 
 

@@ -67,6 +67,8 @@ def test_helpers_of_the_rounds_in_use_are_part_of_the_cost():
     assert (student.training, student.scoring) == (3000 + ensemble.training, ensemble.scoring)
     for name, members in (("bagging", EXPERTS), ("ensemble", EXPERTS[:1]), ("plain", EXPERTS[:1])):
         assert arm_cost(name, members, stages, 4) == arm_cost(name, members, STAGES, 4)
+    second = arm_cost("expert_2", EXPERTS[1:], stages, 4, before=EXPERTS[:1])
+    assert (second.training, second.scoring, second.answer) == (1210 + 2 * 300, 100 + 2, 11.0)
 
 
 def test_a_base_costs_nothing_to_build():

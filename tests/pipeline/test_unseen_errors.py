@@ -130,5 +130,9 @@ def test_controls_may_spend_what_the_halves_cost(halved, mini_config):
     assert len(passes) == 6
     assert costs["plain_long"]["training"] == pytest.approx(costs["ensemble"]["training"], rel=0.05)
     assert [note for note in results["notes"] if note.endswith("took 48 optimiser steps, its experts alone 24.")]
+    alone = ["experts/round-01", "experts/round-02", *(n for n in helpers if "round-01" in n and "scores" not in n)]
+    assert costs["expert_2"]["training"] == sum(stages[name]["flops"] for name in alone), (
+        "the rounds that it goes on from"
+    )
     assert costs["student_ensemble"]["training"] > costs["ensemble"]["training"]
     assert costs["chain_equal_rounds"]["training"] == pytest.approx(costs["ensemble"]["training"] / 2, rel=0.05)
