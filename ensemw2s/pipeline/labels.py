@@ -81,12 +81,13 @@ def label_pool(ctx: Context, teacher: Arm, own: list[list[str]] | None) -> Label
         if graded:
             opinion, told = teaching(ctx, teacher)
             posterior = posterior_of(ctx, [(opinion, 1.0)])
-            if relabels:
+            if told.keys() & {"accuracies", "voters"}:
                 labels = relabelled(ctx, labels, teacher, posterior)
-                write_json(partial / _TOLD, told)
-            else:
+            else:  # the same labels: a posterior does not tell how the rule decided its ties
                 sure = np.exp(posterior.logprob[posterior.offsets[:-1] + labels.options])
                 labels = dataclasses.replace(labels, confidence=sure, posterior=posterior if drawn else None)
+            if relabels:
+                write_json(partial / _TOLD, told)
         labels.save(partial)
         ctx.sink.metric(
             "label",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ensemw2s.arms import arm_names, arm_spec
 from ensemw2s.data.example import SplitName
+from ensemw2s.ensemble.combine.choices import own_choices
 from ensemw2s.ensemble.combine.fitted import fitted_sharpness, fitted_vote, option_logprob
 from ensemw2s.ensemble.combine.option_scores import mixture, sequence_scores
 from ensemw2s.labelling.labels import Posterior
@@ -44,10 +45,14 @@ def posterior_of(ctx: Context, opinions: Sequence[tuple[Opinion, float]]) -> Pos
 
 def opinion_of(ctx: Context, arm: Arm) -> Opinion:
     """``p(o) ∝ exp(κ·score(o))`` of an arm."""
-    splits = (_FITTED, _ASKED)
-    return _as_sharp(
-        ctx, {name: choices_of(ctx, arm.members, arm.alphas, name, arm.side).choices.scores for name in splits}
-    )
+    return _as_sharp(ctx, {name: _scores(ctx, arm, name) for name in (_FITTED, _ASKED)})
+
+
+def _scores(ctx: Context, arm: Arm, split: SplitName) -> NDArray[np.float64]:
+    """Of every option, float64 ``[S]``; a model by itself has its own whatever the rule: a vote of one says less."""
+    if len(arm.members) > 1:
+        return choices_of(ctx, arm.members, arm.alphas, split, arm.side).choices.scores
+    return own_choices(arm.members[0].table(split), _encoded(ctx, split, arm.side), ctx.config.ensemble).scores
 
 
 def teaching(ctx: Context, teacher: Arm) -> tuple[Opinion, dict[str, Any]]:

@@ -15,6 +15,7 @@ from ensemw2s.models.inference.scoring import score_split
 from ensemw2s.models.loading.load import LoadedModel
 from ensemw2s.models.training.early_stopping import Watch
 from ensemw2s.models.training.finetune import draw_order, finetune
+from ensemw2s.models.trunk.store import TrunkStore
 
 #: Ten steps; by a look every other step and a patience of two it ends after step 8, and step 4 was the best.
 AGREEMENT = {2: 0.3, 4: 0.6, 6: 0.6, 8: 0.5, 10: 0.9}
@@ -82,6 +83,23 @@ def test_a_training_that_is_not_ended_is_the_one_without(
     assert losses[:10] == losses[10:]
     assert (result.steps, result.kept, result.tokens) == (plain.steps, plain.kept, plain.tokens)
     assert (len(result.looks), plain.looks) == (5, ())
+
+
+def test_looks_from_kept_states_do_not_disturb_dropout(base: ModelConfig, tmp_path: Path) -> None:
+    """A look reads through the trunk that the training itself starts from."""
+    data, cfg = make_data(), training(steps=10, lora=LoraConfig(r=2, dropout=0.3, last_layers=1))
+    store, looks = TrunkStore(tmp_path / "trunk", 10**9), Looks(AGREEMENT)
+
+    def agreement(loaded: LoadedModel) -> float:
+        score_split(loaded, looks.enc, compute=CPU, trunk=store)
+        return looks(loaded)
+
+    seen = Watch(every=2, patience=9, agreement=agreement, mark="held out")
+    result = finetune(base, data, cfg, tmp_path / "watched", seed=3, watch=seen, compute=CPU, trunk=store)
+    assert len(result.looks) == 5
+    finetune(base, data, cfg, tmp_path / "plain", seed=3, compute=CPU, trunk=TrunkStore(tmp_path / "other", 10**9))
+    name = "adapter_model.safetensors"
+    assert_equal(weights_of(tmp_path / "watched", name), weights_of(tmp_path / "plain", name))
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=2, dropout=0.1)], ids=["full", "lora"])

@@ -169,6 +169,31 @@ def test_options_that_are_classes_get_confusion_matrices():
     assert right(found) > right(symmetric) + 0.05
 
 
+def test_labels_without_a_noise_model_are_those_of_the_rule(voted, mini_config, tmp_path):
+    """Two experts of equal votes that disagree are a tie, which the rule decides and shares of votes do not tell."""
+    shutil.copytree(voted[0], tmp_path / "run")
+    changes = {"boosting.rounds": 2, "labelling.voters": [], "ensemble.rule": "vote", "ensemble.vote": "equal"}
+
+    def labels_of(teacher, **more):
+        config = mini_config(**{**VOTED, **changes, **more})
+        execute(config, tmp_path / "run", sink=NullSink(), until="labels", report=False)
+        return Labels.load(tmp_path / f"run/labels/{teacher}")
+
+    kept = labels_of("ensemble")
+    assert "fewer than 3 voters" in opinion(tmp_path / "run", "ensemble")["why_not"]
+    rule = labels_of("ensemble", **{"labelling.noise_model": "none"})
+    assert np.count_nonzero(rule.agreement == 0.5) > 5
+    assert kept.options.tolist() == rule.options.tolist()
+    assert kept.texts == rule.texts
+    np.testing.assert_allclose(kept.posterior.logprob, rule.posterior.logprob, atol=1e-9)
+    chosen = kept.posterior.offsets[:-1] + kept.options
+    np.testing.assert_allclose(kept.confidence, np.exp(kept.posterior.logprob[chosen]))
+    # a model by itself has its own posterior, whatever the rule of several is
+    alone = Labels.load(tmp_path / "run/labels/plain")
+    mixed = labels_of("plain", **{"labelling.noise_model": "none", "ensemble.rule": "mixture"})
+    np.testing.assert_array_equal(alone.posterior.logprob, mixed.posterior.logprob)
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
