@@ -104,6 +104,12 @@ class Accuracies:
         """Of the pseudo-observations, up to a constant."""
         return float((votes.chance * np.log(self.right) + (1.0 - votes.chance) * np.log1p(-self.right)).sum())
 
+    @staticmethod
+    def silent(votes: Votes) -> tuple[float, int]:
+        """Log-likelihood of votes that say nothing about the truth, ``−T·Σ_i log K_i``, which takes T numbers less."""
+        voters = len(votes.prob)
+        return -voters * float(np.log(np.diff(votes.offsets)).sum()), voters
+
     def switched(self, votes: Votes, posterior: Floats) -> bool:
         """Whether the voters are together no better than guessing."""
         return bool(self.right.mean() <= votes.chance * (1.0 + 1e-9))
@@ -144,6 +150,17 @@ class Confusions:
         """Of the pseudo-observations, up to a constant."""
         return float(np.log(self.prior).sum() + np.log(self.confusion).sum()) / len(self.prior)
 
+    @staticmethod
+    def silent(votes: Votes) -> tuple[float, int]:
+        """Log-likelihood of votes that say nothing about the truth, and how many numbers less it takes.
+
+        ``n·Σ_t Σ_o m_t(o)·log m_t(o)``, ``m_t`` being the mean vote; ``(K − 1)·(T·(K − 1) + 1)``.
+        """
+        mean = votes.by_class(votes.prob).mean(axis=1)
+        voters, k = mean.shape
+        entropy = -np.sum(mean * np.log(np.where(mean > 0.0, mean, 1.0)))
+        return -(len(votes.offsets) - 1) * float(entropy), (k - 1) * (voters * (k - 1) + 1)
+
     def switched(self, votes: Votes, posterior: Floats) -> bool:
         """Whether the voters mean other classes: another assignment of classes agrees more with their votes."""
         from scipy.optimize import linear_sum_assignment
@@ -178,6 +195,9 @@ def fit_noise(votes: Votes, tolerance: float = 1e-9, most: int = 10_000) -> Nois
     pseudo-observation, a guess, so that none is 0. The start is the mean vote: the likelihood is the same
     whatever the classes are called, and from there the options keep their names.
 
+    Flat distributions draw each other to the model in which no voter knows anything. That is told by the likelihood:
+    it must be above that of such votes by ``½·d·log n`` for d numbers more (Schwarz 1978).
+
     Args:
         votes: of at least one voter.
         tolerance: it ends when a step gains less, in nats a question.
@@ -196,12 +216,18 @@ def fit_noise(votes: Votes, tolerance: float = 1e-9, most: int = 10_000) -> Nois
         if not gained or len(objective) > most:
             break
         model = kind.most_likely(votes, posterior)
-    why_not = ""
+    return NoiseFit(model, posterior, tuple(objective), _why_not(votes, model, posterior, float(totals.sum())))
+
+
+def _why_not(votes: Votes, model: Accuracies | Confusions, posterior: Floats, likelihood: float) -> str:
+    """Why a noise model says nothing; empty where it does."""
     if len(votes.prob) < LEAST_VOTERS:
-        why_not = f"fewer than {LEAST_VOTERS} voters do not tell how often each of them is right"
-    elif model.switched(votes, posterior):
-        why_not = "the voters agree too little to tell the options apart"
-    return NoiseFit(model, posterior, tuple(objective), why_not)
+        return f"fewer than {LEAST_VOTERS} voters do not tell how often each of them is right"
+    silent, numbers = model.silent(votes)
+    needed = 0.5 * numbers * np.log(max(votes.questions, 2))
+    if likelihood - silent <= needed or model.switched(votes, posterior):
+        return "the voters agree too little to tell the options apart"
+    return ""
 
 
 def option_classes(*splits: Sequence[Sequence[str]]) -> list[Ints] | None:

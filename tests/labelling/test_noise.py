@@ -155,6 +155,51 @@ def test_too_few_voters_and_guesses_say_why():
     assert not fit_noise(planted([0.9, 0.8, 0.7], np.full(50, 4))[0]).why_not
 
 
+@pytest.mark.parametrize("classes", [False, True])
+@pytest.mark.parametrize(("strength", "says"), [(0.0, False), (0.3, False), (1.0, False), (2.0, True)])
+def test_flat_distributions_say_nothing(classes, strength, says):
+    """Calibrated distributions: of weak experts they end in the model in which all votes are guesses."""
+    rng, n, k, voters = np.random.default_rng(5), 800, 4, 5
+    truth = rng.integers(0, k, n)
+    seen = strength * np.eye(k)[truth] + rng.normal(size=(voters, n, k))
+    prob = np.exp(log_softmax(strength * seen, axis=-1)).reshape(voters, -1)
+    votes = Votes(prob, np.arange(0, n * k + 1, k), np.tile(np.arange(k), n) if classes else None)
+    found = fit_noise(votes)
+    if says:
+        assert not found.why_not
+        assert (chosen(found.posterior, votes.offsets) == truth).mean() > 0.99
+    else:
+        assert "agree too little" in found.why_not
+
+
+def test_voters_that_always_say_the_same_class_say_nothing():
+    n, k = 300, 3
+    votes = Votes(np.tile([1.0, 0.0, 0.0], (4, n)), np.arange(0, n * k + 1, k), np.tile(np.arange(k), n))
+    assert "agree too little" in fit_noise(votes).why_not
+
+
+@pytest.mark.parametrize("classes", [False, True])
+def test_what_votes_that_say_nothing_are_worth(classes):
+    """The likelihood of a model in which votes do not depend on the truth."""
+    rng, sizes = np.random.default_rng(0), np.full(40, 3) if classes else rng_sizes()
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    prob = rng.random((3, offsets[-1]))
+    prob /= np.repeat(np.add.reduceat(prob, offsets[:-1], axis=1), sizes, axis=1)
+    votes = Votes(prob, offsets, np.tile([2, 0, 1], 40) if classes else None)
+    if classes:
+        mean = votes.by_class(prob).mean(axis=1)
+        model = Confusions(np.array([0.2, 0.3, 0.5]), np.repeat(mean[:, None], 3, axis=1))
+        expected, numbers = float(votes.totals(model.joint(votes)).sum()), 2 + 3 * 6 - 3 * 2
+    else:
+        expected, numbers = -3.0 * sum(np.log(size) for size in sizes), 3
+    found = (Confusions if classes else Accuracies).silent(votes)
+    assert found == (pytest.approx(expected), numbers)
+
+
+def rng_sizes():
+    return np.random.default_rng(1).integers(1, 6, 40)
+
+
 def test_classes_that_changed_their_names_are_seen():
     n, k = 400, 3
     votes, _ = planted([0.8, 0.8, 0.8], np.full(n, k))
