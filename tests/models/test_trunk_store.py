@@ -15,10 +15,13 @@ from fine_tuning import CPU, assert_equal, make_data, training, weights_of
 from ensemw2s.checksums import checksum, sealed
 from ensemw2s.config.training import LoraConfig, ModelConfig
 from ensemw2s.files import dump_json
+from ensemw2s.models.loading.layers import decoder_layers
+from ensemw2s.models.loading.load import load_model
 from ensemw2s.models.loading.quiet import quiet_transformers
 from ensemw2s.models.training.finetune import finetune
 from ensemw2s.models.trunk import store as module
 from ensemw2s.models.trunk.injection import Trunk
+from ensemw2s.models.trunk.kept import kept_trunk
 from ensemw2s.models.trunk.store import StateFolder, TrunkStore, tensor_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
@@ -31,13 +34,18 @@ def states_of(number: int) -> torch.Tensor:
 
 
 def key_of(number: int) -> bytes:
-    return number.to_bytes(4, "big")
+    return number.to_bytes(32, "big")
+
+
+def kept(folder: StateFolder, number: int) -> bool:
+    """In a file of its own."""
+    return folder.put(key_of(number), states_of(number)) and folder.flush()
 
 
 def filled(root: Path, files: int, sink: Any = None) -> StateFolder:
     folder = TrunkStore(root, PLENTY, sink).folder("trunk")
     for number in range(files):
-        assert folder.put([key_of(number)], [states_of(number)])
+        assert kept(folder, number)
     return folder
 
 
@@ -58,6 +66,44 @@ def test_many_files_hold_few_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert psutil.Process().num_fds() <= before + 2 * 3
 
 
+def test_texts_wait_in_memory_for_those_that_share_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FILE_BYTES", 500)
+    folder = TrunkStore(tmp_path, PLENTY).folder("trunk")
+    for number in range(20):
+        assert folder.put(key_of(number), states_of(number))
+        assert all(torch.equal(read(folder, n), states_of(n)) for n in range(number + 1))
+    assert len(list(folder.path.glob("*.npy"))) == 1
+    assert folder.flush()
+    assert len(list(folder.path.glob("*.npy"))) == 2
+    assert folder.flush()
+    again = TrunkStore(tmp_path, PLENTY).folder("trunk")
+    again.refresh()
+    assert all(torch.equal(read(again, n), states_of(n)) for n in range(20))
+    assert len(list(folder.path.glob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize("limit", [1500, 2000, 5000])
+def test_the_limit_holds_with_everything_that_is_written(limit: int, tmp_path: Path) -> None:
+    folder = TrunkStore(tmp_path, limit).folder("trunk")
+    found = [folder.put(key_of(number), states_of(number)) for number in range(60)]
+    folder.flush()
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert limit / 2 < size <= limit
+    assert found == sorted(found, reverse=True)
+
+
+def test_weights_that_are_not_in_memory(tmp_path: Path, tokenizer: Any, recorder: Any) -> None:
+    """Those of later layers, too: states would follow them to where nothing is."""
+    base = saved(tmp_path / "base", tokenizer)
+    tuned(base, tmp_path / "model", None, LoraConfig(r=2, last_layers=2))
+    store = TrunkStore(tmp_path / "trunk", PLENTY, recorder)
+    loaded = load_model(ModelConfig(path=str(tmp_path / "model")))
+    assert kept_trunk(loaded, store) is not None
+    decoder_layers(loaded.model)[1][2].to("meta")
+    assert kept_trunk(loaded, store) is None
+    assert "the whole model runs" in recorder.of("message")[-1]["text"]
+
+
 def test_what_another_process_removed_is_no_longer_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OPEN_FILES", 1)
     folder = filled(tmp_path, 2)
@@ -66,7 +112,7 @@ def test_what_another_process_removed_is_no_longer_kept(tmp_path: Path, monkeypa
     folder.path.rmdir()
     assert read(folder, 0) is None
     assert key_of(0) not in folder
-    assert folder.put([key_of(0)], [states_of(0)])
+    assert kept(folder, 0)
     assert torch.equal(read(folder, 0), states_of(0))
 
 
@@ -82,7 +128,7 @@ def test_a_file_that_another_process_damages_at_once(
         index.with_suffix(".npy").write_bytes(b"other")
 
     monkeypatch.setattr(module, "write_text", late)
-    assert folder.put([key_of(0)], [states_of(0)])
+    assert kept(folder, 0)
     assert read(folder, 0) is None
     assert not list(folder.path.iterdir())
     assert "computed again" in recorder.of("message")[0]["text"]
@@ -97,7 +143,7 @@ def test_a_folder_that_cannot_be_written_ends_the_keeping_not_the_run(
         raise PermissionError(errno.EACCES, "Permission denied", "somewhere")
 
     monkeypatch.setattr(module, "write_text", refused)
-    assert not folder.put([key_of(0)], [states_of(0)])
+    assert not kept(folder, 0)
     assert not list(folder.path.iterdir())
     (message,) = recorder.of("message")
     assert message["text"].startswith("Kept hidden states cannot be written (Permission denied); those of other texts")
@@ -106,8 +152,8 @@ def test_a_folder_that_cannot_be_written_ends_the_keeping_not_the_run(
 @pytest.mark.parametrize(
     "record",
     [
-        {"texts": [["00000000", 3], ["00000001", -1]]},
-        {"texts": [["00000000", 2**70]]},
+        {"texts": [["00" * 32, 3], ["00" * 31 + "01", -1]]},
+        {"texts": [["00" * 32, 2**70]]},
         {"texts": [["no", 2]]},
         {"texts": [7]},
         {"dtype": "load"},
@@ -117,12 +163,12 @@ def test_a_folder_that_cannot_be_written_ends_the_keeping_not_the_run(
 )
 def test_an_index_that_fits_no_file(tmp_path: Path, recorder: Any, record: dict[str, Any]) -> None:
     (index,) = filled(tmp_path, 1).path.glob("*.json")
-    whole = {"dtype": "float32", "texts": [["00000000", 2]], "file": checksum(index.with_suffix(".npy"))}
+    whole = {"dtype": "float32", "texts": [["00" * 32, 2]], "file": checksum(index.with_suffix(".npy"))}
     index.write_text(dump_json(sealed(whole | record)))
     folder = TrunkStore(tmp_path, PLENTY, recorder).folder("trunk")
     folder.refresh()
     assert read(folder, 0) is read(folder, 1) is None
-    assert folder.put([key_of(0)], [states_of(0)])
+    assert kept(folder, 0)
     assert torch.equal(read(folder, 0), states_of(0))
 
 

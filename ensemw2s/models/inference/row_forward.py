@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -116,7 +116,7 @@ class RowForward:
             )
 
         report_readings_once(models, sink)
-        with quiet_transformers():
+        with quiet_transformers(), _flushed(trunks):
             for plan in self._plans_for(models):
                 items = np.arange(len(plan.ids))
                 run_batches(partial(batches, plan), items, partial(work, plan), device=device, name=tag)
@@ -266,6 +266,16 @@ class RowForward:
 
 
 _NONE = np.zeros(0, dtype=np.int64)
+
+
+@contextmanager
+def _flushed(trunks: Sequence[KeptTrunk | None]) -> Iterator[None]:
+    """However the block ends, what was computed in it is kept."""
+    try:
+        yield
+    finally:
+        for trunk in filter(None, trunks):
+            trunk.flush()
 
 
 def _from_kept(trunk: KeptTrunk | None, grid: Grid, rows: Callable[[], list[Text]]) -> AbstractContextManager[None]:

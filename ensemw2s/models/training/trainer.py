@@ -115,6 +115,7 @@ class WeightedTrainer(Trainer):  # type: ignore[misc]
         self.trunk = trunk
         with self.args.main_process_first(desc="trunk"):
             trunk.keep([self._text(s) for s in np.unique(sequences)])
+            trunk.flush()
 
     def _text(self, sequence: int) -> Text:
         return text_of(self.model, self.data.tokens(sequence))

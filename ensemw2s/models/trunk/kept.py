@@ -18,7 +18,7 @@ from ensemw2s.models.loading.layers import decoder_layers, untouched_layers
 from ensemw2s.models.loading.load import LoadedModel
 from ensemw2s.models.loading.scaling import base_of_adapters, length_scaling
 from ensemw2s.models.trunk.injection import Trunk, text_inputs
-from ensemw2s.models.trunk.store import FILE_BYTES, StateFolder, TrunkStore, bits_of, tensor_of
+from ensemw2s.models.trunk.store import StateFolder, TrunkStore, bits_of, tensor_of
 
 #: Settings that change nothing that a trunk computes.
 _IDLE = ("_name_or_path", "use_cache", "transformers_version")
@@ -66,21 +66,13 @@ class KeptTrunk:
         self._folder.refresh()
         if self._folder.root.full:
             return
-        missing = [text for text in {text.key: text for text in texts}.values() if text.key not in self._folder]
-        keys: list[bytes] = []
-        states: list[Tensor] = []
-        size = 0
-        for text in missing:
-            found = self._computed(text)
-            keys.append(text.key)
-            states.append(found)
-            size += found.numel() * found.element_size()
-            if size >= FILE_BYTES:
-                if not self._folder.put(keys, states):
-                    return
-                keys, states, size = [], [], 0
-        if keys:
-            self._folder.put(keys, states)
+        for text in texts:
+            if text.key not in self._folder and not self._folder.put(text.key, self._computed(text)):
+                return
+
+    def flush(self) -> None:
+        """Write the states that wait in memory."""
+        self._folder.flush()
 
     def batch(self, texts: Sequence[Text], width: int) -> Tensor:
         """States ``[B, width, H]`` of texts, each from the left and zero behind it, in the CPU's memory."""
@@ -138,7 +130,7 @@ def kept_trunk(loaded: LoadedModel, store: TrunkStore | None) -> KeptTrunk | Non
 def _fingerprint(model: Any, layers: str, depth: int) -> str | None:
     """Of everything that decides the states: weights and configuration below the adapters, and numerics.
 
-    None where the weights are not in memory.
+    None where weights, of any layer, are not in memory.
     """
     import transformers
     from xxhash import xxh3_128
@@ -152,11 +144,11 @@ def _fingerprint(model: Any, layers: str, depth: int) -> str | None:
     said = [type(base).__name__, depth, attention, numerics, config]
     digest.update(json.dumps(said, sort_keys=True, default=str).encode())
     for key, value in base.state_dict().items():
+        if isinstance(value, Tensor) and value.is_meta:
+            return None
         above = key.startswith(layers) and int(key.removeprefix(layers).partition(".")[0]) >= depth
         if above or ".lora_" in key or not isinstance(value, Tensor):
             continue
-        if value.is_meta:
-            return None
         digest.update(f"{key} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return str(digest.hexdigest())

@@ -8,7 +8,7 @@ under other names and renamed, the second one last, so that processes may write 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,8 @@ FILE_BYTES = 2**26
 _OPEN_FILES = 64
 #: What reading a damaged pair of files may raise.
 _DAMAGE = (DamagedError, DataError, OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
+#: Bytes that a text takes besides its states, at most; a file takes those of four.
+_RECORD_BYTES = 128
 #: Integers that hold the bits of a number of so many bytes: numpy knows no bfloat16.
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -48,6 +50,7 @@ class StateFolder:
         self.path = root.path / name
         self._read: set[str] = set()
         self._places: dict[bytes, tuple[Path, int, int]] = {}
+        self._waiting: dict[bytes, NDArray[Any]] = {}
         self._mapped = lru_cache(_OPEN_FILES)(load_array)
         self.dtype: torch.dtype | None = None
 
@@ -72,10 +75,12 @@ class StateFolder:
                     file.unlink()
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._places
+        return key in self._places or key in self._waiting
 
     def get(self, key: bytes, length: int) -> NDArray[Any] | None:
         """States ``[L, H]`` of a text of ``length`` tokens, as the bits of their type; None where they are not kept."""
+        if key in self._waiting:
+            return self._waiting[key]
         if key not in self._places or self.dtype is None:
             return None
         file, first, last = self._places[key]
@@ -88,21 +93,34 @@ class StateFolder:
             return None
         return found
 
-    def put(self, keys: Sequence[bytes], states: Sequence[Tensor]) -> bool:
-        """Keep the states ``[L, H]`` of some texts; False where the limit or the disk leaves them out."""
-        arrays = [bits_of(each) for each in states]
-        if not self.root.has_room(sum(array.nbytes for array in arrays)):
+    def put(self, key: bytes, states: Tensor) -> bool:
+        """Keep the states ``[L, H]`` of a text; False where the limit or the disk leaves them out.
+
+        They wait in memory until there are enough for a file, or for :meth:`flush`.
+        """
+        self.dtype = states.dtype
+        waiting = [*self._waiting.values(), bits_of(states)]
+        size = sum(array.nbytes for array in waiting)
+        if not self.root.has_room(size + (len(waiting) + 4) * _RECORD_BYTES):
             return False
+        self._waiting[key] = waiting[-1]
+        return size < FILE_BYTES or self.flush()
+
+    def flush(self) -> bool:
+        """Write what waits; False where that cannot be."""
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return True
         from xxhash import xxh3_128
 
-        name = xxh3_128(b"".join(keys)).hexdigest()
+        name = xxh3_128(b"".join(waiting)).hexdigest()
         file, index = self.path / f"{name}.npy", self.path / f"{name}.json"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with replaced(file) as temporary, temporary.open("wb") as stream:
-                np.save(stream, np.concatenate(arrays), allow_pickle=False)
-            texts = [[key.hex(), len(array)] for key, array in zip(keys, arrays, strict=True)]
-            record = {"dtype": str(states[0].dtype).removeprefix("torch."), "texts": texts, "file": checksum(file)}
+                np.save(stream, np.concatenate(list(waiting.values())), allow_pickle=False)
+            texts = [[key.hex(), len(array)] for key, array in waiting.items()]
+            record = {"dtype": str(self.dtype).removeprefix("torch."), "texts": texts, "file": checksum(file)}
             write_text(index, dump_json(sealed(record)))
         except OSError as error:  # a run does not need what cannot be kept
             with suppress(OSError):
