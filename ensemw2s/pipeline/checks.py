@@ -20,13 +20,16 @@ def check_inputs(ctx: Context) -> None:
     Raises:
         DataError: a split that is needed is empty, an example does not fit a model's context, or an answer cannot be
             compared as configured.
-        ConfigError: the answer pattern is invalid, the student's loss does not fit the tokenizers, or there are no
-            groups to select labels within.
+        ConfigError: the answer pattern is invalid, the student's loss does not fit the tokenizers, there are no groups
+            to select labels within, or adapters are for more layers than a base has.
     """
     config = ctx.config
     taught = bool(config.teachers) or config.arms.ceiling
     pool: tuple[SplitName, ...] = ("hard_pool",) if taught else ()
     weighs = config.student.generations > 1 or bool(config.labelling.voters)
+    _check_layers(ctx, "weak")
+    if taught:
+        _check_layers(ctx, "strong")
     strong: tuple[SplitName, ...] = (*pool, *TESTS, *(("validation",) if weighs and config.teachers else ()))
     for split in ("train", *REPORTED, *pool):
         if not ctx.splits[split]:
@@ -50,6 +53,21 @@ def check_inputs(ctx: Context) -> None:
                 hint="Use student.loss: xent, or leave those settings out.",
             )
         require_shared_tokenizer(ctx)
+
+
+def _check_layers(ctx: Context, side: Side) -> None:
+    from ensemw2s.models.loading.info import layer_count
+
+    role = "expert" if side == "weak" else "student"
+    lora = getattr(ctx.config.training, role).lora
+    if lora is None or lora.last_layers is None:
+        return
+    layers = layer_count(ctx.base(side).config)
+    if layers is not None and lora.last_layers > layers:
+        raise ConfigError(
+            f"training.{role}.lora.last_layers is {lora.last_layers}, but the {side} base has {layers} layers.",
+            hint=f"Use at most {layers}, or null for all.",
+        )
 
 
 def _check_processes() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ensemw2s.data.store import read_splits
 from ensemw2s.ensemble import Ensemble
-from ensemw2s.errors import InputError
+from ensemw2s.errors import ConfigError, InputError
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.run import execute
 from ensemw2s.runs.directory import RunDirectory
@@ -43,6 +43,17 @@ def test_experts_are_adapters_over_the_first_layers(tmp_path: Path, mini_config:
     test = read_splits(tmp_path / "run" / "data").test
     rows = Ensemble.load(tmp_path / "run").score(test)
     assert np.mean([row["correct"] for row in rows]) == results["arms"]["ensemble"]["test"]["accuracy"]
+
+
+@pytest.mark.parametrize(("role", "side", "layers"), [("expert", "weak", 2), ("student", "strong", 4)])
+def test_more_last_layers_than_there_are(tmp_path: Path, mini_config: Any, role: str, side: str, layers: int) -> None:
+    """Found before anything is trained."""
+    weak = {"path": "embedded:strong", "keep_layers": 2}
+    config = mini_config(**{"models.weak": weak, f"training.{role}.lora": {"last_layers": layers + 1}})
+    text = rf"training.{role}.lora.last_layers is {layers + 1}, but the {side} base has {layers} layers"
+    with pytest.raises(ConfigError, match=text):
+        execute(config, tmp_path / "run", sink=NullSink(), report=False)
+    assert not (tmp_path / "run" / "experts").exists()
 
 
 def test_kept_states_go_through_no_link_and_over_no_file(tmp_path: Path, mini_config: Any) -> None:
