@@ -67,9 +67,10 @@ class RunConfig(Section):
             raise ValueError("student.labels: posterior needs task: choice (it is a distribution over options)")
         if self.task == "generate" and self.student.generations > 1:
             raise ValueError("student.generations above 1 needs task: choice")
-        stop, steps = self.student.early_stop, self.training.student.steps
-        if stop is not None and steps != "auto" and stop.every > steps:
-            raise ValueError(f"student.early_stop.every is {stop.every}, but students take {steps} steps")
+        stop, taught = self.student.early_stop, self.training.student
+        steps, most = (taught.max_steps, "at most ") if taught.steps == "auto" else (taught.steps, "")
+        if stop is not None and stop.every > steps:
+            raise ValueError(f"student.early_stop.every is {stop.every}, but students take {most}{steps} steps")
         if self.task == "generate" and self.labelling.noise_model != "none":
             raise ValueError("labelling.noise_model: em needs task: choice (its votes are over options)")
         if self.task == "generate" and self.labelling.voters:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ensemw2s.arms import arm_names, arm_spec
 from ensemw2s.data.example import SplitName
-from ensemw2s.ensemble.combine.choices import own_choices
 from ensemw2s.ensemble.combine.fitted import fitted_sharpness, fitted_vote, option_logprob
 from ensemw2s.ensemble.combine.option_scores import mixture, sequence_scores
 from ensemw2s.labelling.labels import Posterior
@@ -49,10 +48,11 @@ def opinion_of(ctx: Context, arm: Arm) -> Opinion:
 
 
 def _scores(ctx: Context, arm: Arm, split: SplitName) -> NDArray[np.float64]:
-    """Of every option, float64 ``[S]``; a model by itself has its own whatever the rule: a vote of one says less."""
-    if len(arm.members) > 1:
+    """Of every option, float64 ``[S]``; under ``rule: vote`` the mixture's, for shares of votes are steps."""
+    if ctx.config.ensemble.rule != "vote":
         return choices_of(ctx, arm.members, arm.alphas, split, arm.side).choices.scores
-    return own_choices(arm.members[0].table(split), _encoded(ctx, split, arm.side), ctx.config.ensemble).scores
+    rows = mixture([member.table(split).target_logprob for member in arm.members], arm.alphas)
+    return sequence_scores(rows, _encoded(ctx, split, arm.side), ctx.config.ensemble.length_norm)
 
 
 def teaching(ctx: Context, teacher: Arm) -> tuple[Opinion, dict[str, Any]]:

@@ -130,4 +130,6 @@ def test_too_few_labels_and_several_processes_are_refused(finished, copy_of, min
 def test_a_look_that_never_comes_is_refused(mini_config):
     with pytest.raises(ValueError, match=r"early_stop\.every is 13, but students take 12 steps"):
         mini_config(**stop(every=13))
-    mini_config(**stop(every=13), **{"training.student": {"steps": "auto"}})
+    mini_config(**stop(every=13), **{"training.student": {"steps": "auto", "max_steps": 13}})
+    with pytest.raises(ValueError, match=r"every is 14, but students take at most 13 steps"):
+        mini_config(**stop(every=14), **{"training.student": {"steps": "auto", "max_steps": 13}})

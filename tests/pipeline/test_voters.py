@@ -201,9 +201,12 @@ def test_labels_without_a_noise_model_are_those_of_the_rule(voted, mini_config, 
     np.testing.assert_allclose(kept.posterior.logprob, rule.posterior.logprob, atol=1e-9)
     chosen = kept.posterior.offsets[:-1] + kept.options
     np.testing.assert_allclose(kept.confidence, np.exp(kept.posterior.logprob[chosen]))
-    # a model by itself has its own posterior, whatever the rule of several is
+    # the posterior is the mixture's, with more degrees than two votes have
+    assert len(np.unique(kept.confidence.round(9))) > 40
     alone = Labels.load(tmp_path / "run/labels/plain")
-    mixed = labels_of("plain", **{"labelling.noise_model": "none", "ensemble.rule": "mixture"})
+    mixed = labels_of("ensemble", **{"labelling.noise_model": "none", "ensemble.rule": "mixture"})
+    np.testing.assert_array_equal(rule.posterior.logprob, mixed.posterior.logprob)
+    mixed = Labels.load(tmp_path / "run/labels/plain")
     np.testing.assert_array_equal(alone.posterior.logprob, mixed.posterior.logprob)
 
 
