@@ -204,7 +204,7 @@ class EarlyStopConfig(Section):
     """Optimiser steps from one look at the agreement to the next."""
     patience: int = Field(default=3, ge=1)
     """So many looks in a row that are no better than the best before end the training, and the weights of the best look
-    are kept. A training that is not ended keeps its last weights."""
+    are kept. A training that is not ended keeps its last weights; it is not while nothing agrees yet."""
 
 
 class StudentConfig(Section):

@@ -67,8 +67,12 @@ def test_patience_ends_it_and_the_best_weights_stay(base: ModelConfig, tmp_path:
 
 @pytest.mark.parametrize(
     ("given", "patience"),
-    [({2: 0.9, 4: 0.1, 6: 0.1, 8: 0.1, 10: 0.1}, 5), ({2: 0.1, 4: 0.1, 6: 0.2, 8: 0.2, 10: 0.3}, 2)],
-    ids=["patient", "rising"],
+    [
+        ({2: 0.9, 4: 0.1, 6: 0.1, 8: 0.1, 10: 0.1}, 5),
+        ({2: 0.1, 4: 0.1, 6: 0.2, 8: 0.2, 10: 0.3}, 2),
+        ({2: 0.0, 4: 0.0, 6: 0.0, 8: 0.1, 10: 0.0}, 2),
+    ],
+    ids=["patient", "rising", "nothing agrees yet"],
 )
 def test_a_training_that_is_not_ended_is_the_one_without(
     base: ModelConfig, tmp_path: Path, recorder, given: dict[int, float], patience: int

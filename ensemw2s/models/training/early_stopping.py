@@ -22,7 +22,8 @@ class Watch:
 
     Attributes:
         every: optimiser steps from one look to the next.
-        patience: looks in a row that are no better than the best before them, after which it ends.
+        patience: looks in a row that are no better than the best before them, after which it ends; while nothing agrees
+            yet, there is nothing to lose, and it goes on.
         agreement: how well a model agrees with held-out labels, in [0, 1]; it must not change the model.
         mark: fingerprint of what ``agreement`` depends on beside the model.
     """
@@ -81,7 +82,7 @@ class Stopper(TrainerCallback):  # type: ignore[misc]
         state.log_history.append({"step": step, "agreement": self.looks[step]})
         if self.best == step:
             self._best = {name: weight.detach().to("cpu", copy=True) for name, weight in self._trained().items()}
-        elif sum(look > self.best for look in self.looks) >= watch.patience:
+        elif self.looks[self.best] > 0.0 and sum(look > self.best for look in self.looks) >= watch.patience:
             self.stopped = control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
