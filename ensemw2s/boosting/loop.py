@@ -60,7 +60,7 @@ class RoundRecord:
     Attributes:
         round: from 1.
         epsilon: ``ε_t`` after clipping; ``epsilon_raw`` before.
-        epsilon_prior: ``ε_0`` after clipping.
+        epsilon_prior: ``ε_0``, the reference of ``α_t``, after clipping: of the base, or of the first expert.
         alpha: ``α_t``.
         kept: whether the expert is in the ensemble.
         errors_from: source of ``s``: ``train``, ``out_of_bag`` or ``crossfit``.

@@ -41,7 +41,7 @@ class RoundResult(Record):
         round: from 1.
         epsilon: the token error ``ε_t``, clipped as it entered ``α_t``; None where nothing is boosted.
         epsilon_raw: the same before clipping.
-        epsilon_prior: ``ε_0``, clipped.
+        epsilon_prior: ``ε_0``, the reference of ``α_t``, clipped: of the base, or of the first expert.
         alpha: the expert weight ``α_t`` (1 for members with equal weights).
         kept: whether the expert is part of the ensemble.
         n_eff: ``1/ΣD²`` of the round's token weights.

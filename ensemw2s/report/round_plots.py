@@ -87,7 +87,7 @@ def _line(
 
 
 def draw_error_and_weight(results: Results, theme: Theme) -> Figure | None:
-    """Token error ``ε_t`` against the prior ``ε_0``, and expert weight ``α_t``, by boosting round."""
+    """Token error ``ε_t`` against its reference ``ε_0``, and expert weight ``α_t``, by boosting round."""
     entries = [e for e in results.rounds.get(BOOSTING, []) if e.epsilon is not None and e.alpha is not None]
     if not entries:
         return None
@@ -107,7 +107,7 @@ def draw_error_and_weight(results: Results, theme: Theme) -> Figure | None:
             color=theme.faint,
             marker="v",
             ls="--",
-            label="ε₀ of the pre-trained base",
+            label="ε₀, the reference of α",
         )
     left.set_ylim(0.0, 1.0)
     left.legend(loc="best")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from xml.etree import ElementTree
@@ -10,7 +11,8 @@ from PIL import Image
 
 from ensemw2s.evaluation.over_seeds import aggregate
 from ensemw2s.report.plots import DPI, run_plots, seed_plots
-from ensemw2s.report.theme import NARROW, THEMES, WIDE, series_style
+from ensemw2s.report.round_plots import draw_error_and_weight
+from ensemw2s.report.theme import NARROW, THEMES, WIDE, drawing, series_style
 
 RUN_PLOTS = ["accuracy-by-round", "error-and-weight", "students", "reliability", "accuracy-against-cost"]
 
@@ -153,6 +155,17 @@ def test_svg_follows_the_page(drawn, seeds, layout):
         assert used <= ids, name
         width = float(root.get("viewBox").split()[2]) / 72
         assert width == pytest.approx(NARROW if layout == "phone" else WIDE, abs=0.01) or name == "paired-differences"
+
+
+@pytest.mark.parametrize("priors", [(0.9, 0.9), (0.9, 0.4)])
+def test_the_reference_of_alpha_is_not_called_the_bases(run_factory, priors):
+    """In a chain it is the error of the first expert from the second round on."""
+    run = run_factory(0)
+    rounds = [dataclasses.replace(r, epsilon_prior=p) for r, p in zip(run.rounds["boosting"], priors, strict=False)]
+    with drawing(THEMES["light"]):
+        figure = draw_error_and_weight(dataclasses.replace(run, rounds={"boosting": rounds}), THEMES["light"])
+    _, reference = figure.axes[0].get_lines()
+    assert (list(reference.get_ydata()), reference.get_label()) == (list(priors), "ε₀, the reference of α")
 
 
 def test_phone_plots_stack_their_panels(drawn):
