@@ -67,7 +67,7 @@ def test_many_files_hold_few_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_texts_wait_in_memory_for_those_that_share_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FILE_BYTES", 500)
+    monkeypatch.setattr(module, "FILE_BYTES", 3000)
     folder = TrunkStore(tmp_path, PLENTY).folder("trunk")
     for number in range(20):
         assert folder.put(key_of(number), states_of(number))
@@ -90,6 +90,17 @@ def test_the_limit_holds_with_everything_that_is_written(limit: int, tmp_path: P
     size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
     assert limit / 2 < size <= limit
     assert found == sorted(found, reverse=True)
+
+
+def test_the_limit_holds_for_processes_together(tmp_path: Path) -> None:
+    folders = [TrunkStore(tmp_path, 3000).folder(name) for name in ("one", "other", "one")]
+    for number in range(8):
+        assert all(folder.put(key_of(number), states_of(number)) for folder in folders)
+    assert [folder.flush() for folder in folders] == [True, False, False]
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.*")) <= 3000
+    assert read(folders[1], 0) is None
+    folders[2].refresh()
+    assert all(torch.equal(read(folders[2], number), states_of(number)) for number in range(8))
 
 
 def test_weights_that_are_not_in_memory(tmp_path: Path, tokenizer: Any, recorder: Any) -> None:

@@ -8,7 +8,7 @@ under other names and renamed, the second one last, so that processes may write 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -100,17 +100,18 @@ class StateFolder:
         """
         self.dtype = states.dtype
         waiting = [*self._waiting.values(), bits_of(states)]
-        size = sum(array.nbytes for array in waiting)
-        if not self.root.has_room(size + (len(waiting) + 4) * _RECORD_BYTES):
+        if not self.root.has_room(_file_size(waiting)):
             return False
         self._waiting[key] = waiting[-1]
-        return size < FILE_BYTES or self.flush()
+        return _file_size(waiting) < FILE_BYTES or self.flush()
 
     def flush(self) -> bool:
         """Write what waits; False where that cannot be."""
         waiting, self._waiting = self._waiting, {}
         if not waiting:
             return True
+        if not self.root.fits(_file_size(waiting.values())):  # another process was first
+            return False
         from xxhash import xxh3_128
 
         name = xxh3_128(b"".join(waiting)).hexdigest()
@@ -178,9 +179,13 @@ class TrunkStore:
 
     def has_room(self, size: int) -> bool:
         """Whether files of ``size`` bytes more stay within the limit; where they do not, nothing more is kept."""
-        if not self.full and sum(self._sizes()) + size > self.limit:
+        if not self.full and not self.fits(size):
             self.close(f"reached compute.trunk_cache_gb, {self.limit / 1e9:g}")
         return not self.full
+
+    def fits(self, size: int) -> bool:
+        """Whether files of ``size`` bytes more stay within the limit."""
+        return sum(self._sizes()) + size <= self.limit
 
     def close(self, why: str) -> None:
         """Keep nothing more."""
@@ -200,6 +205,11 @@ class TrunkStore:
                     yield (Path(place) / name).lstat().st_size
                 except OSError:  # another process renamed it
                     continue
+
+
+def _file_size(states: Collection[NDArray[Any]]) -> int:
+    """Bytes of a file with these states and of its index, at most."""
+    return sum(array.nbytes for array in states) + (len(states) + 4) * _RECORD_BYTES
 
 
 def bits_of(states: Tensor) -> NDArray[Any]:
