@@ -177,7 +177,7 @@ class LabellingConfig(Section):
     noise_model: Literal["none", "em"] = "none"
     """How experts' opinions become a label (``task: choice``): by their combination, or as the posterior of a noise
     model, which estimates on the unlabelled pool how often each of them is right (expectation-maximisation). It takes
-    three experts and voters together; with fewer the combination stays."""
+    three experts and voters together that agree more than guesses do; otherwise the combination stays."""
     voters: list[Literal["strong"]] = Field(default=[])
     """Who has a say in labels besides the experts (``task: choice``): the strong base's zero-shot opinion. Its weight
     comes from validation by log score, with ``noise_model: em`` from the pool. With voters or a noise model the

@@ -69,6 +69,11 @@ def build_results(ctx: Context, state: RunState, preset: str | None) -> dict[str
 
 
 def _early_stops(ctx: Context) -> list[str]:
+    stop, steps = ctx.config.student.early_stop, ctx.training("strong").steps
+    if stop is not None and ctx.config.teachers and stop.every > steps:  # the steps were found on the way
+        return [
+            f"Students take {steps} optimiser steps, and student.early_stop looks at them after {stop.every} first."
+        ]
     found = (early_stop(name, ctx.run.path / name) for name in ctx.stages)
     return [text for text in found if text is not None]
 

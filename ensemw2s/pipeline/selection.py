@@ -90,7 +90,7 @@ def warn_of_lost_groups(ctx: Context, labels: Labels, kept: NDArray[np.int64]) -
     sizes, left = np.bincount(groups.of), np.bincount(groups.of[kept], minlength=len(groups))
     total, like = np.bincount(groups.of, each), "like " if groups.kind == "prompts" else ""
     named = [
-        f"{like}{shortened(groups.names[g], 40)!r} {left[g]} of {sizes[g]}"
+        f"{like}{shortened(groups.names[g], 40) or '(no group)'!r} {left[g]} of {sizes[g]}"
         + ("" if weights is None else f" with weight {total[g] / max(left[g], 1):.2f}")
         for g in lost[:_NAMED]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ensemw2s.labelling.labels import Labels
 from ensemw2s.models.loading.load import load_model
 from ensemw2s.pipeline import students
 from ensemw2s.pipeline.held_out import hold_out
+from ensemw2s.pipeline.results import _early_stops
 from ensemw2s.pipeline.run import execute
 from ensemw2s.runs.cost import forward_flops
 from ensemw2s.sink import NullSink
@@ -133,3 +135,16 @@ def test_a_look_that_never_comes_is_refused(mini_config):
     mini_config(**stop(every=13), **{"training.student": {"steps": "auto", "max_steps": 13}})
     with pytest.raises(ValueError, match=r"every is 14, but students take at most 13 steps"):
         mini_config(**stop(every=14), **{"training.student": {"steps": "auto", "max_steps": 13}})
+
+
+def test_steps_that_were_found_may_leave_no_look(mini_config):
+    """With ``steps: auto`` it is seen too late to refuse it, so a note says so."""
+
+    def notes(steps):
+        config = mini_config(**stop(every=50), **{"training.student": {"steps": "auto"}})
+        strong = SimpleNamespace(steps=steps)
+        return _early_stops(SimpleNamespace(config=config, training=lambda _side: strong, stages={}))
+
+    assert notes(50) == []
+    (note,) = notes(40)
+    assert "take 40 optimiser steps, and student.early_stop looks at them after 50" in note
