@@ -161,6 +161,7 @@ class ComputeConfig(Section):
     trunk_cache_gb: float = Field(default=8.0, ge=0.0)
     """Most disk space in GB (10⁹ bytes) for hidden states below adapters in the last layers (``lora.last_layers``).
     They are kept in the run directory, or that of all seeds or of the sweep, until it is done. What finds no room is
-    computed again for every batch. A text takes its tokens times ``hidden_size`` numbers of the base's ``dtype``."""
+    computed again for every batch, text by text, so that results stay the same. A text takes its tokens times
+    ``hidden_size`` numbers of the base's ``dtype``."""
     backend: Annotated[str, Known(KERNEL_BACKENDS, "auto")] = "auto"
     """Which kernel combines the experts' logits."""

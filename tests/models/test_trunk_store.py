@@ -183,6 +183,14 @@ def test_an_index_that_fits_no_file(tmp_path: Path, recorder: Any, record: dict[
     assert torch.equal(read(folder, 0), states_of(0))
 
 
+def test_without_room_nothing_is_said_to_be_kept(tmp_path: Path, tokenizer: Any, recorder: Any) -> None:
+    base = saved(tmp_path / "base", tokenizer)
+    tuned(base, tmp_path / "model", TrunkStore(tmp_path / "trunk", 0, recorder), LoraConfig(r=2, last_layers=2))
+    (message,) = recorder.of("message")
+    assert message["text"].endswith("the hidden states that enter layer 3 are computed for every batch.")
+    assert not (tmp_path / "trunk").exists()
+
+
 def test_a_full_store_reads_what_is_there(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     base = saved(tmp_path / "base", tokenizer)
     tuned(base, tmp_path / "1", TrunkStore(tmp_path / "trunk", PLENTY), LoraConfig(r=2, last_layers=2))

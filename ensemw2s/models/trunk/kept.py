@@ -123,7 +123,8 @@ def kept_trunk(loaded: LoadedModel, store: TrunkStore | None) -> KeptTrunk | Non
         )
         return None
     trunk.forms = forms
-    store.say(f"{kind}: the hidden states that enter layer {depth + 1} are computed once for each text.")
+    often = "once for each text" if store.limit > 0 else "for every batch"
+    store.say(f"{kind}: the hidden states that enter layer {depth + 1} are computed {often}.")
     return KeptTrunk(trunk, store.folder(name))
 
 
