@@ -104,8 +104,8 @@ def test_the_file_and_what_wins_over_it(ew2s: Any, ran: list[dict[str, Any]], tm
 
 
 def test_invalid_cells_are_warned_about(ew2s: Any, ran: list[dict[str, Any]]) -> None:
-    done = ew2s("sweep", "-p", "tiny", "--over", "boosting.draw=example,none", "--over",
-                "boosting.errors=train,out_of_bag", "--out", "s")  # fmt: skip
+    done = ew2s("sweep", "-p", "tiny", "--set", "boosting.start=pretrained", "--over", "boosting.draw=example,none",
+                "--over", "boosting.errors=train,out_of_bag", "--out", "s")  # fmt: skip
     assert "draw=none,errors=out_of_bag is left out" in done.err
     assert len(ran[0]["plan"].jobs) == 3
 
