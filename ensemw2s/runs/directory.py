@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: A folder with one of these is a run directory.
 MARKERS = ("config.yaml", "events.jsonl", "results.json")
 _OWN_FILES = frozenset({"run.lock", "heartbeat", FILES_RECORD})
+#: Names below ``trunk``: folders of one model's states, and files in them, finished or not.
+_KEPT_FOLDER = re.compile(r"[0-9a-f]{32}")
+_KEPT_FILE = re.compile(r"[0-9a-f]{32}\.(npy|json)|\.[0-9a-f]{32}\.(npy|json)\.\d+\.tmp")
 _IN_PLACE = ("run.lock", *GROWING)
 
 
@@ -200,8 +203,27 @@ def _system_sampler(log: LogSink) -> Callable[[], None]:
 
 
 def remove_trunk(folder: Path) -> None:
-    """Remove the hidden states that a run kept in its directory, or several in their common one."""
-    shutil.rmtree(folder / TRUNK, ignore_errors=True)
+    """Remove the hidden states that a run kept in its directory, or several in their common one.
+
+    Other files stay: the common directory may be one that had a folder of that name before.
+    """
+    place = folder / TRUNK
+    for kept in _own(place, _KEPT_FOLDER):
+        for file in _own(kept, _KEPT_FILE):
+            with contextlib.suppress(OSError):
+                file.unlink()
+    for emptied in (*_own(place, _KEPT_FOLDER), place):
+        with contextlib.suppress(OSError):
+            emptied.rmdir()
+
+
+def _own(folder: Path, name: re.Pattern[str]) -> list[Path]:
+    """What is in a folder, which is no link, under names of that form."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    with contextlib.suppress(OSError):
+        return [entry for entry in folder.iterdir() if name.fullmatch(entry.name)]
+    return []
 
 
 def new_run_directory(root: Path, name: str, *, now: float | None = None) -> Path:

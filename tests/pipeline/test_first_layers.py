@@ -14,7 +14,7 @@ from ensemw2s.ensemble import Ensemble
 from ensemw2s.errors import ConfigError, InputError
 from ensemw2s.pipeline.context import Context
 from ensemw2s.pipeline.run import execute
-from ensemw2s.runs.directory import RunDirectory
+from ensemw2s.runs.directory import RunDirectory, remove_trunk
 from ensemw2s.sink import NullSink
 
 
@@ -67,3 +67,31 @@ def test_kept_states_go_through_no_link_and_over_no_file(tmp_path: Path, mini_co
     store = Context(mini_config(**{"compute.trunk_cache_gb": 0.5}), RunDirectory(tmp_path), NullSink()).trunk
     assert (store.path, store.limit) == (tmp_path / "trunk", 500_000_000)
     assert not store.path.exists()
+
+
+def test_only_kept_states_are_removed(tmp_path: Path) -> None:
+    """Several seeds may be run in a folder that had a ``trunk`` of its own, or get there by a link."""
+    elsewhere = tmp_path / "elsewhere"
+    for place in (tmp_path / "run" / "trunk", elsewhere, elsewhere / ("e" * 32)):
+        place.mkdir(parents=True)
+    trunk, mine = tmp_path / "run" / "trunk", ("code.py", "d" * 31 + "x")
+    states = trunk / ("a" * 32)
+    states.mkdir()
+    (trunk / ("b" * 32)).symlink_to(elsewhere)
+    for name in ("c" * 32 + ".npy", "c" * 32 + ".json", "." + "c" * 32 + ".npy.123.tmp"):
+        (states / name).write_text("states")
+        (elsewhere / name).write_text("mine")
+    for name in mine:
+        (trunk / name).write_text("mine")
+    remove_trunk(tmp_path / "run")
+    assert not states.exists()
+    assert {entry.name for entry in trunk.iterdir()} == {*mine, "b" * 32}
+    assert len(list(elsewhere.iterdir())) == 4
+    for name in (*mine, "b" * 32):
+        (trunk / name).unlink()
+    remove_trunk(tmp_path / "run")
+    assert not trunk.exists()
+    trunk.symlink_to(elsewhere)
+    remove_trunk(tmp_path / "run")
+    assert len(list(elsewhere.iterdir())) == 4
+    assert trunk.is_symlink()

@@ -116,7 +116,7 @@ def test_job(tmp_path, monkeypatch, mini_config, capsys):
 def test_seeds_keep_their_hidden_states_together(tmp_path, monkeypatch, mini_config):
     def execute(config, directory, *, shared, **_):
         assert shared == tmp_path
-        (shared / "trunk" / str(config.seed)).mkdir(parents=True)
+        (shared / "trunk" / f"{config.seed:032x}").mkdir(parents=True)
 
     def read(_):
         assert not (tmp_path / "trunk").exists()
