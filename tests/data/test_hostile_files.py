@@ -252,14 +252,14 @@ def test_parquet_rows_that_python_cannot_hold(tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_named_many_times_in_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kilobyte of dictionary indices is hundreds of megabytes of rows."""
+    """A few kilobytes of dictionary indices are gigabytes of rows: more than a worker has in store from other tests."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(files, "parquet_memory", lambda size: 2**27)
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 200, pa.int32()), pa.array(["x" * 2**20]))
-    pq.write_table(pa.table({"prompt": texts, "answer": ["a"] * 200}), tmp_path / "rows.parquet", compression="zstd")
-    assert (tmp_path / "rows.parquet").stat().st_size < 2**13
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array(["x" * 2**20]))
+    pq.write_table(pa.table({"prompt": texts, "answer": ["a"] * 4000}), tmp_path / "rows.parquet", compression="zstd")
+    assert (tmp_path / "rows.parquet").stat().st_size < 2**14
     (problem,) = _check(tmp_path / "rows.parquet", choices=None).errors
     assert "not a readable Parquet file" in problem.message
 

@@ -172,13 +172,13 @@ def test_correct_refuses(tmp_path, correct):
 
 
 def test_correct_refuses_a_text_that_is_named_many_times(tmp_path, monkeypatch):
-    """A kilobyte of dictionary indices is a gigabyte of ids."""
+    """A few kilobytes of dictionary indices are gigabytes of ids."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     monkeypatch.setattr("ensemw2s.evaluation.correct.parquet_memory", lambda size: 2**28)
-    ids = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 2**20]))
-    rows = {"arm": ["a"] * 1000, "split": ["test"] * 1000, "id": ids, "correct": [True] * 1000}
+    ids = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array(["x" * 2**20]))
+    rows = {"arm": ["a"] * 4000, "split": ["test"] * 4000, "id": ids, "correct": [True] * 4000}
     pq.write_table(pa.table(rows), tmp_path / "c.parquet", compression="zstd")
     with pytest.raises(DataError, match="cannot be read"):
         read_correct(tmp_path / "c.parquet")

@@ -76,12 +76,12 @@ def test_labels_that_cannot_be_right_are_one_error_that_names_the_file(tmp_path,
 
 
 def test_a_label_that_is_named_many_times(tmp_path, monkeypatch):
-    """A kilobyte of dictionary indices is a gigabyte of labels."""
+    """A few kilobytes of dictionary indices are gigabytes of labels."""
     folder = tmp_path / "l"
     make_labels([0.5, 0.25]).save(folder)
     monkeypatch.setattr("ensemw2s.labelling.labels.parquet_memory", lambda size: 2**28)
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["x" * 2**20]))
-    table = pq.read_table(folder / "labels.parquet").take([0] * 1000)
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array(["x" * 2**20]))
+    table = pq.read_table(folder / "labels.parquet").take([0] * 4000)
     table = table.set_column(table.schema.get_field_index("label"), "label", texts)
     pq.write_table(table, folder / "labels.parquet", compression="zstd")
     with pytest.raises(DataError, match="holds no labels that can be read"):
