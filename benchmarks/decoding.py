@@ -26,6 +26,7 @@ import torch
 from case import markdown_table
 from machine import device
 from quiet import Usage
+from tables import publish
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ensemw2s.config.method import DecodingConfig
@@ -155,10 +156,7 @@ def main() -> int:
     text += f"Prompts of 32 tokens; {options.rounds} rounds. Other processes had at most "
     text += f"{100 * others:.0f} % of the cores. Both ways end with the mixture's probability of every token.\n"
     text += f"Measured {where['measured']} by `python benchmarks/decoding.py`.\n\n" + table(cases)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "decoding.json").write_text(json.dumps({**where, "cases": cases}, indent=1) + "\n", encoding="utf-8")
-    (options.out / "decoding.md").write_text(text, encoding="utf-8")
-    print(text)
+    publish(options.out, "decoding", {**where, "cases": cases}, text)
     return 0
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from case import CACHED
+
+
+def publish(folder: Path, name: str, record: Mapping[str, Any], text: str) -> None:
+    """Write ``name.json`` and ``name.md`` into the folder and print the text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 def markdown(report: Mapping[str, Any], *, head: bool = True) -> str:

@@ -27,6 +27,7 @@ import torch
 from case import markdown_table
 from machine import device
 from quiet import Usage
+from tables import publish
 
 from ensemw2s.config.composition import compose
 from ensemw2s.config.training import ModelConfig, TrainingConfig
@@ -176,10 +177,7 @@ def main() -> int:
     text += f"{options.rounds} rounds of {options.steps} steps. Other processes had at most {100 * others:.0f} % of the cores.\n"
     text += f"Measured {where['measured']} by `python benchmarks/training.py{' --wall' if options.wall else ''}`.\n\n"
     text += table(cases)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "training.json").write_text(json.dumps({**where, "cases": cases}, indent=1) + "\n", encoding="utf-8")
-    (options.out / "training.md").write_text(text, encoding="utf-8")
-    print(text)
+    publish(options.out, "training", {**where, "cases": cases}, text)
     return 0
 
 

@@ -12,7 +12,6 @@ Writes ``benchmarks/results/trunk.json`` and ``.md`` and prints the table.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ import torch
 from case import markdown_table
 from machine import device
 from quiet import Usage
+from tables import publish
 
 from ensemw2s.config.training import ComputeConfig, LoraConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit
@@ -165,10 +165,7 @@ def main() -> int:
     text += f"{options.questions} questions. Other processes had {100 * others:.0f} % of the cores.\n"
     text += f"Measured {where['measured']} by `python benchmarks/trunk.py{' --wall' if options.wall else ''}`.\n\n"
     text += table(rows)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "trunk.json").write_text(json.dumps({**where, "ways": rows}, indent=1) + "\n", encoding="utf-8")
-    (options.out / "trunk.md").write_text(text, encoding="utf-8")
-    print(text)
+    publish(options.out, "trunk", {**where, "ways": rows}, text)
     return 0
 
 

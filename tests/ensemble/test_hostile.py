@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import pickle
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ensemble_files import changed, content_for, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,39 +25,9 @@ COMPUTE = ComputeConfig(threads=1, device="cpu")
 QUESTION = Example(id="q", prompt="1+1=", answer=None, choices=("2", "3"))
 
 
-def content_for(folders: list[Path]) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "task": "choice",
-        "experts": [{"path": str(folder), "alpha": 1.0 + k, "loading": {}} for k, folder in enumerate(folders)],
-        "ensemble": {"rule": "mixture", "length_norm": "mean", "select_rounds": True, "top_k": 16},
-        "template": {"prompt": "{prompt}", "answer": " {answer}", "chat": False},
-        "decoding": {"method": "greedy", "max_new_tokens": 4},
-        "evaluation": {"match": "exact"},
-        "loading": {"dtype": "float32", "keep_layers": None, "attn_implementation": None},
-    }
-
-
 @pytest.fixture
 def content(model_folders: list[Path]) -> dict[str, Any]:
     return content_for(model_folders[:2])
-
-
-def write(folder: Path, content: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    text = content if isinstance(content, str) else json.dumps(content)
-    (folder / "ensemble.json").write_text(text, encoding="utf-8")
-    return folder
-
-
-def changed(content: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    out: Any = copy.deepcopy(content)
-    *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
-    place = out
-    for part in path:
-        place = place[part]
-    place[last] = value
-    return dict(out)
 
 
 def error_of(call: Callable[[], Any]) -> InputError | None:

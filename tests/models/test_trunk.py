@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from deep_models import DECODERS, DEPTH, deep_model
-from fine_tuning import CPU, assert_equal, make_data, training, weights_of
+from deep_models import DECODERS, DEPTH, deep_model, split_of
+from fine_tuning import CPU, assert_close, assert_equal, make_data, training, weights_of
 
 from ensemw2s.config.training import LoraConfig, ModelConfig
 from ensemw2s.data.encode import EncodedSplit
@@ -66,14 +66,6 @@ def tuned(base: ModelConfig, out: Path, store: TrunkStore | None, **changes: Any
     return weights_of(out, ADAPTER)
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """Equal but for rounding, on the scale of what was learnt."""
-    assert found.keys() == expected.keys()
-    for name in found:
-        scale = float(expected[name].abs().max())
-        assert float((found[name] - expected[name]).abs().max()) < 2e-3 * scale, name
-
-
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", [*DECODERS, "falcon_h1", "mamba"])
 def test_last_layers_on_given_states_are_the_whole_model(kind: str, depth: int) -> None:
@@ -123,26 +115,6 @@ def test_training_on_kept_states_is_training_the_whole_model(
     counted.clear()
     assert_equal(tuned(base, tmp_path / "again", TrunkStore(tmp_path / "trunk", PLENTY)), kept)
     assert not counted
-
-
-def split_of(seed: int = 0, n: int = 8) -> EncodedSplit:
-    """Questions with one to four options."""
-    rng = np.random.default_rng(seed)
-
-    def tokens(low: int, high: int) -> np.ndarray:
-        return rng.integers(2, 30, size=rng.integers(low, high)).astype(np.int32)
-
-    options = [[tokens(1, 4) for _ in range(rng.integers(1, 5))] for _ in range(n)]
-    return EncodedSplit(
-        ids=[f"e{i}" for i in range(n)],
-        prompts=[tokens(2, 9) for _ in range(n)],
-        options=options,
-        option_texts=[["?"] * len(each) for each in options],
-        answer_index=np.array([rng.integers(len(each)) for each in options]),
-        eos_id=1,
-        vocab_size=30,
-        task="choice",
-    )
 
 
 def scores_of(folder: Path, store: TrunkStore | None, split: EncodedSplit | None = None) -> ScoreTable:
